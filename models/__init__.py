@@ -1,0 +1,1 @@
+"""Pure torch: networks, scans, pruning methods. No files, no environment, no cluster."""

@@ -1,0 +1,94 @@
+"""What a pruning method is: stages to run, and what it does at three moments of the stages in which it acts.
+
+No torch at import: a method's knobs and stages are needed on the login node; its hooks only call methods of the tensors that they are given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """Training epochs that every cell of a grid is granted."""
+
+    epochs: int
+    finetune_epochs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A part of a cell's life that ends in exported weights.
+
+    `method` acts in this stage, configured so that it holds only what decides this stage (round k of an iterative method says k, not how many rounds
+    follow); None: nothing prunes here, and any cell whose path begins with the same stage shares it.
+    """
+
+    name: str  # train, finetune, search, round_1 ...
+    epochs: int
+    schedule: Literal["train", "finetune"] = "train"  # which learning rate and warm-up of the recipe
+    method: PruningMethod | None = None
+    start: Literal["scratch", "parent", "rewind"] = "scratch"  # rewind: weights that the first stage kept at `keep_step`, masks of the parent
+    keep_step: int | None = None  # also export the weights after this many optimizer steps, for stages that rewind to them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a stage stands. Steps are optimizer steps, counted from 1 when `after_step` sees them."""
+
+    step: int
+    steps: int  # of the whole stage
+    steps_per_epoch: int
+
+
+@dataclass(kw_only=True)
+class Pruner:
+    """A method's view of the network in training. Tensors are whole (gathered over ranks), in fp32, and the same on every rank.
+
+    The engine makes it and gives the three callables; `masks` is True where a weight lives, and holds prunable parameters alone.
+    """
+
+    names: tuple[str, ...]  # prunable parameters, in the model's order
+    masks: Mapping[str, Tensor] = field(default_factory=dict)  # empty: dense
+    read_weight: Callable[[str], Tensor]
+    read_gradient: Callable[[str], Tensor]  # within after_backward alone; mean over the global batch
+    apply: Callable[[Mapping[str, Tensor]], None]  # zeroes the weights and keeps them zero from now on
+
+    def weights(self) -> dict[str, Tensor]:
+        """The fp32 weights of every prunable parameter."""
+        return {name: self.read_weight(name) for name in self.names}
+
+    def gradients(self) -> dict[str, Tensor]:
+        """The gradients of every prunable parameter."""
+        return {name: self.read_gradient(name) for name in self.names}
+
+    def set_masks(self, masks: Mapping[str, Tensor]) -> None:
+        """Replaces the masks; what they drop is zero before the next forward pass."""
+        self.masks = dict(masks)
+        self.apply(self.masks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruningMethod:
+    """Knobs (fields), stages, and three hooks that do nothing unless a method says so. A cell's identity holds the fields."""
+
+    name: ClassVar[str]
+    needs_gradients: ClassVar[bool] = False  # True: `after_backward` is called, with dense gradients
+
+    def stages(self, budget: Budget) -> tuple[Stage, ...]:
+        """The cell's path, first stage first."""
+        raise NotImplementedError
+
+    def begin(self, pruner: Pruner) -> None:
+        """Before the first step of a stage in which the method acts; not again when a killed stage goes on."""
+
+    def after_backward(self, pruner: Pruner, progress: Progress) -> None:
+        """After the backward pass of a whole global batch, before the optimizer's step."""
+
+    def after_step(self, pruner: Pruner, progress: Progress) -> None:
+        """After an optimizer step, masks already enforced."""

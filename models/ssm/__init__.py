@@ -1,0 +1,1 @@
+"""State-space layers and the scans under them."""
