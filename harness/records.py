@@ -2,11 +2,13 @@
 
     runs/<grid>/
         grid.yaml  plan.json  code.json  code.diff     the grid as launched, what it expands to, the code that ran it
-        stages/<id>/  spec.json  metrics.jsonl  progress.json  checkpoints/  export/  done.json | failure.json
+        stages/<id>/  metrics.jsonl  progress.json  checkpoints/  export/  done.json | failure.json
         cells/<id>/   record.json  model.safetensors  masks.safetensors
         jobs/<n>/     submitit's folder: logs
+        claims/<id>   locked while a process works on the stage or cell
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -99,11 +101,56 @@ class Record(Strict):
     finished: str
 
 
-def write_record(run: Path, record: Record) -> Path:
-    """The record's path, written whole or not at all."""
-    path = run / "cells" / record.id / "record.json"
-    write_json(path, record.model_dump(mode="json"))
-    return path
+class RunFolder:
+    """Where the parts of one grid's run lie, and what state they are in. Truth is on disk alone: no process must stay alive for it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+
+    def stage(self, stage: str) -> Path:
+        """The folder of a stage."""
+        return self.path / "stages" / stage
+
+    def record_path(self, cell: str) -> Path:
+        """The record of a cell, there or not."""
+        return self.path / "cells" / cell / "record.json"
+
+    def record(self, cell: str) -> Record | None:
+        """The record of a cell, None when it has not ended."""
+        path = self.record_path(cell)
+        return read_record(path) if path.exists() else None
+
+    def write_record(self, record: Record) -> Path:
+        """The record's path, written whole or not at all."""
+        path = self.record_path(record.id)
+        write_json(path, record.model_dump(mode="json"))
+        return path
+
+    def done(self, stage: str) -> bool:
+        """True when the stage has left its weights."""
+        return (self.stage(stage) / "done.json").exists()
+
+    def failure(self, stage: str) -> Failure | None:
+        """Why the stage has stopped for good, None when it has not."""
+        path = self.stage(stage) / "failure.json"
+        return Failure.model_validate_json(path.read_bytes()) if path.exists() else None
+
+    def write_failure(self, stage: str, failure: Failure) -> bool:
+        """True when this failure is the first of its stage: what a bystander says later never covers it."""
+        folder = self.stage(stage)
+        if (folder / "failure.json").exists():
+            return False
+        write_json(folder / "failure.json", failure.model_dump(mode="json"))
+        return True
+
+    def forget_failures(self, stages: Iterable[str], cells: Iterable[str]) -> None:
+        """Removes the failures of these stages and the failed records of these cells, so that they run again from their last checkpoint."""
+        for stage in stages:
+            (self.stage(stage) / "failure.json").unlink(missing_ok=True)
+        for cell in cells:
+            record = self.record(cell)
+            if record is not None and record.status == "failed":
+                self.record_path(cell).unlink()
 
 
 def read_record(path: Path) -> Record:

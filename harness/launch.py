@@ -1,0 +1,186 @@
+"""python -m harness.launch grid.yaml: every cell of the grid that is not done yet.
+
+Exit codes: 0 all well, 1 some cells failed, 2 configuration or usage, 3 nothing to do, 130 interrupted.
+"""
+
+import argparse
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from harness.claims import claimed, holder
+from harness.environment import code_version, git
+from harness.grid import Grid, GridError, read_grid
+from harness.plan import Plan, describe, make_plan, pack
+from harness.records import RunFolder
+from harness.runner import CellPath, Order
+from jobs.cluster import local_slots
+from jobs.files import write_json, written_aside
+from jobs.specs import ClusterSpec
+
+OK, SOME_FAILED, USAGE, NOTHING_TO_DO, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code."""
+    options = parse(arguments)
+    try:
+        grid = read_grid(options.grid)
+    except GridError as error:
+        print(error, file=sys.stderr)
+        return USAGE
+    plan = make_plan(grid.cells)
+    problems = preflight(grid)
+    if problems:
+        print("\n".join(problems), file=sys.stderr)
+        return USAGE
+    run = RunFolder(options.runs / grid.name)
+    if options.dry_run:
+        print(describe(plan, grid))
+        return OK
+    with claimed(run.path / "launch.lock", wait=False) as alone:
+        if not alone:
+            print(f"this grid is being launched already, by {holder(run.path / 'launch.lock')}; nothing to do")
+            return NOTHING_TO_DO
+        return launch(grid, plan, run, retry_failed=options.retry_failed)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m harness.launch", description=__doc__.splitlines()[0])
+    parser.add_argument("grid", type=Path, help="a grid.yaml")
+    parser.add_argument("--dry-run", action="store_true", help="print cells, shared stages and jobs; run and write nothing")
+    parser.add_argument("--retry-failed", action="store_true", help="run failed cells again, from their last checkpoint")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders are kept (default: runs)")
+    return parser.parse_args(arguments)
+
+
+def preflight(grid: Grid) -> list[str]:
+    """Everything that would fail on a node and can be told now: data that is not there, a scheduler that is not there."""
+    from jobs.data import check_data
+
+    distinct = {repr(cell.data): cell.data for cell in grid.cells}
+    problems = [problem for data in distinct.values() for problem in check_data(data)]
+    if grid.cluster.kind == "slurm":
+        from submitit import SlurmExecutor
+
+        if SlurmExecutor.affinity() < 0:
+            problems.append("cluster: no srun on this machine, so it cannot submit to SLURM; launch on a login node, or say 'cluster: local'")
+    return problems
+
+
+def launch(grid: Grid, plan: Plan, run: RunFolder, *, retry_failed: bool) -> int:
+    """Runs what is left of the grid and publishes the leaderboard."""
+    paths = tuple(CellPath(cell=cell, stages=plan.paths[cell.id]) for cell in grid.cells)
+    if retry_failed:
+        failed = [path for path in paths if state(run, path) == "failed"]
+        run.forget_failures((stage for path in failed for stage in path.stages), (path.cell.id for path in failed))
+    states = {path.cell.id: state(run, path) for path in paths}
+    warn_of_other_defaults(run, paths)
+    left = tuple(path for path in paths if states[path.cell.id] == "open")
+    failed = sum(value == "failed" for value in states.values())
+    if not left:
+        print(f"nothing to do: {len(paths) - failed} of {len(paths)} cells are done{failed_hint(failed)}")
+        publish(run)
+        return NOTHING_TO_DO
+    freeze(grid, plan, run)
+    orders = make_orders(grid, plan, run, left)
+    print(f"{grid.name}: {len(left)} of {len(paths)} cells to run, in {len(orders)} jobs, in {run.path}", flush=True)
+    if grid.cluster.kind == "slurm":
+        from harness.arrays import submit_arrays
+
+        print("\n".join(submit_arrays(grid.cluster, run, orders)))
+        return OK
+    try:
+        run_locally(grid.cluster, run, orders, left)
+    except KeyboardInterrupt:
+        print("stopped; checkpoints are kept and the same command goes on from them")
+        return INTERRUPTED
+    publish(run)
+    failed = sum(state(run, path) == "failed" for path in paths)
+    if failed:
+        print(f"{failed} of {len(paths)} cells failed{failed_hint(failed)}")
+    return SOME_FAILED if failed else OK
+
+
+def state(run: RunFolder, path: CellPath) -> str:
+    """done, failed (it or a stage before its end), or open."""
+    record = run.record(path.cell.id)
+    if record is not None:
+        return record.status
+    return "failed" if any(run.failure(stage) for stage in path.stages) else "open"
+
+
+def failed_hint(failed: int) -> str:
+    """How to go on when cells failed, empty when none did."""
+    return f", {failed} failed: --retry-failed runs them again" if failed else ""
+
+
+def warn_of_other_defaults(run: RunFolder, paths: Sequence[CellPath]) -> None:
+    """Names done cells whose stored settings are not today's: their id is the same because they differ in a default alone."""
+    for path in paths:
+        record = run.record(path.cell.id)
+        if record is not None and record.spec != path.cell.to_json():
+            print(f"warning: cell {record.id} was run when defaults were others; remove {run.record_path(record.id)} to run it again", file=sys.stderr)
+
+
+def make_orders(grid: Grid, plan: Plan, run: RunFolder, left: Sequence[CellPath]) -> list[Order]:
+    """One order a job, parents first: the stages that are not done, and the last stage of every cell without a record."""
+    todo = {stage for path in left for stage in path.stages if not run.done(stage)} | {path.stages[-1] for path in left}
+    packs = pack([spec for id, spec in plan.stages.items() if id in todo], grid.cluster.stages_per_job, slots=local_slots(grid.cluster))
+    orders = []
+    for one in packs:
+        inside = set(one.stages)
+        orders.append(
+            Order(
+                run=str(run.path.resolve()),
+                grid=grid.name,
+                stages=tuple(plan.stages[stage] for stage in one.stages),
+                cells=tuple(path for path in left if inside.intersection(path.stages)),
+                cluster=grid.cluster,
+            )
+        )
+    return orders
+
+
+def run_locally(cluster: ClusterSpec, run: RunFolder, orders: Sequence[Order], cells: tuple[CellPath, ...]) -> None:
+    """Runs the orders on this machine, with progress."""
+    from harness.queue import LocalQueue, run_here
+    from harness.watch import Watch
+
+    if cluster.kind == "debug":
+        run_here(run, orders, cluster)
+        return
+    signal.signal(signal.SIGTERM, interrupt)
+    with Watch(run, cells) as watch:
+        LocalQueue.of(run, orders, cluster).drain(watch)
+
+
+def interrupt(signum: int, frame: object) -> NoReturn:
+    """SIGTERM ends a launch as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+def freeze(grid: Grid, plan: Plan, run: RunFolder) -> None:
+    """Keeps the grid as launched, what it expands to, and the code that runs it."""
+    with written_aside(run.path / "grid.yaml") as aside:
+        aside.write_text(grid.source)
+    cells = {cell.id: {"stages": list(plan.paths[cell.id]), **cell.to_json()} for cell in grid.cells}
+    write_json(run.path / "plan.json", {"grid": grid.name, "cells": cells})
+    commit, dirty = code_version()
+    write_json(run.path / "code.json", {"commit": commit, "dirty": dirty})
+    if dirty:
+        with written_aside(run.path / "code.diff") as aside:
+            aside.write_text(git("diff", "HEAD") or "")
+
+
+def publish(run: RunFolder) -> None:
+    """Prints the leaderboard and writes its CSV. A process of its own: analysis stands above the harness and imports no torch."""
+    subprocess.run([sys.executable, "-m", "analysis", str(run.path)], check=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""The queue that submitit's local executor lacks: so many jobs at a time, children after their parents, a killed job goes on from its checkpoint."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.claims import is_claimed
+from harness.records import Failure, RunFolder
+from harness.runner import Order, record_failure, run_order
+from jobs.cluster import local_slots, submit
+from jobs.specs import ClusterSpec
+
+if TYPE_CHECKING:
+    from submitit import Job
+
+RESTARTS = 2  # of one stage within one launch, when its process died without a word
+POLL_S = 0.2
+
+
+@dataclass(eq=False)
+class Entry:
+    """One order on its way: waiting, running in a slot, or over."""
+
+    order: Order
+    job: "Job | None" = None
+    log: Path | None = None
+
+
+@dataclass
+class LocalQueue:
+    """Runs orders as local jobs, `local_slots` at a time. All state that matters is in the run folder: a killed queue is simply started again."""
+
+    run: RunFolder
+    cluster: ClusterSpec
+    waiting: list[Entry]
+    running: dict[int, Entry] = field(default_factory=dict)  # by slot
+    deaths: dict[str, int] = field(default_factory=dict)  # by stage
+
+    @classmethod
+    def of(cls, run: RunFolder, orders: Sequence[Order], cluster: ClusterSpec) -> "LocalQueue":
+        """A queue with nothing started."""
+        return cls(run, cluster, [Entry(order) for order in orders])
+
+    def drain(self, watch: "Callable[[LocalQueue], None]") -> None:
+        """Returns when every stage is done, failed or blocked. `watch` is called at every look; KeyboardInterrupt stops the jobs and goes on up."""
+        try:
+            while self.waiting or self.running:
+                self.collect()
+                self.start()
+                watch(self)
+                time.sleep(POLL_S)
+        except KeyboardInterrupt:
+            self.cancel()
+            raise
+
+    def collect(self) -> None:
+        """Takes ended jobs out of their slots; what they left undone waits again."""
+        for slot, entry in list(self.running.items()):
+            if entry.job is None or not entry.job.done():
+                continue
+            del self.running[slot]
+            left = [spec for spec in entry.order.stages if not complete(self.run, entry.order, spec.id)]
+            left = [spec for spec in left if not self.blocked(spec.id, entry.order)]
+            if left:
+                if not any(self.run.failure(spec.id) for spec in entry.order.stages):
+                    self.died(entry, left[0].id)
+                self.waiting.insert(0, Entry(replace(entry.order, stages=tuple(left))))
+
+    def died(self, entry: Entry, stage: str) -> None:
+        """Counts a death of a stage that left neither weights nor an error; the last one allowed becomes its failure."""
+        self.deaths[stage] = self.deaths.get(stage, 0) + 1
+        if self.deaths[stage] <= RESTARTS:
+            return
+        message = f"its process died {self.deaths[stage]} times without an error (killed, out of memory, or a crash): see {entry.log}"
+        failure = Failure(kind="killed", message=message, stage=stage)
+        self.run.write_failure(stage, failure)
+        record_failure(self.run, failure, entry.order, self.cluster.ranks)
+
+    def start(self) -> None:
+        """Fills free slots with orders whose parents are there and whose stages nobody else works on."""
+        for slot in sorted(set(range(local_slots(self.cluster))) - set(self.running)):
+            entry = next((entry for entry in self.waiting if self.ready(entry.order)), None)
+            if entry is None:
+                break
+            self.waiting.remove(entry)
+            folder = fresh_folder(self.run.path / "jobs")
+            entry.job = submit(self.cluster, folder, run_order, entry.order, name=entry.order.grid, slot=slot)
+            entry.log = folder / f"{entry.job.job_id}_0_log.out"
+            self.running[slot] = entry
+        self.waiting = [entry for entry in self.waiting if not self.over(entry.order)]
+
+    def ready(self, order: Order) -> bool:
+        """True when an order's stages start from nothing or from what is there, and no other launch's job holds one of them."""
+        inside = {spec.id for spec in order.stages}
+        parents = {stage for spec in order.stages for stage in (spec.parent, spec.rewind) if stage} - inside
+        claims = (self.run.path / "claims" / stage for stage in inside)
+        return all(self.run.done(stage) for stage in parents) and not any(map(is_claimed, claims))
+
+    def over(self, order: Order) -> bool:
+        """True when nothing of a waiting order can or need be run any more."""
+        return all(complete(self.run, order, spec.id) or self.blocked(spec.id, order) for spec in order.stages)
+
+    def blocked(self, stage: str, order: Order) -> bool:
+        """True when a stage comes after one that has failed."""
+        paths = [path.stages for path in order.cells if stage in path.stages]
+        return any(self.run.failure(before) is not None for path in paths for before in path[: path.index(stage)])
+
+    def cancel(self) -> None:
+        """Ends the running jobs; their checkpoints stay."""
+        jobs = [entry.job for entry in self.running.values() if entry.job]
+        for job in jobs:
+            job.cancel()
+        deadline = time.monotonic() + 15
+        while time.monotonic() < deadline and not all(job.done() for job in jobs):
+            time.sleep(POLL_S)
+
+
+def complete(run: RunFolder, order: Order, stage: str) -> bool:
+    """True when a stage has failed, or is done and every cell that ends in it is recorded."""
+    if run.failure(stage) is not None:
+        return True
+    ends = (path.cell.id for path in order.cells if path.stages[-1] == stage)
+    return run.done(stage) and all(run.record_path(cell).exists() for cell in ends)
+
+
+def fresh_folder(parent: Path) -> Path:
+    """A new numbered folder: submitit trusts result files of an earlier job with the same process id."""
+    parent.mkdir(parents=True, exist_ok=True)
+    number = 1 + max((int(path.name) for path in parent.iterdir() if path.name.isdigit()), default=0)
+    while True:
+        try:
+            (parent / str(number)).mkdir()
+            return parent / str(number)
+        except FileExistsError:
+            number += 1
+
+
+def run_here(run: RunFolder, orders: Iterable[Order], cluster: ClusterSpec) -> None:
+    """Runs orders one after another in this process, where a debugger can see them."""
+    for order in orders:
+        error = submit(cluster, fresh_folder(run.path / "jobs"), run_order, order, name=order.grid).exception()
+        if error is not None:
+            raise error
