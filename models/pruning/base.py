@@ -55,6 +55,8 @@ class Pruner:
 
     names: tuple[str, ...]  # prunable parameters, in the model's order
     masks: Mapping[str, Tensor] = field(default_factory=dict)  # empty: dense
+    state: dict[str, Tensor] = field(default_factory=dict)  # what the method keeps between its hooks; checkpoints hold it, the next stage starts empty
+    seed: int = 0  # the cell's
     read_weight: Callable[[str], Tensor]
     read_gradient: Callable[[str], Tensor]  # within after_backward alone; mean over the global batch
     apply: Callable[[Mapping[str, Tensor]], None]  # zeroes the weights and keeps them zero from now on
