@@ -1,0 +1,94 @@
+"""Which parameters may be pruned: every parameter falls into one group by its name, and a method names the groups it prunes. No torch at import.
+
+The names are those of the official Vim and MambaVision files. Dense by default: A_log, D, biases, norms, embeddings and state. A zero in A_log means
+A = -1, not a removed state.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+GROUPS: dict[str, str] = {
+    "patch_embed": "convolutions that turn the image into tokens",
+    "in_proj": "input projection of a mixer",
+    "conv1d": "depthwise convolutions of a mixer, both directions or both halves",
+    "x_proj": "projections to B, C and the rank of delta",
+    "dt_proj": "projections from that rank to delta",
+    "out_proj": "output projection of a mixer",
+    "attention": "query, key, value and output projections; attention pooling",
+    "mlp": "feed-forward layers",
+    "conv": "convolutions of convolutional blocks and of inverted residuals",
+    "downsample": "convolutions between the levels of a pyramid",
+    "se": "squeeze-and-excitation",
+    "head": "the classifier's weight",
+    "other": "weights of two or more dimensions that no other group names",
+    "A_log": "logarithms of the state matrix's diagonal, both directions",
+    "D": "skip weights of the scan, both directions",
+    "biases": "every bias",
+    "norms": "scales of norms and of layer scale",
+    "embeddings": "class token, position embedding, learned queries",
+    "state": "bare parameters that no other group names, such as the state matrices of S4 and S5",
+}
+DENSE_BY_DEFAULT = ("A_log", "D", "biases", "norms", "embeddings", "state")
+DEFAULT_GROUPS: tuple[str, ...] = tuple(name for name in GROUPS if name not in DENSE_BY_DEFAULT)
+
+# The first rule that one of the name's components matches whole decides; weights of layers alone.
+LAYERS: tuple[tuple[str, str], ...] = (
+    ("patch_embed", r"patch_embed"),
+    ("head", r"head"),
+    ("se", r"se"),
+    ("conv1d", r"conv1d(_\w+)?"),
+    ("in_proj", r"in_proj"),
+    ("x_proj", r"x_proj(_b)?"),
+    ("dt_proj", r"dt_proj(_b)?"),
+    ("out_proj", r"out_proj"),
+    ("downsample", r"downsample"),
+    ("attention", r"attn|attention\w*|pool\w*|qkv|q|k|v|kv|proj|in_proj_weight"),
+    ("mlp", r"mlp|fc\d?"),
+    ("conv", r"\w*conv\w*|inverted_residual|mobilenet"),
+)
+
+
+def group_of(name: str, dimensions: int) -> str:
+    """The one group of a parameter, by its full name and its number of dimensions."""
+    *_, last = parts = name.split(".")
+    if last.endswith("bias"):
+        return "biases"
+    if re.fullmatch(r"A(_b)?_log", last):
+        return "A_log"
+    if re.fullmatch(r"D(_b)?", last):
+        return "D"
+    if re.search(r"token|pos_embed|query|queries", last):
+        return "embeddings"
+    if dimensions < 2 and (last == "weight" or last.startswith("gamma")):
+        return "norms"
+    if not last.endswith("weight"):
+        return "state"
+    return next((group for group, rule in LAYERS if any(re.fullmatch(rule, part) for part in parts)), "other")
+
+
+def check_groups(groups: Sequence[str]) -> None:
+    """Raises ValueError when a group is unknown, given twice, or when there is none; the message has the valid names and the nearest one."""
+    for name in groups:
+        if name not in GROUPS:
+            near = get_close_matches(name, GROUPS, 1)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            raise ValueError(f"unknown group '{name}'{hint} Valid groups: {', '.join(GROUPS)}")
+    if not groups or len(set(groups)) < len(groups):
+        raise ValueError(f"groups must name at least one group, each once, got {list(groups)}. Valid groups: {', '.join(GROUPS)}")
+
+
+def prunable_names(model: Module, groups: Sequence[str] = DEFAULT_GROUPS) -> tuple[str, ...]:
+    """Names of the parameters that fall into `groups`, in the model's order. ValueError: an unknown group, or none of them is in this model."""
+    check_groups(groups)
+    found = {name: group_of(name, parameter.dim()) for name, parameter in model.named_parameters()}
+    names = tuple(name for name, group in found.items() if group in groups)
+    if not names:
+        raise ValueError(f"the model has no parameter in {', '.join(groups)}; it has {', '.join(sorted(set(found.values())))}")
+    return names
