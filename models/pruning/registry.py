@@ -1,0 +1,62 @@
+"""The pruning methods by name. A new one is a file beside this one, a row here and a test. No torch at import."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, fields
+from difflib import get_close_matches
+from typing import Any
+
+from models.pruning.base import PruningMethod
+from models.pruning.dense import Dense
+from models.pruning.dynamic import Dynamic
+from models.pruning.magnitude import Magnitude
+
+PRUNERS: dict[str, type[PruningMethod]] = {
+    "dense": Dense,
+    "magnitude": Magnitude,
+    "dynamic": Dynamic,
+}
+
+
+def create_method(name: str, **knobs: Any) -> PruningMethod:
+    """The method with its knobs. ValueError names what is unknown, missing or out of range, and what is valid."""
+    if name not in PRUNERS:
+        raise ValueError(f"unknown pruning method '{name}'{nearest(name, PRUNERS)} Valid methods: {', '.join(PRUNERS)}")
+    known = {field.name: field for field in fields(PRUNERS[name])}
+    for knob in knobs:
+        if knob not in known:
+            raise ValueError(f"{name} has no knob '{knob}'{nearest(knob, known)} Its knobs: {', '.join(known) or 'none'}")
+    missing = [knob for knob, field in known.items() if required(field) and knob not in knobs]
+    if missing:
+        raise ValueError(f"{name} needs {', '.join(missing)}")
+    return PRUNERS[name](**knobs)
+
+
+def nearest(name: str, valid: Any) -> str:
+    """The end of a sentence about an unknown name: the valid name that is nearest, if one is near."""
+    near = get_close_matches(name, list(valid), 1)
+    return f"; did you mean '{near[0]}'?" if near else "."
+
+
+def required(field: Any) -> bool:
+    """Whether a dataclass field has no default."""
+    return field.default is MISSING and field.default_factory is MISSING
+
+
+def method_label(method: PruningMethod) -> str:
+    """The name that a leaderboard shows: sparsity bare and first, other knobs where they differ from their default. 'magnitude(0.9, scope=layer)'."""
+    shown = [shown_value(method.sparsity)] if hasattr(method, "sparsity") else []
+    for field in fields(method):
+        value = getattr(method, field.name)
+        if field.name != "sparsity" and (required(field) or value != field.default):
+            shown.append(f"{field.name}={shown_value(value)}")
+    return f"{method.name}({', '.join(shown)})" if shown else method.name
+
+
+def shown_value(value: Any) -> str:
+    """A knob's value as a label has it: short numbers, lower-case booleans, names joined by '+'."""
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "+".join(map(shown_value, value)) if isinstance(value, tuple) else str(value)
