@@ -1,0 +1,90 @@
+"""Parts that several networks share, and which of a network's parameters take weight decay.
+
+Sequences are (B, L, D) in memory throughout: batch, tokens, channels; a scan gets a transposed view and no copy is made.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.ssm.conv import causal_conv1d_silu
+
+
+class RMSNorm(nn.RMSNorm):
+    """x / rms(x) * weight over the last dimension, computed in fp32 at least, in the dtype that is asked for. arXiv 1910.07467."""
+
+    def forward(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """(..., D) in `dtype`, by default x's own."""
+        wide = torch.promote_types(x.dtype, torch.float32)
+        return F.rms_norm(x.to(wide), self.normalized_shape, self.weight.to(wide), self.eps).to(dtype or x.dtype)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (arXiv 1603.09382): in training a sample's whole branch is dropped with probability `rate`, the others scaled by 1 / (1 - rate)."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x's shape; dimension 0 is the sample."""
+        if not self.training or self.rate == 0.0:
+            return x
+        keep = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(1.0 - self.rate)
+        return x * keep / (1.0 - self.rate)
+
+
+class SqueezeExcite(nn.Module):
+    """x times a gate for each channel, from the mean over tokens: fc D/ratio, ReLU, fc D, sigmoid. arXiv 1709.01507, section 3."""
+
+    def __init__(self, dim: int, ratio: int) -> None:
+        super().__init__()
+        self.reduce = nn.Linear(dim, max(1, dim // ratio))
+        self.excite = nn.Linear(max(1, dim // ratio), dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L, D) from (B, L, D)."""
+        return x * self.excite(F.relu(self.reduce(x.mean(dim=1)))).sigmoid().unsqueeze(1)
+
+
+class DeltaProjection(nn.Linear):
+    """dt_proj of Mamba: its forward leaves the bias out, because the scan adds it in fp32 (delta_bias), before the softplus."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) from (..., dt_rank), without the bias."""
+        return F.linear(x, self.weight)
+
+
+class CausalConv1d(nn.Conv1d):
+    """SiLU of a depthwise convolution over tokens in which a token sees itself and the `taps - 1` before it (after it, when reversed).
+
+    Weight (D, 1, taps), as in the official files.
+    """
+
+    def __init__(self, channels: int, taps: int, backend: str = "auto") -> None:
+        super().__init__(channels, channels, taps, groups=channels, padding=taps - 1)
+        self.backend = backend
+
+    def forward(self, x: Tensor, reverse: bool = False) -> Tensor:
+        """(B, L, D) from (B, L, D)."""
+        return causal_conv1d_silu(x.transpose(1, 2), self.weight, self.bias, reverse=reverse, backend=self.backend).transpose(1, 2)
+
+
+def weight_decay_groups(model: nn.Module, decay_ssm: bool) -> tuple[list[str], list[str]]:
+    """(names that take weight decay, names that do not), each in the model's order.
+
+    No decay: vectors (biases, norms, D, layer scales), the names in a module's `no_weight_decay`, and, unless `decay_ssm`, those in its `ssm_parameters`.
+    timm's rule is the same but for the last: it never reads Mamba's marks, so the official runs decay A_log (and not D, a vector).
+    """
+    exempt = no_weight_decay_names(model, decay_ssm)
+    names = [name for name, _ in model.named_parameters()]
+    return [name for name in names if name not in exempt], [name for name in names if name in exempt]
+
+
+def no_weight_decay_names(model: nn.Module, decay_ssm: bool = False) -> set[str]:
+    """Names of the parameters without weight decay; see `weight_decay_groups`."""
+    exempt = {name for name, parameter in model.named_parameters() if parameter.ndim <= 1 or name.endswith(".bias")}
+    for prefix, module in model.named_modules():
+        marked = getattr(module, "no_weight_decay", ()) + (() if decay_ssm else getattr(module, "ssm_parameters", ()))
+        exempt |= {f"{prefix}.{name}" if prefix else name for name in marked}
+    return exempt & {name for name, _ in model.named_parameters()}

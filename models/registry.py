@@ -1,0 +1,178 @@
+"""Every model by name, and the one door that makes it. No torch at import.
+
+A new model is a row here; a new family also brings a dataclass of options in `models.configs` and a function that builds it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from models.configs import VimConfig
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+    from torch import nn
+
+Config = VimConfig
+Build = Callable[[Any, int, int, str], "nn.Module"]  # config, img_size in pixels, num_classes, scan_backend
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A model: how it is built, from which options, for which images."""
+
+    build: Build
+    config: Config
+    img_size: int = 224  # pixels, unless create_model is told otherwise
+
+
+class OptionError(ValueError):
+    """Options that a model does not take. `errors`: one (path of keys, message) for each of them."""
+
+    def __init__(self, name: str, errors: list[tuple[tuple[str, ...], str]]) -> None:
+        self.errors = errors
+        super().__init__("\n".join(f"model {name}: {'.'.join(path)}: {message}" for path, message in errors))
+
+
+def build_vim(config: VimConfig, img_size: int, num_classes: int, scan_backend: str) -> nn.Module:
+    """A Vim."""
+    from models.vim import Vim
+
+    return Vim(config, img_size=img_size, num_classes=num_classes, scan_backend=scan_backend)
+
+
+MODELS: dict[str, Row] = {
+    "vim_tiny": Row(build=build_vim, config=VimConfig()),
+    "vim_tiny_stride8": Row(build=build_vim, config=VimConfig(stride=8)),
+    "vim_small": Row(build=build_vim, config=VimConfig(dim=384, drop_path=0.05)),
+    "vim_small_stride8": Row(build=build_vim, config=VimConfig(dim=384, stride=8, drop_path=0.05)),
+    "vim_base": Row(build=build_vim, config=VimConfig(dim=768, drop_path=0.05)),
+    "vim_micro": Row(build=build_vim, config=VimConfig(patch_size=4, dim=64, depth=4, d_state=8), img_size=32),
+}
+
+
+def create_model(
+    name: str,
+    num_classes: int = 1000,
+    img_size: int | None = None,
+    pretrained: str | Path | None = None,
+    *,
+    scan_backend: str = "auto",
+    **options: Any,
+) -> nn.Module:
+    """The network, in training mode, freshly initialised or with an official checkpoint's weights.
+
+    `img_size` in pixels, None: the row's own. `pretrained`: a file that torch.load(weights_only=True) reads; names and shapes must match exactly.
+    ValueError: unknown name, unknown option, impossible value; OSError or ValueError: `pretrained` cannot be read or does not fit.
+    """
+    row, config = model_row(name), model_config(name, options)
+    model = row.build(config, img_size or row.img_size, num_classes, scan_backend)
+    if pretrained is not None:
+        from models.pretrained import load_pretrained
+
+        load_pretrained(model, Path(pretrained))
+    return model
+
+
+def model_row(name: str) -> Row:
+    """The row of MODELS. ValueError names the nearest and all valid names."""
+    if name not in MODELS:
+        raise ValueError(f"unknown model {name!r}{_nearest(name, MODELS)}; valid: {', '.join(MODELS)}")
+    return MODELS[name]
+
+
+def model_options(name: str) -> type:
+    """The dataclass of options that a model takes: pydantic's TypeAdapter validates a mapping against it."""
+    return type(model_row(name).config)
+
+
+def model_config(name: str, options: Mapping[str, Any]) -> Config:
+    """The row's config with `options` in place. A variant may be given as a mapping of its knobs, as true (its defaults) or as null (none).
+
+    OptionError lists every unknown option, wrong type and impossible value.
+    """
+    from pydantic import ValidationError
+
+    row, given = model_row(name), _plain(options)
+    variants = _variants(type(row.config))
+    given = {key: {} if value is True and key in variants else value for key, value in given.items()}
+    try:
+        # In JSON mode pydantic is strict about numbers and yet takes a list for a tuple and a mapping for a nested dataclass.
+        parsed = _adapter(type(row.config)).validate_json(json.dumps(given), strict=True)
+    except ValidationError as error:
+        raise OptionError(name, [_explain(entry, type(row.config)) for entry in error.errors()]) from None
+    return dataclasses.replace(row.config, **{key: getattr(parsed, key) for key in given})
+
+
+def effective_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What `options` change of the row, as plain JSON values; knobs of a variant at their default are left out. A cell's identity holds this."""
+    row, config = model_row(name), model_config(name, options)
+    pairs = ((field.name, getattr(config, field.name), getattr(row.config, field.name)) for field in dataclasses.fields(config))
+    return {key: _changed(value) for key, value, preset in pairs if value != preset}
+
+
+def model_label(name: str, options: Mapping[str, Any]) -> str:
+    """`vim_tiny(depth=12)`, `vim_micro+se`, `vim_micro+se(ratio=2)`: the row's name and what differs from it."""
+    changed = effective_options(name, options)
+    plain = {key: value for key, value in changed.items() if not isinstance(value, dict)}
+    variants = [f"+{key}{_knobs(value)}" for key, value in changed.items() if isinstance(value, dict)]
+    return name + _knobs(plain) + "".join(variants)
+
+
+@cache
+def _adapter(config: type) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(config)
+
+
+@cache
+def _variants(config: type) -> dict[str, type]:
+    """The nested dataclasses of a config, by field."""
+    import typing
+
+    found = {}
+    for name, hint in typing.get_type_hints(config).items():
+        found |= {name: part for part in typing.get_args(hint) if dataclasses.is_dataclass(part)}
+    return found
+
+
+def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value for key, value in options.items()}
+
+
+def _changed(value: Any) -> Any:
+    """JSON's form of an option; of a variant only the knobs that are not at their default."""
+    if dataclasses.is_dataclass(value):
+        return {f.name: _changed(getattr(value, f.name)) for f in dataclasses.fields(value) if getattr(value, f.name) != f.default}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _knobs(options: Mapping[str, Any]) -> str:
+    return "(" + ",".join(f"{key}={_brief(value)}" for key, value in options.items()) + ")" if options else ""
+
+
+def _brief(value: Any) -> str:
+    return "-".join(map(str, value)) if isinstance(value, list) else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _nearest(given: str, valid: Mapping[str, Any] | list[str]) -> str:
+    close = difflib.get_close_matches(given, list(valid), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _explain(entry: Any, config: type) -> tuple[tuple[str, ...], str]:
+    """(path, message) of one of pydantic's errors; an unknown option names the nearest and the valid ones."""
+    path = tuple(str(part) for part in entry["loc"])
+    if entry["type"] != "unexpected_keyword_argument":
+        return path, f"{entry['msg']}, not {json.dumps(entry['input'])}"
+    owner = _variants(config)[path[0]] if len(path) > 1 else config
+    valid = [field.name for field in dataclasses.fields(owner)]
+    return path, f"unknown option{_nearest(path[-1], valid)}; valid: {', '.join(valid)}"

@@ -1,0 +1,166 @@
+"""Vision Mamba (Vim), arXiv 2401.09417, with the names, shapes, initialisation and arithmetic of the official code (hustvl/Vim, vim/models_mamba.py
+and mamba-1p1p1/mamba_ssm/modules/mamba_simple.py, bimamba v2, absolute positions, class token in the middle, halves averaged).
+
+| paper | here |
+|---|---|
+| patches and the class token, embedded | tokens: (B, L, D) |
+| T_l, T_{l-1} | hidden (the branch) and residual (their running sum, fp32) |
+| E (inner channels), N (state), R (rank of Delta) | d_inner, d_state, dt_rank |
+| forward and backward SSM | suffix none and `_b` |
+"""
+
+import math
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.configs import VimConfig
+from models.layers import CausalConv1d, DeltaProjection, DropPath, RMSNorm, SqueezeExcite
+from models.ssm.scan import selective_scan
+
+NORM_EPS = 1e-5
+DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 0.1, 1e-4  # range of Delta at the start
+
+
+class PatchEmbed(nn.Module):
+    """Patches of an image, embedded by a strided convolution."""
+
+    def __init__(self, img_size: int, patch_size: int, stride: int, dim: int) -> None:
+        super().__init__()
+        if img_size < patch_size:
+            raise ValueError(f"patch_size {patch_size} is larger than the image, {img_size} px")
+        self.img_size = img_size
+        self.tokens = ((img_size - patch_size) // stride + 1) ** 2
+        self.proj = nn.Conv2d(3, dim, patch_size, stride)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, tokens, D) from (B, 3, H, W)."""
+        if images.shape[-2:] != (self.img_size, self.img_size):
+            raise ValueError(f"images are {images.shape[-2]}x{images.shape[-1]} px, the model was made for img_size={self.img_size}")
+        return self.proj(images).flatten(2).transpose(1, 2)
+
+
+class BidirectionalMixer(nn.Module):
+    """Mamba over the sequence and over its reverse: one in_proj, gate and out_proj; convolution, x_proj, dt_proj, A and D for each direction."""
+
+    ssm_parameters: ClassVar[tuple[str, ...]] = ("A_log", "A_b_log", "D", "D_b")
+
+    def __init__(self, config: VimConfig, scan_backend: str) -> None:
+        super().__init__()
+        dim, self.d_inner, self.d_state = config.dim, config.expand * config.dim, config.d_state
+        self.dt_rank = config.dt_rank or math.ceil(dim / 16)
+        self.scan_backend = scan_backend
+        self.in_proj = nn.Linear(dim, 2 * self.d_inner, bias=False)
+        self.conv1d = CausalConv1d(self.d_inner, config.d_conv, scan_backend)
+        self.x_proj = nn.Linear(self.d_inner, self.dt_rank + 2 * self.d_state, bias=False)
+        self.dt_proj = DeltaProjection(self.dt_rank, self.d_inner)
+        self.A_log, self.D = _state_rates(self.d_inner, self.d_state), nn.Parameter(torch.ones(self.d_inner))
+        self.conv1d_b = CausalConv1d(self.d_inner, config.d_conv, scan_backend)
+        self.x_proj_b = nn.Linear(self.d_inner, self.dt_rank + 2 * self.d_state, bias=False)
+        self.dt_proj_b = DeltaProjection(self.dt_rank, self.d_inner)
+        self.A_b_log, self.D_b = _state_rates(self.d_inner, self.d_state), nn.Parameter(torch.ones(self.d_inner))
+        self.out_proj = nn.Linear(self.d_inner, dim, bias=False)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(B, L, dim) from (B, L, dim)."""
+        x, z = self.in_proj(hidden).split([self.d_inner, self.d_inner], dim=-1)
+        ahead = self._scan(x, z, self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D, reverse=False)
+        back = self._scan(x, z, self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b, reverse=True)
+        return self.out_proj((ahead + back) / 2)
+
+    def _scan(self, x: Tensor, z: Tensor, conv: nn.Module, x_proj: nn.Module, dt_proj: nn.Linear, A_log: Tensor, D: Tensor, *, reverse: bool) -> Tensor:
+        """y, (B, L, d_inner), of one direction: algorithm 1, lines 5 to 17."""
+        x = conv(x, reverse=reverse)
+        dt, B, C = x_proj(x).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
+        wide = torch.promote_types(x.dtype, torch.float32)  # A, D and Delta's bias are never rounded to bf16
+        y = selective_scan(
+            x.transpose(1, 2), dt_proj(dt).transpose(1, 2), -torch.exp(A_log.to(wide)), B.transpose(1, 2), C.transpose(1, 2), D.to(wide),
+            z=z.transpose(1, 2), delta_bias=dt_proj.bias.to(wide), delta_softplus=True, reverse=reverse, backend=self.scan_backend)  # fmt: skip
+        return y.transpose(1, 2)
+
+
+class Block(nn.Module):
+    """Add, normalise, mix: the sum so far is handed on beside the new branch, and is kept in fp32."""
+
+    def __init__(self, config: VimConfig, drop_path: float, scan_backend: str) -> None:
+        super().__init__()
+        self.mixer = BidirectionalMixer(config, scan_backend)
+        self.norm = RMSNorm(config.dim, eps=NORM_EPS)
+        self.drop_path = DropPath(drop_path)
+        self.se = SqueezeExcite(config.dim, config.se.ratio) if config.se else nn.Identity()
+
+    def forward(self, hidden: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(hidden, residual), both (B, L, dim), from the same; the first block has no residual yet."""
+        residual = _widened(hidden) if residual is None else residual + self.drop_path(hidden)
+        return self.se(self.mixer(self.norm(residual, hidden.dtype))), residual
+
+
+class Vim(nn.Module):
+    """Class scores, (B, num_classes), of images, (B, 3, img_size, img_size)."""
+
+    no_weight_decay: ClassVar[tuple[str, ...]] = ("pos_embed", "cls_token")
+
+    def __init__(self, config: VimConfig, *, img_size: int, num_classes: int, scan_backend: str = "auto") -> None:
+        super().__init__()
+        dim, depth = config.dim, config.depth
+        self.patch_embed = PatchEmbed(img_size, config.patch_size, config.stride or config.patch_size, dim)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, self.patch_embed.tokens + 1, dim))
+        # The branch of block i is added, and dropped, at the start of block i + 1: hence one rate more, and 0 first.
+        rates = [0.0, *torch.linspace(0, config.drop_path, depth, device="cpu").tolist()]
+        self.layers = nn.ModuleList(Block(config, rates[i], scan_backend) for i in range(depth))
+        self.drop_path = DropPath(config.drop_path)
+        self.norm_f = RMSNorm(dim, eps=NORM_EPS)
+        self.head = nn.Linear(dim, num_classes)
+        initialise(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, num_classes) from (B, 3, img_size, img_size)."""
+        patches = self.patch_embed(images)
+        middle = patches.shape[1] // 2
+        hidden = torch.cat((patches[:, :middle], self.cls_token.expand(len(patches), -1, -1), patches[:, middle:]), dim=1)
+        hidden = hidden + self.pos_embed  # after the class token is in its place
+        residual = None
+        for layer in self.layers:
+            hidden, residual = layer(hidden, residual)
+        token = residual[:, middle] + self.drop_path(hidden)[:, middle]
+        return self.head(self.norm_f(token, hidden.dtype))
+
+
+@torch.no_grad()
+def initialise(model: Vim) -> None:
+    """Sets every parameter as the official `__init__` leaves it; what is not named keeps torch's default (in_proj, x_proj, the 1-d convolutions)."""
+    for weight in (model.cls_token, model.pos_embed, model.head.weight):
+        nn.init.trunc_normal_(weight, std=0.02)
+    nn.init.zeros_(model.head.bias)
+    _lecun_normal(model.patch_embed.proj.weight)
+    nn.init.zeros_(model.patch_embed.proj.bias)
+    for layer in model.layers:
+        mixer = layer.mixer
+        for dt_proj in (mixer.dt_proj, mixer.dt_proj_b):
+            nn.init.uniform_(dt_proj.weight, -(mixer.dt_rank**-0.5), mixer.dt_rank**-0.5)
+        mixer.dt_proj.bias.copy_(_inverse_softplus_of_dt(mixer.dt_proj.bias))
+        nn.init.zeros_(mixer.dt_proj_b.bias)  # the official code sets zero to every bias that is not marked, and marks the forward one alone
+        nn.init.kaiming_uniform_(mixer.out_proj.weight, a=math.sqrt(5)).div_(math.sqrt(len(model.layers)))
+
+
+def _state_rates(channels: int, states: int) -> nn.Parameter:
+    """A_log = log(1..N) for each channel, S4D-real: (D, N)."""
+    return nn.Parameter(torch.log(torch.arange(1, states + 1, dtype=torch.float32)).repeat(channels, 1))
+
+
+def _inverse_softplus_of_dt(like: Tensor) -> Tensor:
+    """softplus^-1 of log-uniform values in [DT_MIN, DT_MAX], shaped as `like`."""
+    dt = torch.exp(torch.rand_like(like) * math.log(DT_MAX / DT_MIN) + math.log(DT_MIN)).clamp(min=DT_FLOOR)
+    return dt + torch.log(-torch.expm1(-dt))
+
+
+def _lecun_normal(weight: Tensor) -> None:
+    """timm's lecun_normal_: a normal cut at two standard deviations, widened so that the variance is 1 / fan_in."""
+    nn.init.trunc_normal_(weight, std=math.sqrt(1 / weight[0].numel()) / 0.87962566103423978)
+
+
+def _widened(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
