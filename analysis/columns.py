@@ -1,0 +1,154 @@
+"""The columns of leaderboard.csv and cells.csv, in their order: name, unit, meaning, and how each is read. Names are timm's where timm has one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from analysis.comparability import Key
+from analysis.rows import SETTLED, Row
+from harness.records import Metrics, Record
+
+Value = str | float | int | bool | None
+MEGA, GIGA = 1e6, 1e9
+METRICS = tuple(name for name in Metrics.model_fields if name not in ("layers", "uncounted_ops", "collapsed", "notes"))  # one value each
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its name, its unit, what it says, and how it is read."""
+
+    name: str
+    unit: str
+    meaning: str
+    read: Callable[[Row], Value]
+
+
+def scaled(value: float | None, factor: float) -> float | None:
+    """value * factor; None stays None."""
+    return None if value is None else value * factor
+
+
+def ratio(above: float | None, below: float | None) -> float | None:
+    """above / below; None where one is unknown or nothing stands below."""
+    return above / below if above is not None and below else None
+
+
+def dense_macs(row: Row) -> float | None:
+    """MACs of the dense network that the row began from."""
+    dense = row if row.is_dense else row.dense
+    return dense.mean(lambda m: m.macs) if dense else None
+
+
+def collapsed(row: Row) -> str:
+    """The names of prunable parameters that some seed emptied."""
+    return " ".join(sorted({name for record in row.done if record.metrics for name in record.metrics.collapsed}))
+
+
+def version(record: Record) -> str:
+    """The commit in 10 characters, with + where the tree had changes."""
+    machine = record.environment
+    return f"{(machine.commit or 'unknown')[:10]}{'+' if machine.dirty else ''}"
+
+
+LEADERBOARD: tuple[Column, ...] = (
+    Column("rank", "", "place within `key`: mean top-1, then fewest MACs; empty without a number", lambda r: r.rank),
+    Column("model", "", "the model's label", lambda r: r.model),
+    Column("pruning", "", "the method's label", lambda r: r.pruning),
+    Column("top1", "%", "mean over seeds of top-1 on the test set, of the saved file loaded again", lambda r: r.top1 and r.top1.mean),
+    Column("top1_std", "%", "standard deviation over seeds (n - 1)", lambda r: r.top1 and r.top1.std),
+    Column("n", "seeds", "seeds with a number", lambda r: len(r.done)),
+    Column("n_expected", "seeds", "seeds that the grid asks for; more than n: holes", lambda r: r.expected),
+    Column("settled", "", f"whether n is {SETTLED} or more", lambda r: len(r.done) >= SETTLED),
+    Column("top1_ci95_low", "%", "lower end of the 95% t interval of the mean", lambda r: r.top1 and r.top1.low),
+    Column("top1_ci95_high", "%", "upper end of the 95% t interval of the mean", lambda r: r.top1 and r.top1.high),
+    Column("top1_vs_dense", "points", "mean of same-seed differences to dense", lambda r: r.against_dense and r.against_dense.mean),
+    Column("top5", "%", "mean over seeds of top-5", lambda r: r.mean(lambda m: m.top5)),
+    Column("sparsity", "", "share of zeros among prunable weights", lambda r: r.mean(lambda m: m.sparsity_prunable)),
+    Column("sparsity_all", "", "share of zeros among all parameters", lambda r: r.mean(lambda m: m.sparsity_all)),
+    Column("param_count", "millions", "parameters", lambda r: scaled(r.mean(lambda m: m.params), 1 / MEGA)),
+    Column("params", "", "parameters", lambda r: r.mean(lambda m: m.params)),
+    Column("params_nonzero", "", "parameters that are not zero", lambda r: r.mean(lambda m: m.params_nonzero)),
+    Column("compression", "x", "parameters / non-zero parameters", lambda r: ratio(r.mean(lambda m: m.params), r.mean(lambda m: m.params_nonzero))),
+    Column("infer_gmacs", "GMACs", "multiply-accumulates of an image, zeros counted", lambda r: scaled(r.mean(lambda m: m.macs), 1 / GIGA)),
+    Column("gmacs_nonzero", "GMACs", "the same without those of zero weights: theoretical", lambda r: scaled(r.mean(lambda m: m.macs_nonzero), 1 / GIGA)),
+    Column("speedup_theoretical", "x", "MACs of dense / MACs of non-zero weights", lambda r: ratio(dense_macs(r), r.mean(lambda m: m.macs_nonzero))),
+    Column("speedup_structural", "x", "MACs of dense / MACs of the network as it stands; 1 under a mask", lambda r: ratio(dense_macs(r), r.mean(lambda m: m.macs))),
+    Column("infer_samples_per_sec", "images/s", "median over seeds of measured throughput", lambda r: r.median(lambda m: m.throughput_img_per_s)),
+    Column(
+        "infer_step_time",
+        "ms",
+        "time of a batch at that throughput",
+        lambda r: r.median(lambda m: ratio(1000 * m.throughput_batch, m.throughput_img_per_s)),
+    ),
+    Column("infer_batch_size", "images", "batch of the throughput", lambda r: r.key.infer_batch_size),
+    Column("latency_ms", "ms", "median over seeds of the time of one image", lambda r: r.median(lambda m: m.latency_ms)),
+    Column("peak_memory_mb", "MB", "10^6 bytes; median over seeds", lambda r: scaled(r.median(lambda m: m.peak_memory_bytes), 1 / MEGA)),
+    Column("file_mb", "MB", "10^6 bytes of the saved file", lambda r: scaled(r.mean(lambda m: m.file_bytes), 1 / MEGA)),
+    Column("train_samples_per_sec", "images/s", "median over seeds", lambda r: r.median(lambda m: m.train_img_per_s)),
+    Column("epochs", "", "of the whole path, mask search and shared stages included", lambda r: r.mean(lambda m: m.epochs)),
+    Column("train_s", "s", "of the whole path, mask search and shared stages included", lambda r: r.mean(lambda m: m.train_s)),
+    Column("key", "", "comparability key; rows of different keys are never ranked together", lambda r: r.key.short),
+    Column("data", "", "data set and a hash of its settings", lambda r: r.key.data),
+    Column("img_size", "pixels", "input size", lambda r: (r.done + r.failed)[0].spec.get("data", {}).get("img_size")),
+    Column("recipe", "", "hash of every setting of the recipe", lambda r: r.key.recipe),
+    Column("epochs_granted", "", "epochs of training + of fine-tuning that every cell is granted", lambda r: r.key.epochs),
+    Column("batch_size", "images", "global batch of training", lambda r: r.key.batch_size),
+    Column("dtype", "", "of training", lambda r: r.key.dtype),
+    Column("device", "", "GPU, or CPU", lambda r: r.key.device),
+    Column("ranks", "", "processes of a training", lambda r: r.key.ranks),
+    Column("threads", "", "CPU threads of a process", lambda r: r.key.threads),
+    Column("loader", "", "what fed the training, with its version", lambda r: r.key.loader),
+    Column("scan", "", "backend of the selective scan", lambda r: r.key.scan),
+    Column("flops_convention", "", "how MACs are counted", lambda r: r.key.flops_convention),
+    Column("collapsed", "", "prunable parameters with no weight left, in any seed: an alarm", lambda r: collapsed(r)),
+    Column("commit", "", "code versions; + marks a tree with changes", lambda r: " ".join(sorted({version(c) for c in r.done + r.failed}))),
+    Column("failed", "", "cells without a number, by kind", lambda r: ", ".join(f"{n} {kind}" for kind, n in sorted(r.failures.items()))),
+    Column("cells", "", "ids of every cell of the row, by seed", lambda r: " ".join(c.id for c in sorted(r.done + r.failed, key=lambda c: c.seed))),
+)
+
+
+CELLS: tuple[str, ...] = (
+    "cell",
+    "key",
+    "grid",
+    "model",
+    "pruning",
+    "seed",
+    "status",
+    "failure",
+    "failed_stage",
+    *METRICS,
+    "collapsed",
+    "uncounted_ops",
+    "commit",
+    "dirty",
+    "host",
+    "device",
+    "ranks",
+    "threads",
+    "loader",
+    "scan",
+    "data_sha256",
+    "weights_sha256",
+    "stages",
+    "started",
+    "finished",
+)
+
+
+def cell_line(record: Record, key: Key) -> dict[str, Value]:
+    """A line of cells.csv: identity, every number of the record under its own name and in its own unit, environment."""
+    numbers = record.metrics.model_dump(include=set(METRICS)) if record.metrics else {}
+    machine = record.environment.model_dump(include={"commit", "dirty", "host", "ranks", "threads", "loader", "scan", "data_sha256"})
+    return {
+        "cell": record.id,
+        "key": key.short,
+        **record.model_dump(include={"grid", "model", "pruning", "seed", "status", "weights_sha256", "started", "finished"}),
+        "failure": record.failure.kind if record.failure else None,
+        "failed_stage": record.failure.stage if record.failure else None,
+        **numbers,
+        "collapsed": " ".join(record.metrics.collapsed) if record.metrics else None,
+        "uncounted_ops": " ".join(record.metrics.uncounted_ops) if record.metrics else None,
+        **machine,
+        "device": record.environment.gpu or record.environment.cpu,
+        "stages": " ".join(record.stages),
+    }
