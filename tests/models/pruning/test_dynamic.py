@@ -1,0 +1,78 @@
+import math
+
+import pytest
+import torch
+
+from models.pruning.base import Budget, Progress
+from models.pruning.registry import create_method
+from tests.models.pruning.fakes import fake_pruner, lowest_dropped, random_weights, same, train_steps
+
+
+def zeros(masks: dict[str, torch.Tensor]) -> int:
+    return sum(int((~mask).sum()) for mask in masks.values())
+
+
+def test_it_trains_from_scratch_in_one_stage_as_long_as_the_control():
+    method = create_method("dynamic", sparsity=0.9)
+    (stage,) = method.stages(Budget(epochs=12, finetune_epochs=4))
+    assert (stage.epochs, stage.start, stage.schedule, stage.method) == (16, "scratch", "train", method)
+
+
+def test_without_an_epoch_there_is_no_step_to_prune_at():
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        create_method("dynamic", sparsity=0.9).stages(Budget(epochs=0, finetune_epochs=0))
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "cubic"])
+def test_the_sparsity_after_every_step_is_the_schedules(schedule):
+    weights = random_weights()
+    method = create_method("dynamic", sparsity=0.9, initial_sparsity=0.1, schedule=schedule, begin_fraction=0.1, end_fraction=0.8, interval=7)
+    history = train_steps(method, fake_pruner(weights), weights, 100)
+    for step, masks in enumerate(history, start=1):
+        drawn = 80 if step >= 80 else 10 + (step - 10) // 7 * 7
+        p = (drawn - 10) / 70
+        rise = (1 - math.cos(math.pi * p)) / 2 if schedule == "cosine" else 1 - (1 - p) ** 3
+        assert zeros(masks) == (round(200 * (0.1 + 0.8 * rise)) if step >= 10 else 0)
+
+
+def test_weights_that_are_gone_never_come_back():
+    weights = random_weights()
+    history = train_steps(create_method("dynamic", sparsity=0.95, interval=3), fake_pruner(weights), weights, 60)
+    for earlier, later in zip(history, history[1:], strict=False):
+        assert all(not (later[name] & ~mask).any() for name, mask in earlier.items())
+
+
+def test_each_mask_drops_the_smallest_of_the_weights_that_are_left():
+    weights = random_weights(values=4)
+    pruner = fake_pruner(weights)
+    method = create_method("dynamic", sparsity=0.8, begin_fraction=0.0, end_fraction=1.0, interval=5, initial_sparsity=0.2)
+    method.after_step(pruner, Progress(step=1, steps=10, steps_per_epoch=10))
+    for name, weight in weights.items():
+        weight.copy_(random_weights(9, values=4)[name] * pruner.masks[name])
+    scores = {name: weight.abs() - 1000.0 * ~pruner.masks[name] for name, weight in weights.items()}
+    method.after_step(pruner, Progress(step=10, steps=10, steps_per_epoch=10))
+    assert same(pruner.masks, lowest_dropped(scores, 160))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 17, 100])
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_the_final_sparsity_is_reached_exactly_however_short_the_stage(steps, scope):
+    weights = random_weights()
+    history = train_steps(create_method("dynamic", sparsity=0.9, scope=scope), fake_pruner(weights), weights, steps)
+    assert zeros(history[-1]) == 180
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"initial_sparsity": 0.95}, "initial_sparsity must be at most sparsity, 0.9, got 0.95"),
+        ({"initial_sparsity": -0.5}, "initial_sparsity must be in"),
+        ({"begin_fraction": 0.8, "end_fraction": 0.5}, "0 <= begin_fraction < end_fraction <= 1 must hold, got 0.8 and 0.5"),
+        ({"end_fraction": 1.5}, "end_fraction <= 1 must hold"),
+        ({"interval": 0}, "interval must be at least 1 step, got 0"),
+        ({"regrow": True}, "regrow: true needs dense weights"),
+    ],
+)
+def test_knobs_that_make_no_schedule_are_refused(knobs, message):
+    with pytest.raises(ValueError, match=message):
+        create_method("dynamic", sparsity=0.9, **knobs)
