@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.expansion import build, choices, fields_of, variants
+from harness.expansion import build, choices, fields_of, given_fields, variants
 from harness.identity import canonical, data_identity, method_identity, model_identity, plain, recipe_identity
-from harness.limits import broken_data, broken_recipe
+from harness.limits import DATA, RECIPE, Limit, broken, data_clashes, recipe_clashes
 from harness.yaml_source import Node, Report, nearest
 from jobs.specs import DataSpec, ModelSpec, RecipeSpec
 from models.pruning.base import PruningMethod
@@ -126,7 +126,8 @@ def read_pruning(node: Node | None, report: Report) -> list[Choice]:
 def _method(entry: Node, key: str, name: str, given: Mapping[str, Any], label: str | None, report: Report) -> Choice | None:
     missing = [field.name for field in dataclasses.fields(PRUNERS[name]) if required(field) and field.name not in given]
     if missing:
-        report.add(entry.line, key, f"{name} needs {', '.join(missing)}")
+        if unsaid := [knob for knob in missing if knob not in given_fields(entry)]:
+            report.add(entry.line, key, f"{name} needs {', '.join(unsaid)}")
         return None
     try:
         method = build(PRUNERS[name], given)
@@ -140,12 +141,12 @@ def _method(entry: Node, key: str, name: str, given: Mapping[str, Any], label: s
 
 def read_data(node: Node | None, report: Report) -> list[Choice]:
     """Every data set; digits where the grid names none."""
-    return _read_specs(node, "data", DataSpec, data_identity, broken_data, report)
+    return _read_specs(node, "data", DataSpec, data_identity, DATA, data_clashes, report)
 
 
 def read_recipes(node: Node | None, ranks: int, report: Report) -> list[Choice]:
     """Every recipe; the default where the grid has none. `ranks` share a batch."""
-    return _read_specs(node, "recipe", RecipeSpec, recipe_identity, lambda recipe: broken_recipe(recipe, ranks), report)
+    return _read_specs(node, "recipe", RecipeSpec, recipe_identity, RECIPE, lambda recipe: recipe_clashes(recipe, ranks), report)
 
 
 def _read_specs(
@@ -153,16 +154,22 @@ def _read_specs(
     key: str,
     spec: type,
     identity: Callable[[Any], dict[str, Any]],
-    broken: Callable[[Any], Iterable[tuple[str, str]]],
+    limits: Mapping[str, Limit],
+    clashes: Callable[[Any], Iterable[tuple[str, str]]],
     report: Report,
 ) -> list[Choice]:
+    """Choices of data or recipes. Fields are held against each other only where each of them is right."""
     found = []
     for entry, path in entries(node or Node(value={}, line=1), key, report):
-        for given in variants(entry, fields_of(spec), path, report):
-            value = build(spec, given)
-            for name, message in broken(value):
-                report.add(entry.line_of([name]), f"{path}.{name}", message)
-            found.append(Choice(value=value, identity=canonical(identity(value)), names=(), fields=plain(value), line=entry.line, key=path))
+        before = len(report.problems)
+        values = [build(spec, given) for given in variants(entry, fields_of(spec), path, report)]
+        faults = [fault for value in values for fault in broken(value, limits)]
+        if not faults and len(report.problems) == before:
+            faults = [fault for value in values for fault in clashes(value)]
+        for name, message in faults:
+            report.add(entry.line_of([name]), f"{path}.{name}", message)
+        if len(report.problems) == before:
+            found += [Choice(value=v, identity=canonical(identity(v)), names=(), fields=plain(v), line=entry.line, key=path) for v in values]
     return distinct(found, report)
 
 

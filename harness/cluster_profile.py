@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.expansion import Mismatch, convert, fields_of
-from harness.limits import broken_cluster
+from harness.limits import CLUSTER, broken, cluster_clashes
 from harness.yaml_source import GridError, Node, Report, nearest, read_yaml
 from jobs.specs import ClusterSpec
 
@@ -80,7 +80,6 @@ def _read_mapping(node: Node, key: str, report: Report) -> ClusterSpec:
     assert isinstance(node.value, dict)
     fields: dict[str, Any] = {}
     slurm: dict[str, Any] = {}
-    known = len(report.problems)
     for given, child in _flat(node, key, report).items():
         path, bare = f"{key}.{given}".lstrip("."), given.removeprefix("slurm_")
         name = RENAMED.get(bare, bare)
@@ -92,10 +91,8 @@ def _read_mapping(node: Node, key: str, report: Report) -> ClusterSpec:
             report.add(child.line, path, f"unknown key{nearest(given, [*FIELDS, *SLURM_NAMES])}")
         else:
             _convert(child, name, path, fields, report)
-    if len(report.problems) > known:
-        return ClusterSpec()
     cluster = ClusterSpec(**fields, slurm=slurm)
-    for name, message in broken_cluster(cluster):
+    for name, message in [*broken(cluster, CLUSTER)] or [*cluster_clashes(cluster)]:
         report.add(node.line_of([name]), f"{key}.{name}".lstrip("."), message)
     if slurm and cluster.kind != "slurm":
         report.add(node.line, f"{key}.kind".lstrip("."), f"{', '.join(slurm)} need kind: slurm; this is {cluster.kind}")

@@ -4,7 +4,7 @@ A pattern names parts of a cell (model, pruning, data, recipe, seed); all that i
 with the value it must have; a list means any of its items. A pattern that drops nothing is a mistake: it is a typo, or the grid has changed under it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,30 +29,37 @@ class Exclusion:
 
 
 def read_exclusions(node: Node | None, axes: Mapping[str, list[Choice]], report: Report) -> list[Exclusion]:
-    """Every pattern; one that a part of matches nothing goes to the report."""
+    """Every pattern; a part that matches nothing goes to the report. `check_patterns` has found them well formed."""
+    items = node.value if node is not None and isinstance(node.value, list) else []
+    return [_exclusion(item, f"exclude[{index}]", axes, report) for index, item in enumerate(items)]
+
+
+def check_patterns(node: Node | None, axes: Collection[str], report: Report) -> None:
+    """Reports what is no pattern at all, whatever the grid's axes hold."""
     if node is None or node.value is None:
-        return []
+        return
     if not isinstance(node.value, list):
         report.add(node.line, "exclude", "expected a list of patterns, such as [{model: vim_micro, seed: 0}]")
-        return []
-    return [found for index, item in enumerate(node.value) if (found := _exclusion(item, f"exclude[{index}]", axes, report))]
+        return
+    for index, item in enumerate(node.value):
+        key = f"exclude[{index}]"
+        if not isinstance(item.value, dict) or not item.value:
+            report.add(item.line, key, f"expected a mapping of {', '.join(axes)}")
+            continue
+        for name, child in item.value.items():
+            if name not in axes:
+                report.add(child.line, f"{key}.{name}", f"unknown key{nearest(name, axes)}")
 
 
-def _exclusion(node: Node, key: str, axes: Mapping[str, list[Choice]], report: Report) -> Exclusion | None:
-    if not isinstance(node.value, dict) or not node.value:
-        report.add(node.line, key, f"expected a mapping of {', '.join(axes)}")
-        return None
-    known = len(report.problems)
-    for name, child in node.value.items():
-        if name not in axes:
-            report.add(child.line, f"{key}.{name}", f"unknown key{nearest(name, axes)}")
+def _exclusion(node: Node, key: str, axes: Mapping[str, list[Choice]], report: Report) -> Exclusion:
+    assert isinstance(node.value, dict)
     matches = []
     for axis, found in axes.items():
         part = node.value.get(axis)
         matches.append(frozenset(choice.identity for choice in found if part is None or _matches(part, choice, axis)))
         if part is not None and not matches[-1]:
             _explain(part, f"{key}.{axis}", axis, found, report)
-    return Exclusion(key=key, line=node.line, matches=tuple(matches)) if len(report.problems) == known else None
+    return Exclusion(key=key, line=node.line, matches=tuple(matches))
 
 
 def _matches(part: Node, choice: Choice, axis: str) -> bool:

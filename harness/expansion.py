@@ -61,7 +61,10 @@ def nested(hint: Any) -> type | None:
 
 
 def variants(node: Node, hints: Mapping[str, Any], key: str, report: Report, apart: Collection[str] = ()) -> list[dict[str, Any]]:
-    """Every choice that a mapping stands for, the first field varying slowest. `apart`: keys that the caller reads. Mistakes go to the report."""
+    """Every choice that a mapping stands for, the first field varying slowest. `apart`: keys that the caller reads.
+
+    Mistakes go to the report; a field that has one is left out, so that the others can still be checked.
+    """
     if not isinstance(node.value, dict):
         report.add(node.line, key, f"expected a mapping, got {_shown(node)}")
         return []
@@ -71,18 +74,24 @@ def variants(node: Node, hints: Mapping[str, Any], key: str, report: Report, apa
         if name in apart:
             continue
         if name == "zip" and "zip" not in hints:
-            axes += _zips(child, hints, path, report, taken=node.value)
+            axes += [_zipped(pair, hints, path, report, taken=node.value) for pair in one_or_several(child)]
         elif name not in hints:
             report.add(child.line, path, f"unknown key{nearest(name, [*apart, *hints])}")
         else:
             axes.append([{name: value} for value in choices(child, hints[name], path, report)])
-    return [{name: value for part in parts for name, value in part.items()} for parts in itertools.product(*axes)]
+    return [{name: value for part in parts for name, value in part.items()} for parts in itertools.product(*filter(None, axes))]
 
 
-def _zips(node: Node, hints: Mapping[str, Any], key: str, report: Report, taken: Collection[str]) -> list[list[dict[str, Any]]]:
-    """One axis for each mapping under `zip:`."""
-    pairs = node.value if isinstance(node.value, list) else [node]
-    return [_zipped(pair, hints, key, report, taken) for pair in pairs]
+def one_or_several(node: Node) -> list[Node]:
+    """The items of a list; of anything else itself alone."""
+    return node.value if isinstance(node.value, list) else [node]
+
+
+def given_fields(node: Node) -> set[str]:
+    """The keys of an entry, those under `zip:` among them."""
+    assert isinstance(node.value, dict)
+    pairs = one_or_several(node.value["zip"]) if "zip" in node.value else []
+    return set(node.value).union(*(pair.value for pair in pairs if isinstance(pair.value, dict)))
 
 
 def _zipped(node: Node, hints: Mapping[str, Any], key: str, report: Report, taken: Collection[str]) -> list[dict[str, Any]]:
@@ -90,7 +99,7 @@ def _zipped(node: Node, hints: Mapping[str, Any], key: str, report: Report, take
         report.add(node.line, key, "expected lists of equal length by key, such as zip: {a: [1, 2], b: [3, 4]}")
         return []
     columns: dict[str, list[Any]] = {}
-    lengths: dict[str, int] = {}
+    known = len(report.problems)
     for name, child in node.value.items():
         path = f"{key}.{name}"
         if name not in hints:
@@ -100,13 +109,20 @@ def _zipped(node: Node, hints: Mapping[str, Any], key: str, report: Report, take
         elif not isinstance(child.value, list):
             report.add(child.line, path, f"expected a list, got {_shown(child)}")
         else:
-            columns[name] = choices(child, hints[name], path, report)
-            lengths[name] = len(child.value)
-    if len(set(lengths.values())) > 1:
-        said = ", ".join(f"{name} has {length}" for name, length in lengths.items())
-        report.add(node.line, key, f"lists of unequal length: {said}")
+            columns[name] = [_only_choice(item, hints[name], f"{path}[{index}]", report) for index, item in enumerate(child.value)]
+    if len({len(column) for column in columns.values()}) > 1:
+        lengths = ", ".join(f"{name} has {len(column)}" for name, column in columns.items())
+        report.add(node.line, key, f"lists of unequal length: {lengths}")
+    if len(report.problems) > known:
         return []
     return [dict(zip(columns, row)) for row in zip(*columns.values())]
+
+
+def _only_choice(node: Node, hint: Any, key: str, report: Report) -> Any:
+    found = choices(node, hint, key, report)
+    if len(found) > 1:
+        report.add(node.line, key, f"stands for {len(found)} choices; in zip it must be one")
+    return found[0] if found else None
 
 
 def choices(node: Node, hint: Any, key: str, report: Report) -> list[Any]:

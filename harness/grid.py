@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.axes import Choice, read_data, read_models, read_pruning, read_recipes, read_seeds
 from harness.cluster_profile import read_cluster
-from harness.exclude import read_exclusions
+from harness.exclude import check_patterns, read_exclusions
 from harness.expansion import build
 from harness.identity import canonical, cell_id, data_identity, method_identity, model_identity, plain, recipe_identity
 from harness.yaml_source import GridError, Node, Problem, Report, nearest, read_yaml
@@ -57,9 +57,10 @@ class Cell:
 
     @classmethod
     def from_json(cls, spec: Mapping[str, Any]) -> "Cell":
-        """The cell that `to_json` gave; its id is computed anew. ValueError: a field, model or method that this version does not have."""
-        if missing := {"model", "pruning", "data", "recipe", "seed"} - spec.keys():
-            raise ValueError(f"not a cell: it lacks {', '.join(sorted(missing))}")
+        """The cell that `to_json` gave; its id is computed anew.
+
+        KeyError: a part is missing; ValueError: a field, model or method that this version does not have.
+        """
         given, pruning = spec["model"], spec["pruning"]
         if pruning["method"] not in PRUNERS:
             raise ValueError(f"unknown method {pruning['method']!r}{nearest(pruning['method'], PRUNERS)}")
@@ -99,8 +100,8 @@ def read_grid(path: Path) -> Grid:
         "recipe": read_recipes(keys.get("recipe"), cluster.ranks, report),
         "seed": read_seeds(keys.get("seeds"), report),
     }
-    if not report.problems:
-        _check_budgets(axes["pruning"], axes["recipe"], report)
+    _check_budgets(axes["pruning"], axes["recipe"], report)
+    check_patterns(keys.get("exclude"), axes, report)
     cells = () if report.problems else _cells(axes, keys.get("exclude"), report)
     if report.problems:
         raise GridError(report.problems)
@@ -140,7 +141,7 @@ def _cells(axes: Mapping[str, list[Choice]], exclude: Node | None, report: Repor
             if cells.setdefault(cell.id, cell) is not cell:
                 report.add(1, "", f"two cells have the id {cell.id}; change the seed of one")
     for exclusion, count in zip(exclusions, dropped):
-        if not count:
+        if not count and all(exclusion.matches):  # a part that matches nothing has been reported
             report.add(exclusion.line, exclusion.key, "matches no cell")
     if not cells and not report.problems:
         report.add(exclude.line if exclude else 1, "exclude", "leaves no cell")

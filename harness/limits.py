@@ -70,11 +70,9 @@ def broken(spec: Any, limits: Mapping[str, Limit]) -> Broken:
             yield name, f"must be {words}, got {list(value) if isinstance(value, tuple) else value}"
 
 
-def broken_recipe(recipe: RecipeSpec, ranks: int) -> Broken:
-    """Every field of a recipe that cannot be; `ranks` share its batch."""
-    found = dict(broken(recipe, RECIPE))
-    yield from found.items()
-    if not found.keys() & {"epochs", "finetune_epochs"} and recipe.epochs + recipe.finetune_epochs == 0:
+def recipe_clashes(recipe: RecipeSpec, ranks: int) -> Broken:
+    """Fields of a recipe that are right alone and wrong together; `ranks` share its batch."""
+    if recipe.epochs + recipe.finetune_epochs == 0:
         yield "epochs", "epochs and finetune_epochs are both 0: nothing is trained"
     if recipe.epochs > 0 and recipe.warmup_epochs > recipe.epochs:
         yield "warmup_epochs", f"the warm-up, {recipe.warmup_epochs:g} epochs, is longer than the training, {recipe.epochs}"
@@ -82,33 +80,26 @@ def broken_recipe(recipe: RecipeSpec, ranks: int) -> Broken:
         rate = getattr(recipe, name)
         if rate is not None and recipe.min_lr > rate:
             yield "min_lr", f"{recipe.min_lr:g} is above {name}, {rate:g}"
-    if not found.keys() & {"batch_size", "micro_batch_size"}:
-        yield from _broken_batch(recipe, ranks)
-
-
-def _broken_batch(recipe: RecipeSpec, ranks: int) -> Broken:
-    share = ranks * (recipe.micro_batch_size or 1)
+    share = max(1, ranks) * (recipe.micro_batch_size or 1)
     if recipe.batch_size % share:
         micro = f" x micro_batch_size {recipe.micro_batch_size}" if recipe.micro_batch_size else ""
         yield "batch_size", f"{recipe.batch_size} cannot be divided by {ranks} ranks{micro}; a multiple of {share} can"
 
 
-def broken_data(data: DataSpec) -> Broken:
-    """Every field of a data set that cannot be. Nothing is looked for on disk."""
-    yield from broken(data, DATA)
+def data_clashes(data: DataSpec) -> Broken:
+    """Fields of a data set that are right alone and wrong together. Nothing is looked for on disk."""
     for name, needed in zip(("path", "test_path"), PATHS[data.source]):
         if needed and getattr(data, name) is None:
             yield name, f"source {data.source} needs it"
         if needed is False and getattr(data, name) is not None:
             yield name, f"source {data.source} takes none"
     size = data.img_size or NATIVE_SIZES[data.source]
-    if data.augment == "shift" and 0 < size <= data.shift_px:
+    if data.augment == "shift" and size <= data.shift_px:
         yield "shift_px", f"must be below the image's size, {size} pixels, got {data.shift_px}"
 
 
-def broken_cluster(cluster: ClusterSpec) -> Broken:
-    """Every field of a cluster that cannot be."""
-    yield from broken(cluster, CLUSTER)
+def cluster_clashes(cluster: ClusterSpec) -> Broken:
+    """Fields of a cluster that are right alone and wrong together."""
     if cluster.kind == "debug" and cluster.ranks != 1:
         yield "tasks_per_node", f"debug runs in the launcher's own process, with one rank, not {cluster.ranks}; kind: local takes several"
     if cluster.kind == "local" and cluster.nodes != 1:

@@ -96,7 +96,7 @@ class _Forest:
 
 
 def pack(stages: Iterable[StageSpec], stages_per_job: int, slots: int = 1) -> tuple[Pack, ...]:
-    """Stages to do, at most `stages_per_job` of them to a pack. A parent that is not among them counts as done.
+    """Stages to do, in the plan's order, at most `stages_per_job` of them to a pack. A parent that is not among them counts as done.
 
     A tree that fits goes into one process, trunk first, together with other trees that fit beside it. A tree that does not fit is cut: the first pack takes
     the trunk and goes on depth first; what hangs from that pack is packed by the same rule and waits for it alone. So a pack never mixes a stage that
@@ -124,7 +124,7 @@ def _chunks(children: Mapping[str | None, list[str]], size: int) -> list[list[st
             tree = list(_below(root, children, size + 1))
             if len(tree) > size:
                 packs.append(tree[:size])
-                taken = set(tree[:size])
+                current, taken = [], set(tree[:size])
                 waiting.append([child for one in tree[:size] for child in children.get(one, []) if child not in taken])
                 continue
             if not current or len(current) + len(tree) > size:
@@ -205,7 +205,7 @@ def _jobs(grid: Grid, packs: Sequence[Pack], stages: int, done: int) -> str:
     to_do = sum(len(one.stages) for one in packs)
     most = max((len(one.stages) for one in packs), default=0)
     ranks = f"{cluster.ranks} rank{'s' if cluster.ranks > 1 else ''} each ({cluster.nodes} x {cluster.tasks_per_node})"
-    jobs = f"{len(packs)} jobs{waits}, up to {most} stages each, on {cluster.kind}, {ranks}" if packs else "no jobs"
+    jobs = f"{len(packs)}{waits}, up to {most} stages each, {ranks}, {cluster.kind}" if packs else "none"
     return f"stages: {stages}, {done} done, {to_do} to do\njobs: {jobs}"
 
 
