@@ -14,7 +14,7 @@ from typing import NoReturn
 from harness.claims import claimed, holder
 from harness.environment import code_version, git
 from harness.grid import Grid, GridError, read_grid
-from harness.plan import Plan, describe, make_plan, pack
+from harness.plan import Pack, Plan, describe, make_plan, pack
 from harness.records import RunFolder
 from harness.runner import CellPath, Order
 from jobs.cluster import local_slots
@@ -39,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USAGE
     run = RunFolder(options.runs / grid.name)
     if options.dry_run:
-        print(describe(plan, grid))
+        packs = make_packs(grid, plan, run, [path for path in cell_paths(grid, plan) if state(run, path) == "open"])
+        print(describe(plan, grid, packs, done={stage for stage in plan.stages if run.done(stage)}))
         return OK
     with claimed(run.path / "launch.lock", wait=False) as alone:
         if not alone:
@@ -74,7 +75,7 @@ def preflight(grid: Grid) -> list[str]:
 
 def launch(grid: Grid, plan: Plan, run: RunFolder, *, retry_failed: bool) -> int:
     """Runs what is left of the grid and publishes the leaderboard."""
-    paths = tuple(CellPath(cell=cell, stages=plan.paths[cell.id]) for cell in grid.cells)
+    paths = cell_paths(grid, plan)
     if retry_failed:
         failed = [path for path in paths if state(run, path) == "failed"]
         run.forget_failures((stage for path in failed for stage in path.stages), (path.cell.id for path in failed))
@@ -127,23 +128,29 @@ def warn_of_other_defaults(run: RunFolder, paths: Sequence[CellPath]) -> None:
             print(f"warning: cell {record.id} was run when defaults were others; remove {run.record_path(record.id)} to run it again", file=sys.stderr)
 
 
-def make_orders(grid: Grid, plan: Plan, run: RunFolder, left: Sequence[CellPath]) -> list[Order]:
-    """One order a job, parents first: the stages that are not done, and the last stage of every cell without a record."""
+def cell_paths(grid: Grid, plan: Plan) -> tuple[CellPath, ...]:
+    """Every cell with the stages that lead to it."""
+    return tuple(CellPath(cell=cell, stages=plan.paths[cell.id]) for cell in grid.cells)
+
+
+def make_packs(grid: Grid, plan: Plan, run: RunFolder, left: Sequence[CellPath]) -> tuple[Pack, ...]:
+    """What one process each will run, parents first: the stages that are not done, and the last stage of every cell without a record."""
     todo = {stage for path in left for stage in path.stages if not run.done(stage)} | {path.stages[-1] for path in left}
-    packs = pack([spec for id, spec in plan.stages.items() if id in todo], grid.cluster.stages_per_job, slots=local_slots(grid.cluster))
-    orders = []
-    for one in packs:
-        inside = set(one.stages)
-        orders.append(
-            Order(
-                run=str(run.path.resolve()),
-                grid=grid.name,
-                stages=tuple(plan.stages[stage] for stage in one.stages),
-                cells=tuple(path for path in left if inside.intersection(path.stages)),
-                cluster=grid.cluster,
-            )
+    return pack([spec for spec in plan.stages.values() if spec.id in todo], grid.cluster.stages_per_job, slots=local_slots(grid.cluster))
+
+
+def make_orders(grid: Grid, plan: Plan, run: RunFolder, left: Sequence[CellPath]) -> list[Order]:
+    """One order a job, with the cells that pass through its stages."""
+    return [
+        Order(
+            run=str(run.path.resolve()),
+            grid=grid.name,
+            stages=tuple(plan.stages[stage] for stage in one.stages),
+            cells=tuple(path for path in left if not set(one.stages).isdisjoint(path.stages)),
+            cluster=grid.cluster,
         )
-    return orders
+        for one in make_packs(grid, plan, run, left)
+    ]
 
 
 def run_locally(cluster: ClusterSpec, run: RunFolder, orders: Sequence[Order], cells: tuple[CellPath, ...]) -> None:

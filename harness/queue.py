@@ -10,7 +10,7 @@ from harness.claims import is_claimed
 from harness.records import Failure, RunFolder
 from harness.runner import Order, record_failure, run_order
 from jobs.cluster import local_slots, submit
-from jobs.specs import ClusterSpec
+from jobs.specs import ClusterSpec, StageSpec
 
 if TYPE_CHECKING:
     from submitit import Job
@@ -35,6 +35,7 @@ class LocalQueue:
     run: RunFolder
     cluster: ClusterSpec
     waiting: list[Entry]
+    submit: "Callable[..., Job]" = submit
     running: dict[int, Entry] = field(default_factory=dict)  # by slot
     deaths: dict[str, int] = field(default_factory=dict)  # by stage
 
@@ -61,12 +62,16 @@ class LocalQueue:
             if entry.job is None or not entry.job.done():
                 continue
             del self.running[slot]
-            left = [spec for spec in entry.order.stages if not complete(self.run, entry.order, spec.id)]
-            left = [spec for spec in left if not self.blocked(spec.id, entry.order)]
+            left = self.left(entry.order)
+            if left and not any(self.run.failure(spec.id) for spec in entry.order.stages):
+                self.died(entry, left[0].id)
+                left = self.left(entry.order)
             if left:
-                if not any(self.run.failure(spec.id) for spec in entry.order.stages):
-                    self.died(entry, left[0].id)
-                self.waiting.insert(0, Entry(replace(entry.order, stages=tuple(left))))
+                self.waiting.insert(0, Entry(replace(entry.order, stages=left)))
+
+    def left(self, order: Order) -> tuple[StageSpec, ...]:
+        """The stages of an order that still can and must run."""
+        return tuple(spec for spec in order.stages if not complete(self.run, order, spec.id) and not self.blocked(spec.id, order))
 
     def died(self, entry: Entry, stage: str) -> None:
         """Counts a death of a stage that left neither weights nor an error; the last one allowed becomes its failure."""
@@ -86,10 +91,10 @@ class LocalQueue:
                 break
             self.waiting.remove(entry)
             folder = fresh_folder(self.run.path / "jobs")
-            entry.job = submit(self.cluster, folder, run_order, entry.order, name=entry.order.grid, slot=slot)
+            entry.job = self.submit(self.cluster, folder, run_order, entry.order, name=entry.order.grid, slot=slot)
             entry.log = folder / f"{entry.job.job_id}_0_log.out"
             self.running[slot] = entry
-        self.waiting = [entry for entry in self.waiting if not self.over(entry.order)]
+        self.waiting = [entry for entry in self.waiting if self.left(entry.order)]
 
     def ready(self, order: Order) -> bool:
         """True when an order's stages start from nothing or from what is there, and no other launch's job holds one of them."""
@@ -97,10 +102,6 @@ class LocalQueue:
         parents = {stage for spec in order.stages for stage in (spec.parent, spec.rewind) if stage} - inside
         claims = (self.run.path / "claims" / stage for stage in inside)
         return all(self.run.done(stage) for stage in parents) and not any(map(is_claimed, claims))
-
-    def over(self, order: Order) -> bool:
-        """True when nothing of a waiting order can or need be run any more."""
-        return all(complete(self.run, order, spec.id) or self.blocked(spec.id, order) for spec in order.stages)
 
     def blocked(self, stage: str, order: Order) -> bool:
         """True when a stage comes after one that has failed."""

@@ -2,7 +2,7 @@
 
     runs/<grid>/
         grid.yaml  plan.json  code.json  code.diff     the grid as launched, what it expands to, the code that ran it
-        stages/<id>/  metrics.jsonl  progress.json  checkpoints/  export/  done.json | failure.json
+        stages/<id>/  stage.json  metrics.jsonl  progress.json  checkpoints/  export/ | failure.json
         cells/<id>/   record.json  model.safetensors  masks.safetensors
         jobs/<n>/     submitit's folder: logs
         claims/<id>   locked while a process works on the stage or cell
@@ -128,7 +128,7 @@ class RunFolder:
 
     def done(self, stage: str) -> bool:
         """True when the stage has left its weights."""
-        return (self.stage(stage) / "done.json").exists()
+        return (self.stage(stage) / "export").is_dir()  # renamed into place, whole
 
     def failure(self, stage: str) -> Failure | None:
         """Why the stage has stopped for good, None when it has not."""

@@ -4,7 +4,6 @@ The same functions run on a SLURM node, in a local job and inside `reproduce`.
 """
 
 import hashlib
-import json
 import shutil
 import traceback
 from contextlib import nullcontext
@@ -77,12 +76,11 @@ def run_stage(run: RunFolder, spec: StageSpec, cluster: ClusterSpec, ranks: "Ran
             return
         if blocked:
             raise BlockedError(f"stage {blocked}, from which this one starts, has no weights: see {run.stage(blocked)}")
-        started = now()
+        if ranks.rank == 0:
+            write_json(run.stage(spec.id) / "stage.json", {**describe(spec), "started": now()})
         data = prepare(spec.data, Path(cluster.cache).expanduser())
         parent, rewind = (run.stage(stage) if stage else None for stage in (spec.parent, spec.rewind))
-        result = train_stage(spec, data, run.stage(spec.id), parent=parent, rewind=rewind, ranks=ranks, cluster=cluster)
-        if ranks.rank == 0:
-            write_json(run.stage(spec.id) / "done.json", {"result": asdict(result), "started": started, "finished": now(), "stage": describe(spec)})
+        train_stage(spec, data, run.stage(spec.id), parent=parent, rewind=rewind, ranks=ranks, cluster=cluster)
 
 
 def finish_cell(run: RunFolder, order: Order, path: CellPath, ranks: "Ranks") -> None:
@@ -113,8 +111,9 @@ def measure(run: RunFolder, path: CellPath, weights: Path, cluster: ClusterSpec,
     """Metrics and environment of the saved file; meaningful on rank 0."""
     from jobs.data import EvalLoader, prepare
     from jobs.evaluation import evaluate, load_masks, load_model
+    from jobs.exports import read_result
     from jobs.profiling import profile
-    from models.ssm.scan import backend_used
+    from models.ssm.backends import scan_backend_used
 
     cell, threads = path.cell, cluster.cpus_per_task
     data = prepare(cell.data, Path(cluster.cache).expanduser())
@@ -125,22 +124,21 @@ def measure(run: RunFolder, path: CellPath, weights: Path, cluster: ClusterSpec,
         return None
     masks = load_masks(weights.parent)
     profiled = profile(model, img_size=data.img_size, masks=masks, threads=threads)
-    results = [json.loads((run.stage(stage) / "done.json").read_text())["result"] for stage in path.stages]
-    last = results[-1]
+    results = [result for stage in path.stages if (result := read_result(run.stage(stage)))]
     metrics = Metrics(
         top1=scores.top1,
         top5=scores.top5,
         test_loss=scores.loss,
         test_samples=scores.samples,
-        val_top1=last["val_top1"],
-        train_loss=last["train_loss"],
+        val_top1=results[-1].val_top1,
+        train_loss=results[-1].train_loss,
         file_bytes=weights.stat().st_size,
-        epochs=sum(result["epochs"] for result in results),
-        train_s=sum(result["train_s"] for result in results),
-        train_img_per_s=results[0]["train_img_per_s"],
+        epochs=sum(result.epochs for result in results),
+        train_s=sum(result.train_s for result in results),
+        train_img_per_s=results[0].train_img_per_s,
         **asdict(profiled),
     )
-    scan = backend_used(cell.recipe.scan, ranks.device)
+    scan = scan_backend_used(ranks.device.type, cell.recipe.scan)
     return metrics, environment(ranks=ranks.world, threads=threads, loader=cell.data.loader, scan=scan, data_sha256=data.sha256)
 
 
