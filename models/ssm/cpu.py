@@ -1,0 +1,146 @@
+"""The C++ scan as torch operators, `vssm::selective_scan` and `vssm::selective_scan_backward`, with autograd and shapes for torch.compile."""
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+from models.ssm.kernel import Kernel, ScanArgs, SharedView, View, load_kernel
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float64)
+
+
+def scan_cpu(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None, delta_bias: Tensor | None,
+             delta_softplus: bool, reverse: bool) -> tuple[Tensor, Tensor]:
+    """(y, last state) by the C++ kernel; shapes as in `scan_reference`. ValueError: a dtype it does not have. KernelMissing."""
+    if u.dtype not in DTYPES:
+        raise ValueError(f"the C++ scan takes fp32, bf16 and fp64, not {u.dtype}; ask for backend 'reference'")
+    load_kernel()
+    tensors = [tensor for tensor in (u, delta, A, B, C, D, z, delta_bias) if tensor is not None]
+    save = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    delta, z = delta.to(u.dtype), None if z is None else z.to(u.dtype)
+    y, last, _ = _forward(u, delta, A, B.to(u.dtype), C.to(u.dtype), D, z, delta_bias, delta_softplus, reverse, save)
+    return y, last
+
+
+@torch.library.custom_op("vssm::selective_scan", mutates_args=(), device_types="cpu")
+def _forward(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None, delta_bias: Tensor | None,
+             delta_softplus: bool, reverse: bool, save: bool) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    kernel, parts = load_kernel(), _parameters(u, A, D, delta_bias)
+    y, last, checkpoints = _outputs(u, A, B, save)
+    args = _arguments(u, delta, A, B, C, z, delta_softplus, reverse)
+    args.A, args.D, args.bias = (_pointer(part) for part in parts)
+    args.out, args.last, args.checkpoints = _view(y), _pointer(last), _pointer(checkpoints) if save else None
+    kernel.scan(args, u.element_size(), backwards=False)
+    return y, last, checkpoints
+
+
+@_forward.register_fake
+def _(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse, save):  # type: ignore[no-untyped-def]
+    return _outputs(u, A, B, save)
+
+
+@torch.library.custom_op("vssm::selective_scan_backward", mutates_args=(), device_types="cpu")
+def _backward(grad_y: Tensor, grad_last: Tensor | None, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
+              delta_bias: Tensor | None, checkpoints: Tensor, delta_softplus: bool, reverse: bool) -> list[Tensor]:  # fmt: skip
+    kernel, parts, wide = load_kernel(), _parameters(u, A, D, delta_bias), _wide(u)
+    (batch, channels, length), (groups, states) = u.shape, B.shape[1:3]
+    grad_u, grad_delta = _empty_like(u), _empty_like(u)
+    grad_z = u.new_empty(0) if z is None else _empty_like(z)
+    grad_A, grad_D, grad_bias = (u.new_empty(batch, channels, *tail, dtype=wide) for tail in ((states,), (), ()))
+    grad_B, grad_C = (u.new_empty(batch, groups, _splits(kernel, u, groups), length, states, dtype=wide) for _ in "BC")
+    last = None if grad_last is None else grad_last.to(wide).contiguous()
+    args = _arguments(u, delta, A, B, C, z, delta_softplus, reverse)
+    args.A, args.D, args.bias = (_pointer(part) for part in parts)
+    args.grad_out, args.grad_last, args.checkpoints = _view(grad_y), _pointer(last), _pointer(checkpoints)
+    args.grad_u, args.grad_delta, args.grad_z = _view(grad_u), _view(grad_delta), _view(None if z is None else grad_z)
+    args.grad_A, args.grad_D, args.grad_bias, args.grad_B, args.grad_C = (part.data_ptr() for part in (grad_A, grad_D, grad_bias, grad_B, grad_C))
+    kernel.scan(args, u.element_size(), backwards=True)
+    sums = [grad_A.sum(0).to(A.dtype), *(_summed(part).to(B.dtype).transpose(2, 3) for part in (grad_B, grad_C))]
+    vectors = [grad.sum(0).to(grad.dtype if like is None else like.dtype) for grad, like in ((grad_D, D), (grad_bias, delta_bias))]
+    return [grad_u, grad_delta, *sums, vectors[0], grad_z, vectors[1]]
+
+
+@_backward.register_fake
+def _(grad_y, grad_last, u, delta, A, B, C, D, z, delta_bias, checkpoints, delta_softplus, reverse):  # type: ignore[no-untyped-def]
+    batch, groups, states, length = B.shape
+    shared = [B.new_empty(batch, groups, length, states).transpose(2, 3) for _ in "BC"]
+    vectors = [u.new_empty(u.shape[1], dtype=_wide(u) if like is None else like.dtype) for like in (D, delta_bias)]
+    return [_empty_like(u), _empty_like(u), torch.empty_like(A, memory_format=torch.contiguous_format), *shared, vectors[0],
+            u.new_empty(0) if z is None else _empty_like(z), vectors[1]]  # fmt: skip
+
+
+def _setup_context(ctx: FunctionCtx, inputs: tuple, output: tuple) -> None:  # type: ignore[type-arg]
+    *tensors, delta_softplus, reverse, _ = inputs
+    ctx.save_for_backward(*tensors, output[2])
+    ctx.delta_softplus, ctx.reverse = delta_softplus, reverse  # type: ignore[attr-defined]
+    ctx.set_materialize_grads(False)
+
+
+def _autograd(ctx, grad_y, grad_last, _):  # type: ignore[no-untyped-def]
+    u, delta, A, B, C, D, z, delta_bias, checkpoints = ctx.saved_tensors
+    grad_y = torch.zeros_like(u) if grad_y is None else grad_y
+    grads = _backward(grad_y, grad_last, u, delta, A, B, C, D, z, delta_bias, checkpoints, ctx.delta_softplus, ctx.reverse)
+    absent = {5: D, 6: z, 7: delta_bias}
+    return (*(None if at in absent and absent[at] is None else grad for at, grad in enumerate(grads)), None, None, None)
+
+
+_forward.register_autograd(_autograd, setup_context=_setup_context)
+
+
+def _wide(u: Tensor) -> torch.dtype:
+    """The type that the kernel computes in."""
+    return torch.promote_types(u.dtype, torch.float32)
+
+
+def _splits(kernel: Kernel, u: Tensor, groups: int) -> int:
+    """Tasks that share one sample's group of B and C."""
+    return -(-_blocks(kernel, u, groups) // kernel.blocks)
+
+
+def _blocks(kernel: Kernel, u: Tensor, groups: int) -> int:
+    return -(-(u.shape[1] // groups) // _lanes(kernel, u))
+
+
+def _lanes(kernel: Kernel, u: Tensor) -> int:
+    return kernel.vector_bytes // _wide(u).itemsize
+
+
+def _outputs(u: Tensor, A: Tensor, B: Tensor, save: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """y, last state and checkpoints, unset."""
+    kernel, groups, states, wide = load_kernel(), B.shape[1], A.shape[1], _wide(u)
+    padded, chunks = -(-states // kernel.states) * kernel.states, -(-u.shape[2] // kernel.chunk)
+    shape = (u.shape[0], groups, _blocks(kernel, u, groups), chunks, padded, _lanes(kernel, u)) if save else (0,)
+    return _empty_like(u), u.new_empty(u.shape[0], u.shape[1], states, dtype=wide), u.new_empty(shape, dtype=wide)
+
+
+def _empty_like(tensor: Tensor) -> Tensor:
+    """(B, D, L) with the faster of D and L where `tensor` has it, dense."""
+    batch, channels, length = tensor.shape
+    return tensor.new_empty(batch, length, channels).transpose(1, 2) if tensor.stride(1) == 1 else tensor.new_empty(batch, channels, length)
+
+
+def _parameters(u: Tensor, *tensors: Tensor | None) -> list[Tensor | None]:
+    return [None if tensor is None else tensor.to(_wide(u)).contiguous() for tensor in tensors]
+
+
+def _arguments(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, z: Tensor | None, delta_softplus: bool, reverse: bool) -> ScanArgs:
+    batch, channels, length = u.shape
+    return ScanArgs(batch=batch, channels=channels, length=length, states=A.shape[1], groups=B.shape[1], softplus=delta_softplus, reverse=reverse,
+                    threads=torch.get_num_threads(), u=_view(u), delta=_view(delta), z=_view(z), B=_shared(B), C=_shared(C))  # fmt: skip
+
+
+def _view(tensor: Tensor | None) -> View:
+    return View() if tensor is None else View(tensor.data_ptr(), *tensor.stride())
+
+
+def _shared(tensor: Tensor) -> SharedView:
+    return SharedView(tensor.data_ptr(), *tensor.stride())
+
+
+def _pointer(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _summed(partial: Tensor) -> Tensor:
+    """(B, G, L, N) from (B, G, splits, L, N), in the order of the splits."""
+    return partial.squeeze(2) if partial.shape[2] == 1 else partial.sum(2)

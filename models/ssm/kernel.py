@@ -1,0 +1,102 @@
+"""The built C++ library: which of its variants this CPU runs, and its functions. `python -m models.ssm.kernel` says so in one line.
+
+The package's install compiles `selective_scan.cpp` three times (pyproject.toml, ext-modules); the files lie beside this one.
+"""
+
+import ctypes
+from dataclasses import dataclass
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import torch
+
+# From the fastest down; a CPU runs its own variant and those below. Keys are torch.backends.cpu's names.
+VARIANTS = {"AVX512": "avx512", "AVX2": "avx2", "DEFAULT": "portable"}
+BUILD = "install a C++ compiler (apt-get install g++) and run `pip install --no-build-isolation -e .` in the project's folder"
+
+
+class KernelMissing(RuntimeError):
+    """The C++ scan is asked for and was not built."""
+
+    def __init__(self) -> None:
+        super().__init__(f"the C++ scan is not built: {BUILD}; or ask for the slow one by name: backend 'reference', in a grid `recipe: {{scan: reference}}`")
+
+
+class View(ctypes.Structure):
+    """A (B, D, L) tensor as the kernels see it."""
+
+    _fields_ = [("data", ctypes.c_void_p), ("b", ctypes.c_int64), ("d", ctypes.c_int64), ("l", ctypes.c_int64)]
+
+
+class SharedView(ctypes.Structure):
+    """B or C, (B, G, N, L)."""
+
+    _fields_ = [("data", ctypes.c_void_p), ("b", ctypes.c_int64), ("g", ctypes.c_int64), ("n", ctypes.c_int64), ("l", ctypes.c_int64)]
+
+
+class ScanArgs(ctypes.Structure):
+    """ScanArgs of selective_scan.cpp, field for field."""
+
+    _fields_ = (
+        [(name, ctypes.c_int64) for name in "batch channels length states groups softplus reverse threads".split()]
+        + [(name, View) for name in "u delta z out grad_out grad_u grad_delta grad_z".split()]
+        + [("B", SharedView), ("C", SharedView)]
+        + [(name, ctypes.c_void_p) for name in "A D bias grad_last checkpoints last grad_A grad_D grad_bias grad_B grad_C".split()]
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kernel:
+    """A loaded library and the constants of its build."""
+
+    variant: str
+    library: ctypes.CDLL
+    vector_bytes: int
+    chunk: int  # positions between two kept states
+    blocks: int  # vectors of channels in a task
+    states: int  # N is padded to a multiple
+
+    def scan(self, args: ScanArgs, element_bytes: int, backwards: bool) -> None:
+        """Runs the scan; results lie where `args` points."""
+        self.library.vssm_scan(ctypes.byref(args), ctypes.c_int64(element_bytes), ctypes.c_int64(backwards))
+
+
+def kernel_path(variant: str) -> Path | None:
+    """The built file of a variant, or None."""
+    candidates = (Path(__file__).with_name(f"_kernel_{variant}{suffix}") for suffix in EXTENSION_SUFFIXES)
+    return next((path for path in candidates if path.exists()), None)
+
+
+def runnable_variants() -> list[str]:
+    """Built variants that this CPU has the instructions for, the fastest first."""
+    names = list(VARIANTS.values())
+    own = names.index(VARIANTS.get(torch.backends.cpu.get_cpu_capability(), "portable"))
+    return [name for name in names[own:] if kernel_path(name)]
+
+
+@cache
+def load_kernel(variant: str | None = None) -> Kernel:
+    """The kernel, by default the fastest that this CPU runs. KernelMissing; ImportError when the file is of another version of the source."""
+    variant = variant or next(iter(runnable_variants()), "")
+    path = kernel_path(variant)
+    if path is None:
+        raise KernelMissing
+    library = ctypes.CDLL(str(path))
+    constant = {name: getattr(library, f"vssm_{name}") for name in ("vector_bytes", "scan_chunk", "scan_blocks", "scan_states", "scan_args_bytes")}
+    for function in constant.values():
+        function.restype = ctypes.c_int64
+    if constant["scan_args_bytes"]() != ctypes.sizeof(ScanArgs):
+        raise ImportError(f"{path} was built from another version of selective_scan.cpp: {BUILD}")
+    return Kernel(variant=variant, library=library, vector_bytes=constant["vector_bytes"](), chunk=constant["scan_chunk"](),
+                  blocks=constant["scan_blocks"](), states=constant["scan_states"]())  # fmt: skip
+
+
+def main() -> None:
+    """Prints which variant will run."""
+    found = runnable_variants()
+    print(f"C++ scan: {found[0]} ({kernel_path(found[0]).name})" if found else f"C++ scan: {KernelMissing()}")  # type: ignore[union-attr]
+
+
+if __name__ == "__main__":
+    main()

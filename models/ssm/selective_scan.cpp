@@ -1,0 +1,301 @@
+// Selective scan of Mamba (arXiv 2312.00752, algorithm 2) on a CPU: forward, and a backward written by hand that recomputes the states.
+// Plain C interface, no torch headers. See models/ssm/cpu.py for the caller and models/ssm/scan.py for the equations.
+//
+// Vectors hold channels, which are independent; time runs in a loop with the states of a few channels in registers. The forward pass keeps the states
+// at the start of every CHUNK positions; the backward pass goes through the chunks from the last to the first, recomputes a chunk's states from there and
+// sweeps back over it. A task is one sample, one group of B and C and up to BLOCKS vectors of channels, so that B and C are read once for all of
+// them. Tasks write to places of their own and are cut without regard to the number of threads: results are equal to the bit for any number.
+#include "simd.h"
+
+namespace {
+
+constexpr int CHUNK = 32;   // positions between two kept states
+constexpr int BLOCKS = 8;   // vectors of channels in a task
+constexpr int STATES = 4;   // states that stay in registers together; N is padded with zeros to a multiple
+constexpr double LN2 = 0.6931471805599453094, LOG2E = 1.4426950408889634074;
+
+// B and C: (batch, groups, states, length).
+struct SharedView {
+    const void* data;
+    int64_t b, g, n, l;
+};
+
+}  // namespace
+
+extern "C" struct ScanArgs {
+    int64_t batch, channels, length, states, groups, softplus, reverse, threads;
+    View u, delta, z, out, grad_out, grad_u, grad_delta, grad_z;
+    SharedView B, C;
+    const void *A, *D, *bias, *grad_last;  // (D, N), (D), (D), (batch, D, N), contiguous, in the type that is computed in; null: absent
+    void *checkpoints, *last;              // checkpoints: see Shape; last: (batch, D, N)
+    void *grad_A, *grad_D, *grad_bias;     // (batch, D, N), (batch, D), (batch, D)
+    void *grad_B, *grad_C;                 // (batch, groups, splits, L, N)
+};
+
+namespace {
+
+// How a problem is cut. Checkpoints are (batch, groups, blocks, chunks, padded states) vectors.
+template <class T> struct Shape {
+    int64_t group_channels, blocks, splits, chunks, states;
+    explicit Shape(const ScanArgs& a)
+        : group_channels(a.channels / a.groups), blocks((group_channels + WIDTH<T> - 1) / WIDTH<T>), splits((blocks + BLOCKS - 1) / BLOCKS),
+          chunks((a.length + CHUNK - 1) / CHUNK), states((a.states + STATES - 1) / STATES * STATES) {}
+};
+
+// One task's place in the problem, and what it reads of it.
+template <class S> struct Task {
+    using T = Compute<S>;
+    using V = Vec<T>;
+    const ScanArgs& a;
+    Shape<T> shape;
+    int64_t b, g, split, first, count;  // blocks [first, first + count) of the group
+
+    Task(const ScanArgs& args, int64_t index) : a(args), shape(args) {
+        split = index % shape.splits;
+        g = index / shape.splits % a.groups;
+        b = index / shape.splits / a.groups;
+        first = split * BLOCKS;
+        count = std::min<int64_t>(BLOCKS, shape.blocks - first);
+    }
+    int64_t channel(int64_t block) const { return g * shape.group_channels + (first + block) * WIDTH<T>; }
+    int channels(int64_t block) const { return (int)std::min<int64_t>(WIDTH<T>, shape.group_channels - (first + block) * WIDTH<T>); }
+    int steps(int64_t chunk) const { return (int)std::min<int64_t>(CHUNK, a.length - chunk * CHUNK); }
+    int64_t position(int64_t l) const { return a.reverse ? a.length - 1 - l : l; }
+    V* checkpoint(int64_t block, int64_t chunk) const {
+        return (V*)a.checkpoints + (((b * a.groups + g) * shape.blocks + first + block) * shape.chunks + chunk) * shape.states;
+    }
+
+    // log2(e) A, zero-padded, one vector a state; then the block's D and bias.
+    void load_parameters(int64_t block, V* rates, V& skip, V& bias) const {
+        const int64_t d = channel(block);
+        for (int j = 0; j < channels(block); j++) {
+            for (int n = 0; n < a.states; n++) rates[n][j] = ((const T*)a.A)[(d + j) * a.states + n] * (T)LOG2E;
+            if (a.D) skip[j] = ((const T*)a.D)[d + j];
+            if (a.bias) bias[j] = ((const T*)a.bias)[d + j];
+        }
+    }
+    // A chunk of B or C as (steps, padded states).
+    void load_shared(const SharedView& view, int64_t chunk, T* rows) const {
+        const S* p = (const S*)view.data + b * view.b + g * view.g;
+        for (int k = 0; k < steps(chunk); k++)
+            for (int n = 0; n < a.states; n++) rows[k * shape.states + n] = load(p + position(chunk * CHUNK + k) * view.l + n * view.n);
+    }
+    // Views are read along the scan: reversed, position 0 of a tile is the last of the tensor.
+    View along(View view) const {
+        if (a.reverse && view.data) {
+            view.data = view.at<S>(0, 0, a.length - 1);
+            view.l = -view.l;
+        }
+        return view;
+    }
+    void load_tile_of(const View& view, int64_t block, int64_t chunk, V* tile) const {
+        load_tile<S>(along(view), b, channel(block), chunk * CHUNK, channels(block), steps(chunk), tile);
+    }
+    void store_tile_of(const View& view, int64_t block, int64_t chunk, const V* tile) const {
+        store_tile<S>(along(view), b, channel(block), chunk * CHUNK, channels(block), steps(chunk), tile);
+    }
+    // A block's states as (D, N) rows of a (batch, D, N) tensor, and back.
+    void store_states(const V* states, void* tensor, int64_t block) const {
+        for (int j = 0; j < channels(block); j++)
+            for (int n = 0; n < a.states; n++) ((T*)tensor)[(b * a.channels + channel(block) + j) * a.states + n] = states[n][j];
+    }
+    void load_states(const void* tensor, V* states, int64_t block) const {
+        for (int j = 0; j < channels(block); j++)
+            for (int n = 0; n < a.states; n++) states[n][j] = ((const T*)tensor)[(b * a.channels + channel(block) + j) * a.states + n];
+    }
+};
+
+// h = exp(delta A) h + (delta u) B and y += C h over a chunk, for STATES states. B, C: rows of `row` values.
+template <class T> INLINE void advance(const Vec<T>* rates, Vec<T>* state, const T* B, const T* C, int64_t row, const Vec<T>* delta, const Vec<T>* drive, Vec<T>* y, int steps) {
+    Vec<T> h[STATES], rate[STATES];
+    for (int n = 0; n < STATES; n++) h[n] = state[n], rate[n] = rates[n];
+    for (int k = 0; k < steps; k++) {
+        Vec<T> sum = y[k];
+#pragma GCC unroll 8
+        for (int n = 0; n < STATES; n++) {
+            h[n] = exp2(delta[k] * rate[n]) * h[n] + drive[k] * B[k * row + n];
+            sum += h[n] * C[k * row + n];
+        }
+        y[k] = sum;
+    }
+    for (int n = 0; n < STATES; n++) state[n] = h[n];
+}
+
+template <class S> void forward(const ScanArgs& a, int64_t index) {
+    using T = Compute<S>;
+    using V = Vec<T>;
+    const FlushDenormals flush;
+    const Task<S> task(a, index);
+    const int64_t states = task.shape.states, count = task.count;
+    Scratch<T> scratch(2 * count * states + 2 * count + 5 * CHUNK + 2 * CHUNK * states);
+    V *rates = scratch.take(count * states), *state = scratch.take(count * states), *skip = scratch.take(count), *bias = scratch.take(count);
+    V *u = scratch.take(CHUNK), *delta = scratch.take(CHUNK), *drive = scratch.take(CHUNK), *y = scratch.take(CHUNK), *z = scratch.take(CHUNK);
+    T *B = (T*)scratch.take(CHUNK * states), *C = (T*)scratch.take(CHUNK * states);
+    for (int64_t i = 0; i < count; i++) task.load_parameters(i, rates + i * states, skip[i], bias[i]);
+    for (int64_t chunk = 0; chunk < task.shape.chunks; chunk++) {
+        const int steps = task.steps(chunk);
+        task.load_shared(a.B, chunk, B);
+        task.load_shared(a.C, chunk, C);
+        for (int64_t i = 0; i < count; i++) {
+            if (a.checkpoints) memcpy(task.checkpoint(i, chunk), state + i * states, states * sizeof(V));
+            task.load_tile_of(a.u, i, chunk, u);
+            task.load_tile_of(a.delta, i, chunk, delta);
+            for (int k = 0; k < steps; k++) {
+                delta[k] = a.softplus ? softplus(delta[k] + bias[i]) : delta[k] + bias[i];
+                drive[k] = delta[k] * u[k];
+                y[k] = skip[i] * u[k];
+            }
+            for (int64_t n = 0; n < states; n += STATES)
+                advance<T>(rates + i * states + n, state + i * states + n, B + n, C + n, states, delta, drive, y, steps);
+            if (a.z.data) {
+                task.load_tile_of(a.z, i, chunk, z);
+                for (int k = 0; k < steps; k++) y[k] *= z[k] * sigmoid(z[k]);
+            }
+            task.store_tile_of(a.out, i, chunk, y);
+        }
+    }
+    if (a.last)
+        for (int64_t i = 0; i < count; i++) task.store_states(state + i * states, a.last, i);
+}
+
+// What the backward pass holds for one chunk of one block: inputs, and the sums over states that become gradients.
+template <class T> struct Tiles {
+    Vec<T> *delta, *drive, *grad_y;         // softplus(delta + bias), delta u, gradient of y before the gate
+    Vec<T> *y;                              // wanted where there is a gate; else null
+    Vec<T> *by_drive, *by_rate;             // sum over n of grad_h B, and of grad_h decay h' log2(e) A
+    Vec<T> *before, *decay;                 // states before each step and their decays, STATES a step
+};
+
+// Recomputes a chunk's states and sweeps back over it, for STATES states. grad_B, grad_C: sums over the task's channels, lanes apart, rows of `row`.
+template <class T> INLINE void retreat(const Vec<T>* rates, const Vec<T>* start, Vec<T>* grad_state, Vec<T>* grad_rates, const T* B, const T* C, int64_t row, const Tiles<T>& t,
+                                       Vec<T>* grad_B, Vec<T>* grad_C, int steps) {
+    Vec<T> h[STATES], rate[STATES], grad_h[STATES], grad_rate[STATES];
+    for (int n = 0; n < STATES; n++) h[n] = start[n], rate[n] = rates[n], grad_h[n] = grad_state[n], grad_rate[n] = grad_rates[n];
+    for (int k = 0; k < steps; k++) {
+#pragma GCC unroll 8
+        for (int n = 0; n < STATES; n++) {
+            const Vec<T> decay = exp2(t.delta[k] * rate[n]);
+            t.before[k * STATES + n] = h[n];
+            t.decay[k * STATES + n] = decay;
+            h[n] = decay * h[n] + t.drive[k] * B[k * row + n];
+        }
+        if (t.y)
+            for (int n = 0; n < STATES; n++) t.y[k] += h[n] * C[k * row + n];
+    }
+    for (int k = steps - 1; k >= 0; k--) {
+        const Vec<T> delta = t.delta[k], drive = t.drive[k], grad_y = t.grad_y[k];
+        Vec<T> by_drive = t.by_drive[k], by_rate = t.by_rate[k];
+#pragma GCC unroll 8
+        for (int n = 0; n < STATES; n++) {
+            const Vec<T> grad = grad_h[n] + grad_y * C[k * row + n];
+            grad_C[k * row + n] += grad_y * h[n];
+            grad_B[k * row + n] += grad * drive;
+            by_drive += grad * B[k * row + n];
+            grad_h[n] = grad * t.decay[k * STATES + n];
+            h[n] = t.before[k * STATES + n];
+            const Vec<T> through = grad_h[n] * h[n];
+            by_rate += through * rate[n];
+            grad_rate[n] += through * delta;
+        }
+        t.by_drive[k] = by_drive, t.by_rate[k] = by_rate;
+    }
+    for (int n = 0; n < STATES; n++) grad_state[n] = grad_h[n], grad_rates[n] = grad_rate[n];
+}
+
+template <class S> void backward(const ScanArgs& a, int64_t index) {
+    using T = Compute<S>;
+    using V = Vec<T>;
+    const FlushDenormals flush;
+    const Task<S> task(a, index);
+    const int64_t states = task.shape.states, count = task.count;
+    Scratch<T> scratch(3 * count * states + 4 * count + 12 * CHUNK + 4 * CHUNK * states + 2 * CHUNK * STATES);
+    V *rates = scratch.take(count * states), *grad_state = scratch.take(count * states), *grad_rates = scratch.take(count * states);
+    V *skip = scratch.take(count), *bias = scratch.take(count), *grad_skip = scratch.take(count), *grad_bias = scratch.take(count);
+    V *u = scratch.take(CHUNK), *slope = scratch.take(CHUNK), *z = scratch.take(CHUNK), *grad_out = scratch.take(CHUNK), *grad_u = scratch.take(CHUNK);
+    V* y = scratch.take(CHUNK);
+    Tiles<T> tiles;
+    tiles.delta = scratch.take(CHUNK), tiles.drive = scratch.take(CHUNK), tiles.grad_y = scratch.take(CHUNK);
+    tiles.by_drive = scratch.take(CHUNK), tiles.by_rate = scratch.take(CHUNK), tiles.y = a.z.data ? y : nullptr;
+    tiles.before = scratch.take(CHUNK * STATES), tiles.decay = scratch.take(CHUNK * STATES);
+    V *grad_B = scratch.take(CHUNK * states), *grad_C = scratch.take(CHUNK * states);
+    T *B = (T*)scratch.take(CHUNK * states), *C = (T*)scratch.take(CHUNK * states);
+    for (int64_t i = 0; i < count; i++) {
+        task.load_parameters(i, rates + i * states, skip[i], bias[i]);
+        if (a.grad_last) task.load_states(a.grad_last, grad_state + i * states, i);
+    }
+    const int64_t partial = ((task.b * a.groups + task.g) * task.shape.splits + task.split) * a.length * a.states;
+    for (int64_t chunk = task.shape.chunks - 1; chunk >= 0; chunk--) {
+        const int steps = task.steps(chunk);
+        task.load_shared(a.B, chunk, B);
+        task.load_shared(a.C, chunk, C);
+        memset(grad_B, 0, CHUNK * states * sizeof(V));
+        memset(grad_C, 0, CHUNK * states * sizeof(V));
+        for (int64_t i = 0; i < count; i++) {
+            task.load_tile_of(a.u, i, chunk, u);
+            task.load_tile_of(a.delta, i, chunk, tiles.delta);
+            task.load_tile_of(a.grad_out, i, chunk, grad_out);
+            if (a.z.data) task.load_tile_of(a.z, i, chunk, z);
+            for (int k = 0; k < steps; k++) {
+                const V x = tiles.delta[k] + bias[i];
+                tiles.delta[k] = a.softplus ? softplus(x) : x;
+                slope[k] = a.softplus ? sigmoid(x) : V{} + 1;
+                tiles.drive[k] = tiles.delta[k] * u[k];
+                tiles.by_drive[k] = tiles.by_rate[k] = V{};
+                y[k] = skip[i] * u[k];
+                tiles.grad_y[k] = grad_out[k];
+                if (a.z.data) {
+                    const V gate = sigmoid(z[k]);
+                    tiles.grad_y[k] = grad_out[k] * z[k] * gate;
+                    z[k] = grad_out[k] * gate * (1 + z[k] * (1 - gate));  // now the gradient of z, but for the factor y
+                }
+            }
+            for (int64_t n = 0; n < states; n += STATES)
+                retreat<T>(rates + i * states + n, task.checkpoint(i, chunk) + n, grad_state + i * states + n, grad_rates + i * states + n, B + n, C + n, states, tiles,
+                           grad_B + n, grad_C + n, steps);
+            for (int k = 0; k < steps; k++) {
+                grad_u[k] = skip[i] * tiles.grad_y[k] + tiles.delta[k] * tiles.by_drive[k];
+                tiles.delta[k] = (tiles.by_rate[k] * (T)LN2 + u[k] * tiles.by_drive[k]) * slope[k];  // now its gradient
+                grad_skip[i] += tiles.grad_y[k] * u[k];
+                grad_bias[i] += tiles.delta[k];
+                z[k] *= y[k];
+            }
+            task.store_tile_of(a.grad_u, i, chunk, grad_u);
+            task.store_tile_of(a.grad_delta, i, chunk, tiles.delta);
+            if (a.z.data) task.store_tile_of(a.grad_z, i, chunk, z);
+        }
+        for (int k = 0; k < steps; k++) {
+            const int64_t at = partial + task.position(chunk * CHUNK + k) * a.states;
+            for (int n = 0; n < a.states; n++) {
+                ((T*)a.grad_B)[at + n] = sum_of_lanes<T>(grad_B[k * states + n]);
+                ((T*)a.grad_C)[at + n] = sum_of_lanes<T>(grad_C[k * states + n]);
+            }
+        }
+    }
+    for (int64_t i = 0; i < count; i++) {
+        task.store_states(grad_rates + i * states, a.grad_A, i);
+        for (int j = 0; j < task.channels(i); j++) {
+            ((T*)a.grad_D)[task.b * a.channels + task.channel(i) + j] = grad_skip[i][j];
+            ((T*)a.grad_bias)[task.b * a.channels + task.channel(i) + j] = grad_bias[i][j];
+        }
+    }
+}
+
+template <class S> void run(const ScanArgs& a, bool backwards) {
+    const int64_t tasks = a.batch * a.groups * Shape<Compute<S>>(a).splits;
+#pragma omp parallel for schedule(dynamic, 1) num_threads((int)a.threads)
+    for (int64_t index = 0; index < tasks; index++) backwards ? backward<S>(a, index) : forward<S>(a, index);
+}
+
+}  // namespace
+
+// element_bytes: 4 fp32, 8 fp64, 2 bf16.
+extern "C" void vssm_scan(const ScanArgs* a, int64_t element_bytes, int64_t backwards) {
+    if (element_bytes == 8) run<double>(*a, backwards);
+    else if (element_bytes == 4) run<float>(*a, backwards);
+    else run<bfloat16>(*a, backwards);
+}
+extern "C" int64_t vssm_scan_args_bytes() { return sizeof(ScanArgs); }
+extern "C" int64_t vssm_vector_bytes() { return VECTOR_BYTES; }
+extern "C" int64_t vssm_scan_chunk() { return CHUNK; }
+extern "C" int64_t vssm_scan_blocks() { return BLOCKS; }
+extern "C" int64_t vssm_scan_states() { return STATES; }

@@ -1,0 +1,261 @@
+// Vectors of channels and the few functions of them that the kernels need, in the vector extensions that GCC (12 or newer) and clang share.
+// The build compiles each kernel three times (AVX-512, AVX2, the compiler's default) and `models.ssm.kernel` picks one by the CPU's flags.
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <type_traits>
+#include <utility>
+#if defined(__AVX512F__) || defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int VECTOR_BYTES = 64;
+#elif defined(__AVX__)
+constexpr int VECTOR_BYTES = 32;
+#else
+constexpr int VECTOR_BYTES = 16;
+#endif
+
+template <class T> struct Lanes;
+template <> struct Lanes<float> {
+    typedef float Vec __attribute__((vector_size(VECTOR_BYTES)));
+    typedef int32_t Int __attribute__((vector_size(VECTOR_BYTES)));
+};
+template <> struct Lanes<double> {
+    typedef double Vec __attribute__((vector_size(VECTOR_BYTES)));
+    typedef int64_t Int __attribute__((vector_size(VECTOR_BYTES)));
+};
+template <class T> using Vec = typename Lanes<T>::Vec;
+template <class T> constexpr int WIDTH = VECTOR_BYTES / sizeof(T);
+using Float = Vec<float>;
+using Double = Vec<double>;
+
+// Tiny values decay into denormals, which cost a hundred cycles each on some CPUs; inside a kernel they are zero.
+struct FlushDenormals {
+#if defined(__SSE2__)
+    unsigned saved = _mm_getcsr();
+    FlushDenormals() { _mm_setcsr(saved | 0x8040); }
+    ~FlushDenormals() { _mm_setcsr(saved); }
+#endif
+};
+
+// ---- exp, sigmoid, softplus ---------------------------------------------------------------------------------------------------------------------
+
+// 2^f for f in [-0.5, 0.5]: minimax polynomial, 1.9e-9 relative before rounding.
+INLINE Float exp2_of_fraction(Float f) {
+    Float p = f * 1.534581187e-4f + 1.339993122e-3f;
+    p = p * f + 9.618488958e-3f;
+    p = p * f + 5.550328777e-2f;
+    p = p * f + 2.402264689e-1f;
+    p = p * f + 6.931472057e-1f;
+    return p * f + 1.0f;
+}
+
+#if defined(__AVX512F__)
+INLINE Float rounded(Float x) { return (Float)_mm512_roundscale_ps((__m512)x, 8); }
+INLINE Float times_power_of_2(Float p, Float k) { return (Float)_mm512_scalef_ps((__m512)p, (__m512)k); }
+INLINE Float exp2(Float x) {
+    const Float k = rounded(x);
+    return times_power_of_2(exp2_of_fraction(x - k), k);
+}
+#else
+constexpr float ROUNDING = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits of the significand
+INLINE Float rounded(Float x) { return (x + ROUNDING) - ROUNDING; }
+INLINE Float times_power_of_2(Float p, Float k) {
+    typedef Lanes<float>::Int Int;
+    return (Float)((Int)p + ((Int)(k + ROUNDING) << 23));
+}
+INLINE Float exp2(Float x) {
+    const Float low = Float{} - 126.0f, high = Float{} + 127.0f;
+    x = x < low ? low : x;  // in this order a NaN stays a NaN
+    x = x > high ? high : x;
+    const Float k = rounded(x);
+    return times_power_of_2(exp2_of_fraction(x - k), k);
+}
+#endif
+INLINE Double exp2(Double x) {
+    Double y;
+    for (int i = 0; i < WIDTH<double>; i++) y[i] = std::exp2(x[i]);
+    return y;
+}
+
+// e^x to about 1 ulp: ln 2 in two parts, the first exact in products with k.
+INLINE Float exp(Float x) {
+    const Float low = Float{} - 87.0f, high = Float{} + 88.0f;
+    x = x < low ? low : x;
+    x = x > high ? high : x;
+    const Float k = rounded(x * 1.44269504088896341f);
+    const Float r = (x - k * 0.693359375f) + k * 2.12194440e-4f;
+    return times_power_of_2(exp2_of_fraction(r * 1.44269504088896341f), k);
+}
+INLINE Double exp(Double x) {
+    Double y;
+    for (int i = 0; i < WIDTH<double>; i++) y[i] = std::exp(x[i]);
+    return y;
+}
+
+template <class V> INLINE V sigmoid(V x) { return 1 / (1 + exp(-x)); }
+
+// log(1 + e^x) = max(x, 0) + log1p(e), e = e^-|x| in (0, 1]; log1p(e) = 2 atanh(e / (2 + e)), a series that has converged to 3e-10 after nine terms.
+INLINE Float softplus(Float x) {
+    const Float zero{};
+    const Float e = exp(x > zero ? -x : x), s = e / (e + 2.0f), q = s * s;
+    Float p = q * (1.0f / 17) + 1.0f / 15;
+    p = p * q + 1.0f / 13;
+    p = p * q + 1.0f / 11;
+    p = p * q + 1.0f / 9;
+    p = p * q + 1.0f / 7;
+    p = p * q + 1.0f / 5;
+    p = p * q + 1.0f / 3;
+    p = p * q + 1.0f;
+    return (x > zero ? x : zero) + 2.0f * s * p;
+}
+INLINE Double softplus(Double x) {
+    Double y;
+    for (int i = 0; i < WIDTH<double>; i++) y[i] = std::fmax(x[i], 0.0) + std::log1p(std::exp(-std::fabs(x[i])));
+    return y;
+}
+
+// ---- loads and stores ---------------------------------------------------------------------------------------------------------------------------
+
+struct bfloat16 {
+    uint16_t bits;
+};
+template <class S> using Compute = std::conditional_t<std::is_same_v<S, double>, double, float>;  // what a stored type is computed in
+
+template <class T> INLINE T load(const T* p) { return *p; }
+INLINE float load(const bfloat16* p) {
+    const uint32_t bits = (uint32_t)p->bits << 16;
+    float x;
+    memcpy(&x, &bits, 4);
+    return x;
+}
+template <class T> INLINE void store(T* p, T x) { *p = x; }
+INLINE void store(bfloat16* p, float x) {  // round to nearest, ties to even
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    p->bits = x != x ? 0x7fc0 : (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+}
+
+typedef uint16_t Halves __attribute__((vector_size(VECTOR_BYTES / 2)));
+typedef uint32_t Words __attribute__((vector_size(VECTOR_BYTES)));
+
+template <class T> INLINE Vec<T> load_vector(const T* p) {
+    Vec<T> x;
+    memcpy(&x, p, VECTOR_BYTES);
+    return x;
+}
+INLINE Float load_vector(const bfloat16* p) {
+    Halves bits;
+    memcpy(&bits, p, VECTOR_BYTES / 2);
+    return (Float)(__builtin_convertvector(bits, Words) << 16);
+}
+template <class T> INLINE void store_vector(T* p, Vec<T> x) { memcpy(p, &x, VECTOR_BYTES); }
+INLINE void store_vector(bfloat16* p, Float x) {
+    const Words bits = (Words)x, rounded_up = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    const Words nan = (Words)(x != x);
+    const Halves halves = __builtin_convertvector((nan & 0x7fc0u) | (~nan & rounded_up), Halves);
+    memcpy(p, &halves, VECTOR_BYTES / 2);
+}
+
+template <class T> INLINE T sum_of_lanes(Vec<T> x) {
+    T lanes[WIDTH<T>];
+    memcpy(lanes, &x, VECTOR_BYTES);
+    for (int half = WIDTH<T> / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) lanes[i] += lanes[i + half];
+    return lanes[0];
+}
+
+// One stage of a transposition: blocks of `Step` x `Step` change places across the diagonal.
+template <int Step, class V, int... I> INLINE V lower_blocks(V a, V b, std::integer_sequence<int, I...>) {
+    return __builtin_shufflevector(a, b, ((I & Step) ? I - Step + (int)sizeof...(I) : I)...);
+}
+template <int Step, class V, int... I> INLINE V upper_blocks(V a, V b, std::integer_sequence<int, I...>) {
+    return __builtin_shufflevector(a, b, ((I & Step) ? I + (int)sizeof...(I) : I + Step)...);
+}
+template <class T, int Step = 1> INLINE void transpose(Vec<T>* rows) {
+    if constexpr (Step < WIDTH<T>) {
+        constexpr auto lanes = std::make_integer_sequence<int, WIDTH<T>>{};
+#pragma GCC unroll 16
+        for (int i = 0; i < WIDTH<T>; i++)
+            if (!(i & Step)) {
+                const Vec<T> a = rows[i], b = rows[i + Step];
+                rows[i] = lower_blocks<Step>(a, b, lanes);
+                rows[i + Step] = upper_blocks<Step>(a, b, lanes);
+            }
+        transpose<T, Step * 2>(rows);
+    }
+}
+
+// A tensor (B, D, L): first element and strides in elements. Null: absent.
+struct View {
+    void* data;
+    int64_t b, d, l;
+    template <class S> S* at(int64_t batch, int64_t channel, int64_t position) const { return (S*)data + batch * b + channel * d + position * l; }
+};
+
+// Tiles: `steps` positions x WIDTH channels, one vector a position; channels beyond `channels` are zero.
+template <class S, class T = Compute<S>> INLINE void load_tile(const View& view, int64_t b, int64_t d, int64_t l, int channels, int steps, Vec<T>* tile) {
+    const S* p = view.at<S>(b, d, l);
+    if (channels == WIDTH<T> && view.d == 1) {
+        for (int k = 0; k < steps; k++) tile[k] = load_vector(p + k * view.l);
+        return;
+    }
+    int k = 0;
+    if (channels == WIDTH<T> && (view.l == 1 || view.l == -1))
+        for (; k + WIDTH<T> <= steps; k += WIDTH<T>) {
+            Vec<T> rows[WIDTH<T>];
+            const S* first = p + (view.l == 1 ? k : -(k + WIDTH<T> - 1));
+            for (int j = 0; j < WIDTH<T>; j++) rows[j] = load_vector(first + j * view.d);
+            transpose<T>(rows);
+            for (int j = 0; j < WIDTH<T>; j++) tile[k + j] = rows[view.l == 1 ? j : WIDTH<T> - 1 - j];
+        }
+    for (; k < steps; k++) {
+        Vec<T> x{};
+        for (int j = 0; j < channels; j++) x[j] = load(p + j * view.d + k * view.l);
+        tile[k] = x;
+    }
+}
+
+template <class S, class T = Compute<S>> INLINE void store_tile(const View& view, int64_t b, int64_t d, int64_t l, int channels, int steps, const Vec<T>* tile) {
+    S* p = view.at<S>(b, d, l);
+    if (channels == WIDTH<T> && view.d == 1) {
+        for (int k = 0; k < steps; k++) store_vector(p + k * view.l, tile[k]);
+        return;
+    }
+    int k = 0;
+    if (channels == WIDTH<T> && (view.l == 1 || view.l == -1))
+        for (; k + WIDTH<T> <= steps; k += WIDTH<T>) {
+            Vec<T> rows[WIDTH<T>];
+            for (int j = 0; j < WIDTH<T>; j++) rows[view.l == 1 ? j : WIDTH<T> - 1 - j] = tile[k + j];
+            transpose<T>(rows);
+            S* first = p + (view.l == 1 ? k : -(k + WIDTH<T> - 1));
+            for (int j = 0; j < WIDTH<T>; j++) store_vector(first + j * view.d, rows[j]);
+        }
+    for (; k < steps; k++)
+        for (int j = 0; j < channels; j++) store(p + j * view.d + k * view.l, tile[k][j]);
+}
+
+// `count` vectors, aligned and zero; freed with the owner.
+struct Free {
+    void operator()(void* p) const { std::free(p); }
+};
+template <class T> struct Scratch {
+    std::unique_ptr<void, Free> memory;
+    Vec<T>* next;
+    explicit Scratch(int64_t count) : memory(std::aligned_alloc(64, (count * VECTOR_BYTES + 63) / 64 * 64)), next((Vec<T>*)memory.get()) {
+        memset(memory.get(), 0, count * VECTOR_BYTES);
+    }
+    Vec<T>* take(int64_t count) { return std::exchange(next, next + count); }
+};
+
+}  // namespace
