@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from analysis.comparability import Key
-from analysis.rows import SETTLED, Row
+from analysis.rows import Row
+from analysis.statistics import SETTLED
 from harness.records import Metrics, Record
 
 Value = str | float | int | bool | None
@@ -61,6 +62,12 @@ LEADERBOARD: tuple[Column, ...] = (
     Column("top1_ci95_low", "%", "lower end of the 95% t interval of the mean", lambda r: r.top1 and r.top1.low),
     Column("top1_ci95_high", "%", "upper end of the 95% t interval of the mean", lambda r: r.top1 and r.top1.high),
     Column("top1_vs_dense", "points", "mean of same-seed differences to dense", lambda r: r.against_dense and r.against_dense.mean),
+    Column("top1_vs_dense_ci95_low", "points", "lower end of the 95% t interval of that mean", lambda r: r.against_dense and r.against_dense.low),
+    Column("top1_vs_dense_ci95_high", "points", "upper end of the 95% t interval of that mean", lambda r: r.against_dense and r.against_dense.high),
+    Column("top1_vs_dense_p", "", "paired t test, two-sided, Holm-corrected over the rows of the key; empty where no spread shows", lambda r: r.p_dense),
+    Column("rank_ci95_low", "", f"best end of the rank's 95% bootstrap interval; from {SETTLED} seeds on", lambda r: r.standing and r.standing.low),
+    Column("rank_ci95_high", "", f"worst end of the rank's 95% bootstrap interval; from {SETTLED} seeds on", lambda r: r.standing and r.standing.high),
+    Column("tie_group", "", "rows of one group cannot be told from the group's first (95% bootstrap interval of the difference)", lambda r: r.standing and r.standing.tie),
     Column("top5", "%", "mean over seeds of top-5", lambda r: r.mean(lambda m: m.top5)),
     Column("sparsity", "", "share of zeros among prunable weights", lambda r: r.mean(lambda m: m.sparsity_prunable)),
     Column("sparsity_all", "", "share of zeros among all parameters", lambda r: r.mean(lambda m: m.sparsity_all)),
@@ -101,7 +108,7 @@ LEADERBOARD: tuple[Column, ...] = (
     Column("flops_convention", "", "how MACs are counted", lambda r: r.key.flops_convention),
     Column("collapsed", "", "prunable parameters with no weight left, in any seed: an alarm", lambda r: collapsed(r)),
     Column("commit", "", "code versions; + marks a tree with changes", lambda r: " ".join(sorted({version(c) for c in r.done + r.failed}))),
-    Column("failed", "", "cells without a number, by kind", lambda r: ", ".join(f"{n} {kind}" for kind, n in sorted(r.failures.items()))),
+    Column("failed", "", "cells without a number, by kind", lambda r: r.failures),
     Column("cells", "", "ids of every cell of the row, by seed", lambda r: " ".join(c.id for c in sorted(r.done + r.failed, key=lambda c: c.seed))),
 )
 

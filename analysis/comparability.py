@@ -57,10 +57,15 @@ def key_of(record: Record) -> Key:
 
 
 def same_but_seed(spec: Mapping[str, Any]) -> str:
-    """The hash that cells share when their specs differ in seed alone."""
+    """The hash that cells share when their specs differ in seed alone. Labels and places are names, not settings."""
     shared = {name: value for name, value in spec.items() if name != "seed"}
     shared["data"] = {name: value for name, value in spec.get("data", {}).items() if name not in PLACES}
-    return digest(shared)
+    return digest(shared | {part: unlabelled(spec.get(part)) for part in ("model", "pruning")})
+
+
+def unlabelled(part: Any) -> Any:
+    """A part of a spec without its label."""
+    return {name: value for name, value in part.items() if name != "label"} if isinstance(part, dict) else part
 
 
 def differing(keys: Iterable[Key]) -> tuple[str, ...]:

@@ -4,15 +4,14 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
 from statistics import fmean, median
 from typing import Any
 
-from analysis.comparability import Key, digest, key_of, same_but_seed
+from analysis.comparability import Key, digest, key_of, same_but_seed, unlabelled
 from analysis.merge import Merged
-from analysis.statistics import Summary, differences, summarize
+from analysis.statistics import Standing, Summary, differences, holm, paired_p_values, standings, summarize
 from harness.records import Metrics, Record
-
-SETTLED = 3  # seeds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +26,8 @@ class Row:
     expected: int | None = None  # seeds that the grid asks for
     rank: int | None = None  # within `key`, from 1; None without a number
     dense: "Row | None" = None  # the dense row of the same model and key
+    p_dense: float | None = None  # paired t test against dense, after Holm's correction over the rows of the key
+    standing: Standing | None = None  # rank interval and tie group; from 3 seeds on
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -36,8 +37,12 @@ class Row:
     @property
     def is_dense(self) -> bool:
         """Whether the row is its model's control."""
-        pruning = self.spec.get("pruning")
-        return (pruning.get("method", self.pruning) if isinstance(pruning, dict) else self.pruning) == "dense"
+        return self.method == "dense"
+
+    @property
+    def method(self) -> str:
+        """The pruning method's name, without its knobs."""
+        return str(self.spec.get("pruning", {}).get("method", self.pruning))
 
     @cached_property
     def seeds(self) -> dict[int, float]:
@@ -55,9 +60,10 @@ class Row:
         return summarize(differences(self.seeds, self.dense.seeds)) if self.dense else None
 
     @property
-    def failures(self) -> dict[str, int]:
-        """How many cells failed, by kind."""
-        return dict(Counter(record.failure.kind if record.failure else "unknown" for record in self.failed))
+    def failures(self) -> str:
+        """How many cells failed, by kind: `2 diverged, 1 killed`."""
+        kinds = Counter(record.failure.kind if record.failure else "unknown" for record in self.failed)
+        return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
 
     def mean(self, read: Callable[[Metrics], float | None]) -> float | None:
         """The mean over seeds of what `read` takes from the metrics; None where a seed lacks it."""
@@ -93,7 +99,7 @@ def make_rows(merged: Merged) -> tuple[Row, ...]:
             failed.append(record)
     lost = place_failures(failed, groups.keys())
     rows = [make_row(spec, key, groups.get((spec, key), []), lost.get((spec, key), []), expected.get(spec)) for spec, key in [*groups, *(lost.keys() - groups.keys())]]
-    return ranked(with_dense(rows))
+    return judged(ranked(with_dense(rows)))
 
 
 def place_failures(failed: Iterable[Record], known: Iterable[tuple[str, Key]]) -> dict[tuple[str, Key], list[Record]]:
@@ -136,6 +142,18 @@ def ranked(rows: Iterable[Row]) -> tuple[Row, ...]:
     return tuple(placed)
 
 
+def judged(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """The rows with what their noise allows to be said: p against dense, rank interval, tie group; each key by itself."""
+    told: list[Row] = []
+    for _, group in groupby(rows, key=lambda row: row.key):
+        board = list(group)
+        against = [differences(row.seeds, row.dense.seeds) if row.dense else [] for row in board]
+        places = iter(standings([row.seeds for row in board if row.done]))
+        for row, p in zip(board, holm(paired_p_values(against)), strict=True):
+            told.append(replace(row, p_dense=p, standing=next(places) if row.done else None))
+    return tuple(told)
+
+
 def criterion(row: Row) -> tuple[float, float, float]:
     """What rows are sorted by, smallest first: mean top-1 (most first), MACs, MACs of non-zero weights."""
     if row.top1 is None:
@@ -145,4 +163,4 @@ def criterion(row: Row) -> tuple[float, float, float]:
 
 def model_of(row: Row) -> str:
     """What two rows share when their network is the same."""
-    return digest([row.model, row.spec.get("model")])
+    return digest(unlabelled(row.spec.get("model")))

@@ -1,11 +1,18 @@
 """Statistics over seeds. Intervals and p-values come from SciPy, imported when first needed: it takes a second."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy
 
 LEVEL = 0.95
+SETTLED = 3  # seeds from which a rank has an interval
+SAME = 1e-9  # points: differences closer than this differ by rounding alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,3 +50,101 @@ def t_quantile(degrees: int) -> float:
 def differences(ours: Mapping[int, float], theirs: Mapping[int, float]) -> list[float]:
     """ours - theirs for every seed that both have, by seed."""
     return [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
+
+
+def paired_p_values(samples: Sequence[Sequence[float]]) -> list[float | None]:
+    """Two-sided p of the t test that the mean of each sample of paired differences is 0; None below 2 pairs or where all differences are equal."""
+    return tested(samples, least=2, test="ttest_1samp")
+
+
+def signed_rank_p_values(samples: Sequence[Sequence[float]]) -> list[float | None]:
+    """Two-sided p of Wilcoxon's signed-rank test of each sample; None below 6 pairs, where it cannot fall under 0.05."""
+    return tested(samples, least=6, test="wilcoxon")
+
+
+def tested(samples: Sequence[Sequence[float]], *, least: int, test: Literal["ttest_1samp", "wilcoxon"]) -> list[float | None]:
+    """The p-values of samples with `least` values or more that are not all equal; samples of one size go through SciPy together."""
+    import numpy
+    from scipy import stats
+
+    p_values: list[float | None] = [None] * len(samples)
+    by_size: dict[int, list[int]] = defaultdict(list)
+    for i, sample in enumerate(samples):
+        if len(sample) >= least and max(sample) - min(sample) > SAME:
+            by_size[len(sample)].append(i)
+    for chosen in by_size.values():
+        values = numpy.array([samples[i] for i in chosen])
+        outcome = stats.ttest_1samp(values, 0, axis=1) if test == "ttest_1samp" else stats.wilcoxon(values, axis=1)
+        for i, p in zip(chosen, outcome.pvalue, strict=True):
+            p_values[i] = float(p)
+    return p_values
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """The p-values after Holm's step-down correction for their number (Holm 1979); None stays None and is not counted."""
+    order = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    corrected: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for k, (p, i) in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - k) * p))
+        corrected[i] = largest
+    return corrected
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """Where a row stands once the noise of its seeds is counted."""
+
+    low: int  # 95% interval of the rank, best end
+    high: int
+    tie: int  # group, from 1: its rows cannot be told from its first
+
+
+def standings(samples: Sequence[Mapping[int, float]], draws: int = 2000) -> list[Standing | None]:
+    """Rank intervals and tie groups of rows in ranked order, each given as accuracy by seed; None for a row with fewer than 3 seeds.
+
+    Seeds are resampled for all rows together, which keeps pairs paired. A resampled mean of few seeds spreads too little; its deviation is widened by
+    t(n - 1) / z * sqrt(n / (n - 1)) (the expanded percentile interval, Hesterberg 2015, The American Statistician 69(4), section 3.2).
+    """
+    import numpy
+    from scipy.stats import norm, rankdata
+
+    seeds = sorted({seed for sample in samples for seed in sample})
+    sizes = numpy.array([len(sample) for sample in samples])
+    if not samples or sizes.max() < SETTLED:
+        return [None] * len(samples)
+    values = numpy.array([[sample.get(seed, 0.0) for seed in seeds] for sample in samples])
+    present = numpy.array([[seed in sample for seed in seeds] for sample in samples], dtype=float)
+    means = values.sum(1) / sizes
+    random = numpy.random.default_rng(0)
+    counts = random.multinomial(len(seeds), numpy.full(len(seeds), 1 / len(seeds)), size=fewer(draws, len(samples)))
+    weights = present @ counts.T
+    resampled = numpy.where(weights > 0, (values * present) @ counts.T / numpy.maximum(weights, 1), means[:, None])
+    wider = numpy.array([t_quantile(n - 1) / norm.ppf((1 + LEVEL) / 2) * (n / (n - 1)) ** 0.5 if n > 1 else 0.0 for n in sizes.tolist()])
+    means_drawn = means[:, None] + wider[:, None] * (resampled - means[:, None])
+    ranks = rankdata(-means_drawn.round(9), method="min", axis=0)
+    tail = 100 * (1 - LEVEL) / 2
+    low = numpy.percentile(ranks, tail, axis=1, method="lower")
+    high = numpy.percentile(ranks, 100 - tail, axis=1, method="higher")
+    groups = tie_groups(means_drawn, sizes)
+    return [Standing(low=int(low[i]), high=int(high[i]), tie=groups[i]) if sizes[i] >= SETTLED else None for i in range(len(samples))]
+
+
+def tie_groups(means: "numpy.ndarray", sizes: "numpy.ndarray") -> list[int]:
+    """The group of each row, in ranked order: a row opens a new one when the 95% interval of the group's first minus its own mean lies above 0."""
+    import numpy
+
+    groups: list[int] = []
+    first = None
+    for i in range(len(means)):
+        if sizes[i] >= SETTLED and (first is None or numpy.percentile(means[first] - means[i], 100 * (1 - LEVEL) / 2) > 0):
+            first = i
+            groups.append(groups[-1] + 1 if groups else 1)
+        else:
+            groups.append(groups[-1] if groups else 1)
+    return groups
+
+
+def fewer(draws: int, rows: int) -> int:
+    """The number of draws that keeps their table under 20 million numbers, and 200 at least."""
+    return max(200, min(draws, 20_000_000 // max(rows, 1)))

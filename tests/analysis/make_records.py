@@ -63,10 +63,10 @@ def fake_environment(**changes: Any) -> Environment:
 def fake_spec(pruning: str, seed: int, **recipe: Any) -> dict[str, Any]:
     """What a cell asks for; `pruning` is a label such as `magnitude-0.9`."""
     method, _, sparsity = pruning.partition("-")
-    asked: dict[str, Any] = {"method": method} | ({"sparsity": float(sparsity)} if sparsity else {})
+    knobs = {"sparsity": float(sparsity)} if sparsity else {}
     return {
         "model": {"name": "vim_micro", "options": {}, "label": "vim_micro"},
-        "pruning": asked,
+        "pruning": {"method": method, "label": pruning, "knobs": knobs},
         "data": {"source": "digits", "path": None, "test_path": None, "name": None, "img_size": 32, "loader": "ffcv"},
         "recipe": {"epochs": 12, "finetune_epochs": 4, "batch_size": 64, "dtype": "fp32", "lr": 1e-3} | recipe,
         "seed": seed,
@@ -88,7 +88,7 @@ def fake_record(
     spec = spec or fake_spec(pruning, seed)
     spec = spec | {"model": spec["model"] | {"name": model, "label": model}}
     identity = hashlib.sha256(repr([spec, metrics.get("tag")]).encode()).hexdigest()[:12]
-    metrics.setdefault("sparsity", spec["pruning"].get("sparsity", 0.0))
+    metrics.setdefault("sparsity", spec["pruning"]["knobs"].get("sparsity", 0.0))
     return Record(
         id=identity,
         grid=grid,

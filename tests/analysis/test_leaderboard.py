@@ -8,7 +8,8 @@ import pytest
 
 from analysis.__main__ import main
 from analysis.columns import LEADERBOARD
-from analysis.leaderboard import counted, publish
+from analysis.leaderboard import publish
+from analysis.printing import counted
 from tests.analysis.make_records import fake_environment, fake_grid, fake_record, fake_run
 
 

@@ -2,7 +2,7 @@ import numpy
 import pytest
 import scipy.stats
 
-from analysis.statistics import differences, summarize
+from analysis.statistics import Standing, differences, holm, paired_p_values, signed_rank_p_values, standings, summarize
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 30])
@@ -32,3 +32,69 @@ def test_the_interval_covers_the_true_mean_95_times_in_100() -> None:
 
 def test_differences_pair_by_seed_and_drop_what_has_no_partner() -> None:
     assert differences({2: 5.0, 0: 1.0, 7: 9.0}, {0: 0.5, 2: 4.0, 3: 8.0}) == [0.5, 1.0]
+
+
+def test_paired_p_values_are_scipys_paired_t_test() -> None:
+    random = numpy.random.default_rng(1)
+    pairs = [(random.normal(90, 1, n), random.normal(89, 1, n)) for n in (2, 5, 3, 5)]
+    got = paired_p_values([list(a - b) for a, b in pairs])
+    assert got == pytest.approx([scipy.stats.ttest_rel(a, b).pvalue for a, b in pairs], rel=1e-9)
+
+
+def test_signed_rank_p_values_are_scipys_wilcoxon() -> None:
+    samples = [list(numpy.random.default_rng(seed).normal(1, 1, n)) for seed, n in enumerate((6, 8, 6))]
+    assert signed_rank_p_values(samples) == pytest.approx([scipy.stats.wilcoxon(sample).pvalue for sample in samples])
+
+
+def test_no_p_value_comes_from_too_few_pairs_or_from_no_spread() -> None:
+    assert paired_p_values([[1.0], [], [0.5, 0.5, 0.5 + 1e-14]]) == [None, None, None]
+    assert signed_rank_p_values([[1.0, 2.0, 3.0, 4.0, 5.0]]) == [None]
+
+
+def test_holm_matches_a_table_made_by_hand() -> None:
+    # p = .01 .04 .03 .005, m = 4: sorted .005*4=.02, .01*3=.03, .03*2=.06, .04*1=.04 -> raised to .06
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_holm_leaves_out_what_has_no_p_value_and_never_exceeds_1() -> None:
+    assert holm([None, 0.9, 0.8]) == [None, 1.0, 1.0]
+    assert holm([]) == []
+
+
+def board(true_means: numpy.ndarray, seeds: int, random: numpy.random.Generator) -> tuple[numpy.ndarray, list[dict[int, float]]]:
+    """The true places of simulated rows, and the rows, both in the order of the observed means. Half of the noise is shared by a seed's runs."""
+    runs = true_means[:, None] + random.normal(0, 0.7, seeds) + random.normal(0, 0.7, (len(true_means), seeds))
+    order = numpy.argsort(-runs.mean(1))
+    return order, [dict(enumerate(runs[i])) for i in order]
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_rank_intervals_cover_the_true_rank(seeds: int) -> None:
+    random = numpy.random.default_rng(seeds)
+    inside = []
+    for _ in range(60):
+        order, rows = board(90 - 0.5 * numpy.arange(8), seeds, random)
+        inside += [one.low <= place + 1 <= one.high for place, one in zip(order, standings(rows, draws=500), strict=True) if one]
+    assert len(inside) == 480 and numpy.mean(inside) > 0.95
+
+
+def test_equal_rows_are_rarely_told_apart() -> None:
+    random = numpy.random.default_rng(0)
+    apart = [standings(board(numpy.full(2, 90.0), 3, random)[1], draws=300)[1] for _ in range(400)]
+    assert numpy.mean([one.tie == 2 for one in apart if one]) < 0.05 + 4 * (0.05 * 0.95 / 400) ** 0.5
+
+
+def test_rows_far_apart_have_groups_and_ranks_of_their_own() -> None:
+    rows = [{seed: mean + 0.1 * seed for seed in range(3)} for mean in (95.0, 90.0, 80.0)]
+    assert standings(rows) == [Standing(low=i, high=i, tie=i) for i in (1, 2, 3)]
+
+
+def test_a_row_of_fewer_than_3_seeds_has_no_interval_and_joins_no_group() -> None:
+    rows = [{0: 95.0, 1: 96.0, 2: 97.0}, {0: 94.0}, {0: 10.0, 1: 11.0, 2: 12.0}]
+    assert [one and one.tie for one in standings(rows)] == [1, None, 2]
+    assert standings([{0: 1.0}, {}]) == [None, None]
+
+
+def test_standings_are_the_same_every_time() -> None:
+    rows = board(90 - 0.5 * numpy.arange(6), 5, numpy.random.default_rng(3))[1]
+    assert standings(rows) == standings(rows)

@@ -1,0 +1,136 @@
+"""What stands beside the leaderboard: pareto.csv, coverage.csv, comparisons.csv, and the leaderboard in Markdown and LaTeX."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import combinations, groupby
+
+from analysis.columns import LEADERBOARD, Value
+from analysis.comparability import differing, same_but_seed
+from analysis.merge import Merged
+from analysis.printing import HEADINGS, shown, title
+from analysis.rows import Row
+from analysis.statistics import differences, holm, paired_p_values, signed_rank_p_values, summarize
+
+COSTS = ("infer_gmacs", "gmacs_nonzero", "latency_ms", "params_nonzero", "file_mb", "train_s")  # columns of the leaderboard, less is better
+PARETO = ("key", "cost", "unit", "value", "top1", "model", "pruning", "rank", "cells")
+COVERAGE = ("model", "pruning", "key", "n_expected", "done", "failed", "missing", "seeds_done", "seeds_failed", "seeds_missing", "cells_missing")
+COMPARISONS = ("key", "model", "a", "b", "n", "difference", "ci95_low", "ci95_high", "p_t", "p_t_holm", "p_wilcoxon")
+
+
+def pareto_lines(rows: Sequence[Row]) -> Iterator[dict[str, Value]]:
+    """The rows that no other row of their key beats in both top-1 and a cost; cheapest first, for every key and cost."""
+    columns = {column.name: column for column in LEADERBOARD}
+    for key, group in groupby(rows, key=lambda row: row.key):
+        board = list(group)
+        for cost in COSTS:
+            for row, value in front(board, [columns[cost].read(row) for row in board]):
+                line = {name: columns[name].read(row) for name in ("top1", "model", "pruning", "rank", "cells")}
+                yield {"key": key.short, "cost": cost, "unit": columns[cost].unit, "value": value, **line}
+
+
+def front(rows: Sequence[Row], costs: Sequence[Value]) -> list[tuple[Row, float]]:
+    """The Pareto front: cheapest first, each dearer row more accurate than all before it. Rows without a number or a cost are left out."""
+    known = [(float(cost), -row.top1.mean, row) for row, cost in zip(rows, costs, strict=True) if row.top1 and cost is not None]
+    best, found = float("inf"), []
+    for cost, error, row in sorted(known, key=lambda one: one[:2]):
+        if error < best:
+            best = error
+            found.append((row, cost))
+    return found
+
+
+def coverage_lines(rows: Sequence[Row], merged: Merged) -> Iterator[dict[str, Value]]:
+    """How much of every row there is, and the holes by seed; then the rows of which nothing has ended."""
+    planned: dict[str, dict[str, int]] = defaultdict(dict)
+    for cell, spec in merged.planned.items():
+        planned[same_but_seed(spec)][cell] = spec["seed"]
+    ended = {record.id for record in merged.records}
+    for row in rows:
+        asked = planned.pop(same_but_seed(row.spec), {})
+        yield coverage_line(row.model, row.pruning, row, {cell: seed for cell, seed in asked.items() if cell not in ended}, len(asked) or None)
+    for asked in planned.values():
+        if not asked.keys() & ended:
+            spec = merged.planned[next(iter(asked))]
+            yield coverage_line(str(spec["model"].get("label")), str(spec["pruning"].get("label")), None, asked, len(asked))
+
+
+def coverage_line(model: str, pruning: str, row: Row | None, missing: dict[str, int], expected: int | None) -> dict[str, Value]:
+    """A line of coverage.csv. `missing`: seeds by cell id."""
+    done, failed = (row.done, row.failed) if row else ((), ())
+    return {
+        "model": model,
+        "pruning": pruning,
+        "key": row.key.short if row else None,
+        "n_expected": expected,
+        "done": len(done),
+        "failed": len(failed),
+        "missing": len(missing) if expected else None,
+        "seeds_done": " ".join(str(record.seed) for record in done),
+        "seeds_failed": " ".join(str(record.seed) for record in failed),
+        "seeds_missing": " ".join(map(str, sorted(missing.values()))),
+        "cells_missing": " ".join(sorted(missing)),
+    }
+
+
+def comparison_lines(rows: Sequence[Row]) -> Iterator[dict[str, Value]]:
+    """Every two rows of one model and key, a ranked above b: same-seed differences of top-1. Holm's correction is over the lines of a model and key."""
+    families: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        families[row.key.short, row.model].append(row)
+    for (key, model), family in families.items():
+        pairs = [(a, b, differences(a.seeds, b.seeds)) for a, b in combinations(family, 2)]
+        pairs = [pair for pair in pairs if pair[2]]
+        samples = [sample for _, _, sample in pairs]
+        p_values = paired_p_values(samples)
+        tests = zip(pairs, p_values, holm(p_values), signed_rank_p_values(samples), strict=True)
+        for (a, b, sample), p_t, p_holm, p_wilcoxon in tests:
+            told = summarize(sample)
+            assert told is not None
+            line = {"difference": told.mean, "ci95_low": told.low, "ci95_high": told.high, "p_t": p_t, "p_t_holm": p_holm, "p_wilcoxon": p_wilcoxon}
+            yield {"key": key, "model": model, "a": a.pruning, "b": b.pruning, "n": told.n, **line}
+
+
+LEFT = ("model", "pruning")
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The leaderboards as Markdown tables, one a key."""
+    differ, parts = differing(row.key for row in rows), []
+    for key, group in groupby(rows, key=lambda row: row.key):
+        lines = [marked(title(key, differ)), ""]
+        lines += [f"| {' | '.join(HEADINGS)} |", f"|{'|'.join('---' if heading in LEFT else '---:' for heading in HEADINGS)}|"]
+        lines += [f"| {' | '.join(map(marked, shown(row)))} |" for row in group]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def marked(text: str) -> str:
+    """`text` with every sign that Markdown or HTML would act on escaped."""
+    return re.sub(r"([\\`*_|~\[\]])", r"\\\1", text).replace("&", "&amp;").replace("<", "&lt;")
+
+
+TEX = {"\\": r"\textbackslash{}", "±": r"$\pm$", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {sign: "\\" + sign for sign in "&%$#_{}"}
+
+
+def latex(rows: Sequence[Row]) -> str:
+    """The leaderboards as LaTeX tables (package booktabs), one a key; the first tie group in bold."""
+    differ, parts = differing(row.key for row in rows), []
+    for key, group in groupby(rows, key=lambda row: row.key):
+        spec = "".join("l" if heading in LEFT else "r" for heading in HEADINGS)
+        head = [f"% {title(key, differ)}", rf"\begin{{tabular}}{{{spec}}}", r"\toprule", " & ".join(map(tex, HEADINGS)) + r" \\", r"\midrule"]
+        parts.append("\n".join([*head, *map(tex_row, group), r"\bottomrule", r"\end{tabular}"]))
+    return "\n\n".join(parts) + "\n"
+
+
+def tex_row(row: Row) -> str:
+    """A line of a tabular."""
+    cells = [tex(cell) for cell in shown(row)]
+    if row.standing and row.standing.tie == 1:
+        cells[HEADINGS.index("top-1 %")] = rf"\textbf{{{cells[HEADINGS.index('top-1 %')]}}}"
+    return " & ".join(cells) + r" \\"
+
+
+def tex(text: str) -> str:
+    """`text` with every sign that LaTeX would act on escaped."""
+    return "".join(TEX.get(sign, sign) for sign in text)

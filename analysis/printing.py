@@ -1,0 +1,91 @@
+"""The leaderboard as it is printed in a terminal."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from analysis.comparability import Key, differing
+from analysis.merge import Merged
+from analysis.rows import Row
+from analysis.statistics import SETTLED, Summary
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+
+
+def printed(rows: Sequence[Row], merged: Merged) -> "Group":
+    """The leaderboards, one for each comparability key, and what was left out of them."""
+    from rich.console import Group
+    from rich.text import Text
+
+    differ = differing(row.key for row in rows)
+    parts = [table(key, list(group), differ) for key, group in groupby(rows, key=lambda row: row.key)]
+    if differ:
+        told = f"{len(parts)} leaderboards: rows that differ in {', '.join(differ)} are not ranked together."
+        parts.append(Text(told, style="yellow"))
+    parts += [Text(f"conflict: {one}", style="red") for one in merged.conflicts]
+    parts += [Text(f"skipped {one.path}: {one.reason}", style="yellow") for one in merged.skipped]
+    return Group(*parts)
+
+
+HEADINGS = ("#", "model", "pruning", "top-1 %", "n", "vs dense", "sparse", "weights", "MACs", "img/s")
+CAPTION = f"± standard deviation over n seeds; ~ not settled: n < {SETTLED}; weights, MACs: of those that are not zero"
+
+
+def table(key: Key, rows: Sequence[Row], differ: Sequence[str]) -> "Table":
+    """One leaderboard. `differ`: the fields of the key that tell it from the others, shown in its title."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(title=Text(title(key, differ)), caption=CAPTION, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=0)
+    for heading in HEADINGS:
+        made.add_column(heading, justify="left" if heading in ("model", "pruning") else "right", overflow="fold")
+    for row in rows:
+        made.add_row(*(Text(text) for text in shown(row)))
+    return made
+
+
+def title(key: Key, differ: Sequence[str]) -> str:
+    """What is ranked together, and the fields of its key that tell it from the other leaderboards."""
+    values = asdict(key)
+    told = "; ".join(f"{name} {values[name]}" for name in differ) or f"{key.data}, {key.loader}, batch {key.batch_size}, {key.dtype}, {key.device}"
+    return f"leaderboard {key.short}: {told}"
+
+
+def shown(row: Row) -> tuple[str, ...]:
+    """A row of the printed table, under HEADINGS."""
+    sparsity = row.mean(lambda m: m.sparsity_prunable)
+    asked = row.expected or len(row.done) + len(row.failed)
+    return (
+        "" if row.rank is None else f"{row.rank}{'' if len(row.done) >= SETTLED else '~'}",
+        row.model,
+        row.pruning,
+        spread(row.top1) or row.failures,
+        f"{len(row.done)}" if len(row.done) == asked else f"{len(row.done)}/{asked}",
+        f"{row.against_dense.mean:+.2f}" if row.against_dense else "",
+        "" if sparsity is None else f"{100 * sparsity:.3g}%",
+        counted(row.mean(lambda m: m.params_nonzero)),
+        counted(row.mean(lambda m: m.macs_nonzero)),
+        counted(row.median(lambda m: m.throughput_img_per_s)),
+    )
+
+
+def spread(summary: Summary | None) -> str:
+    """mean±standard deviation."""
+    if summary is None:
+        return ""
+    return f"{summary.mean:.2f}" if summary.std is None else f"{summary.mean:.2f}±{summary.std:.2f}"
+
+
+def counted(value: float | None) -> str:
+    """A large number in three digits: 999, 12.3k, 4.56M, 789G."""
+    if value is None:
+        return ""
+    for unit in ("", "k", "M", "G"):
+        if value < 999.5:
+            return f"{value:.3g}{unit}"
+        value /= 1000
+    return f"{value:.3g}T"

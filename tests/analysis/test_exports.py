@@ -1,0 +1,80 @@
+import math
+from dataclasses import replace
+
+import pytest
+import scipy.stats
+
+from analysis.exports import comparison_lines, coverage_lines, latex, markdown, pareto_lines
+from analysis.merge import Merged
+from analysis.rows import Row, make_rows
+from harness.records import Record
+from tests.analysis.make_records import fake_environment, fake_grid, fake_record
+
+
+def merged(*records: Record) -> Merged:
+    return Merged(records=records, planned={}, conflicts=(), skipped=())
+
+
+def rows_of(*records: Record) -> tuple[Row, ...]:
+    return make_rows(merged(*records))
+
+
+def test_the_front_holds_what_nothing_beats_in_both() -> None:
+    points = {"cheap": (80.0, 1.0), "good": (90.0, 2.0), "beaten": (85.0, 3.0), "best": (95.0, 4.0), "equal": (95.0, 5.0), "dearer": (80.0, 1.5)}
+    rows = rows_of(*(fake_record(top1, model=model, latency_ms=cost) for model, (top1, cost) in points.items()))
+    found = [(line["model"], line["value"], line["unit"]) for line in pareto_lines(rows) if line["cost"] == "latency_ms"]
+    assert found == [("cheap", 1.0, "ms"), ("good", 2.0, "ms"), ("best", 4.0, "ms")]
+
+
+def test_each_key_has_fronts_of_its_own() -> None:
+    rows = rows_of(fake_record(95.0, model="a"), fake_record(90.0, model="b", environment=fake_environment(gpu="Example GPU")))
+    assert {line["model"] for line in pareto_lines(rows)} == {"a", "b"}
+
+
+def test_failed_rows_stand_on_no_front() -> None:
+    lines = list(pareto_lines(rows_of(fake_record(95.0), fake_record(None, pruning="magnitude-0.9"))))
+    assert lines and {line["pruning"] for line in lines} == {"dense"}
+
+
+def test_coverage_lists_the_holes_by_seed() -> None:
+    records = (fake_record(97.0, seed=0), fake_record(None, seed=2))
+    planned = {record.id: record.spec for record in [*records, fake_record(97.0, seed=1), fake_record(90.0, pruning="magnitude-0.9", seed=4)]}
+    found = replace(merged(*records), planned=planned)
+    dense, absent = coverage_lines(make_rows(found), found)
+    seeds = ("seeds_done", "seeds_failed", "seeds_missing")
+    assert [dense[name] for name in ("n_expected", "done", "failed", "missing", *seeds)] == [3, 1, 1, 1, "0", "2", "1"]
+    assert [absent[name] for name in ("pruning", "n_expected", "done", "missing", *seeds)] == ["magnitude-0.9", 1, 0, 1, "", "", "4"]
+
+
+def test_comparisons_pair_seeds_and_correct_for_their_number() -> None:
+    accuracies = {"dense": (97.0, 96.0, 95.5), "random-0.5": (90.0, 91.0, 89.0), "magnitude-0.5": (96.0, 95.5, 95.0)}
+    records = [fake_record(top1, pruning=pruning, seed=seed) for pruning, runs in accuracies.items() for seed, top1 in enumerate(runs)]
+    lines = {(line["a"], line["b"]): line for line in comparison_lines(rows_of(*records))}
+    assert set(lines) == {("dense", "magnitude-0.5"), ("dense", "random-0.5"), ("magnitude-0.5", "random-0.5")}
+    plain = {pair: scipy.stats.ttest_rel(*(accuracies[name] for name in pair)).pvalue for pair in lines}
+    assert {pair: line["p_t"] for pair, line in lines.items()} == pytest.approx(plain)
+    smallest = min(plain, key=lambda pair: plain[pair])
+    assert lines[smallest]["p_t_holm"] == pytest.approx(3 * plain[smallest])
+    assert lines["dense", "random-0.5"]["difference"] == pytest.approx((7 + 5 + 6.5) / 3)
+
+
+def test_models_are_not_compared_with_each_other_but_methods_are() -> None:
+    lines = list(comparison_lines(rows_of(*fake_grid())))
+    assert len(lines) == 2 * math.comb(5, 2)
+
+
+def test_markdown_has_a_line_a_row_and_no_stray_signs() -> None:
+    told = markdown(rows_of(fake_record(97.0, model="a|b<script>_x_")))
+    assert r"a\|b&lt;script>\_x\_" in told and len(told.strip().splitlines()) == 5
+
+
+def test_latex_escapes_what_it_would_act_on() -> None:
+    told = latex(rows_of(fake_record(97.0, model=r"a_b&c%$#{}\end")))
+    assert r"a\_b\&c\%\$\#\{\}\textbackslash{}end" in told
+    assert told.count(r"\begin{tabular}") == told.count(r"\end{tabular}") == 1
+
+
+def test_latex_sets_the_leading_tie_group_in_bold() -> None:
+    told = latex(rows_of(*fake_grid()))
+    bold = [line for line in told.splitlines() if "textbf" in line]
+    assert bold and all("dense" in line or "0.5" in line for line in bold)
