@@ -69,7 +69,9 @@ def own_label(entry: Node, key: str, count: int, report: Report) -> str | None:
         report.add(node.line, f"{key}.label", "expected text")
     elif count > 1:
         report.add(node.line, f"{key}.label", f"one label for {count} choices; write an entry for each, or leave the label out")
-    return str(node.value)
+    else:
+        return node.value
+    return None
 
 
 def distinct(found: list[Choice], report: Report) -> list[Choice]:

@@ -88,7 +88,7 @@ def _read_mapping(node: Node, key: str, report: Report) -> ClusterSpec:
         elif name in SLURM_NAMES:
             slurm[name] = child.plain
         elif name not in FIELDS or given.startswith("slurm_") and name == "kind":
-            report.add(child.line, path, f"unknown key{nearest(given, [*FIELDS, *SLURM_NAMES])}")
+            report.add(child.line, path, f"unknown key{nearest(bare, [*FIELDS, *SLURM_NAMES])}")
         else:
             _convert(child, name, path, fields, report)
     cluster = ClusterSpec(**fields, slurm=slurm)

@@ -1,7 +1,7 @@
 """`exclude:` of a grid: partial matches that drop cells.
 
-A pattern names parts of a cell (model, pruning, data, recipe, seed); all that it names must match. A part is a name or label, or a mapping of fields, each
-with the value it must have; a list means any of its items. A pattern that drops nothing is a mistake: it is a typo, or the grid has changed under it.
+A pattern names parts of a cell (model, pruning, data, recipe, seed); all that it names must match. A part is a name or label, or a mapping of fields,
+each with the value it must have; a list means any of its items. A pattern that drops nothing is a mistake: a typo, or the grid has changed under it.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -1,7 +1,8 @@
 """From a mapping in YAML to every choice of typed fields that it stands for.
 
-A list given to a field that holds one value expands; given to a field that holds a list it is the value, and a list of lists expands. Choices of several
-fields multiply; `zip: {a: [1, 2], b: [3, 4]}` pairs them. Every value is checked against the field's type, strictly: true is no number, 1.5 no epoch.
+A list given to a field that holds one value expands; given to a field that holds a list it is the value, and a list of lists expands. Choices of
+several fields multiply; `zip: {a: [1, 2], b: [3, 4]}` pairs them. Every value is checked against the field's type, strictly: true is no number, 1.5 no
+epoch.
 """
 
 import dataclasses
@@ -31,7 +32,7 @@ def fields_of(spec: type) -> dict[str, Any]:
 
 
 def build(spec: type, values: Mapping[str, Any]) -> Any:
-    """`spec(**values)`, with mappings turned into nested dataclasses and lists into tuples. ValueError: an unknown field, or what the dataclass refuses."""
+    """`spec(**values)`, with mappings as nested dataclasses and lists as tuples. ValueError: an unknown field, or what the dataclass refuses."""
     hints = fields_of(spec)
     for name in values:
         if name not in hints:

@@ -1,7 +1,7 @@
 """What decides a result, as text, and the ids made from it.
 
-An id is the first 12 hexadecimal digits of the SHA-256 of canonical JSON (sorted keys, no spaces, floats as Python writes them). Fields at their default
-are left out, so that a new field keeps old ids; so is what decides nothing: labels, the cluster, and the paths of a data set that has a name.
+An id is the first 12 hexadecimal digits of the SHA-256 of canonical JSON (sorted keys, no spaces, floats as Python writes them). Fields at their
+default are left out, so that a new field keeps old ids; so is what decides nothing: labels, the cluster, the paths of a data set that has a name.
 """
 
 import dataclasses
@@ -30,15 +30,18 @@ def canonical(value: Any) -> str:
 
 def plain(value: Any, hint: Any = Any) -> Any:
     """JSON's form of a setting, with all fields: dataclasses as mappings, tuples as lists, 1 as 1.0 where the field is a float."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if value is None or type(value) in (str, bool):  # most values, and ten thousand cells have half a million
+        return value
+    if type(value) in (int, float):
+        whole = type(value) is int and (float not in members(hint) or int in members(hint))
+        return value if whole else value + 0.0  # 1 becomes 1.0, -0.0 becomes 0.0
+    if dataclasses.is_dataclass(value):
         return {name: plain(getattr(value, name), inner) for name, inner in fields_of(type(value)).items()}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item, inner) for item, inner in zip(value, _inner(hint, len(value)))]
-    if type(value) is int and float in members(hint) and int not in members(hint):
-        value = float(value)
-    return value + 0.0 if isinstance(value, float) else value  # -0.0 becomes 0.0
+    raise TypeError(f"no setting can be a {type(value).__name__}: {value!r}")
 
 
 def _inner(hint: Any, count: int) -> list[Any]:

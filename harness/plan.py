@@ -98,10 +98,10 @@ class _Forest:
 def pack(stages: Iterable[StageSpec], stages_per_job: int, slots: int = 1) -> tuple[Pack, ...]:
     """Stages to do, in the plan's order, at most `stages_per_job` of them to a pack. A parent that is not among them counts as done.
 
-    A tree that fits goes into one process, trunk first, together with other trees that fit beside it. A tree that does not fit is cut: the first pack takes
-    the trunk and goes on depth first; what hangs from that pack is packed by the same rule and waits for it alone. So a pack never mixes a stage that
-    waits with one that does not, and unrelated trees never wait for each other. When full packs would be fewer than `slots` (jobs that can run at the
-    same time), they are made smaller, down to one stage, until every slot has work: start-up is cheaper than an idle core.
+    A tree that fits goes into one process, trunk first, together with other trees that fit beside it. A tree that does not fit is cut: the first pack
+    takes the trunk and goes on depth first; what hangs from that pack is packed by the same rule and waits for it. So unrelated trees never wait for
+    each other. When full packs would be fewer than `slots` (jobs that can run at the same time), they are made smaller, down to one stage, so that
+    every slot has work: start-up is cheaper than an idle core.
     """
     if stages_per_job < 1 or slots < 1:
         raise ValueError(f"stages_per_job and slots must be at least 1, got {stages_per_job} and {slots}")

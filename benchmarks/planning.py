@@ -1,0 +1,103 @@
+"""A table: CPU seconds that it takes to turn a grid of 10,000 cells into cells with ids, and those into stages and jobs.
+
+The floor is what nobody can do without: itertools.product over the choices and one SHA-256 of JSON a cell, with no check, no type and no position.
+Peers that are installed (seml, exca) expand the same grid. Each contestant runs in this process; the median of five runs is printed.
+"""
+
+import hashlib
+import importlib.util
+import itertools
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from harness.grid import read_grid
+from harness.plan import make_plan, pack
+
+REPEATS = 5
+SPARSITIES = [round(0.5 + 0.01 * step, 2) for step in range(49)]
+DEPTHS = [4, 6, 8, 10]
+SEEDS = list(range(50))
+GRID = f"""
+name: ten_thousand
+models:
+  - {{name: vim_micro, depth: {DEPTHS}}}
+pruning:
+  - dense
+  - {{method: magnitude, sparsity: {SPARSITIES}}}
+seeds: {SEEDS}
+"""
+
+
+def floor() -> int:
+    """Cells of a plain product, each hashed."""
+    knobs: list[float | None] = [None, *SPARSITIES]
+    cells = ({"depth": depth, "sparsity": sparsity, "seed": seed} for depth, sparsity, seed in itertools.product(DEPTHS, knobs, SEEDS))
+    return len({hashlib.sha256(json.dumps(cell, sort_keys=True).encode()).hexdigest() for cell in cells})
+
+
+def seml() -> int:
+    """Cells by seml's own expansion and hash."""
+    from seml.config import generate_configs
+    from seml.utils import make_hash
+
+    given = {"depth": DEPTHS, "sparsity": [0.0, *SPARSITIES], "seed": SEEDS}
+    configs = generate_configs({"grid": {name: {"type": "choice", "options": options} for name, options in given.items()}})
+    return len({make_hash(config) for config in configs})
+
+
+def exca() -> int:
+    """Cells as exca's infra objects, each with its uid."""
+    from exca import TaskInfra
+    from pydantic import BaseModel
+
+    class Cell(BaseModel):
+        depth: int
+        sparsity: float
+        seed: int
+        infra: TaskInfra = TaskInfra()
+
+        @infra.apply
+        def run(self) -> None:
+            """Never called."""
+
+    product = itertools.product(DEPTHS, [0.0, *SPARSITIES], SEEDS)
+    return len({Cell(depth=depth, sparsity=sparsity, seed=seed).infra.uid() for depth, sparsity, seed in product})
+
+
+def measure(contestant: Callable[[], int]) -> tuple[int, float]:
+    """What the contestant returns, and the median CPU seconds of its runs after a first one that is not counted."""
+    count, times = contestant(), []
+    for _ in range(REPEATS):
+        begin = time.process_time()
+        contestant()
+        times.append(time.process_time() - begin)
+    return count, statistics.median(times)
+
+
+def main() -> None:
+    """Prints the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "grid.yaml"
+        path.write_text(GRID)
+        cells = read_grid(path).cells
+        plan = make_plan(cells)
+        rows: list[tuple[str, Callable[[], int]]] = [
+            ("floor: itertools.product + SHA-256", floor),
+            ("read_grid: YAML, checks, cells, ids", lambda: len(read_grid(path).cells)),
+            ("make_plan: shared stages, ids", lambda: len(make_plan(cells).stages)),
+            ("pack: jobs of 8 stages", lambda: len(pack(plan.stages.values(), 8))),
+            ("to_json: every field of every cell", lambda: len([cell.to_json() for cell in cells])),
+        ]
+        rows += [(name, peer) for name, peer in (("seml", seml), ("exca", exca)) if importlib.util.find_spec(name)]
+        print(f"{'10,000 cells':38}{'made':>8}{'CPU s':>8}")
+        for name, contestant in rows:
+            count, seconds = measure(contestant)
+            print(f"{name:38}{count:>8,}{seconds:>8.3f}")
+
+
+if __name__ == "__main__":
+    main()
