@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from models.pruning.base import Budget, PruningMethod, Stage
+from models.pruning.base import Budget, Progress, PruningMethod, Stage
+from models.pruning.schedule import Schedule, sparsity_at
 from models.pruning.scope import DEFAULT_GROUPS, check_groups
 
 Scope = Literal["global", "layer"]
@@ -13,6 +14,12 @@ def check_share(name: str, value: float) -> None:
     """Raises ValueError unless 0 <= value < 1."""
     if not 0.0 <= value < 1.0:
         raise ValueError(f"{name} must be in [0, 1), got {value:g}")
+
+
+def check_count(name: str, value: int, unit: str) -> None:
+    """Raises ValueError unless value >= 1."""
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1 {unit}, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +44,39 @@ class Targeted(Scoped):
         check_share("sparsity", self.sparsity)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Gradual(Targeted):
+    """A method whose sparsity rises between two points of a stage, with a new mask every `interval` steps."""
+
+    initial_sparsity: float = 0.0
+    begin_fraction: float = 0.1  # of the stage's steps: the first mask, at the initial sparsity
+    end_fraction: float = 0.75  # the mask at the final sparsity; the steps that are left train under it
+    interval: int = 16  # optimizer steps between masks
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_share("initial_sparsity", self.initial_sparsity)
+        if self.initial_sparsity > self.sparsity:
+            raise ValueError(f"initial_sparsity must be at most sparsity, {self.sparsity:g}, got {self.initial_sparsity:g}")
+        if not 0.0 <= self.begin_fraction < self.end_fraction <= 1.0:
+            raise ValueError(f"0 <= begin_fraction < end_fraction <= 1 must hold, got {self.begin_fraction:g} and {self.end_fraction:g}")
+        check_count("interval", self.interval, "step")
+
+    def target(self, schedule: Schedule, progress: Progress) -> float | None:
+        """The sparsity of the mask that is due at this step; None where none is due. The last one is due at `last_step`, whatever the interval."""
+        end = self.last_step(progress.steps)
+        begin = min(max(1, round(self.begin_fraction * progress.steps)), end)
+        if progress.step == end:
+            return self.sparsity
+        if not begin <= progress.step < end or (progress.step - begin) % self.interval:
+            return None
+        return sparsity_at(schedule, (progress.step - begin) / (end - begin), self.initial_sparsity, self.sparsity)
+
+    def last_step(self, steps: int) -> int:
+        """The step, counted from 1, of the last mask in a stage of `steps` steps."""
+        return max(1, round(self.end_fraction * steps))
+
+
 def groups_of(method: PruningMethod | None) -> tuple[str, ...]:
     """The groups that a method prunes; the default ones for the dense network, whose table counts the same parameters."""
     return method.groups if isinstance(method, Scoped) else DEFAULT_GROUPS
@@ -50,3 +90,11 @@ def trunk(budget: Budget) -> Stage:
 def finetune(budget: Budget, method: PruningMethod | None) -> Stage:
     """The stage after the trunk in which `method` acts; None: the dense control, which goes on without a mask."""
     return Stage(name="finetune", epochs=budget.finetune_epochs, schedule="finetune", method=method, start="parent")
+
+
+def from_scratch(budget: Budget, method: PruningMethod) -> tuple[Stage, ...]:
+    """One stage as long as the control's two, in which `method` acts from the first step. ValueError without an epoch."""
+    epochs = budget.epochs + budget.finetune_epochs
+    if epochs < 1:
+        raise ValueError(f"{method.name} prunes while it trains: epochs + finetune_epochs must be at least 1, got 0")
+    return (Stage(name="train", epochs=epochs, method=method),)

@@ -9,12 +9,22 @@ from typing import Any
 from models.pruning.base import PruningMethod
 from models.pruning.dense import Dense
 from models.pruning.dynamic import Dynamic
+from models.pruning.gradient import Gradient
+from models.pruning.iterative_magnitude import IterativeMagnitude
 from models.pruning.magnitude import Magnitude
+from models.pruning.random import Random
+from models.pruning.rigl import RigL
+from models.pruning.semi_structured import SemiStructured
 
 PRUNERS: dict[str, type[PruningMethod]] = {
     "dense": Dense,
+    "random": Random,
     "magnitude": Magnitude,
     "dynamic": Dynamic,
+    "iterative_magnitude": IterativeMagnitude,
+    "gradient": Gradient,
+    "rigl": RigL,
+    "semi_structured": SemiStructured,
 }
 
 

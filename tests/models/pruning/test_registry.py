@@ -11,7 +11,10 @@ from models.pruning.registry import PRUNERS, create_method, method_label
         ("magnitude", {"sparsity": 0.9, "scope": "global"}, "magnitude(0.9)"),
         ("magnitude", {"scope": "layer", "sparsity": 0.9}, "magnitude(0.9, scope=layer)"),
         ("magnitude", {"sparsity": 0.5, "groups": ("in_proj", "mlp")}, "magnitude(0.5, groups=in_proj+mlp)"),
-        ("dynamic", {"sparsity": 0.95, "schedule": "cubic", "interval": 4}, "dynamic(0.95, schedule=cubic, interval=4)"),
+        ("dynamic", {"sparsity": 0.95, "schedule": "cubic", "interval": 4}, "dynamic(0.95, interval=4, schedule=cubic)"),
+        ("iterative_magnitude", {"rounds": 3}, "iterative_magnitude(0.488, rounds=3)"),
+        ("random", {"sparsity": 0.5, "at": "init"}, "random(0.5, at=init)"),
+        ("semi_structured", {}, "semi_structured"),
     ],
 )
 def test_a_label_has_the_sparsity_and_what_differs_from_the_defaults(name, knobs, label):
@@ -25,7 +28,7 @@ def test_every_row_is_named_as_its_class_says():
 @pytest.mark.parametrize(
     ("name", "knobs", "message"),
     [
-        ("magnitud", {}, "unknown pruning method 'magnitud'; did you mean 'magnitude'.*dense, magnitude, dynamic"),
+        ("magnitud", {}, "unknown pruning method 'magnitud'; did you mean 'magnitude'.*dense, random, magnitude, dynamic"),
         ("magnitude", {"sparsty": 0.5}, "magnitude has no knob 'sparsty'; did you mean 'sparsity'.*groups, sparsity, scope"),
         ("dense", {"sparsity": 0.5}, "dense has no knob 'sparsity'.*none"),
         ("magnitude", {}, "magnitude needs sparsity"),

@@ -1,0 +1,64 @@
+"""Iterative magnitude pruning with rewinding: lottery tickets."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+from models.pruning.base import Budget, Pruner, Stage
+from models.pruning.knobs import Scoped
+
+
+@dataclass(frozen=True, kw_only=True)
+class IterativeMagnitude(Scoped):
+    """Train; then, `rounds` times: drop the smallest share of the weights that are left, over the whole network, rewind, train again.
+
+    `rewind: weights` goes back to the weights, the learning rate and the data order of step `rewind_step` (0: the initialisation; Frankle and Carbin,
+    arXiv 1803.03635; later: Frankle et al., arXiv 1912.05671). `learning_rate` keeps the weights and runs the training schedule again (Renda et al.,
+    arXiv 2003.02389). `none` keeps the weights and fine-tunes for `finetune_epochs`. After r rounds a share of (1 - rate)^r is left.
+    """
+
+    name: ClassVar[str] = "iterative_magnitude"
+    rate: float = 0.2  # of what is left, each round
+    rounds: int
+    rewind: Literal["weights", "learning_rate", "none"] = "weights"
+    rewind_step: int = 0  # optimizer steps of the first training
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0.0 < self.rate < 1.0:
+            raise ValueError(f"rate must be in (0, 1), got {self.rate:g}")
+        if self.rounds < 1:
+            raise ValueError(f"rounds must be at least 1, got {self.rounds}")
+        if self.rewind_step < 0 or (self.rewind_step and self.rewind != "weights"):
+            raise ValueError(f"rewind_step must be at least 0, and 0 unless rewind is weights, got {self.rewind_step} with rewind: {self.rewind}")
+
+    @property
+    def sparsity(self) -> float:
+        """Share of zeros after all rounds, but for rounding."""
+        return 1.0 - (1.0 - self.rate) ** self.rounds
+
+    def stages(self, budget: Budget) -> tuple[Stage, ...]:
+        """The training that is rewound into, then for each round a stage that only draws the mask and one that trains under it.
+
+        No stage says how many rounds follow, so a cell of k + 1 rounds shares k of them with a cell of k.
+        """
+        one_round = replace(self, rounds=1, rewind="weights", rewind_step=0)  # the mask depends on the rate and on the parent alone
+        first = Stage(name="train", epochs=budget.epochs, keep_step=self.rewind_step if self.rewind == "weights" else None)
+        rounds: list[Stage] = []
+        for number in range(1, self.rounds + 1):
+            rounds += [Stage(name=f"prune_{number}", epochs=0, schedule="finetune", method=one_round, start="parent"), self.retraining(number, budget)]
+        return (first, *rounds)
+
+    def retraining(self, number: int, budget: Budget) -> Stage:
+        """The training of one round under the mask of the stage before it."""
+        if self.rewind == "none":
+            return Stage(name=f"round_{number}", epochs=budget.finetune_epochs, schedule="finetune", start="parent")
+        return Stage(name=f"round_{number}", epochs=budget.epochs, start="rewind" if self.rewind == "weights" else "parent")
+
+    def begin(self, pruner: Pruner) -> None:
+        """Draws one round's mask, within the mask of the round before."""
+        from models.pruning.masks import drop, living
+
+        scores = {name: pruner.read_weight(name).abs() for name in pruner.names}
+        total = sum(score.numel() for score in scores.values())
+        left = sum(living(mask) for mask in pruner.masks.values()) if pruner.masks else total
+        pruner.set_masks(drop(scores, total - left + round(self.rate * left), within=pruner.masks))

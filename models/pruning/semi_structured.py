@@ -1,0 +1,44 @@
+"""2:4 semi-structured pruning, the pattern that GPUs since Ampere multiply faster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from models.pruning.base import Budget, Pruner, Stage
+from models.pruning.knobs import Scoped, finetune, trunk
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+KEPT, BLOCK = 2, 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class SemiStructured(Scoped):
+    """Train, keep the two largest of every four neighbours along a matrix's inputs, fine-tune. Mishra et al., arXiv 2104.08378, sections 3 and 4.
+
+    Matrices alone, whose inputs are a multiple of four, as torch.sparse.to_sparse_semi_structured takes no other; the other parameters stay dense.
+    """
+
+    name: ClassVar[str] = "semi_structured"
+
+    def stages(self, budget: Budget) -> tuple[Stage, ...]:
+        """The dense training, then fine-tuning under the mask."""
+        return trunk(budget), finetune(budget, self)
+
+    def begin(self, pruner: Pruner) -> None:
+        """Draws the mask from the trained weights."""
+        pruner.set_masks({name: two_of_four(weight) for name, weight in pruner.weights().items()})
+
+
+def two_of_four(weight: Tensor) -> Tensor:
+    """The mask of a matrix (out, in) by absolute value, the later of equal neighbours kept; all True where the pattern does not apply."""
+    import torch
+
+    if weight.dim() != 2 or weight.shape[1] % BLOCK:
+        return torch.ones_like(weight, dtype=torch.bool)
+    blocks = weight.abs().reshape(-1, BLOCK)
+    order = blocks.argsort(dim=1, stable=True)
+    mask = torch.ones_like(blocks, dtype=torch.bool).scatter_(1, order[:, : BLOCK - KEPT], False)
+    return mask.view(weight.shape)

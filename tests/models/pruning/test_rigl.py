@@ -1,0 +1,92 @@
+import math
+
+import pytest
+import torch
+
+from models.pruning.allocation import erk
+from models.pruning.base import Budget, Progress, Pruner
+from models.pruning.registry import create_method
+from tests.models.pruning.fakes import fake_pruner, random_weights, same
+
+
+def at(step: int, steps: int = 1000) -> Progress:
+    return Progress(step=step, steps=steps, steps_per_epoch=100)
+
+
+def begun(method, gradients: dict | None = None) -> tuple[Pruner, dict[str, torch.Tensor]]:
+    weights = random_weights()
+    pruner = fake_pruner(weights, gradients if gradients is not None else random_weights(5))
+    method.begin(pruner)
+    return pruner, weights
+
+
+def zeros(masks: dict[str, torch.Tensor]) -> dict[str, int]:
+    return {name: int((~mask).sum()) for name, mask in masks.items()}
+
+
+def test_training_starts_at_the_final_sparsity_spread_by_erk_or_evenly():
+    shapes = {name: weight.shape for name, weight in random_weights().items()}
+    assert zeros(begun(create_method("rigl", sparsity=0.7))[0].masks) == erk(shapes, 0.7)
+    assert zeros(begun(create_method("rigl", sparsity=0.75, distribution="uniform"))[0].masks) == {"a": 30, "b": 90, "c": 30}
+
+
+@pytest.mark.parametrize("step", [100, 300, 700])
+def test_an_exchange_is_algorithm_1_of_the_paper(step):
+    gradients = random_weights(5)
+    pruner, weights = begun(create_method("rigl", sparsity=0.6), gradients)
+    before = {name: mask.clone() for name, mask in pruner.masks.items()}
+    values = {name: weight.clone() for name, weight in weights.items()}
+    create_method("rigl", sparsity=0.6).after_backward(pruner, at(step))
+    for name, mask in before.items():
+        alive = [place for place in range(mask.numel()) if mask.flatten()[place]]
+        count = min(round(0.3 / 2 * (1 + math.cos(math.pi * step / 750)) * len(alive)), mask.numel() - len(alive))
+        kept = sorted(alive, key=lambda place: abs(float(values[name].flatten()[place])))[count:]
+        others = [place for place in range(mask.numel()) if place not in kept]
+        grown = sorted(others, key=lambda place: -abs(float(gradients[name].flatten()[place])))[:count]
+        assert pruner.masks[name].flatten().nonzero().flatten().tolist() == sorted(kept + grown)
+
+
+def test_the_sparsity_of_every_parameter_never_changes():
+    method = create_method("rigl", sparsity=0.6, interval=10)
+    gradients: dict[str, torch.Tensor] = {}
+    pruner, weights = begun(method, gradients)
+    first = zeros(pruner.masks)
+    seen = [dict(pruner.masks)]
+    for step in range(1, 101):
+        gradients.update(random_weights(step))
+        for name, weight in weights.items():
+            weight.add_(random_weights(1000 + step)[name]).mul_(pruner.masks[name])
+        method.after_backward(pruner, at(step, 100))
+        assert zeros(pruner.masks) == first
+        seen.append(dict(pruner.masks))
+    changes = [step for step in range(1, 101) if not same(seen[step], seen[step - 1])]
+    assert changes and all(step % 10 == 0 and step < 75 for step in changes)
+
+
+def test_grown_weights_start_at_zero():
+    pruner, weights = begun(create_method("rigl", sparsity=0.8))
+    before = dict(pruner.masks)
+    create_method("rigl", sparsity=0.8).after_backward(pruner, at(100))
+    grown = {name: mask & ~before[name] for name, mask in pruner.masks.items()}
+    assert sum(int(mask.sum()) for mask in grown.values()) > 0
+    assert all((weights[name][mask] == 0).all() for name, mask in grown.items())
+
+
+def test_it_trains_from_scratch_as_long_as_the_control():
+    method = create_method("rigl", sparsity=0.8)
+    (stage,) = method.stages(Budget(epochs=12, finetune_epochs=4))
+    assert (stage.epochs, stage.start, stage.method) == (16, "scratch", method)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"sparsity": 1.0}, r"sparsity must be in \[0, 1\)"),
+        ({"sparsity": 0.5, "drop_fraction": 1.5}, "drop_fraction must be in"),
+        ({"sparsity": 0.5, "interval": 0}, "interval must be at least 1 step"),
+        ({"sparsity": 0.5, "end_fraction": 2.0}, r"end_fraction must be in \[0, 1\], got 2"),
+    ],
+)
+def test_impossible_knobs_are_refused(knobs, message):
+    with pytest.raises(ValueError, match=message):
+        create_method("rigl", **knobs)
