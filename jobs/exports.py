@@ -1,0 +1,96 @@
+"""What a stage hands on: whole fp32 weights, masks, the weights at the rewind step, and its result. The folder appears only when all of it is on disk.
+
+    export/model.safetensors  masks.safetensors (absent when dense)  rewind.safetensors (where a later stage rewinds)  result.json
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from jobs.files import write_json, written_aside
+
+REWIND = "rewind.safetensors"  # in the stage's folder while it trains, in its export afterwards
+
+
+class ExportError(RuntimeError):
+    """A stage that another one starts from has not exported what that one needs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageResult:
+    """The numbers of a finished stage."""
+
+    val_top1: float  # percent, of the exported weights
+    val_loss: float
+    train_loss: float  # mean over the last epoch; of the stage before where this one had no epoch; NaN where none had
+    steps: int  # optimizer steps made, over all restarts that count
+    epochs: int
+    train_s: float  # wall-clock, evaluation and checkpoints included, over all restarts
+    train_img_per_s: float  # within steps alone; 0 without one
+    sparsity: float  # share of zeros in the masked parameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """The files of a finished stage; None where there is none."""
+
+    weights: Path
+    masks: Path | None
+    rewind: Path | None
+
+
+def exported(folder: Path) -> Export:
+    """The files that the stage in `folder` handed on. ExportError where it is not finished."""
+    export = folder / "export"
+    if not export.is_dir():
+        raise ExportError(f"{folder} has no export: that stage is not finished; run it first")
+    masks, rewind = export / "masks.safetensors", export / REWIND
+    return Export(weights=export / "model.safetensors", masks=masks if masks.exists() else None, rewind=rewind if rewind.exists() else None)
+
+
+def read_result(folder: Path) -> StageResult | None:
+    """The result of the stage in `folder`; None while it is not finished."""
+    path = folder / "export" / "result.json"
+    return StageResult(**json.loads(path.read_text())) if path.exists() else None
+
+
+def rewind_step(path: Path) -> int:
+    """The optimizer step after which the weights of a rewind file were taken."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return int(file.metadata()["step"])
+
+
+def write_rewind(folder: Path, weights: Mapping[str, Tensor], step: int) -> None:
+    """Keeps the weights after optimizer step `step` until the stage is exported."""
+    _save(weights, folder / REWIND, {"step": str(step)})
+
+
+def write_export(folder: Path, weights: Mapping[str, Tensor], masks: Mapping[str, Tensor], result: StageResult) -> None:
+    """Publishes a finished stage. OSError or safetensors' error names what could not be written; a half-written export is never seen."""
+    aside = folder / ".export"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    _save(weights, aside / "model.safetensors", {})
+    if masks:
+        _save(masks, aside / "masks.safetensors", {})
+    if (folder / REWIND).exists():
+        shutil.copyfile(folder / REWIND, aside / REWIND)
+    write_json(aside / "result.json", asdict(result))
+    aside.rename(folder / "export")
+    (folder / REWIND).unlink(missing_ok=True)
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    from safetensors.torch import save_file
+
+    # Clones: safetensors refuses tensors that share memory, as tied weights do.
+    whole = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    with written_aside(path) as aside:
+        save_file(whole, aside, metadata={"format": "pt", **metadata})

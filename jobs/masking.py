@@ -1,0 +1,62 @@
+"""Keeps pruned weights at exactly zero: in the fp32 master, the parameter, the gradient, the optimizer's moments and the averaged weights.
+
+A hook of the torch optimizer zeroes the rank's own part of the master after every update, before DeepSpeed copies it to the parameter. (A mask applied to
+the parameter alone is undone by that copy, and one applied to the gradient alone leaks through momentum and weight decay.)
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from jobs.engine import Engine
+from jobs.fragments import Fragments, write_parameter
+
+
+class Masking:
+    """The masks in force on an engine, whole (the same on every rank) and cut to the rank's fragments."""
+
+    def __init__(self, engine: Engine, fragments: Fragments) -> None:
+        """Nothing is masked until `apply`."""
+        self.engine, self.fragments = engine, fragments
+        self.masks: dict[str, Tensor] = {}  # True where a weight lives
+        self.dropped: dict[str, Tensor] = {}  # True where it does not; the rank's own part
+        engine.after_optimizer_step(self.enforce)
+
+    @torch.no_grad()
+    def apply(self, masks: Mapping[str, Tensor]) -> None:
+        """Replaces the masks, and zeroes at once what they drop. Names that are left out become dense. ValueError for a name or shape that does not fit."""
+        for name, mask in masks.items():
+            fragment = self.fragments.by_name.get(name)
+            if fragment is None or mask.shape != fragment.shape:
+                raise ValueError(f"mask {name!r} of shape {tuple(mask.shape)}: {'no such parameter' if fragment is None else f'the parameter has {tuple(fragment.shape)}'}")
+        device = self.engine.ranks.device
+        self.masks = {name: mask.to(device, torch.bool) for name, mask in masks.items()}
+        self.dropped = {name: ~self.fragments.by_name[name].cut(mask) for name, mask in self.masks.items()}
+        self.enforce()
+        for name, dropped in self.dropped.items():
+            for moment in self.fragments.by_name[name].states(self.engine.optimizer).values():
+                moment.masked_fill_(dropped, 0.0)
+        for name, value in self.fragments.weights(*self.masks).items() if self.masks else ():
+            write_parameter(self.fragments.by_name[name], value)
+
+    @torch.no_grad()
+    def enforce(self) -> None:
+        """Zeroes the dropped part of this rank's masters."""
+        self.zero({name: self.fragments.by_name[name].master() for name in self.dropped})
+
+    @torch.no_grad()
+    def zero(self, parts: Mapping[str, Tensor]) -> None:
+        """Zeroes the dropped elements of tensors that are cut as the masters are."""
+        for name, dropped in self.dropped.items():
+            parts[name].masked_fill_(dropped, 0.0)
+
+    def zero_gradients(self) -> None:
+        """Keeps masked weights out of the clipping norm and the moments. After the last backward pass, before the step."""
+        for name, dropped in self.dropped.items():
+            self.fragments.zero_gradient(name, dropped)
+
+    def sparsity(self) -> float:
+        """Share of the masked parameters' weights that are dropped; 0 without masks."""
+        total = sum(mask.numel() for mask in self.masks.values())
+        return 1 - sum(int(mask.sum()) for mask in self.masks.values()) / total if total else 0.0
