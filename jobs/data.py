@@ -41,10 +41,10 @@ INSTALL_FFCV: Final = "run slurm/install.sh, which builds it, or ask for data.lo
 IMAGENET: Final = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # mean and standard deviation of the training images' channels, in units of white
 CHANNELS: Final = {
-    "digits": ((0.305,) * 3, (0.376,) * 3),
+    "digits": ((0.313,) * 3, (0.357,) * 3),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-    "synthetic": ((0.5,) * 3, (0.16,) * 3),
+    "synthetic": ((0.5,) * 3, (0.139,) * 3),
     "imagefolder": IMAGENET,
     "beton": IMAGENET,
 }
