@@ -1,8 +1,7 @@
 """From a mapping in YAML to every choice of typed fields that it stands for.
 
 A list given to a field that holds one value expands; given to a field that holds a list it is the value, and a list of lists expands. Choices of
-several fields multiply; `zip: {a: [1, 2], b: [3, 4]}` pairs them. Every value is checked against the field's type, strictly: true is no number, 1.5 no
-epoch.
+several fields multiply; `zip: {a: [1, 2], b: [3, 4]}` pairs them. Every value is checked against the field's type, strictly: true is no number.
 """
 
 import dataclasses

@@ -60,8 +60,11 @@ class _Forest:
 
     def stage(self, cell: Cell, stage: Stage, before: Sequence[str]) -> str:
         """The id of a stage that follows `before`; a new one is added."""
-        parent = None if stage.start == "scratch" else before[-1]
-        rewind = next(one for one in before if self.stages[one].stage.keep_step is not None) if stage.start == "rewind" else None
+        parent = before[-1] if before and stage.start != "scratch" else None
+        kept = (one for one in before if self.stages[one].stage.keep_step is not None)
+        rewind = next(kept, None) if stage.start == "rewind" else None
+        if stage.start != "scratch" and parent is None or stage.start == "rewind" and rewind is None:
+            raise ValueError(f"{cell.method.name}: stage {stage.name!r} starts from {stage.start}, but no stage before it leaves those weights")
         recipe, recipe_text = self.recipe(cell.recipe, stage)
         texts = self.model(cell.model), self.data(cell.data), recipe_text
         named = stage_id(*texts, cell.seed, self.text(stage), parent, rewind)

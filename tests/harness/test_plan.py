@@ -103,6 +103,20 @@ def test_stages_are_the_same_from_cells_of_one_grid_and_from_one_cell_of_a_recor
     assert all(alone.stages[one] == among_others.stages[one] for one in alone.stages)
 
 
+@pytest.mark.parametrize("start", ["parent", "rewind"])
+def test_a_path_whose_stage_starts_from_nothing_is_refused(start: str) -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Rootless(PruningMethod):
+        name: ClassVar[str] = "rootless"
+
+        def stages(self, budget: Budget) -> tuple[Stage, ...]:
+            before = () if start == "parent" else (Stage(name="train", epochs=1),)
+            return (*before, Stage(name="finetune", epochs=1, start=start))  # type: ignore[arg-type]
+
+    with pytest.raises(ValueError, match=f"rootless: stage 'finetune' starts from {start}, but no stage before it"):
+        make_plan([make_cell(method=Rootless())])
+
+
 # Packs
 
 
