@@ -1,7 +1,8 @@
 """A table: CPU seconds that it takes to turn a grid of 10,000 cells into cells with ids, and those into stages and jobs.
 
 The floor is what nobody can do without: itertools.product over the choices and one SHA-256 of JSON a cell, with no check, no type and no position.
-Peers that are installed (seml 0.5.7 and exca 0.6.0 were tried) expand the same grid. Each contestant runs in this process; the median of five runs is printed.
+Peers that are installed (seml 0.5.7 and exca 0.6.0 were tried) expand the same grid. Each contestant runs in this process; the median of five runs is
+printed.
 """
 
 import hashlib
