@@ -33,7 +33,7 @@ def write(options: argparse.Namespace) -> int:
 
     if options.out is None and len(options.runs) > 1:
         raise AnalysisError("several run folders: say with -o where the tables of all of them go")
-    published = publish(options.runs, options.out or options.runs[0], beside=options.beside)
+    published = publish(options.runs, options.out or options.runs[0], beside=options.beside, figures=options.figures)
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(published.table)
     console.print("\n".join(map(str, published.files)), markup=False, highlight=False, soft_wrap=True)
@@ -58,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m analysis", description="Leaderboards and a report out of the records of run folders.")
     made.add_argument("runs", type=Path, nargs="+", metavar="runs/<grid>", help="run folders, also copied from other machines")
     made.add_argument("-o", "--out", type=Path, help="folder to write to; default: the run folder, when there is one")
+    made.add_argument("--figures", action="store_true", help="also the report's plots as SVG and PNG files")
     made.add_argument("--baseline", type=Path, metavar="old.csv", help="an older leaderboard.csv: exit 1 when a row fell beyond the noise of its seeds")
     made.add_argument("--beside", type=Path, metavar="results.csv", help="results in timm's format, to be laid beside ours in beside.csv")
     return made

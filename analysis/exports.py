@@ -12,7 +12,7 @@ from analysis.printing import HEADINGS, shown, title
 from analysis.rows import Row
 from analysis.statistics import differences, holm, paired_p_values, signed_rank_p_values, summarize
 
-COSTS = ("infer_gmacs", "gmacs_nonzero", "latency_ms", "params_nonzero", "file_mb", "train_s")  # columns of the leaderboard, less is better
+COSTS = ("gmacs_nonzero", "infer_gmacs", "latency_ms", "params_nonzero", "file_mb", "train_s")  # columns of the leaderboard, less is better
 PARETO = ("key", "cost", "unit", "value", "top1", "model", "pruning", "rank", "cells")
 COVERAGE = ("model", "pruning", "key", "n_expected", "done", "failed", "missing", "seeds_done", "seeds_failed", "seeds_missing", "cells_missing")
 COMPARISONS = ("key", "model", "a", "b", "n", "difference", "ci95_low", "ci95_high", "p_t", "p_t_holm", "p_wilcoxon")

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 from analysis.baseline import BESIDE, beside_lines
 from analysis.columns import CELLS, LEADERBOARD, Value, cell_line
 from analysis.exports import COMPARISONS, COVERAGE, PARETO, comparison_lines, coverage_lines, latex, markdown, pareto_lines
+from analysis.figures import write_figures
 from analysis.files import write_text
 from analysis.merge import merge
 from analysis.printing import printed
+from analysis.report import report
 from analysis.rows import Row, make_rows
 
 if TYPE_CHECKING:
@@ -30,10 +32,10 @@ class Published:
     table: "Group"
 
 
-def publish(runs: Sequence[Path], out: Path, beside: Path | None = None) -> Published:
+def publish(runs: Sequence[Path], out: Path, beside: Path | None = None, figures: bool = False) -> Published:
     """Writes the tables and the report of all run folders to `out`.
 
-    `beside`: a results CSV in timm's format. Raises AnalysisError when the folders hold no record, or that file is none.
+    `beside`: a results CSV in timm's format; `figures`: the plots as files too. Raises AnalysisError when the folders hold no record, or that file is none.
     """
     merged = merge(runs)
     rows = make_rows(merged)
@@ -47,6 +49,9 @@ def publish(runs: Sequence[Path], out: Path, beside: Path | None = None) -> Publ
         write_text(out / "leaderboard.md", markdown(rows)),
         write_text(out / "leaderboard.tex", latex(rows)),
     ]
+    files.append(write_text(out / "report.html", report(rows, merged, runs)))
+    if figures:
+        files += write_figures(rows, out / "figures")
     if beside:
         files.append(write_csv(out / "beside.csv", BESIDE, beside_lines(rows, beside)))
     return Published(leaderboard=files[0], cells=files[1], files=tuple(files), rows=rows, table=printed(rows, merged))

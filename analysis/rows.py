@@ -88,7 +88,7 @@ def metrics(record: Record) -> Metrics:
 
 
 def make_rows(merged: Merged) -> tuple[Row, ...]:
-    """The leaderboard: key by key, in each the best mean top-1 first, then the fewest MACs; rows without a number last."""
+    """The leaderboard: key by key, that of most cells first, in each the best mean top-1 first, then the fewest MACs; rows without a number last."""
     expected = Counter(same_but_seed(spec) for spec in merged.planned.values())
     groups: dict[tuple[str, Key], list[Record]] = defaultdict(list)
     failed: list[Record] = []
@@ -129,9 +129,10 @@ def with_dense(rows: Sequence[Row]) -> list[Row]:
     return [row if row.is_dense else replace(row, dense=dense.get((row.key, model_of(row)))) for row in rows]
 
 
-def ranked(rows: Iterable[Row]) -> tuple[Row, ...]:
-    """The rows in the leaderboard's order, with ranks counted within each key; equal means and MACs share a rank."""
-    order = sorted(rows, key=lambda row: (row.key.short, *criterion(row), row.model, row.pruning))
+def ranked(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """The rows in the leaderboard's order, the key with most cells first, with ranks counted within each key; equal means and MACs share a rank."""
+    cells = Counter(row.key for row in rows for _ in row.done)
+    order = sorted(rows, key=lambda row: (-cells[row.key], row.key.short, *criterion(row), row.model, row.pruning))
     placed: list[Row] = []
     position = 0
     for row in order:

@@ -1,0 +1,60 @@
+"""Training curves: what the stages of a cell left in metrics.jsonl, joined along its path."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.records import Record, RunFolder
+
+POINTS = 200  # of a curve at most
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """A cell's training by epoch, counted over its whole path."""
+
+    seed: int
+    epochs: tuple[float, ...]
+    loss: tuple[float | None, ...]
+    val_top1: tuple[float | None, ...]
+
+
+def curve(record: Record, runs: Sequence[Path]) -> Curve | None:
+    """The curve of a cell, None where no stage of it left metrics in the run folders."""
+    points: list[tuple[float, float | None, float | None]] = []
+    before = 0.0
+    for stage in record.stages:
+        lines = next((found for run in runs if (found := epoch_lines(RunFolder(run).stage(stage) / "metrics.jsonl"))), [])
+        points += [(before + line["epoch"], number(line.get("loss")), number(line.get("val_top1"))) for line in lines]
+        before = points[-1][0] if points else before
+    if not points:
+        return None
+    points = points[:: -(-(-len(points) // POINTS))][::-1]  # the last epoch always stays
+    epochs, loss, val_top1 = zip(*points, strict=True)
+    return Curve(seed=record.seed, epochs=epochs, loss=loss, val_top1=val_top1)
+
+
+def epoch_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines that an epoch's end wrote; a torn or foreign line is left out, a missing file is empty."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    found = []
+    for line in text.splitlines():
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict) and value.get("event") == "epoch" and number(value.get("epoch")) is not None:
+            found.append(value)
+    return found
+
+
+def number(value: Any) -> float | None:
+    """`value` if it is a finite number, else None: JSON for a browser has no NaN."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) < float("inf") else None

@@ -1,0 +1,165 @@
+"""What the figures show: lines of accuracy against sparsity and fronts of accuracy against cost, for the report (Plotly) and for papers (matplotlib)."""
+
+import html
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from analysis.columns import LEADERBOARD
+from analysis.comparability import digest
+from analysis.exports import COSTS, front
+from analysis.rows import Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5C00", "#444444")  # Okabe and Ito's, told apart by colour-blind readers
+SYMBOLS = {"circle": "o", "square": "s", "diamond": "D", "triangle-up": "^", "cross": "P", "x": "X", "star": "*"}  # Plotly's name: matplotlib's
+COLUMNS = {column.name: column for column in LEADERBOARD}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One method on one model at growing sparsity: rows that have a number."""
+
+    name: str
+    color: str
+    symbol: str
+    rows: tuple[Row, ...]
+
+
+def lines(rows: Sequence[Row]) -> tuple[Line, ...]:
+    """A line for every model and method, knobs other than the sparsity told apart. Colours go by method, symbols by model."""
+    groups: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+    for row in sorted((row for row in rows if row.top1), key=lambda row: (row.model, row.method, sparsity(row))):
+        groups[row.model, row.method, digest(other_knobs(row))].append(row)
+    methods, models = (list(dict.fromkeys(name[i] for name in sorted(groups))) for i in (1, 0))
+    return tuple(
+        Line(
+            name=line_name(group, [other for name, other in groups.items() if name[:2] == (model, method)]),
+            color=COLORS[methods.index(method) % len(COLORS)],
+            symbol=list(SYMBOLS)[models.index(model) % len(SYMBOLS)],
+            rows=tuple(group),
+        )
+        for (model, method, _), group in groups.items()
+    )
+
+
+def line_name(group: Sequence[Row], alike: Sequence[Sequence[Row]]) -> str:
+    """Model and method, and the knobs that tell this line from those of the same two."""
+    knobs = [other_knobs(other[0]) for other in alike]
+    differ = [name for name in knobs[0] if len({digest(one.get(name)) for one in knobs}) > 1]
+    return " ".join([group[0].model, group[0].method, *(f"{name}={other_knobs(group[0]).get(name)}" for name in differ)])
+
+
+def other_knobs(row: Row) -> dict[str, Any]:
+    """The knobs of the row's method but its sparsity."""
+    knobs = row.spec.get("pruning", {}).get("knobs", {})
+    return {name: value for name, value in knobs.items() if name != "sparsity"}
+
+
+def sparsity(row: Row) -> float:
+    """Percent of zeros among prunable weights."""
+    return 100 * (row.mean(lambda m: m.sparsity_prunable) or 0.0)
+
+
+def accuracy_figure(rows: Sequence[Row]) -> dict[str, Any]:
+    """Top-1 with 95% intervals against sparsity, as Plotly draws it."""
+    data = [
+        trace(line.name, [sparsity(row) for row in line.rows], line.rows, mode="lines+markers")
+        | {"marker": {"color": line.color, "symbol": line.symbol, "size": 8}, "line": {"color": line.color, "width": 1.5}}
+        for line in lines(rows)
+    ]
+    return {"data": data, "layout": {"xaxis": {"title": {"text": "zeros among prunable weights (%)"}}, "yaxis": {"title": {"text": "top-1 (%)"}}}}
+
+
+def pareto_figure(rows: Sequence[Row], cost: str) -> dict[str, Any]:
+    """Top-1 against a cost, every row a point, and the front as a line of steps."""
+    column = COLUMNS[cost]
+    values = {id(row): column.read(row) for row in rows}
+    data = []
+    for line in lines(rows):
+        known = [row for row in line.rows if values[id(row)] is not None]
+        data.append(trace(line.name, [values[id(row)] for row in known], known, mode="markers") | {"marker": {"color": line.color, "symbol": line.symbol, "size": 9}})
+    best = front(rows, [values[id(row)] for row in rows])
+    steps = {"x": [value for _, value in best], "y": [row.top1.mean for row, _ in best if row.top1], "mode": "lines", "name": "front", "hoverinfo": "skip"}
+    data.append(steps | {"line": {"shape": "hv", "color": "#888", "dash": "dot"}})
+    return {"data": data, "layout": {"xaxis": {"title": {"text": axis(cost)}}, "yaxis": {"title": {"text": "top-1 (%)"}}}}
+
+
+def axis(cost: str) -> str:
+    """The title of a cost's axis."""
+    unit = COLUMNS[cost].unit
+    return f"{cost} ({unit})" if unit else cost
+
+
+def trace(name: str, x: Sequence[Any], rows: Sequence[Row], *, mode: str) -> dict[str, Any]:
+    """Points of top-1 with their intervals and what hovering shows. Plotly reads HTML in texts, so they are escaped."""
+    means, below, above = intervals(rows)
+    errors = {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "thickness": 1, "width": 3}
+    texts = [hover(row) for row in rows]
+    return {"name": html.escape(name), "x": list(x), "y": means, "error_y": errors, "mode": mode, "text": texts, "hovertemplate": "%{text}<extra></extra>"}
+
+
+def intervals(rows: Sequence[Row]) -> tuple[list[float], list[float], list[float]]:
+    """Means of top-1, and how far their 95% intervals reach below and above; 0 where one seed gives none."""
+    told = [row.top1 for row in rows if row.top1]
+    return (
+        [one.mean for one in told],
+        [0.0 if one.low is None else one.mean - one.low for one in told],
+        [0.0 if one.high is None else one.high - one.mean for one in told],
+    )
+
+
+def hover(row: Row) -> str:
+    """What a point says: the row, its accuracy, its place and its costs."""
+    assert row.top1
+    interval = "" if row.top1.low is None else f" [{row.top1.low:.2f}, {row.top1.high:.2f}]"
+    costs = [f"{axis(cost)}: {value:.4g}" for cost in COSTS if isinstance(value := COLUMNS[cost].read(row), int | float)]
+    told = [f"{row.model}, {row.pruning}", f"top-1 {row.top1.mean:.2f}{interval}, n = {row.top1.n}, rank {row.rank}", f"sparsity {sparsity(row):.4g}%", *costs]
+    return "<br>".join(map(html.escape, told))
+
+
+def write_figures(rows: Sequence[Row], folder: Path) -> list[Path]:
+    """The files: the report's plots as SVG and PNG, for each key accuracy against sparsity and against every cost."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for key, group in groupby(rows, key=lambda row: row.key):
+        board = list(group)
+        written += draw(lines(board), {}, "zeros among prunable weights (%)", folder / f"{key.short}-sparsity")
+        for cost in COSTS:
+            written += draw(lines(board), {id(row): COLUMNS[cost].read(row) for row in board}, axis(cost), folder / f"{key.short}-{cost}")
+    return written
+
+
+def draw(shown: Sequence[Line], costs: Mapping[int, Any], label: str, path: Path) -> list[Path]:
+    """One figure as SVG and PNG. `costs`: the abscissa by row; empty: the sparsity, joined by lines."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    for line in shown:
+        draw_line(axes, line, costs)
+    axes.set_xlabel(label)
+    axes.set_ylabel("top-1 (%)")
+    axes.grid(alpha=0.3)
+    if shown:
+        axes.legend(fontsize="small")
+    files = [path.with_suffix(".svg"), path.with_suffix(".png")]
+    with rc_context({"svg.hashsalt": "vssm-bench"}):
+        figure.savefig(files[0], metadata={"Date": None})
+        figure.savefig(files[1], dpi=200)
+    return files
+
+
+def draw_line(axes: "Axes", line: Line, costs: Mapping[int, Any]) -> None:
+    """One method's points with their intervals."""
+    known = [row for row in line.rows if not costs or costs[id(row)] is not None]
+    means, below, above = intervals(known)
+    x = [costs[id(row)] if costs else sparsity(row) for row in known]
+    name = line.name.replace("$", r"\$")  # matplotlib reads $ as mathematics
+    axes.errorbar(x, means, yerr=[below, above], label=name, color=line.color, marker=SYMBOLS[line.symbol], linestyle="none" if costs else "-", capsize=2)

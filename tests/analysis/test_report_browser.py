@@ -1,0 +1,95 @@
+"""The report in a real headless Chromium."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from analysis.leaderboard import publish
+from tests.analysis.browser import CHROMIUM, Page, page
+from tests.analysis.make_records import fake_environment, fake_grid, fake_record, fake_run
+from tests.analysis.test_report import EVIL, evil_run, metrics_lines
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")]
+COLUMN = "[...document.querySelectorAll('.board:not([hidden]) tr[data-row]')].filter((line) => !line.hidden).map((line) => line.cells[%d].textContent)"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with page(tmp_path_factory.mktemp("profile")) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a grid with a failed cell and a second machine."""
+    records = [*fake_grid(), fake_record(None, pruning="magnitude-0.99"), fake_record(96.0, model="other", environment=fake_environment(gpu="Example GPU"))]
+    run = fake_run(tmp_path_factory.mktemp("run"), records)
+    for stage in {stage for record in records for stage in record.stages}:
+        metrics_lines(run, stage, 4)
+    publish([run], run)
+    return run / "report.html"
+
+
+@pytest.fixture
+def opened(browser: Page, written: Path) -> Page:
+    browser.complaints.clear()
+    browser.open(written, width=1400)
+    return browser
+
+
+def test_it_opens_without_a_complaint_and_draws_everything(opened: Page) -> None:
+    drawn = opened.run("['sparsity', 'pareto', 'val_top1', 'loss', 'layers'].map((id) => document.querySelectorAll(`#${id} .main-svg`).length > 0)")
+    assert drawn == [True] * 5 and opened.complaints == []
+
+
+def test_sorting_orders_numbers_by_size_and_keeps_holes_last(opened: Page) -> None:
+    opened.run("document.querySelectorAll('.board:not([hidden]) th button')[3].click()")
+    rising = opened.run(COLUMN % 3)
+    opened.run("document.querySelectorAll('.board:not([hidden]) th button')[3].click()")
+    falling = opened.run(COLUMN % 3)
+    numbers = [float(text.split()[0]) for text in rising[:-1]]
+    assert numbers == sorted(numbers) and rising[-1] == falling[-1] == "1 diverged" and falling[:-1] == rising[:-1][::-1]
+
+
+def test_filtering_keeps_lines_with_every_word_and_counts_them(opened: Page) -> None:
+    opened.run("(() => { const box = document.getElementById('filter'); box.value = 'SE magnitude'; box.dispatchEvent(new Event('input')); })()")
+    assert set(opened.run(COLUMN % 1)) == {"vim_micro+se"} and len(opened.run(COLUMN % 2)) == 2
+    assert opened.run("document.getElementById('count').textContent") == "2 of 11 rows"
+
+
+def test_another_key_shows_its_own_board_alone(opened: Page) -> None:
+    opened.run("(() => { const box = document.getElementById('key'); box.selectedIndex = 1; box.dispatchEvent(new Event('change')); })()")
+    assert opened.run(COLUMN % 1) == ["other"] and opened.run("document.getElementById('sparsity').data.length") == 1
+    assert opened.complaints == []
+
+
+def test_hovering_a_point_says_which_row_it_is(opened: Page) -> None:
+    opened.move_to("#pareto .scatterlayer .trace:nth-child(2) .points path")
+    told = opened.run("new Promise((done) => { const look = () => { const text = document.querySelector('#pareto .hoverlayer')?.textContent; text ? done(text) : requestAnimationFrame(look); }; look(); })")
+    assert "magnitude-" in told and "top-1" in told and "GMACs" in told
+
+
+def test_clicking_a_line_shows_its_curves_and_layers(opened: Page) -> None:
+    opened.run("document.querySelectorAll('.board:not([hidden]) tr[data-row]')[6].click()")
+    chosen = opened.run("document.querySelector('#row').selectedOptions[0].textContent")
+    assert chosen == ", ".join(opened.run(COLUMN % i)[6] for i in (1, 2))
+    assert opened.run("document.getElementById('loss').data.map((one) => one.name)") == ["seed 0", "seed 1", "seed 2"]
+    assert opened.run("document.getElementById('layers').data[0].x.length") == 8
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+def test_the_page_is_no_wider_than_the_screen(browser: Page, written: Path, width: int) -> None:
+    browser.open(written, width=width)
+    assert browser.run("document.documentElement.scrollWidth") <= width
+
+
+def test_an_injected_text_is_shown_and_never_runs(browser: Page, tmp_path: Path) -> None:
+    run = evil_run(tmp_path)
+    publish([run], run)
+    browser.complaints.clear()
+    browser.open(run / "report.html", width=1400)
+    assert browser.run("document.querySelectorAll('img').length") == 0 and browser.run("window.hacked === undefined")
+    assert browser.run(COLUMN % 1)[0] == EVIL
+    browser.move_to("#pareto .scatterlayer .trace .points path")
+    assert browser.run("window.hacked === undefined") and browser.complaints == []
