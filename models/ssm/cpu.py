@@ -14,7 +14,6 @@ def scan_cpu(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tenso
     """(y, last state) by the C++ kernel; shapes as in `scan_reference`. ValueError: a dtype it does not have. KernelMissing."""
     if u.dtype not in DTYPES:
         raise ValueError(f"the C++ scan takes fp32, bf16 and fp64, not {u.dtype}; ask for backend 'reference'")
-    load_kernel()
     tensors = [tensor for tensor in (u, delta, A, B, C, D, z, delta_bias) if tensor is not None]
     save = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
     delta, z = delta.to(u.dtype), None if z is None else z.to(u.dtype)
