@@ -109,11 +109,11 @@ def prepare(data: DataSpec, cache: Path) -> Dataset:
     """
     if problems := check_data(data):
         raise DataError("; ".join(problems))
-    cache = Path(cache).expanduser()
+    cache = cache.expanduser().absolute()
     os.environ.setdefault("NUMBA_CACHE_DIR", str(cache / "numba"))
     try:
         if data.source == "beton":
-            train, test = (Path(path).expanduser() for path in (data.path or "", data.test_path or ""))
+            train, test = (Path(path).expanduser().absolute() for path in (data.path or "", data.test_path or ""))
             return _described(data, train, test, None, cache)
         folder = cache / f"{data.source}-{content_key(data, _img_size(data), FORMAT_VERSION)}"
         with _locked(cache / f"{folder.name}.lock"):

@@ -38,12 +38,14 @@ def _torch_threads_kept() -> Iterator[None]:
 # ffcv.fields.rgb_image keeps two constants in a typed.Dict, which compiles for four seconds at every import; only plain Python reads them
 with _torch_threads_kept(), patch.object(numba.typed, "Dict", dict):
     import ffcv.libffcv
+    import ffcv.loader.loader as ffcv_loader
     from ffcv.fields.rgb_image import SimpleRGBImageDecoder
-    from ffcv.loader import Loader
     from ffcv.loader.epoch_iterator import EpochIterator
+    from ffcv.memory_managers.os_cache import OSCacheContext, OSCacheManager
     from ffcv.pipeline.allocation_query import AllocationQuery
     from ffcv.pipeline.compiler import Compiler
     from ffcv.pipeline.state import State
+    from ffcv.reader import Reader
 
 
 def _set_pipeline_threads(compiler: type[Compiler], threads: int) -> None:
@@ -53,6 +55,15 @@ def _set_pipeline_threads(compiler: type[Compiler], threads: int) -> None:
         numba.set_num_threads(threads)
 
 
+class _MappedFile(OSCacheManager):
+    """FFCV's memory map of a file, without its tables of all samples, which cost seconds and hundreds of megabytes on ImageNet: a plan has what they say."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader, self.context = reader, OSCacheContext(self)
+        self.ptrs = self.sizes = np.empty(0, np.uint64)
+
+
+ffcv_loader.OSCacheManager = _MappedFile
 Compiler.set_num_threads = classmethod(_set_pipeline_threads)
 Compiler.set_enabled(False)  # FFCV then takes our compiled decoder as it is, instead of compiling anew in every process
 
@@ -167,7 +178,8 @@ class _Epoch(EpochIterator):
             self.output_queue.put(None)
 
     def stop(self) -> None:
-        """Ends and joins the thread: it may be waiting for room in the queue."""
+        """Ends and joins the thread, which may be waiting for room in the queue; given room, it finds no more batches to decode."""
+        self.iter_ixes = iter(())
         self.close()
         while self.is_alive():
             while not self.output_queue.empty():
@@ -182,9 +194,9 @@ class FfcvFeed:
         read_index(path)  # FFCV itself would read a damaged file, or crash
         threads = max(1, min(threads, numba.config.NUMBA_NUM_THREADS))
         with _torch_threads_kept():
-            fields = {name: None for name in ffcv.loader.loader.Reader(str(path)).field_names}
-            self._loader = Loader(str(path), batch_size, num_workers=threads, os_cache=True, drop_last=False,
-                                  pipelines={**fields, "image": [PlanDecoder(img_size, threads)]})
+            others = {name: None for name in Reader(str(path)).field_names}
+            self._loader = ffcv_loader.Loader(str(path), batch_size, num_workers=threads, os_cache=True, drop_last=False,
+                                              pipelines={**others, "image": [PlanDecoder(img_size, threads)]})
         self._path = path
 
     def batches(self, plan: NDArray[np.void]) -> Iterator[NDArray[np.uint8]]:
