@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.ssm.conv import causal_conv1d_silu
+from models.ssm.conv import conv1d_silu
 
 
 class RMSNorm(nn.RMSNorm):
@@ -67,7 +67,8 @@ class CausalConv1d(nn.Conv1d):
 
     def forward(self, x: Tensor, reverse: bool = False) -> Tensor:
         """(B, L, D) from (B, L, D)."""
-        return causal_conv1d_silu(x.transpose(1, 2), self.weight, self.bias, reverse=reverse, backend=self.backend).transpose(1, 2)
+        y = conv1d_silu(x.transpose(1, 2), self.weight, self.bias, left=self.kernel_size[0] - 1, reverse=reverse, backend=self.backend)
+        return y.transpose(1, 2)
 
 
 def weight_decay_groups(model: nn.Module, decay_ssm: bool) -> tuple[list[str], list[str]]:

@@ -27,8 +27,8 @@ def _forward(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tenso
     kernel, parts = load_kernel(), _parameters(u, A, D, delta_bias)
     y, last, checkpoints = _outputs(u, A, B, save)
     args = _arguments(u, delta, A, B, C, z, delta_softplus, reverse)
-    args.A, args.D, args.bias = (_pointer(part) for part in parts)
-    args.out, args.last, args.checkpoints = _view(y), _pointer(last), _pointer(checkpoints) if save else None
+    args.A, args.D, args.bias = (pointer(part) for part in parts)
+    args.out, args.last, args.checkpoints = as_view(y), pointer(last), pointer(checkpoints) if save else None
     kernel.scan(args, u.element_size(), backwards=False)
     return y, last, checkpoints
 
@@ -41,17 +41,17 @@ def _(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse, save):  # ty
 @torch.library.custom_op("vssm::selective_scan_backward", mutates_args=(), device_types="cpu")
 def _backward(grad_y: Tensor, grad_last: Tensor | None, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
               delta_bias: Tensor | None, checkpoints: Tensor, delta_softplus: bool, reverse: bool) -> list[Tensor]:  # fmt: skip
-    kernel, parts, wide = load_kernel(), _parameters(u, A, D, delta_bias), _wide(u)
+    kernel, parts, wide = load_kernel(), _parameters(u, A, D, delta_bias), wide_dtype(u)
     (batch, channels, length), (groups, states) = u.shape, B.shape[1:3]
-    grad_u, grad_delta = _empty_like(u), _empty_like(u)
-    grad_z = u.new_empty(0) if z is None else _empty_like(z)
+    grad_u, grad_delta = empty_like(u), empty_like(u)
+    grad_z = u.new_empty(0) if z is None else empty_like(z)
     grad_A, grad_D, grad_bias = (u.new_empty(batch, channels, *tail, dtype=wide) for tail in ((states,), (), ()))
     grad_B, grad_C = (u.new_empty(batch, groups, _splits(kernel, u, groups), length, states, dtype=wide) for _ in "BC")
     last = None if grad_last is None else grad_last.to(wide).contiguous()
     args = _arguments(u, delta, A, B, C, z, delta_softplus, reverse)
-    args.A, args.D, args.bias = (_pointer(part) for part in parts)
-    args.grad_out, args.grad_last, args.checkpoints = _view(grad_y), _pointer(last), _pointer(checkpoints)
-    args.grad_u, args.grad_delta, args.grad_z = _view(grad_u), _view(grad_delta), _view(None if z is None else grad_z)
+    args.A, args.D, args.bias = (pointer(part) for part in parts)
+    args.grad_out, args.grad_last, args.checkpoints = as_view(grad_y), pointer(last), pointer(checkpoints)
+    args.grad_u, args.grad_delta, args.grad_z = as_view(grad_u), as_view(grad_delta), as_view(None if z is None else grad_z)
     args.grad_A, args.grad_D, args.grad_bias, args.grad_B, args.grad_C = (part.data_ptr() for part in (grad_A, grad_D, grad_bias, grad_B, grad_C))
     kernel.scan(args, u.element_size(), backwards=True)
     sums = [grad_A.sum(0).to(A.dtype), *(_summed(part).to(B.dtype).transpose(2, 3) for part in (grad_B, grad_C))]
@@ -63,9 +63,9 @@ def _backward(grad_y: Tensor, grad_last: Tensor | None, u: Tensor, delta: Tensor
 def _(grad_y, grad_last, u, delta, A, B, C, D, z, delta_bias, checkpoints, delta_softplus, reverse):  # type: ignore[no-untyped-def]
     batch, groups, states, length = B.shape
     shared = [B.new_empty(batch, groups, length, states).transpose(2, 3) for _ in "BC"]
-    vectors = [u.new_empty(u.shape[1], dtype=_wide(u) if like is None else like.dtype) for like in (D, delta_bias)]
-    return [_empty_like(u), _empty_like(u), torch.empty_like(A, memory_format=torch.contiguous_format), *shared, vectors[0],
-            u.new_empty(0) if z is None else _empty_like(z), vectors[1]]  # fmt: skip
+    vectors = [u.new_empty(u.shape[1], dtype=wide_dtype(u) if like is None else like.dtype) for like in (D, delta_bias)]
+    return [empty_like(u), empty_like(u), torch.empty_like(A, memory_format=torch.contiguous_format), *shared, vectors[0],
+            u.new_empty(0) if z is None else empty_like(z), vectors[1]]  # fmt: skip
 
 
 def _setup_context(ctx: FunctionCtx, inputs: tuple, output: tuple) -> None:  # type: ignore[type-arg]
@@ -86,7 +86,7 @@ def _autograd(ctx, grad_y, grad_last, _):  # type: ignore[no-untyped-def]
 _forward.register_autograd(_autograd, setup_context=_setup_context)
 
 
-def _wide(u: Tensor) -> torch.dtype:
+def wide_dtype(u: Tensor) -> torch.dtype:
     """The type that the kernel computes in."""
     return torch.promote_types(u.dtype, torch.float32)
 
@@ -101,34 +101,34 @@ def _blocks(kernel: Kernel, u: Tensor, groups: int) -> int:
 
 
 def _lanes(kernel: Kernel, u: Tensor) -> int:
-    return kernel.vector_bytes // _wide(u).itemsize
+    return kernel.vector_bytes // wide_dtype(u).itemsize
 
 
 def _outputs(u: Tensor, A: Tensor, B: Tensor, save: bool) -> tuple[Tensor, Tensor, Tensor]:
     """y, last state and checkpoints, unset."""
-    kernel, groups, states, wide = load_kernel(), B.shape[1], A.shape[1], _wide(u)
+    kernel, groups, states, wide = load_kernel(), B.shape[1], A.shape[1], wide_dtype(u)
     padded, chunks = -(-states // kernel.states) * kernel.states, -(-u.shape[2] // kernel.chunk)
     shape = (u.shape[0], groups, _blocks(kernel, u, groups), chunks, padded, _lanes(kernel, u)) if save else (0,)
-    return _empty_like(u), u.new_empty(u.shape[0], u.shape[1], states, dtype=wide), u.new_empty(shape, dtype=wide)
+    return empty_like(u), u.new_empty(u.shape[0], u.shape[1], states, dtype=wide), u.new_empty(shape, dtype=wide)
 
 
-def _empty_like(tensor: Tensor) -> Tensor:
+def empty_like(tensor: Tensor) -> Tensor:
     """(B, D, L) with the faster of D and L where `tensor` has it, dense."""
     batch, channels, length = tensor.shape
     return tensor.new_empty(batch, length, channels).transpose(1, 2) if tensor.stride(1) == 1 else tensor.new_empty(batch, channels, length)
 
 
 def _parameters(u: Tensor, *tensors: Tensor | None) -> list[Tensor | None]:
-    return [None if tensor is None else tensor.to(_wide(u)).contiguous() for tensor in tensors]
+    return [None if tensor is None else tensor.to(wide_dtype(u)).contiguous() for tensor in tensors]
 
 
 def _arguments(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, z: Tensor | None, delta_softplus: bool, reverse: bool) -> ScanArgs:
     batch, channels, length = u.shape
     return ScanArgs(batch=batch, channels=channels, length=length, states=A.shape[1], groups=B.shape[1], softplus=delta_softplus, reverse=reverse,
-                    threads=torch.get_num_threads(), u=_view(u), delta=_view(delta), z=_view(z), B=_shared(B), C=_shared(C))  # fmt: skip
+                    threads=torch.get_num_threads(), u=as_view(u), delta=as_view(delta), z=as_view(z), B=_shared(B), C=_shared(C))  # fmt: skip
 
 
-def _view(tensor: Tensor | None) -> View:
+def as_view(tensor: Tensor | None) -> View:
     return View() if tensor is None else View(tensor.data_ptr(), *tensor.stride())
 
 
@@ -136,7 +136,7 @@ def _shared(tensor: Tensor) -> SharedView:
     return SharedView(tensor.data_ptr(), *tensor.stride())
 
 
-def _pointer(tensor: Tensor | None) -> int | None:
+def pointer(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 

@@ -1,6 +1,6 @@
 """The built C++ library: which of its variants this CPU runs, and its functions. `python -m models.ssm.kernel` says so in one line.
 
-The package's install compiles `selective_scan.cpp` three times (pyproject.toml, ext-modules); the files lie beside this one.
+The package's install compiles `selective_scan.cpp` and `causal_conv.cpp` three times (pyproject.toml, ext-modules); the files lie beside this one.
 """
 
 import ctypes
@@ -46,6 +46,16 @@ class ScanArgs(ctypes.Structure):
     )
 
 
+class ConvArgs(ctypes.Structure):
+    """ConvArgs of causal_conv.cpp, field for field."""
+
+    _fields_ = (
+        [(name, ctypes.c_int64) for name in "batch channels length taps left reverse threads".split()]
+        + [(name, View) for name in "x out grad_out grad_x".split()]
+        + [(name, ctypes.c_void_p) for name in "weight bias grad_weight grad_bias".split()]
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Kernel:
     """A loaded library and the constants of its build."""
@@ -56,10 +66,15 @@ class Kernel:
     chunk: int  # positions between two kept states
     blocks: int  # vectors of channels in a task
     states: int  # N is padded to a multiple
+    max_taps: int  # of the convolution
 
     def scan(self, args: ScanArgs, element_bytes: int, backwards: bool) -> None:
         """Runs the scan; results lie where `args` points."""
         self.library.vssm_scan(ctypes.byref(args), ctypes.c_int64(element_bytes), ctypes.c_int64(backwards))
+
+    def convolve(self, args: ConvArgs, element_bytes: int, backwards: bool) -> None:
+        """Runs the convolution; results lie where `args` points."""
+        self.library.vssm_conv(ctypes.byref(args), ctypes.c_int64(element_bytes), ctypes.c_int64(backwards))
 
 
 def kernel_path(variant: str) -> Path | None:
@@ -83,13 +98,19 @@ def load_kernel(variant: str | None = None) -> Kernel:
     if path is None:
         raise KernelMissing
     library = ctypes.CDLL(str(path))
-    constant = {name: getattr(library, f"vssm_{name}") for name in ("vector_bytes", "scan_chunk", "scan_blocks", "scan_states", "scan_args_bytes")}
-    for function in constant.values():
-        function.restype = ctypes.c_int64
-    if constant["scan_args_bytes"]() != ctypes.sizeof(ScanArgs):
-        raise ImportError(f"{path} was built from another version of selective_scan.cpp: {BUILD}")
-    return Kernel(variant=variant, library=library, vector_bytes=constant["vector_bytes"](), chunk=constant["scan_chunk"](),
-                  blocks=constant["scan_blocks"](), states=constant["scan_states"]())  # fmt: skip
+    constants = {name: _constant(library, name) for name in ("vector_bytes", "scan_chunk", "scan_blocks", "scan_states", "conv_max_taps")}
+    sizes = {"scan_args_bytes": ScanArgs, "conv_args_bytes": ConvArgs}
+    if any(_constant(library, name) != ctypes.sizeof(struct) for name, struct in sizes.items()):
+        raise ImportError(f"{path} was built from another version of its source: {BUILD}")
+    return Kernel(variant=variant, library=library, **{name.removeprefix("scan_").removeprefix("conv_"): value for name, value in constants.items()})
+
+
+def _constant(library: ctypes.CDLL, name: str) -> int:
+    function = getattr(library, f"vssm_{name}", None)
+    if function is None:
+        return -1
+    function.restype = ctypes.c_int64
+    return int(function())
 
 
 def main() -> None:

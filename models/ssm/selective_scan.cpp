@@ -81,13 +81,7 @@ template <class S> struct Task {
             for (int n = 0; n < a.states; n++) rows[k * shape.states + n] = load(p + position(chunk * CHUNK + k) * view.l + n * view.n);
     }
     // Views are read along the scan: reversed, position 0 of a tile is the last of the tensor.
-    View along(View view) const {
-        if (a.reverse && view.data) {
-            view.data = view.at<S>(0, 0, a.length - 1);
-            view.l = -view.l;
-        }
-        return view;
-    }
+    View along(const View& view) const { return a.reverse ? backwards<S>(view, a.length) : view; }
     void load_tile_of(const View& view, int64_t block, int64_t chunk, V* tile) const {
         load_tile<S>(along(view), b, channel(block), chunk * CHUNK, channels(block), steps(chunk), tile);
     }

@@ -203,6 +203,13 @@ struct View {
     template <class S> S* at(int64_t batch, int64_t channel, int64_t position) const { return (S*)data + batch * b + channel * d + position * l; }
 };
 
+// The same tensor with its positions in the opposite order; an absent one stays absent.
+template <class S> View backwards(View view, int64_t length) {
+    if (view.data) view.data = view.at<S>(0, 0, length - 1);
+    view.l = -view.l;
+    return view;
+}
+
 // Tiles: `steps` positions x WIDTH channels, one vector a position; channels beyond `channels` are zero.
 template <class S, class T = Compute<S>> INLINE void load_tile(const View& view, int64_t b, int64_t d, int64_t l, int channels, int steps, Vec<T>* tile) {
     const S* p = view.at<S>(b, d, l);
