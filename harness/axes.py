@@ -17,6 +17,8 @@ from models.pruning.base import PruningMethod
 from models.pruning.registry import PRUNERS, method_label, required
 from models.registry import MODELS, OptionError, effective_options, model_config, model_label, model_options
 
+MOST_SEEDS = 10_000  # counted from 0; more are one seed of which the brackets were forgotten
+
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
@@ -177,19 +179,19 @@ def _read_specs(
 
 def read_seeds(node: Node | None, report: Report) -> list[Choice]:
     """The seeds: a list, or a number n for 0 to n - 1."""
-    advice = "expected a list such as [0, 1, 2], or a number n for the seeds 0 to n - 1"
+    advice = f"expected a list such as [0, 1, 2], or a number n, at most {MOST_SEEDS}, for the seeds 0 to n - 1"
     if node is None or node.value is None or node.value == []:
         report.add(node.line if node else 1, "seeds", f"missing: {advice}")
         return []
-    if type(node.value) is int and node.value > 0:
+    if type(node.value) is int and 0 < node.value <= MOST_SEEDS:
         return [_seed(seed, node.line) for seed in range(node.value)]
     if not isinstance(node.value, list):
         report.add(node.line, "seeds", advice)
         return []
     found: dict[int, Choice] = {}
     for index, item in enumerate(node.value):
-        if type(item.value) is not int or item.value < 0:
-            report.add(item.line, f"seeds[{index}]", "expected a whole number, 0 or more")
+        if type(item.value) is not int or not 0 <= item.value < 2**32:  # NumPy takes no larger seed
+            report.add(item.line, f"seeds[{index}]", f"expected a whole number from 0 to {2**32 - 1}")
         elif item.value in found:
             report.add(item.line, f"seeds[{index}]", f"seed {item.value} is given twice")
         else:

@@ -189,9 +189,13 @@ def _convert(node: Node, hint: Any) -> Any:
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, int | float):
-        return float(value) if math.isfinite(value) else None
-    return float(value) if isinstance(value, str) and NUMBER.fullmatch(value) else None
+    if not isinstance(value, int | float) and not (isinstance(value, str) and NUMBER.fullmatch(value)):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _literal(node: Node, valid: tuple[Any, ...]) -> Any:
