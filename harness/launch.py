@@ -7,9 +7,9 @@ import argparse
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from harness.claims import claimed, holder
 from harness.environment import code_version, git
@@ -19,7 +19,7 @@ from harness.records import RunFolder
 from harness.runner import CellPath, Order
 from jobs.cluster import local_slots
 from jobs.files import write_json, written_aside
-from jobs.specs import ClusterSpec
+from jobs.specs import ClusterSpec, image_size
 
 OK, SOME_FAILED, USAGE, NOTHING_TO_DO, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -60,16 +60,34 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def preflight(grid: Grid) -> list[str]:
-    """Everything that would fail on a node and can be told now: data that is not there, a scheduler that is not there."""
+    """Everything that would fail on a node and can be told now: data or a scheduler that is not there, a network that the images do not fit."""
     from jobs.data import check_data
 
     distinct = {repr(cell.data): cell.data for cell in grid.cells}
     problems = [problem for data in distinct.values() for problem in check_data(data)]
+    problems += model_problems(grid)
     if grid.cluster.kind == "slurm":
         from submitit import SlurmExecutor
 
         if SlurmExecutor.affinity() < 0:
             problems.append("cluster: no srun on this machine, so it cannot submit to SLURM; launch on a login node, or say 'cluster: local'")
+    return problems
+
+
+def model_problems(grid: Grid) -> list[str]:
+    """Networks that cannot be built for their images; built without memory."""
+    import torch
+
+    from models.registry import create_model
+
+    problems = []
+    distinct = {(cell.model.label, str(image_size(cell.data))): cell for cell in grid.cells}
+    for cell in distinct.values():
+        try:
+            with torch.device("meta"):
+                create_model(cell.model.name, 10, image_size(cell.data), **cell.model.options)
+        except ValueError as error:
+            problems.append(f"model {cell.model.label}: {error}")
     return problems
 
 
@@ -124,8 +142,14 @@ def warn_of_other_defaults(run: RunFolder, paths: Sequence[CellPath]) -> None:
     """Names done cells whose stored settings are not today's: their id is the same because they differ in a default alone."""
     for path in paths:
         record = run.record(path.cell.id)
-        if record is not None and record.spec != path.cell.to_json():
+        if record is not None and settings(record.spec) != settings(path.cell.to_json()):
             print(f"warning: cell {record.id} was run when defaults were others; remove {run.record_path(record.id)} to run it again", file=sys.stderr)
+
+
+def settings(spec: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What decides a result of a cell's JSON form: all but labels and the places of files."""
+    data = {key: value for key, value in spec["data"].items() if key not in ("path", "test_path")}
+    return spec["model"]["options"], spec["pruning"]["knobs"], data, spec["recipe"]
 
 
 def cell_paths(grid: Grid, plan: Plan) -> tuple[CellPath, ...]:

@@ -161,11 +161,14 @@ def save_weights(run: RunFolder, path: CellPath) -> str:
 def fail(run: RunFolder, spec: StageSpec, order: Order, error: Exception, ranks: "Ranks") -> None:
     """Writes why a stage stopped, and a record that says so for every cell that passes through it.
 
-    Two errors leave no trace but their traceback in the log: a stage whose parent has failed (the parent's failure says it), and a rank that
-    merely lost its peer (the peer says it, or nobody does and the job counts as killed).
+    Two errors stand in the log alone: a stage whose parent has failed (the parent's failure says it), and a rank that merely lost its peer (the peer
+    says it, or nobody does and the job counts as killed).
     """
+    if isinstance(error, BlockedError):
+        print(f"stage {spec.id} is left out: {error}", flush=True)
+        return
     traceback.print_exc()
-    if isinstance(error, BlockedError) or peer_lost(error):
+    if peer_lost(error):
         return
     failure = Failure(
         kind="diverged" if type(error).__name__ == "Diverged" else type(error).__name__,

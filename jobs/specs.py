@@ -46,6 +46,11 @@ class DataSpec:
     max_resolution: int | None = None  # pixels; larger images are shrunk when the .beton is written
 
 
+def image_size(data: DataSpec) -> int:
+    """Width and height, in pixels, of the images that a network is given."""
+    return NATIVE_SIZES[data.source] if data.img_size is None else data.img_size
+
+
 @dataclass(frozen=True, kw_only=True)
 class RecipeSpec:
     """How a network is trained. Epochs and batch size are global: they do not depend on the number of ranks."""

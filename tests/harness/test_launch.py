@@ -1,0 +1,189 @@
+"""The main job as a user runs it: real processes, real training, killed on purpose."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from harness.launch import INTERRUPTED, NOTHING_TO_DO, OK, SOME_FAILED, USAGE
+from harness.records import Record, read_record
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = "{name: vim_micro, depth: 1, dim: 32}"
+GRID = f"""
+name: small
+recipe: {{epochs: 2, finetune_epochs: 1}}
+models: [{SMALL}]
+pruning: [dense, {{method: magnitude, sparsity: 0.9}}]
+seeds: [0]
+cluster: {{kind: local, max_parallel: 2, stages_per_job: 3}}
+"""
+
+
+def command(module: str, *arguments: object) -> list[str]:
+    """A command of ours, as a user types it."""
+    return [sys.executable, "-m", module, *map(str, arguments)]
+
+
+def run(module: str, *arguments: object, cwd: Path) -> "subprocess.CompletedProcess[str]":
+    """The ended process of a command, run where a user might stand: not in the project's folder."""
+    return subprocess.run(command(module, *arguments), cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+
+
+def written(tmp_path: Path, text: str, name: str = "grid.yaml") -> Path:
+    """A grid file."""
+    path = tmp_path / name
+    path.write_text(text)
+    return path
+
+
+def records(tmp_path: Path, grid: str = "small") -> dict[str, Record]:
+    """Records by pruning label."""
+    found = [read_record(path) for path in (tmp_path / "runs" / grid / "cells").glob("*/record.json")]
+    return {record.pruning: record for record in found}
+
+
+def wait_for(condition: "object", process: "subprocess.Popen[str]") -> None:
+    """Returns when `condition()` holds; fails when the process ends first."""
+    while not condition():  # type: ignore[operator]
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+
+def processes_of(tmp_path: Path) -> list[psutil.Process]:
+    """Every process that works for a run folder under `tmp_path`."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if process.pid != os.getpid() and any(str(tmp_path) in word for word in process.info["cmdline"] or ()):
+            found.append(process)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left(tmp_path: Path) -> "object":
+    yield
+    left = processes_of(tmp_path)
+    for process in left:
+        process.kill()
+    assert not left
+
+
+def test_a_mistyped_key_ends_before_anything_is_written(tmp_path: Path) -> None:
+    grid = written(tmp_path, GRID.replace("epochs: 2", "epocs: 2"))
+    done = run("harness.launch", grid, cwd=tmp_path)
+    assert done.returncode == USAGE
+    assert f"{grid}:3" in done.stderr and "did you mean 'epochs'" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_missing_grid_file_is_named(tmp_path: Path) -> None:
+    done = run("harness.launch", "nowhere.yaml", cwd=tmp_path)
+    assert done.returncode == USAGE and "nowhere.yaml" in done.stderr
+
+
+def test_missing_data_end_before_anything_is_written(tmp_path: Path) -> None:
+    grid = written(tmp_path, GRID + "data: {source: imagefolder, path: /nowhere/at/all}\n")
+    done = run("harness.launch", grid, cwd=tmp_path)
+    assert done.returncode == USAGE and "/nowhere/at/all" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_network_that_the_images_do_not_fit_ends_before_anything_is_written(tmp_path: Path) -> None:
+    grid = written(tmp_path, GRID.replace(SMALL, "{name: vim_micro, patch_size: 64}"))
+    done = run("harness.launch", grid, cwd=tmp_path)
+    assert done.returncode == USAGE and "patch_size" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_dry_run_says_what_would_run_and_writes_nothing(tmp_path: Path) -> None:
+    done = run("harness.launch", written(tmp_path, GRID), "--dry-run", cwd=tmp_path)
+    assert done.returncode == OK and "2 cells" in done.stdout and "saved by sharing" in done.stdout
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_a_grid_runs_to_its_leaderboard_then_has_nothing_to_do_and_reproduces(tmp_path: Path) -> None:
+    grid = written(tmp_path, GRID)
+    first = run("harness.launch", grid, cwd=tmp_path)
+    assert first.returncode == OK, first.stdout + first.stderr
+    board = tmp_path / "runs" / "small" / "leaderboard.csv"
+    assert {row["pruning"] for row in csv.DictReader(board.open())} == {"dense", "magnitude(0.9)"}
+    assert str(Path("runs/small/leaderboard.csv")) in first.stdout
+    found = records(tmp_path)
+    pruned = found["magnitude(0.9)"].metrics
+    assert pruned is not None and pruned.sparsity_prunable == pytest.approx(0.9, abs=1e-4) and pruned.test_samples > 300
+    assert found["dense"].stages[0] == found["magnitude(0.9)"].stages[0], "the dense training is shared"
+
+    stamp = {path: path.stat().st_mtime_ns for path in board.parent.glob("cells/*/record.json")}
+    again = run("harness.launch", grid, cwd=tmp_path)
+    assert again.returncode == NOTHING_TO_DO and "nothing to do" in again.stdout
+    assert stamp == {path: path.stat().st_mtime_ns for path in board.parent.glob("cells/*/record.json")}
+
+    reproduced = run("harness.reproduce", found["magnitude(0.9)"].id[:6], cwd=tmp_path)
+    assert reproduced.returncode == 0 and "reproduced: equal to the bit" in reproduced.stdout, reproduced.stdout + reproduced.stderr
+
+
+@pytest.mark.slow
+def test_launcher_and_job_killed_at_once_go_on_to_the_same_weights(tmp_path: Path) -> None:
+    here, there = tmp_path / "undisturbed", tmp_path / "killed"
+    text = GRID.replace("epochs: 2,", "epochs: 3,").replace("stages_per_job: 3", "stages_per_job: 3, checkpoint_steps: 5")
+    for folder in (here, there):
+        folder.mkdir()
+    assert run("harness.launch", written(here, text), cwd=here).returncode == OK
+    launcher = subprocess.Popen(command("harness.launch", written(there, text)), cwd=there, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_for(lambda: list(there.glob("runs/small/stages/*/checkpoints/step-*")), launcher)
+    launcher.kill()
+    launcher.communicate()
+    for process in processes_of(there):
+        process.send_signal(signal.SIGKILL)
+    assert not records(there)
+    assert run("harness.launch", written(there, text), cwd=there).returncode == OK
+    assert {name: record.weights_sha256 for name, record in records(there).items()} == {
+        name: record.weights_sha256 for name, record in records(here).items()
+    }
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_no_number_stops_the_cell_with_a_record_and_is_retried_when_asked(tmp_path: Path) -> None:
+    grid = written(tmp_path, GRID.replace("epochs: 2,", "epochs: 1, lr: 1.0e+30, clip_grad: null,"))
+    done = run("harness.launch", grid, cwd=tmp_path)
+    assert done.returncode == SOME_FAILED, done.stdout + done.stderr
+    failures = {record.failure.kind for record in records(tmp_path).values() if record.failure}
+    assert failures == {"diverged"} and len(records(tmp_path)) == 2
+    again = run("harness.launch", grid, cwd=tmp_path)
+    assert again.returncode == NOTHING_TO_DO and "--retry-failed" in again.stdout
+    assert run("harness.launch", grid, "--retry-failed", cwd=tmp_path).returncode == SOME_FAILED
+
+
+@pytest.mark.slow
+def test_two_ranks_train_one_cell_and_the_death_of_one_ends_the_job(tmp_path: Path) -> None:
+    text = GRID.replace("epochs: 2,", "epochs: 2, zero_stage: 2,").replace("max_parallel: 2", "max_parallel: 1, tasks_per_node: 2, checkpoint_steps: 5")
+    grid = written(tmp_path, text)
+    launcher = subprocess.Popen(command("harness.launch", grid), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_for(lambda: list(tmp_path.glob("runs/small/stages/*/checkpoints/step-*")), launcher)
+    ranks = [process for process in processes_of(tmp_path) if "submitit.core._submit" in " ".join(process.cmdline())]
+    assert len(ranks) == 2
+    ranks[1].send_signal(signal.SIGKILL)
+    output, _ = launcher.communicate(timeout=240)
+    assert launcher.returncode == OK, output
+    assert {record.environment.ranks for record in records(tmp_path).values()} == {2}
+    assert len(list((tmp_path / "runs" / "small" / "jobs").iterdir())) == 2, "the job ended and a second one went on"
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_the_jobs_and_keeps_what_is_done(tmp_path: Path) -> None:
+    launcher = subprocess.Popen(
+        command("harness.launch", written(tmp_path, GRID)), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    wait_for(lambda: list(tmp_path.glob("runs/small/stages/*/stage.json")), launcher)
+    launcher.send_signal(signal.SIGINT)
+    output, _ = launcher.communicate(timeout=60)
+    assert launcher.returncode == INTERRUPTED and "goes on" in output
+    assert json.loads((tmp_path / "runs" / "small" / "plan.json").read_text())["grid"] == "small"
