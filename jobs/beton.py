@@ -1,9 +1,9 @@
 """FFCV's file format (.beton, version 2) without FFCV: write, check, index, hash.
 
 A file is: header, field descriptors, one metadata record a sample, pages of image bytes, allocation table. The bytes are those that
-`ffcv.writer.DatasetWriter` writes with one worker (ffcv 1.0.2: writer.py, types.py, memory_allocator.py). It is written here because FFCV's writer hangs
-for ever when a sample fails, is not reproducible with several workers and needs FFCV on the machine; and it is checked here because FFCV reads damaged
-files without an error, or with a segmentation fault.
+`ffcv.writer.DatasetWriter` writes with one worker (ffcv 1.0.2: writer.py, types.py, memory_allocator.py). It is written here because FFCV's writer
+hangs for ever when a sample fails, is not reproducible with several workers and needs FFCV on the machine; and it is checked here because FFCV reads
+damaged files without an error, or with a segmentation fault.
 """
 
 import hashlib
@@ -132,7 +132,8 @@ def _read_index(path: Path) -> NDArray[np.void]:
         raise DataError(f"{path}: not a .beton file of version {VERSION} with samples in it: write it again with FFCV 1.x")
     table = int(header["alloc_table_ptr"])
     if not HEADER.itemsize < table < size or (size - table) % ALLOCATION.itemsize:
-        raise DataError(f"{path}: truncated or never finished: its allocation table should start at byte {table}, the file has {size}: copy or write it again")
+        raise DataError(f"{path}: truncated or never finished: its allocation table should start at byte {table}, the file has {size}: "
+                        "copy or write it again")
     fields = _at(path, FIELD, HEADER.itemsize, int(header["num_fields"]), table)
     columns = _columns(path, fields)
     records = _at(path, np.dtype([("", RECORDS[type_id]) for type_id in fields["type_id"]], align=True),
@@ -144,7 +145,8 @@ def _read_index(path: Path) -> NDArray[np.void]:
 def _at(path: Path, dtype: np.dtype, offset: int, count: int, end: int) -> NDArray[np.void]:
     """`count` records at `offset`, which all must lie before byte `end`."""
     if offset + count * dtype.itemsize > end:
-        raise DataError(f"{path}: truncated or not a .beton file: {count} records of {dtype.itemsize} bytes do not fit between bytes {offset} and {end}")
+        raise DataError(f"{path}: truncated or not a .beton file: {count} records of {dtype.itemsize} bytes do not fit from byte {offset} to {end}: "
+                        "copy or write it again")
     return np.fromfile(path, dtype, count, offset=offset)
 
 
@@ -156,7 +158,8 @@ def _columns(path: Path, fields: NDArray[np.void]) -> dict[str, str]:
         raise DataError(f"{path}: a field of {names} has a type of its own: write the file with FFCV's own fields")
     for name, type_id, kind in (("image", IMAGE, "RGBImageField"), ("label", INTEGER, "IntField")):
         if kinds.get(name) != type_id:
-            raise DataError(f"{path}: no field {name!r} of type {kind}; its fields are {names}: write it as {{'image': RGBImageField(), 'label': IntField()}}")
+            raise DataError(f"{path}: no field {name!r} of type {kind}; its fields are {names}: "
+                            "write it as {'image': RGBImageField(), 'label': IntField()}")
     return {name: f"f{names.index(name)}" for name in ("image", "label")}
 
 

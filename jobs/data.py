@@ -1,7 +1,7 @@
 """The one door to data: check what was asked for, prepare it on disk, load it.
 
-A source is written once to two .beton files; both loaders read those same files, follow the same split, order, boxes and flips (`jobs.augment`), and are
-normalised here. So `loader` decides only who decodes: FFCV's pipeline, or a torch DataLoader.
+A source is written once to two .beton files; both loaders read those same files, follow the same split, order, boxes and flips (`jobs.augment`), and
+are normalised here. So `loader` decides only who decodes: FFCV's pipeline, or a torch DataLoader.
 
 index     what a file holds, one row a sample (`jobs.beton.INDEX`)
 plan      what an epoch takes from it, one row a sample in the order of loading: index and box (`PLAN`)
@@ -122,7 +122,8 @@ def prepare(data: DataSpec, cache: Path) -> Dataset:
         classes = json.loads((folder / "source.json").read_text())["classes"]
         return _described(data, folder / "train.beton", folder / "test.beton", classes, cache)
     except OSError as error:
-        raise DataError(f"{error.filename or cache}: {error.strerror}: free space there, or set cluster.cache to a folder that can be written") from error
+        raise DataError(f"{error.filename or cache}: {error.strerror}: "
+                        "free space there, or set cluster.cache to a folder that can be written") from error
 
 
 @contextmanager
@@ -163,7 +164,8 @@ def _described(data: DataSpec, train: Path, test: Path, classes: int | None, cac
     val = int(held_out(indices[0]["label"], data.val_fraction, data.split_seed).sum())
     return Dataset(
         classes=classes or int(max(index["label"].max() for index in indices)) + 1, img_size=_img_size(data), train=train, test=test,
-        train_samples=len(indices[0]) - val, val_samples=val, test_samples=len(indices[1]), sha256=hashlib.sha256("".join(digests).encode()).hexdigest())
+        train_samples=len(indices[0]) - val, val_samples=val, test_samples=len(indices[1]),
+        sha256=hashlib.sha256("".join(digests).encode()).hexdigest())
 
 
 def _verified(path: Path, cache: Path) -> str:
@@ -234,11 +236,12 @@ def _tensors(feed: Feed, plan: NDArray[np.void], channels: tuple[tuple[float, ..
 class TrainLoader:
     """Epochs of augmented training batches, of which this rank takes its share.
 
-    An epoch's order is cut into global batches of `batch_size`, each of them into micro-batches of `micro_batch_size` for every rank in turn: which images
-    make one optimizer step depends on neither. Images that do not fill a last global batch are left out of that epoch.
+    An epoch's order is cut into global batches of `batch_size`, each of them into micro-batches of `micro_batch_size` for every rank in turn: which
+    images make one optimizer step depends on neither. Images that do not fill a last global batch are left out of that epoch.
     """
 
-    def __init__(self, data: DataSpec, dataset: Dataset, *, seed: int, batch_size: int, micro_batch_size: int, rank: int, world: int, threads: int) -> None:
+    def __init__(self, data: DataSpec, dataset: Dataset, *,
+                 seed: int, batch_size: int, micro_batch_size: int, rank: int, world: int, threads: int) -> None:
         if batch_size % (micro_batch_size * world):
             raise DataError(f"batch_size {batch_size} is not a multiple of micro_batch_size {micro_batch_size} x {world} ranks: change one of them")
         self.steps_per_epoch = dataset.train_samples // batch_size
@@ -252,7 +255,7 @@ class TrainLoader:
         self._feed = _feed(data, dataset.train, dataset.img_size, micro_batch_size, threads)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple["Tensor", "Tensor"]]:
-        """Micro-batches from optimizer step `first_step` of the epoch on: images (micro_batch_size, 3, H, W) float32, labels int64. Leaving early is safe."""
+        """Micro-batches from step `first_step` of the epoch on: images (micro_batch_size, 3, H, W) float32, labels int64. Leaving early is safe."""
         order = shuffled(self._samples, self._seed, epoch)[:np.prod(self._shape)]
         samples = order.reshape(self._shape)[first_step:, :, self._rank].reshape(-1)
         rows = self._index[samples]

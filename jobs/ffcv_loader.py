@@ -1,8 +1,8 @@
 """FFCV's loader, fed with plans: its threads, its ring of buffers, its memory map and its C decoder and resizer.
 
-What FFCV leaves to its users is settled here. Its order and its random numbers are replaced by a plan that is made beforehand (`jobs.data.PLAN`): a batch
-of "sample numbers" is a batch of plan rows, so nothing is shared between epochs and the decoder needs no random numbers. The decoder is one numba function
-without a closure, calling C by symbol and not by address: only so does numba's cache on disk serve the next process.
+What FFCV leaves to its users is settled here. Its order and its random numbers are replaced by a plan that is made beforehand (`jobs.data.PLAN`): a
+batch of "sample numbers" is a batch of plan rows, so nothing is shared between epochs and the decoder needs no random numbers. The decoder is one
+numba function without a closure, calling C by symbol and not by address: only so does numba's cache on disk serve the next process.
 """
 
 import ctypes
@@ -56,7 +56,7 @@ def _set_pipeline_threads(compiler: type[Compiler], threads: int) -> None:
 
 
 class _MappedFile(OSCacheManager):
-    """FFCV's memory map of a file, without its tables of all samples, which cost seconds and hundreds of megabytes on ImageNet: a plan has what they say."""
+    """FFCV's memory map of a file without its tables of all samples: a plan has what they say, and on ImageNet they cost seconds and much memory."""
 
     def __init__(self, reader: Reader) -> None:
         self.reader, self.context = reader, OSCacheContext(self)

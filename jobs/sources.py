@@ -84,7 +84,8 @@ class _Cifar:
 
 
 CIFARS: Final = {
-    "cifar10": _Cifar(classes=10, folder="cifar-10-batches-py", train=tuple(f"data_batch_{n}" for n in range(1, 6)), test="test_batch", labels=b"labels"),
+    "cifar10": _Cifar(
+        classes=10, folder="cifar-10-batches-py", train=tuple(f"data_batch_{n}" for n in range(1, 6)), test="test_batch", labels=b"labels"),
     "cifar100": _Cifar(classes=100, folder="cifar-100-python", train=("train",), test="test", labels=b"fine_labels"),
 }
 
@@ -133,7 +134,8 @@ def _read_cifar_batch(path: Path, cifar: _Cifar) -> tuple[NDArray[np.uint8], NDA
     pixels = batch.get(b"data") if isinstance(batch, dict) else None
     labels = batch.get(cifar.labels) if isinstance(batch, dict) else None
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[1:] != (3072,) or not isinstance(labels, list):
-        raise DataError(f"{path}: not a batch of {cifar.folder}: it needs b'data' (n, 3072) uint8 and a list {cifar.labels!r}: unpack {CIFAR_URL} again")
+        raise DataError(f"{path}: not a batch of {cifar.folder}, which needs b'data' (n, 3072) uint8 and a list {cifar.labels!r}: "
+                        f"unpack {CIFAR_URL} again")
     if len(labels) != len(pixels) or not all(isinstance(label, int) and 0 <= label < cifar.classes for label in labels):
         raise DataError(f"{path}: damaged: {len(labels)} labels for {len(pixels)} images, to lie in 0..{cifar.classes - 1}: unpack {CIFAR_URL} again")
     return pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), np.array(labels)

@@ -31,7 +31,8 @@ class PlannedImages(Dataset):
             return boxed(content.reshape(row["height"], row["width"], 3), row, self._img_size)
         image = cv2.imdecode(content, cv2.IMREAD_COLOR)
         if image is None or image.shape[:2] != (row["height"], row["width"]):
-            raise DataError(f"{self._path}: damaged: the image at byte {row['ptr']} is no JPEG of {row['width']} x {row['height']}: write the file again")
+            raise DataError(f"{self._path}: damaged: the image at byte {row['ptr']} is no JPEG of {row['width']} x {row['height']}: "
+                            "write the file again")
         return boxed(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), row, self._img_size)
 
 

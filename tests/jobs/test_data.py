@@ -75,7 +75,8 @@ def test_without_augmentation_every_image_comes_as_it_is_stored(cache, loader):
     assert labels.tolist() == read_index(dataset.test)["label"].tolist()
 
 
-@pytest.mark.parametrize("settings", [{"augment": "none", "flip": False}, {"augment": "none"}, {"augment": "shift", "shift_px": 16}, {"augment": "crop"}])
+@pytest.mark.parametrize("settings", [
+    {"augment": "none", "flip": False}, {"augment": "none"}, {"augment": "shift", "shift_px": 16}, {"augment": "crop"}])
 def test_both_loaders_give_equal_tensors(cache, settings):
     data = replace(SMALL, **settings)
     dataset = prepare(data, cache)

@@ -93,8 +93,9 @@ def test_a_pickle_that_names_anything_but_arrays_is_refused_before_it_runs(tmp_p
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("batch", [{b"data": np.zeros((2, 3072), np.uint8), b"labels": [1, 10]}, {b"data": np.zeros((2, 3072), np.uint8), b"labels": [1]},
-                                   {b"data": np.zeros((2, 30), np.uint8), b"labels": [1, 2]}, {b"labels": [1]}, [1, 2]])
+@pytest.mark.parametrize("batch", [
+    {b"data": np.zeros((2, 3072), np.uint8), b"labels": [1, 10]}, {b"data": np.zeros((2, 3072), np.uint8), b"labels": [1]},
+    {b"data": np.zeros((2, 30), np.uint8), b"labels": [1, 2]}, {b"labels": [1]}, [1, 2]])
 def test_a_cifar_file_of_other_content_is_refused_by_name(tmp_path, batch):
     write_cifar(tmp_path)
     (tmp_path / "cifar-10-batches-py" / "data_batch_2").write_bytes(pickle.dumps(batch))
