@@ -1,0 +1,184 @@
+"""The multiply-adds of a network, by fvcore's trace: what each operation costs, what is not counted, and what zero weights spare."""
+
+import copy
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+CONVENTION = (
+    "fvcore: multiply-adds of convolutions, linear layers, matrix products and attention, batch 1; to the same sum a selective scan adds its FLOPs, "
+    "9*L*D*N + L*D for the skip + L*D for the gate; norms and elementwise operations are not counted"
+)
+# Operations that cost memory traffic rather than arithmetic: one or a few operations an element, whatever the network's width.
+NEGLIGIBLE = frozenset(
+    "aten::" + name
+    for name in (
+        # one or a few operations an element
+        "abs add add_ addcmul cos div div_ exp expm1 gelu hardsigmoid hardswish hardtanh hardtanh_ log log1p lt mul mul_ ne neg pow reciprocal rsqrt rsub "
+        "sigmoid silu silu_ sin softmax softplus sqrt square sub sub_ tanh where "
+        # reductions and norms
+        "adaptive_avg_pool1d adaptive_avg_pool2d amax avg_pool2d batch_norm cumsum group_norm layer_norm max_pool2d mean rms_norm sum "
+        # moving data
+        "alias clone expand_as fill_ flip lift_fresh movedim pad pixel_shuffle pixel_unshuffle repeat repeat_interleave unflatten zero_"
+    ).split()
+)
+THROUGH = frozenset(
+    "aten::" + name for name in "t transpose permute reshape view flip to contiguous squeeze unsqueeze type_as detach clone expand alias".split()
+)  # what a weight may pass on its way to the operation that uses it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """Multiply-adds of one image."""
+
+    macs: int
+    macs_nonzero: int
+    uncounted_ops: dict[str, int]
+    by_operator: dict[str, int]
+
+
+def count(model: nn.Module, *, img_size: int, masks: Mapping[str, Tensor]) -> Costs:
+    """Multiply-adds of one image, dense and with zero weights free, by fvcore's trace of a copy of the model on the CPU.
+
+    The copy runs the C++ scan, which is one operation in the trace whatever backend the model itself uses. ValueError: a heavy operation that has no
+    counter.
+    """
+    from fvcore.nn import FlopCountAnalysis
+
+    traced = traceable(model)
+    tally = Tally(parameters=traced_names(traced), masks=masks)
+    image = torch.zeros(1, 3, img_size, img_size)
+    analysis = FlopCountAnalysis(traced, (image,)).clear_op_handles().set_op_handle(**tally.handles())
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    with torch.no_grad():
+        by_operator = {name: int(macs) for name, macs in analysis.by_operator().items()}
+    uncounted = dict(sorted(analysis.unsupported_ops().items()))
+    heavy = [name for name in uncounted if name not in NEGLIGIBLE]
+    if heavy:
+        raise ValueError(f"nothing counts the operations {', '.join(heavy)}: give them a counter in jobs/profiling.py, or name them there as negligible")
+    return Costs(macs=sum(by_operator.values()), macs_nonzero=round(tally.nonzero), uncounted_ops=uncounted, by_operator=by_operator)
+
+
+def traceable(model: nn.Module) -> nn.Module:
+    """A copy in fp32 on the CPU, in evaluation mode, whose scans and convolutions over tokens are each one operation."""
+    traced = copy.deepcopy(model).to(device="cpu", dtype=torch.float32).eval()
+    for module in traced.modules():
+        for backend in {"scan_backend", "backend"} & vars(module).keys():
+            setattr(module, backend, "cpu")
+    return traced
+
+
+def traced_names(model: nn.Module) -> list[str]:
+    """Names of parameters and buffers as the trace numbers them: each tensor once, under its first name."""
+    seen: set[int] = set()
+    return [name for name, tensor in model.state_dict(keep_vars=True).items() if not (id(tensor) in seen or seen.add(id(tensor)))]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """Counters for fvcore's trace that also sum the multiply-adds of weights that live."""
+
+    parameters: Sequence[str]
+    masks: Mapping[str, Tensor]
+    shares: list[float] = field(default_factory=list)
+
+    @property
+    def nonzero(self) -> float:
+        """Multiply-adds counted so far, those of zero weights left out."""
+        return sum(self.shares)
+
+    def handles(self) -> dict[str, Callable[[list[Any], list[Any]], Counter[str]]]:
+        """A counter for every operation that has one, by the trace's name of the operation."""
+        return {name: self.counter(name, macs) for name, macs in COUNTERS.items()}
+
+    def counter(self, name: str, macs: Callable[[list[Any], list[Any]], float]) -> Callable[[list[Any], list[Any]], Counter[str]]:
+        """fvcore's handle of an operation: its multiply-adds under its short name."""
+
+        def handle(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+            cost = macs(inputs, outputs)
+            self.shares.append(cost * self.density(inputs))
+            return Counter({name.split("::")[1].strip("_"): cost})
+
+        return handle
+
+    def density(self, inputs: list[Any]) -> float:
+        """Share of living weights of the masked parameter among the first three inputs of an operation; 1 where there is none."""
+        for value in inputs[:3]:
+            mask = self.masks.get(self.parameter(value) or "")
+            if mask is not None:
+                return float(mask.float().mean())
+        return 1.0
+
+    def parameter(self, value: Any) -> str | None:
+        """Name of the parameter that a value of the trace is, seen through changes of shape and dtype."""
+        node = value.node()
+        while node.kind() in THROUGH:
+            value = next(iter(node.inputs()))
+            node = value.node()
+        if node.kind() != "prim::Param":
+            return None
+        place = [output.debugName() for output in node.outputs()].index(value.debugName()) - 1  # the image comes first
+        return self.parameters[place] if place >= 0 else None
+
+
+def scan_flops(inputs: list[Any], outputs: list[Any]) -> int:
+    """FLOPs of a selective scan: 9 B L D N, and B L D each for the skip and the gate where they are there; state-spaces/mamba, issue 110."""
+    batch, channels, length = shape(inputs[0])
+    states = shape(inputs[2])[1]
+    skip_and_gate = sum(value.isCompleteTensor() for value in inputs[5:7])
+    return batch * length * channels * (9 * states + skip_and_gate)
+
+
+def attention_macs(inputs: list[Any], outputs: list[Any]) -> int:
+    """Multiply-adds of Q K^T and of its product with V. Q: (..., L, E); K: (..., S, E); V: (..., S, Ev)."""
+    *batch, length, width = shape(inputs[0])
+    *_, keys, width_out = shape(inputs[2])
+    return math.prod(batch) * length * keys * (width + width_out)
+
+
+def convolution_macs(inputs: list[Any], outputs: list[Any]) -> int:
+    """Multiply-adds of a convolution. Weight: (out, in / groups, ...)."""
+    transposed = inputs[6].toIValue()
+    places = shape(inputs[0] if transposed else outputs[0])
+    return places[0] * math.prod(shape(inputs[1])) * math.prod(places[2:])
+
+
+def token_convolution_macs(inputs: list[Any], outputs: list[Any]) -> int:
+    """Multiply-adds of a mixer's depthwise convolution, of as many outputs as inputs. x: (B, D, L); weight: (D, 1, taps)."""
+    return math.prod(shape(inputs[0])) * shape(inputs[1])[-1]
+
+
+def product_macs(inputs: list[Any], outputs: list[Any]) -> int:
+    """Multiply-adds of a product: every element of the result sums over the last dimension of the first factor."""
+    first = next(value for value in inputs if value.isCompleteTensor())
+    return math.prod(shape(outputs[0])) * shape(first)[-1]
+
+
+def added_product_macs(inputs: list[Any], outputs: list[Any]) -> int:
+    """Multiply-adds of addmm and baddbmm, whose factors come second and third."""
+    return product_macs(inputs[1:], outputs)
+
+
+def shape(value: Any) -> list[int]:
+    """Sizes of a tensor in the trace."""
+    sizes: list[int] = value.type().sizes()
+    return sizes
+
+
+COUNTERS: dict[str, Callable[[list[Any], list[Any]], float]] = {
+    "aten::_convolution": convolution_macs,
+    "aten::linear": product_macs,
+    "aten::matmul": product_macs,
+    "aten::mm": product_macs,
+    "aten::bmm": product_macs,
+    "aten::addmm": added_product_macs,
+    "aten::baddbmm": added_product_macs,
+    "aten::scaled_dot_product_attention": attention_macs,
+    "vssm::conv1d_silu": token_convolution_macs,
+    "vssm::selective_scan": scan_flops,
+}
