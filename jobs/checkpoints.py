@@ -6,6 +6,7 @@ They serve resuming alone and hold tensors and plain values, so that reading the
 """
 
 import os
+import pickle
 import re
 import shutil
 from collections.abc import Callable
@@ -122,7 +123,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     """None where the file is torn: a disk can lose what it said it had."""
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError):
+    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError):
         return None
     return state
 
