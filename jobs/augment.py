@@ -94,7 +94,7 @@ def train_boxes(data: DataSpec, img_size: int, heights: Ints, widths: Ints, samp
 
 
 def _cropped(data: DataSpec, heights: Ints, widths: Ints, samples: Ints, seed: int, epoch: int) -> NDArray[np.void]:
-    """BOX (n,) of random resized crops (Szegedy et al. 2015, drawn as torchvision does): uniform area and log ratio, ten attempts, then the centre."""
+    """BOX (n,) of random resized crops (Szegedy et al. 2015, as torchvision draws): uniform area and log ratio, ten attempts, then the centre."""
     boxes = _central(heights, widths)
     low, high = np.log(CROP_RATIO)
     pending = np.arange(len(samples))
