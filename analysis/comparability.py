@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 from harness.records import Record
@@ -32,7 +33,7 @@ class Key:
     @property
     def short(self) -> str:
         """A name of 6 characters."""
-        return digest(asdict(self))[:6]
+        return digest_of_key(self)[:6]
 
 
 def key_of(record: Record) -> Key:
@@ -54,6 +55,12 @@ def key_of(record: Record) -> Key:
         infer_batch_size=record.metrics.throughput_batch if record.metrics else None,
         flops_convention=record.metrics.flops_convention if record.metrics else None,
     )
+
+
+@cache
+def digest_of_key(key: Key) -> str:
+    """The hash by which keys are told apart."""
+    return digest(asdict(key))
 
 
 def same_but_seed(spec: Mapping[str, Any]) -> str:

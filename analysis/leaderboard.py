@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from rich.console import Group
 
 
+STORE = ".records.store"  # in the output folder
+
+
 @dataclass(frozen=True, kw_only=True)
 class Published:
     """The files that were written, the rows behind them, and the table to print."""
@@ -37,7 +40,7 @@ def publish(runs: Sequence[Path], out: Path, beside: Path | None = None, figures
 
     `beside`: a results CSV in timm's format; `figures`: the plots as files too. Raises AnalysisError when the folders hold no record, or that file is none.
     """
-    merged = merge(runs)
+    merged = merge(runs, store=out / STORE)
     rows = make_rows(merged)
     cells = (cell_line(record, row.key) for row in rows for record in sorted(row.done + row.failed, key=lambda one: one.seed))
     files = [

@@ -1,15 +1,22 @@
-"""Run folders -> records. What cannot be read is listed with the reason, and never ends the merge."""
+"""Run folders -> records: validated, one of each cell, conflicts told. What cannot be read is listed with the reason, and never ends the merge."""
 
+import gc
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from analysis.store import Entry, Store
+from analysis.validation import read_entry, reason
+from harness.records import Record
 
-from analysis.comparability import Key, key_of
-from harness.records import SCHEMA, Record, read_record
+
+MANY = 10_000  # files from which starting processes pays
 
 
 class AnalysisError(ValueError):
@@ -25,60 +32,106 @@ class Skipped:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Merged:
-    """What all run folders hold together: one record of a cell and comparability key, and what had to be left out."""
+class Collected:
+    """One entry of each cell and comparability key, and what had to be left out."""
 
-    records: tuple[Record, ...]
-    planned: Mapping[str, Mapping[str, Any]]  # the spec of every cell that a grid asks for, by id; of run folders that have a plan
+    entries: tuple[Entry, ...]
     conflicts: tuple[str, ...]  # the same cell under the same key with different results
     skipped: tuple[Skipped, ...]
 
 
-def merge(runs: Sequence[Path]) -> Merged:
-    """The records under `runs`. Raises AnalysisError when a folder is missing or holds no record at all."""
-    records: list[tuple[Path, Record]] = []
-    skipped: list[Skipped] = []
-    for path in sorted(set(record_files(runs))):
-        try:
-            records.append((path, checked(path, read_record(path))))
-        except (OSError, ValueError) as error:
-            skipped.append(Skipped(path=path, reason=reason(path, error)))
-    if not records:
-        unread = "".join(f"\n  {one.path}: {one.reason}" for one in skipped[:10])
+@dataclass(frozen=True, kw_only=True)
+class Merged:
+    """What all run folders hold together."""
+
+    records: tuple[Record, ...]
+    planned: Mapping[str, Mapping[str, Any]]  # the spec of every cell that a grid asks for, by id; of run folders that have a plan
+    conflicts: tuple[str, ...]
+    skipped: tuple[Skipped, ...]
+
+
+def merge(runs: Sequence[Path], store: Path | None = None) -> Merged:
+    """The records under `runs`. Raises AnalysisError when a folder is missing or holds no record at all.
+
+    `store`: a file in which what was read is kept, so that the next merge reads what is new alone.
+    """
+    collected = collect(runs, store)
+    if not collected.entries:
+        unread = "".join(f"\n  {one.path}: {one.reason}" for one in collected.skipped[:10])
         raise AnalysisError(f"no readable record in {', '.join(map(str, runs))}: no cell has ended there yet{unread}")
-    kept, conflicts = settle(records)
-    return Merged(records=tuple(kept), planned=planned(runs, skipped), conflicts=tuple(conflicts), skipped=tuple(skipped))
+    records = tuple(Record.model_validate_json(entry.text) for entry in collected.entries)
+    skipped = list(collected.skipped)
+    return Merged(records=records, planned=planned(runs, skipped), conflicts=collected.conflicts, skipped=tuple(skipped))
 
 
-def settle(found: Iterable[tuple[Path, Record]]) -> tuple[list[Record], list[str]]:
-    """One record of each cell and key, and what contradicts it.
+def collect(runs: Sequence[Path], store: Path | None) -> Collected:
+    """What the records under `runs` say, without making objects of those that the store knows. Raises AnalysisError for what is no run folder."""
+    with no_collection():
+        kept = Store(store)
+        files = list(record_files(runs))
+        found = [entry for file in files if (entry := kept.known(*file))]
+        known = {entry.path for entry in found}
+        read = read_all([file for file in files if file[0] not in known])
+        new = [one for one in read if isinstance(one, Entry)]
+        kept.append(new)
+        entries, conflicts = settle(found + new)
+    return Collected(entries=tuple(entries), conflicts=tuple(conflicts), skipped=tuple(one for one in read if isinstance(one, Skipped)))
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Pauses the search for cycles: a hundred thousand records have none, and looking for them takes most of the time."""
+    paused = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if paused:
+            gc.enable()
+
+
+File = tuple[str, int, int]  # path, size, time of change in ns
+
+
+def read_all(files: Sequence[File]) -> list[Entry | Skipped]:
+    """What each file says, in their order. Many are read by as many processes as there are cores."""
+    if len(files) < MANY:
+        return read_some(files)
+    parts = [files[i : i + 2000] for i in range(0, len(files), 2000)]
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn")) as pool:
+        return [one for part in pool.map(read_some, parts) for one in part]
+
+
+def read_some(files: Sequence[File]) -> list[Entry | Skipped]:
+    """What each file says, one after the other."""
+    return [read_one(*file) for file in files]
+
+
+def read_one(path: str, size: int, mtime_ns: int) -> Entry | Skipped:
+    """What a file says, or why it says nothing."""
+    try:
+        return read_entry(path, size, mtime_ns)
+    except (OSError, ValueError) as error:
+        return Skipped(path=Path(path), reason=reason(path, error))
+
+
+def settle(found: Iterable[Entry]) -> tuple[list[Entry], list[str]]:
+    """One entry of each cell and key, and what contradicts it.
 
     A cell that is done anywhere has not failed. Of two results the one that finished first stands: a later run never replaces a number.
     """
-    done: dict[tuple[str, Key], tuple[Path, Record]] = {}
-    failed: dict[str, Record] = {}
+    done: dict[tuple[str, str], Entry] = {}
+    failed: dict[str, Entry] = {}
     conflicts: list[str] = []
-    for path, record in sorted(found, key=lambda one: (one[1].finished, one[0])):
-        if record.status == "failed":
-            failed[record.id] = record
+    for entry in sorted(found, key=lambda one: (one.finished, one.path)):
+        if entry.status == "failed":
+            failed[entry.cell] = entry
             continue
-        first_path, first = done.setdefault((record.id, key_of(record)), (path, record))
-        if result(first) != result(record):
-            conflicts.append(f"cell {record.id}: {path} has {told(record)}, {first_path} had {told(first)} before and is kept")
+        first = done.setdefault((entry.cell, entry.key), entry)
+        if first.outcome != entry.outcome:
+            conflicts.append(f"{entry.path} has {entry.outcome}; {first.path} had {first.outcome} before, for the same cell, and is kept")
     finished = {cell for cell, _ in done}
-    return [record for _, record in done.values()] + [record for cell, record in failed.items() if cell not in finished], conflicts
-
-
-def result(record: Record) -> tuple[object, ...]:
-    """What two runs of a cell must agree in: the weights, where both say them, and what they scored."""
-    assert record.metrics is not None
-    return record.weights_sha256, record.metrics.top1, record.metrics.test_loss
-
-
-def told(record: Record) -> str:
-    """A result in words."""
-    weights, top1, loss = result(record)
-    return f"top1 {top1}, test loss {loss}, weights {str(weights)[:8]}"
+    return [*done.values(), *(entry for cell, entry in failed.items() if cell not in finished)], conflicts
 
 
 def planned(runs: Sequence[Path], skipped: list[Skipped]) -> dict[str, dict[str, Any]]:
@@ -95,46 +148,20 @@ def planned(runs: Sequence[Path], skipped: list[Skipped]) -> dict[str, dict[str,
     return specs
 
 
-def record_files(runs: Sequence[Path]) -> Iterable[Path]:
-    """The path of every record.json. Raises AnalysisError for what is no run folder."""
-    for run in runs:
+def record_files(runs: Sequence[Path]) -> Iterator[File]:
+    """Path, size and time of change (ns) of every record.json, by path. Raises AnalysisError for what is no run folder."""
+    for run in sorted({run.resolve() for run in runs}):
         if not run.is_dir():
             raise AnalysisError(f"no such folder: {run}; give a run folder such as runs/<grid>, which `python -m harness.launch` makes")
-        if not (run / "cells").is_dir():
+        cells = run / "cells"
+        if not cells.is_dir():
             inside = sorted(one.parent.name for one in run.glob("*/cells"))
-            hint = f"; did you mean {run / inside[0]}?" if inside else ": its first cell has not finished, or it is no run folder"
+            hint = f"; did you mean {run / inside[0]}?" if inside else ": its first cell has not ended, or it is no run folder"
             raise AnalysisError(f"{run} has no folder 'cells'{hint}")
-        yield from (run / "cells").glob("*/record.json")
-
-
-def checked(path: Path, record: Record) -> Record:
-    """`record`, if it contradicts neither itself nor its place. Raises ValueError."""
-    if record.id != path.parent.name:
-        raise ValueError(f"the record of cell {record.id} in the folder of cell {path.parent.name}")
-    if record.status == "done" and record.metrics is None:
-        raise ValueError("done, but without metrics")
-    if record.status == "failed" and record.failure is None:
-        raise ValueError("failed, but without a reason")
-    if record.metrics and record.status == "done" and not 0 <= record.metrics.top1 <= 100:
-        raise ValueError(f"top1 is {record.metrics.top1}, not a percentage")
-    return record
-
-
-def reason(path: Path, error: Exception) -> str:
-    """Why `path` gave no record, in one line."""
-    if not isinstance(error, ValidationError):
-        return str(error)
-    first = error.errors(include_url=False, include_input=False)[0]
-    if first["type"] == "json_invalid":
-        return f"torn, or no JSON: {first['msg']}"
-    version = stated_version(path)
-    if isinstance(version, int) and version > SCHEMA:
-        return f"schema {version} is newer than {SCHEMA}, which this version reads; update vssm-bench"
-    at = ".".join(map(str, first["loc"])) or "the whole file"
-    return f"no record of schema {SCHEMA}: {at}: {first['msg']}"
-
-
-def stated_version(path: Path) -> object:
-    """The schema that a JSON file claims, None if it claims none."""
-    value = json.loads(path.read_bytes())
-    return value.get("schema_version") if isinstance(value, dict) else None
+        for name in sorted(os.listdir(cells)):
+            path = f"{cells}/{name}/record.json"
+            try:
+                status = os.stat(path)
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # a cell that has not ended
+            yield path, status.st_size, status.st_mtime_ns

@@ -146,5 +146,5 @@ def tie_groups(means: "numpy.ndarray", sizes: "numpy.ndarray") -> list[int]:
 
 
 def fewer(draws: int, rows: int) -> int:
-    """The number of draws that keeps their table under 20 million numbers, and 200 at least."""
-    return max(200, min(draws, 20_000_000 // max(rows, 1)))
+    """The number of draws that keeps their table under 5 million numbers, and 200 at least."""
+    return max(200, min(draws, 5_000_000 // max(rows, 1)))

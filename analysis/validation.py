@@ -1,0 +1,73 @@
+"""One file -> one record, or the reason why not."""
+
+import hashlib
+import json
+import os
+
+from pydantic import ValidationError
+
+from analysis.comparability import digest_of_key, key_of, same_but_seed
+from analysis.store import Entry
+from harness.records import SCHEMA, Record
+
+
+def read_entry(path: str, size: int, mtime_ns: int) -> Entry:
+    """What the record in a file says. Raises OSError or ValueError when it is torn, of another schema, or contradicts itself or its place."""
+    with open(path, "rb", buffering=0) as file:
+        content = file.read()
+    record = checked(path, Record.model_validate_json(content))
+    return Entry(
+        path=path,
+        size=size,
+        mtime_ns=mtime_ns,
+        sha256=hashlib.sha256(content).hexdigest(),
+        cell=f"{same_but_seed(record.spec)} {record.seed}",
+        key=digest_of_key(key_of(record)),
+        status=record.status,
+        finished=record.finished,
+        outcome=outcome(record),
+        text=record.model_dump_json().encode(),
+    )
+
+
+def outcome(record: Record) -> str:
+    """What two runs of a cell must agree in: what they scored, and the weights."""
+    if record.metrics is None:
+        return "no result"
+    return f"top1 {record.metrics.top1}, test loss {record.metrics.test_loss}, weights {str(record.weights_sha256)[:12]}"
+
+
+def checked(path: str, record: Record) -> Record:
+    """`record`, if it contradicts neither itself nor its place. Raises ValueError."""
+    folder = os.path.basename(os.path.dirname(path))
+    if record.id != folder:
+        raise ValueError(f"the record of cell {record.id} in the folder of cell {folder}")
+    if record.status == "done" and record.metrics is None:
+        raise ValueError("done, but without metrics")
+    if record.status == "failed" and record.failure is None:
+        raise ValueError("failed, but without a reason")
+    if record.metrics and record.status == "done" and not 0 <= record.metrics.top1 <= 100:
+        raise ValueError(f"top1 is {record.metrics.top1}, not a percentage")
+    return record
+
+
+def reason(path: str, error: Exception) -> str:
+    """Why `path` gave no record, in one line."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_url=False, include_input=False)[0]
+    if first["type"] == "json_invalid":
+        return f"torn, or no JSON: {first['msg']}"
+    version = stated_version(path)
+    if isinstance(version, int) and version > SCHEMA:
+        return f"schema {version} is newer than {SCHEMA}, which this version reads; update vssm-bench"
+    at = ".".join(map(str, first["loc"])) or "the whole file"
+    return f"no record of schema {SCHEMA}: {at}: {first['msg']}"
+
+
+def stated_version(path: str) -> object:
+    """The schema that a JSON file claims, None if it claims none."""
+    with open(path, "rb") as file:
+        content = file.read()
+    value = json.loads(content)
+    return value.get("schema_version") if isinstance(value, dict) else None
