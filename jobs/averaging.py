@@ -17,7 +17,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Takes in the weights after optimizer step `step`, counted from 1. Early on the decay is (1 + step) / (10 + step), or the start would linger."""
+        """Takes in the weights after optimizer step `step`, from 1. Early on the decay is (1 + step) / (10 + step), or the start would linger."""
         share = 1 - min(self.decay, (1 + step) / (10 + step))
         for name, fragment in self.fragments.by_name.items():
             self.parts[name].lerp_(fragment.master(), share)

@@ -52,7 +52,8 @@ def load_checkpoint(folder: Path, ranks: Ranks) -> tuple[int, dict[str, Any]] | 
         place = folder / f"step-{step:09d}"
         written = ranks.broadcast(len(list(place.glob("rank-*.pt"))))
         if written != ranks.world:
-            raise CheckpointError(f"{place} was written by {written} ranks and this run has {ranks.world}: run with {written}, or delete {folder} to start the stage again")
+            remedy = f"run with {written}, or delete {folder} to start the stage again"
+            raise CheckpointError(f"{place} was written by {written} ranks and this run has {ranks.world}: {remedy}")
         state = _read(place / f"rank-{ranks.rank}.pt")
         if int(ranks.sum(torch.tensor(int(state is None), device=ranks.device))) == 0 and state is not None:
             return step, state

@@ -68,8 +68,8 @@ class Ranks:
 def rendezvous(threads: int) -> Ranks:
     """This process's place, after meeting the others; torch computes with `threads` threads. A second call meets nobody again.
 
-    Several ranks are told by RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT (torchrun's names, which submitit exports too). Without WORLD_SIZE,
-    or with 1, there is one rank, and no port is opened. Raises RendezvousError where a name is missing.
+    Several ranks are told by RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT (torchrun's names, which submitit exports too). Without
+    WORLD_SIZE, or with 1, there is one rank, and no port is opened. Raises RendezvousError where a name is missing.
     """
     torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark = False
@@ -84,7 +84,8 @@ def rendezvous(threads: int) -> Ranks:
 
 def _place(name: str) -> int:
     if name not in os.environ:
-        raise RendezvousError(f"WORLD_SIZE is {os.environ['WORLD_SIZE']} but {name} is not set; set RANK, LOCAL_RANK, MASTER_ADDR and MASTER_PORT, as torchrun does")
+        remedy = "set RANK, LOCAL_RANK, MASTER_ADDR and MASTER_PORT, as torchrun does"
+        raise RendezvousError(f"WORLD_SIZE is {os.environ['WORLD_SIZE']} but {name} is not set; {remedy}")
     return int(os.environ[name])
 
 
@@ -204,7 +205,8 @@ def make_optimizer(model: nn.Module, recipe: RecipeSpec, no_decay: frozenset[str
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum)
     if recipe.zero_stage:
-        raise ValueError(f"lamb scales each layer's update by that layer's norm, and zero_stage {recipe.zero_stage} cuts layers across ranks; set zero_stage: 0")
+        reason = f"lamb scales each layer's update by that layer's norm, and zero_stage {recipe.zero_stage} cuts layers across ranks"
+        raise ValueError(f"{reason}; set zero_stage: 0")
     from models.torchvision_shim import load_timm
 
     load_timm()

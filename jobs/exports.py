@@ -1,4 +1,4 @@
-"""What a stage hands on: whole fp32 weights, masks, the weights at the rewind step, and its result. The folder appears only when all of it is on disk.
+"""What a stage hands on: whole fp32 weights, masks, the weights at the rewind step, and its result. The folder appears when all of it is on disk.
 
     export/model.safetensors  masks.safetensors (absent when dense)  rewind.safetensors (where a later stage rewinds)  result.json
 """

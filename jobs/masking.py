@@ -1,6 +1,6 @@
 """Keeps pruned weights at exactly zero: in the fp32 master, the parameter, the gradient, the optimizer's moments and the averaged weights.
 
-A hook of the torch optimizer zeroes the rank's own part of the master after every update, before DeepSpeed copies it to the parameter. (A mask applied to
+A hook of the torch optimizer zeroes the rank's own part of the master after every update, before DeepSpeed copies it to the parameter. (A mask on
 the parameter alone is undone by that copy, and one applied to the gradient alone leaks through momentum and weight decay.)
 """
 
@@ -25,11 +25,12 @@ class Masking:
 
     @torch.no_grad()
     def apply(self, masks: Mapping[str, Tensor]) -> None:
-        """Replaces the masks, and zeroes at once what they drop. Names that are left out become dense. ValueError for a name or shape that does not fit."""
+        """Replaces the masks, and zeroes at once what they drop; names left out become dense. ValueError for a name or shape that is not there."""
         for name, mask in masks.items():
             fragment = self.fragments.by_name.get(name)
             if fragment is None or mask.shape != fragment.shape:
-                raise ValueError(f"mask {name!r} of shape {tuple(mask.shape)}: {'no such parameter' if fragment is None else f'the parameter has {tuple(fragment.shape)}'}")
+                there = "no such parameter" if fragment is None else f"the parameter has {tuple(fragment.shape)}"
+                raise ValueError(f"mask {name!r} of shape {tuple(mask.shape)}: {there}")
         device = self.engine.ranks.device
         self.masks = {name: mask.to(device, torch.bool) for name, mask in masks.items()}
         self.dropped = {name: ~self.fragments.by_name[name].cut(mask) for name, mask in self.masks.items()}

@@ -149,7 +149,9 @@ def gather_strange_values(ranks):
         engine.close()
 
 
-@pytest.mark.parametrize(("name", "shape", "message"), [("fc.wieght", (9, 80), "no such parameter"), ("fc.weight", (80, 9), r"the parameter has \(9, 80\)")])
+@pytest.mark.parametrize(
+    ("name", "shape", "message"), [("fc.wieght", (9, 80), "no such parameter"), ("fc.weight", (80, 9), r"the parameter has \(9, 80\)")]
+)
 def test_a_mask_that_does_not_fit_is_refused(name, shape, message):
     engine = Engine(toy_net(), RecipeSpec(batch_size=4), no_decay=NO_DECAY, ranks=rendezvous(threads=1))
     with pytest.raises(ValueError, match=message):

@@ -9,13 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import jobs.training
+import jobs.stage_run
 from jobs.averaging import Average
 from jobs.engine import Ranks, rendezvous
 from jobs.evaluation import load_masks
 from jobs.exports import ExportError, exported, read_result
 from jobs.schedule import schedule
-from jobs.training import Diverged, StageRun, derived_seed
+from jobs.stage_run import Diverged, StageRun, derived_seed
 from models.pruning.base import Stage
 from tests.jobs.processes import finish_ranks, run_ranks, start_ranks
 from tests.jobs.toys import NO_DECAY, Halve, ToyBatches, ToySamples, toy_net, toy_spec
@@ -47,12 +47,22 @@ class Killed(CutShort):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def stage_run(folder: Path, stage: Stage, ranks: Ranks, *, seed: int = 0, batches: type[ToyBatches] = ToyBatches, net: dict[str, Any] | None = None,
-              checkpoint_steps: int | None = None, **recipe: Any) -> StageRun:
+def stage_run(
+    folder: Path,
+    stage: Stage,
+    ranks: Ranks,
+    *,
+    seed: int = 0,
+    batches: type[ToyBatches] = ToyBatches,
+    net: dict[str, Any] | None = None,
+    checkpoint_steps: int | None = None,
+    **recipe: Any,
+) -> StageRun:
     spec = toy_spec(stage, seed=seed, **recipe)
     micro = spec.recipe.micro_batch_size or spec.recipe.batch_size // ranks.world
     loader = batches(spec.recipe.batch_size, micro, ranks)
-    return StageRun(spec, toy_net(seed, **net or {}), loader, ToySamples(ranks), folder, no_decay=NO_DECAY, ranks=ranks, checkpoint_steps=checkpoint_steps)
+    model, validation = toy_net(seed, **net or {}), ToySamples(ranks)
+    return StageRun(spec, model, loader, validation, folder, no_decay=NO_DECAY, ranks=ranks, checkpoint_steps=checkpoint_steps)
 
 
 def train(folder: Path, stage: Stage, ranks: Ranks | None = None, *, parent: Path | None = None, rewind: Path | None = None, **options: Any):
@@ -279,7 +289,7 @@ def train_case(folder: Path, case: str, ranks: Ranks, **options: Any):
 
 def train_and_die(folder):
     """Trains every case undisturbed, then again up to the cut; the last one takes the process along."""
-    jobs.training.LOG_STEPS = 5
+    jobs.stage_run.LOG_STEPS = 5
     ranks = rendezvous(threads=1)
     train_without_norm(folder, ranks)
     for case in CASES:
@@ -292,7 +302,7 @@ def train_and_die(folder):
 
 def train_on(folder):
     """Goes on where `train_and_die` left."""
-    jobs.training.LOG_STEPS = 5
+    jobs.stage_run.LOG_STEPS = 5
     ranks = rendezvous(threads=1)
     for case in CASES:
         train_case(folder / case / "cut", case, ranks)

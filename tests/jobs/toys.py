@@ -51,7 +51,7 @@ def global_batch(number: int, samples: int) -> tuple[Tensor, Tensor]:
 
 @dataclass
 class ToyBatches:
-    """Stands for a TrainLoader: the same global batches whatever the ranks and micro-batches. `poison`: (step of epoch 0, rank) whose images are NaN."""
+    """Stands for a TrainLoader: the same global batches whatever the ranks and micro-batches. `poison`: (step of epoch 0, rank) that gets NaN."""
 
     batch: int
     micro: int
