@@ -19,7 +19,7 @@ def main(argv: Sequence[str]) -> int:
     options = parser().parse_args(argv)
     try:
         return write(options)
-    except AnalysisError as error:
+    except (AnalysisError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
@@ -59,7 +59,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("runs", type=Path, nargs="+", metavar="runs/<grid>", help="run folders, also copied from other machines")
     made.add_argument("-o", "--out", type=Path, help="folder to write to; default: the run folder, when there is one")
     made.add_argument("--figures", action="store_true", help="also the report's plots as SVG and PNG files")
-    made.add_argument("--baseline", type=Path, metavar="old.csv", help="an older leaderboard.csv: exit 1 when a row fell beyond the noise of its seeds")
+    made.add_argument(
+        "--baseline", type=Path, metavar="old.csv", help="an older leaderboard.csv: exit 1 when a row fell beyond the noise of its seeds"
+    )
     made.add_argument("--beside", type=Path, metavar="results.csv", help="results in timm's format, to be laid beside ours in beside.csv")
     return made
 

@@ -10,7 +10,19 @@ from analysis.merge import AnalysisError
 from analysis.rows import Row
 from analysis.statistics import LEVEL, holm
 
-BESIDE = ("source", "model", "pruning", "img_size", "top1", "top5", "param_count", "infer_gmacs", "infer_samples_per_sec", "infer_step_time", "infer_batch_size")
+BESIDE = (
+    "source",
+    "model",
+    "pruning",
+    "img_size",
+    "top1",
+    "top5",
+    "param_count",
+    "infer_gmacs",
+    "infer_samples_per_sec",
+    "infer_step_time",
+    "infer_batch_size",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +85,14 @@ def beside_lines(rows: Sequence[Row], published: Path) -> Iterator[dict[str, Val
     Raises AnalysisError when the file has not timm's columns.
     """
     columns = {column.name: column for column in LEADERBOARD}
-    ours = [{"source": "ours"} | {name: columns[name].read(row) for name in BESIDE[1:]} for row in rows if row.top1]
-    theirs = [{"source": published.name} | {name: line.get(name) for name in BESIDE[1:]} for line in read_table(published, ("model", "top1"))]
+    ours = [beside_line("ours", {name: columns[name].read(row) for name in BESIDE[1:]}) for row in rows if row.top1]
+    theirs = [beside_line(published.name, line) for line in read_table(published, ("model", "top1"))]
     yield from sorted([*ours, *theirs], key=lambda line: -float(line["top1"] or 0))
+
+
+def beside_line(source: str, values: Mapping[str, Value]) -> dict[str, Value]:
+    """A line of beside.csv."""
+    return {name: source if name == "source" else values.get(name) for name in BESIDE}
 
 
 def read_table(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def curve(record: Record, runs: Sequence[Path]) -> Curve | None:
         before = points[-1][0] if points else before
     if not points:
         return None
-    points = points[:: -(-(-len(points) // POINTS))][::-1]  # the last epoch always stays
+    points = points[:: -ceil(len(points) / POINTS)][::-1]  # the last epoch always stays
     epochs, loss, val_top1 = zip(*points, strict=True)
     return Curve(seed=record.seed, epochs=epochs, loss=loss, val_top1=val_top1)
 

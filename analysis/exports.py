@@ -74,7 +74,7 @@ def coverage_line(model: str, pruning: str, row: Row | None, missing: dict[str, 
 
 
 def comparison_lines(rows: Sequence[Row]) -> Iterator[dict[str, Value]]:
-    """Every two rows of one model and key, a ranked above b: same-seed differences of top-1. Holm's correction is over the lines of a model and key."""
+    """Every two rows of one model and key, a ranked above b: same-seed differences of top-1. Holm's correction is over a model and key."""
     families: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
         families[row.key.short, row.model].append(row)

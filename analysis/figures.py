@@ -1,4 +1,4 @@
-"""What the figures show: lines of accuracy against sparsity and fronts of accuracy against cost, for the report (Plotly) and for papers (matplotlib)."""
+"""What the figures show: lines of accuracy against sparsity and fronts of accuracy against cost, for the report (Plotly) and papers (matplotlib)."""
 
 import html
 from collections import defaultdict
@@ -16,7 +16,16 @@ from analysis.rows import Row
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5C00", "#444444")  # Okabe and Ito's, told apart by colour-blind readers
+COLORS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#7A5C00",
+    "#444444",
+)  # Okabe and Ito's, told apart by colour-blind readers
 SYMBOLS = {"circle": "o", "square": "s", "diamond": "D", "triangle-up": "^", "cross": "P", "x": "X", "star": "*"}  # Plotly's name: matplotlib's
 COLUMNS = {column.name: column for column in LEADERBOARD}
 
@@ -83,9 +92,18 @@ def pareto_figure(rows: Sequence[Row], cost: str) -> dict[str, Any]:
     data = []
     for line in lines(rows):
         known = [row for row in line.rows if values[id(row)] is not None]
-        data.append(trace(line.name, [values[id(row)] for row in known], known, mode="markers") | {"marker": {"color": line.color, "symbol": line.symbol, "size": 9}})
+        data.append(
+            trace(line.name, [values[id(row)] for row in known], known, mode="markers")
+            | {"marker": {"color": line.color, "symbol": line.symbol, "size": 9}}
+        )
     best = front(rows, [values[id(row)] for row in rows])
-    steps = {"x": [value for _, value in best], "y": [row.top1.mean for row, _ in best if row.top1], "mode": "lines", "name": "front", "hoverinfo": "skip"}
+    steps = {
+        "x": [value for _, value in best],
+        "y": [row.top1.mean for row, _ in best if row.top1],
+        "mode": "lines",
+        "name": "front",
+        "hoverinfo": "skip",
+    }
     data.append(steps | {"line": {"shape": "hv", "color": "#888", "dash": "dot"}})
     return {"data": data, "layout": {"xaxis": {"title": {"text": axis(cost)}}, "yaxis": {"title": {"text": "top-1 (%)"}}}}
 
@@ -101,7 +119,15 @@ def trace(name: str, x: Sequence[Any], rows: Sequence[Row], *, mode: str) -> dic
     means, below, above = intervals(rows)
     errors = {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "thickness": 1, "width": 3}
     texts = [hover(row) for row in rows]
-    return {"name": html.escape(name), "x": list(x), "y": means, "error_y": errors, "mode": mode, "text": texts, "hovertemplate": "%{text}<extra></extra>"}
+    return {
+        "name": html.escape(name),
+        "x": list(x),
+        "y": means,
+        "error_y": errors,
+        "mode": mode,
+        "text": texts,
+        "hovertemplate": "%{text}<extra></extra>",
+    }
 
 
 def intervals(rows: Sequence[Row]) -> tuple[list[float], list[float], list[float]]:
@@ -119,7 +145,12 @@ def hover(row: Row) -> str:
     assert row.top1
     interval = "" if row.top1.low is None else f" [{row.top1.low:.2f}, {row.top1.high:.2f}]"
     costs = [f"{axis(cost)}: {value:.4g}" for cost in COSTS if isinstance(value := COLUMNS[cost].read(row), int | float)]
-    told = [f"{row.model}, {row.pruning}", f"top-1 {row.top1.mean:.2f}{interval}, n = {row.top1.n}, rank {row.rank}", f"sparsity {sparsity(row):.4g}%", *costs]
+    told = [
+        f"{row.model}, {row.pruning}",
+        f"top-1 {row.top1.mean:.2f}{interval}, n = {row.top1.n}, rank {row.rank}",
+        f"sparsity {sparsity(row):.4g}%",
+        *costs,
+    ]
     return "<br>".join(map(html.escape, told))
 
 
@@ -162,4 +193,6 @@ def draw_line(axes: "Axes", line: Line, costs: Mapping[int, Any]) -> None:
     means, below, above = intervals(known)
     x = [costs[id(row)] if costs else sparsity(row) for row in known]
     name = line.name.replace("$", r"\$")  # matplotlib reads $ as mathematics
-    axes.errorbar(x, means, yerr=[below, above], label=name, color=line.color, marker=SYMBOLS[line.symbol], linestyle="none" if costs else "-", capsize=2)
+    axes.errorbar(
+        x, means, yerr=[below, above], label=name, color=line.color, marker=SYMBOLS[line.symbol], linestyle="none" if costs else "-", capsize=2
+    )

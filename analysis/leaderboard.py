@@ -38,13 +38,15 @@ class Published:
 def publish(runs: Sequence[Path], out: Path, beside: Path | None = None, figures: bool = False) -> Published:
     """Writes the tables and the report of all run folders to `out`.
 
-    `beside`: a results CSV in timm's format; `figures`: the plots as files too. Raises AnalysisError when the folders hold no record, or that file is none.
+    `beside`: a results CSV in timm's format; `figures`: the plots as files too. Raises AnalysisError when the folders hold no record, or that
+    file is none.
     """
     merged = merge(runs, store=out / STORE)
     rows = make_rows(merged)
+    lines = ({column.name: column.read(row) for column in LEADERBOARD} for row in rows)
     cells = (cell_line(record, row.key) for row in rows for record in sorted(row.done + row.failed, key=lambda one: one.seed))
     files = [
-        write_csv(out / "leaderboard.csv", [column.name for column in LEADERBOARD], ({c.name: c.read(row) for c in LEADERBOARD} for row in rows)),
+        write_csv(out / "leaderboard.csv", [column.name for column in LEADERBOARD], lines),
         write_csv(out / "cells.csv", CELLS, cells),
         write_csv(out / "coverage.csv", COVERAGE, coverage_lines(rows, merged)),
         write_csv(out / "pareto.csv", PARETO, pareto_lines(rows)),

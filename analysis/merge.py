@@ -15,7 +15,6 @@ from analysis.store import Entry, Store
 from analysis.validation import read_entry, reason
 from harness.records import Record
 
-
 MANY = 10_000  # files from which starting processes pays
 
 

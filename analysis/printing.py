@@ -21,7 +21,7 @@ def printed(rows: Sequence[Row], merged: Merged) -> "Group":
     from rich.text import Text
 
     differ = differing(row.key for row in rows)
-    parts = [table(key, list(group), differ) for key, group in groupby(rows, key=lambda row: row.key)]
+    parts: list[Table | Text] = [table(key, list(group), differ) for key, group in groupby(rows, key=lambda row: row.key)]
     if differ:
         told = f"{len(parts)} leaderboards: rows that differ in {', '.join(differ)} are not ranked together."
         parts.append(Text(told, style="yellow"))

@@ -165,7 +165,11 @@ def page_data(boards: Sequence[Board], runs: Sequence[Path]) -> dict[str, Any]:
         board.key: {"sparsity": accuracy_figure(found := [row for _, row in board.rows])} | {cost: pareto_figure(found, cost) for cost in COSTS}
         for board in boards
     }
-    details = {number: {"loss": traces(row, runs, "loss"), "val_top1": traces(row, runs, "val_top1"), "layers": layers(row)} for board in boards for number, row in board.rows}
+    details = {
+        number: {"loss": traces(row, runs, "loss"), "val_top1": traces(row, runs, "val_top1"), "layers": layers(row)}
+        for board in boards
+        for number, row in board.rows
+    }
     return {"figures": figures, "rows": details}
 
 

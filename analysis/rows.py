@@ -98,7 +98,10 @@ def make_rows(merged: Merged) -> tuple[Row, ...]:
         else:
             failed.append(record)
     lost = place_failures(failed, groups.keys())
-    rows = [make_row(spec, key, groups.get((spec, key), []), lost.get((spec, key), []), expected.get(spec)) for spec, key in [*groups, *(lost.keys() - groups.keys())]]
+    rows = [
+        make_row(spec, key, groups.get((spec, key), []), lost.get((spec, key), []), expected.get(spec))
+        for spec, key in [*groups, *(lost.keys() - groups.keys())]
+    ]
     return judged(ranked(with_dense(rows)))
 
 

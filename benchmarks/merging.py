@@ -1,6 +1,7 @@
 """How fast 100,000 records become one set: first merge, next merge, and what follows them. `python -m benchmarks.merging [records]`
 
-Prints wall and CPU seconds of fresh processes, beside the plain way (read every file, json.loads), in one run on this machine. Files lie in a temporary folder.
+Prints wall and CPU seconds of fresh processes, beside the plain way (read every file, json.loads), in one run on this machine.
+The files lie in a temporary folder.
 """
 
 import json
@@ -24,13 +25,36 @@ RECORD: dict[str, Any] = {  # 1 KB, as small as a record can be: no layers, shor
     "started": "2026-01-01T00:00:00+00:00",
     "finished": "2026-01-01T00:01:00+00:00",
 }
-ENVIRONMENT = {"commit": "b" * 40, "dirty": False, "python": "3.11", "versions": {"torch": "2"}, "host": "n", "cpu": "c", "gpu": None, "ranks": 1, "threads": 2}
+ENVIRONMENT = {
+    "commit": "b" * 40,
+    "dirty": False,
+    "python": "3.11",
+    "versions": {"torch": "2"},
+    "host": "n",
+    "cpu": "c",
+    "gpu": None,
+    "ranks": 1,
+    "threads": 2,
+}
 METRICS: dict[str, Any] = {"top5": None, "layers": {}, "collapsed": [], "uncounted_ops": {}, "flops_convention": "macs"}
-NUMBERS = "test_loss test_samples val_top1 train_loss params params_nonzero sparsity_prunable sparsity_all macs macs_nonzero throughput_img_per_s latency_ms "
-NUMBERS += "throughput_batch peak_memory_bytes file_bytes epochs train_s train_img_per_s"
-MERGE = "from pathlib import Path; from analysis.merge import collect; c = collect([Path({run!r})], Path({store!r})); assert len(c.entries) == {count}"
-TABLES = "from pathlib import Path; from analysis.merge import merge; from analysis.rows import make_rows; make_rows(merge([Path({run!r})], Path({store!r})))"
-PLAIN = "import glob, json; r = [json.loads(open(p, 'rb').read()) for p in glob.glob({run!r} + '/cells/*/record.json')]; assert len(r) == {count}"
+NUMBERS = """test_loss test_samples val_top1 train_loss params params_nonzero sparsity_prunable sparsity_all macs macs_nonzero throughput_img_per_s
+latency_ms throughput_batch peak_memory_bytes file_bytes epochs train_s train_img_per_s"""
+PLAIN = """
+import glob, json
+records = [json.loads(open(path, "rb").read()) for path in glob.glob({run!r} + "/cells/*/record.json")]
+assert len(records) == {count}
+"""
+MERGE = """
+from pathlib import Path
+from analysis.merge import collect
+assert len(collect([Path({run!r})], Path({store!r})).entries) == {count}
+"""
+TABLES = """
+from pathlib import Path
+from analysis.merge import merge
+from analysis.rows import make_rows
+make_rows(merge([Path({run!r})], Path({store!r})))
+"""
 
 
 def write_run(run: Path, count: int) -> int:
@@ -45,8 +69,13 @@ def write_run(run: Path, count: int) -> int:
 
 def record(i: int) -> dict[str, Any]:
     """Record number i."""
-    spec = {"model": {"name": "vim_micro"}, "pruning": {"method": "dense", "number": i // 5}, "data": {"source": "digits"}, "recipe": {"batch_size": 64}}
-    metrics = METRICS | {name: 1 for name in NUMBERS.split()} | {"top1": 50 + i % 1000 / 20}
+    spec = {
+        "model": {"name": "vim_micro"},
+        "pruning": {"method": "dense", "number": i // 5},
+        "data": {"source": "digits"},
+        "recipe": {"batch_size": 64},
+    }
+    metrics = METRICS | dict.fromkeys(NUMBERS.split(), 1) | {"top1": 50 + i % 1000 / 20}
     environment = ENVIRONMENT | {"loader": "ffcv", "scan": "cpu", "data_sha256": "d"}
     return RECORD | {"id": f"{i:012x}", "seed": i % 5, "spec": spec | {"seed": i % 5}, "metrics": metrics, "environment": environment}
 
@@ -66,9 +95,14 @@ def main(count: int) -> None:
         run, store = Path(folder, "run"), Path(folder, "store")
         size = write_run(run, count)
         where = {"run": str(run), "store": str(store), "count": count}
-        print(f"{count:,} records of {size:,} bytes, {os.cpu_count()} x {platform.processor() or platform.machine()}, Python {platform.python_version()}")
+        print(f"{count:,} records of {size:,} bytes, {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}")
         print(f"{'':34}   wall     CPU  (s)")
-        steps = [("plain json.loads of every file", PLAIN), ("first merge (reads, validates)", MERGE), ("next merge (nothing new)", MERGE), ("next merge, objects and rows too", TABLES)]
+        steps = [
+            ("plain json.loads of every file", PLAIN),
+            ("first merge (reads, validates)", MERGE),
+            ("next merge (nothing new)", MERGE),
+            ("next merge, objects and rows too", TABLES),
+        ]
         for name, code in steps:
             print(f"{name:34}{timed(code.format(**where))}")
 

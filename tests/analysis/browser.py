@@ -73,7 +73,9 @@ class Page:
     def move_to(self, selector: str) -> None:
         """Puts the mouse on the middle of an element that is scrolled into sight."""
         self.run(f"document.querySelector({selector!r}).scrollIntoView({{block: 'center'}})")
-        box = self.run(f"(({{x, y, width, height}}) => [x + width / 2, y + height / 2])(document.querySelector({selector!r}).getBoundingClientRect())")
+        box = self.run(
+            f"(({{x, y, width, height}}) => [x + width / 2, y + height / 2])(document.querySelector({selector!r}).getBoundingClientRect())"
+        )
         for x in (box[0] - 3, box[0]):
             self.send("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=box[1])
 

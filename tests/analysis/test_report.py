@@ -35,8 +35,17 @@ def metrics_lines(run: Path, stage: str, epochs: int) -> None:
 
 def evil_run(folder: Path) -> Path:
     """A run whose every text is an attack."""
-    bad = fake_record(90.0, model=EVIL, pruning="dense", grid=EVIL, environment=fake_environment(host=EVIL, cpu=EVIL, commit=EVIL, versions={EVIL: EVIL}, loader=EVIL), layers={EVIL: 0.5})
-    failed = fake_record(None, model="m2", pruning="dense").model_copy(update={"failure": Failure(kind=EVIL, message=EVIL, stage=EVIL, traceback=EVIL), "grid": EVIL})
+    bad = fake_record(
+        90.0,
+        model=EVIL,
+        pruning="dense",
+        grid=EVIL,
+        environment=fake_environment(host=EVIL, cpu=EVIL, commit=EVIL, versions={EVIL: EVIL}, loader=EVIL),
+        layers={EVIL: 0.5},
+    )
+    failed = fake_record(None, model="m2", pruning="dense").model_copy(
+        update={"failure": Failure(kind=EVIL, message=EVIL, stage=EVIL, traceback=EVIL), "grid": EVIL}
+    )
     run = fake_run(folder, [bad.model_copy(update={"pruning": EVIL, "weights_sha256": EVIL, "finished": EVIL}), failed])
     torn = run / "cells" / "<b>torn<img src=x>" / "record.json"
     torn.parent.mkdir()
@@ -88,7 +97,7 @@ def test_only_the_pages_own_scripts_may_run(tmp_path: Path) -> None:
     page = page_of(fake_run(tmp_path, fake_grid()))
     policy = html.unescape(re.findall(r'Content-Security-Policy" content="([^"]*)"', page)[0])
     allowed = re.findall(r"'sha256-([^']+)'", policy)
-    scripts = [text for text in re.findall(r"<script>(.*?)</script>", page, flags=re.DOTALL)]
+    scripts = re.findall(r"<script>(.*?)</script>", page, flags=re.DOTALL)
     assert "default-src 'none'" in policy and "script-src 'sha256" in policy
     assert allowed == [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts]
 
@@ -159,7 +168,11 @@ def test_knobs_other_than_the_sparsity_make_lines_of_their_own() -> None:
 
 def test_error_bars_reach_the_ends_of_the_interval() -> None:
     (trace,) = accuracy_figure(rows_of(*(fake_record(top1, seed=seed) for seed, top1 in enumerate((95.0, 96.0, 97.0)))))["data"]
-    assert (trace["y"], trace["error_y"]["array"], trace["error_y"]["arrayminus"]) == ([96.0], pytest.approx([2.4841], abs=1e-4), pytest.approx([2.4841], abs=1e-4))
+    assert (trace["y"], trace["error_y"]["array"], trace["error_y"]["arrayminus"]) == (
+        [96.0],
+        pytest.approx([2.4841], abs=1e-4),
+        pytest.approx([2.4841], abs=1e-4),
+    )
 
 
 def test_figures_for_papers_are_the_same_bytes_every_time(tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ from tests.analysis.make_records import fake_environment, fake_grid, fake_record
 from tests.analysis.test_report import EVIL, evil_run, metrics_lines
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")]
-COLUMN = "[...document.querySelectorAll('.board:not([hidden]) tr[data-row]')].filter((line) => !line.hidden).map((line) => line.cells[%d].textContent)"
+COLUMN = (
+    "[...document.querySelectorAll('.board:not([hidden]) tr[data-row]')].filter((line) => !line.hidden).map((line) => line.cells[%d].textContent)"
+)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +25,11 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of a grid with a failed cell and a second machine."""
-    records = [*fake_grid(), fake_record(None, pruning="magnitude-0.99"), fake_record(96.0, model="other", environment=fake_environment(gpu="Example GPU"))]
+    records = [
+        *fake_grid(),
+        fake_record(None, pruning="magnitude-0.99"),
+        fake_record(96.0, model="other", environment=fake_environment(gpu="Example GPU")),
+    ]
     run = fake_run(tmp_path_factory.mktemp("run"), records)
     for stage in {stage for record in records for stage in record.stages}:
         metrics_lines(run, stage, 4)
@@ -66,7 +72,8 @@ def test_another_key_shows_its_own_board_alone(opened: Page) -> None:
 
 def test_hovering_a_point_says_which_row_it_is(opened: Page) -> None:
     opened.move_to("#pareto .scatterlayer .trace:nth-child(2) .points path")
-    told = opened.run("new Promise((done) => { const look = () => { const text = document.querySelector('#pareto .hoverlayer')?.textContent; text ? done(text) : requestAnimationFrame(look); }; look(); })")
+    look = "() => { const text = document.querySelector('#pareto .hoverlayer')?.textContent; text ? done(text) : requestAnimationFrame(look); }"
+    told = opened.run(f"new Promise((done) => {{ const look = {look}; look(); }})")
     assert "magnitude-" in told and "top-1" in told and "GMACs" in told
 
 

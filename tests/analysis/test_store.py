@@ -98,7 +98,9 @@ def test_a_torn_store_costs_reading_again_and_nothing_else(tmp_path: Path, keep:
     assert merge([run], store) == first and reads == []
 
 
-@pytest.mark.parametrize("content", [b"", b"not a store\n", b"\xff\x00\n", HEADER + b"a\tb\n\xff\t\t\t\t\t\t\t\t\t2\t{}\n", HEADER.replace(b"schema 1", b"schema 0")])
+@pytest.mark.parametrize(
+    "content", [b"", b"not a store\n", b"\xff\x00\n", HEADER + b"a\tb\n\xff\t\t\t\t\t\t\t\t\t2\t{}\n", HEADER.replace(b"schema 1", b"schema 0")]
+)
 def test_a_foreign_or_older_store_is_begun_anew(tmp_path: Path, content: bytes) -> None:
     run, store = aged(fake_run(tmp_path / "run", [fake_record(90.0)])), tmp_path / "store"
     store.write_bytes(content)
