@@ -1,0 +1,105 @@
+"""Every row of PRUNERS on the real engine: a toy network trained over the method's whole path of stages."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from jobs.engine import Ranks, rendezvous
+from jobs.evaluation import load_masks
+from jobs.exports import exported
+from jobs.stage_run import StageRun
+from models.pruning.base import Budget
+from models.pruning.masks import sparsity_of
+from models.pruning.registry import PRUNERS, create_method
+from tests.jobs.processes import run_ranks
+from tests.jobs.toys import NO_DECAY, ToyBatches, ToySamples, toy_net, toy_spec
+
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "dense": ("dense", {}),
+    "random": ("random", {"sparsity": 0.6, "ratios": "magnitude"}),
+    "random at init": ("random", {"sparsity": 0.6, "at": "init"}),
+    "magnitude": ("magnitude", {"sparsity": 0.6}),
+    "magnitude by layer": ("magnitude", {"sparsity": 0.6, "scope": "layer"}),
+    "dynamic": ("dynamic", {"sparsity": 0.6, "interval": 2}),
+    "IMP": ("iterative_magnitude", {"rate": 0.4, "rounds": 2, "rewind_step": 3}),
+    "IMP, rate rewound": ("iterative_magnitude", {"rate": 0.4, "rounds": 2, "rewind": "learning_rate"}),
+    "IMP, nothing rewound": ("iterative_magnitude", {"rate": 0.4, "rounds": 2, "rewind": "none"}),
+    "gradient": ("gradient", {"sparsity": 0.6, "criterion": "gradient", "batches": 2}),
+    "SNIP": ("gradient", {"sparsity": 0.6, "criterion": "snip"}),
+    "Taylor": ("gradient", {"sparsity": 0.6}),
+    "movement": ("gradient", {"sparsity": 0.6, "criterion": "movement", "schedule": "cubic", "interval": 1}),
+    "RigL": ("rigl", {"sparsity": 0.6, "interval": 2}),
+    "2:4": ("semi_structured", {}),
+}
+SPARSITY = {"dense": 0.0, "IMP": 0.64, "IMP, rate rewound": 0.64, "IMP, nothing rewound": 0.64}
+PATTERNED = 9 * 80 / 2 / (135 + 720 + 63)  # 2:4 takes fc (9, 80); conv has four dimensions, and the head nine inputs
+
+
+def train_path(folder: Path, case: str, ranks: Ranks, **recipe: Any) -> Path:
+    """The folder of the last stage of a case, all stages trained."""
+    name, knobs = CASES[case]
+    stages: list[Path] = []
+    for place, stage in enumerate(create_method(name, **knobs).stages(Budget(epochs=2, finetune_epochs=1))):
+        spec = toy_spec(stage, **recipe)
+        batches = ToyBatches(spec.recipe.batch_size, spec.recipe.batch_size // ranks.world, ranks)
+        at = folder / f"{place}_{stage.name}"
+        run = StageRun(spec, toy_net(), batches, ToySamples(ranks), at, no_decay=NO_DECAY, ranks=ranks)
+        try:
+            run.run(stages[-1] if stage.start != "scratch" else None, stages[0] if stage.start == "rewind" else None)
+        finally:
+            run.engine.close()
+        stages.append(at)
+    return stages[-1]
+
+
+def masks_and_weights(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    return load_masks(folder / "export"), load_file(exported(folder).weights)
+
+
+def test_every_method_has_a_case():
+    assert {name for name, _ in CASES.values()} == set(PRUNERS)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_cell_ends_at_its_sparsity_with_exact_zeros_and_living_weights(tmp_path, case):
+    masks, weights = masks_and_weights(train_path(tmp_path, case, rendezvous(threads=1)))
+    expected = PATTERNED if case == "2:4" else SPARSITY.get(case, 0.6)
+    assert sparsity_of(masks) == pytest.approx(expected, abs=1e-3)
+    for name, mask in masks.items():
+        assert not weights[name][~mask].any()
+        assert weights[name][mask].count_nonzero() >= 0.9 * mask.sum()  # RigL's youngest weights may still be zero
+
+
+def test_each_round_of_imp_drops_the_smallest_weights_that_the_round_before_trained(tmp_path):
+    last = train_path(tmp_path, "IMP", rendezvous(threads=1))
+    masks, before = load_masks(last / "export"), load_masks(tmp_path / "2_round_1" / "export")
+    trained = load_file(exported(tmp_path / "2_round_1").weights)
+    assert all(not (mask & ~before[name]).any() for name, mask in masks.items())
+    dropped = torch.cat([trained[name][before[name] & ~mask].abs() for name, mask in masks.items()])
+    kept = torch.cat([trained[name][mask].abs() for name, mask in masks.items()])
+    assert dropped.max() <= kept.min()
+
+
+SHARED = ("SNIP", "Taylor", "movement", "RigL", "dynamic")
+
+
+def draw_masks(folder: Path) -> None:
+    """Run by every rank: the cells whose masks depend on gradients or on weights in training, with partitioned weights."""
+    for case in SHARED:
+        for zero_stage in (1, 3):
+            train_path(folder / f"{case} {zero_stage}", case, rendezvous(threads=1), zero_stage=zero_stage)
+
+
+@pytest.mark.slow
+def test_one_rank_and_two_draw_the_same_masks(tmp_path):
+    draw_masks(tmp_path / "one")
+    (tmp_path / "two").mkdir()
+    run_ranks("tests.models.pruning.test_in_training:draw_masks", 2, tmp_path / "two")
+    for path in (tmp_path / "one").iterdir():
+        first, second = (load_masks(sorted((tmp_path / world / path.name).iterdir())[-1] / "export") for world in ("one", "two"))
+        assert first and first.keys() == second.keys()
+        differing = sum(int((first[name] != second[name]).sum()) for name in first)
+        assert differing <= (0 if path.name.startswith("SNIP") else 4), path.name  # two ranks round their sums differently, and steps add up
