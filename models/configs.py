@@ -4,12 +4,13 @@ A default here is the family's; a row of `models.registry.MODELS` sets what its 
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
 STRICT: dict[str, Any] = {"extra": "forbid"}  # pydantic's: an unknown option is an error
 
 
@@ -19,6 +20,77 @@ class SEConfig:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
     ratio: Count = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class MobilePathConfig:
+    """Vim: a MobileNetV2 inverted residual (arXiv 1801.04381) over tokens in place of each direction's convolution."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    expand: Count = 1  # inner channels / channels; the 1x1 layers are as wide as the scan, so that even 1 doubles Vim-Ti
+    kernel: Annotated[int, Field(ge=1, le=16)] = 3  # taps of the depthwise convolution, causal in the direction of the scan
+
+
+@dataclass(frozen=True, kw_only=True)
+class MobileBlockConfig:
+    """MambaVision: MobileNetV2 inverted residuals (arXiv 1801.04381) in place of the convolution blocks of stages 1 and 2."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    expand: Count = 4
+    kernel: Count = 3  # odd
+
+
+@dataclass(frozen=True, kw_only=True)
+class SWAConfig:
+    """Sliding-window attention: each token attends within a neighbourhood of `window` x `window` tokens."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    window: Count = 7  # tokens, odd
+    shift: Annotated[int, Field(ge=0)] = 0  # tokens by which every second attention block displaces its neighbourhood; at most window // 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class S4Config:
+    """S4D (arXiv 2206.11893) in place of the selective scan."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    d_state: Annotated[int, Field(ge=2, multiple_of=2)] = 16  # of each channel, in conjugate pairs
+    init: Literal["lin", "inv"] = "lin"
+    dt_min: Positive = 1e-3
+    dt_max: Positive = 1e-1
+
+
+@dataclass(frozen=True, kw_only=True)
+class S5Config:
+    """S5 (arXiv 2208.04933) in place of the selective scan."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    d_state: Annotated[int, Field(ge=2, multiple_of=2)] = 64  # shared by all channels, in conjugate pairs
+    blocks: Count = 1  # of HiPPO-N on the diagonal of the initial state matrix
+    dt_min: Positive = 1e-3
+    dt_max: Positive = 1e-1
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionPoolConfig:
+    """Pooling by attention with learned queries before the head, and, if asked for, in the down-samplings (over 2 x 2 tokens)."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    heads: Count = 4  # divides the channels of every stage where it pools
+    downsample: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvNeXtConfig:
+    """Principles of ConvNeXt (arXiv 2201.03545) for the convolutional part, each its own flag."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    layer_norm: bool = True  # LayerNorm over channels for every BatchNorm
+    kernel: Count = 3  # of the blocks' convolutions, odd; ConvNeXt's own is 7
+    patch_downsample: bool = True  # 2x2 convolutions of stride 2 with their own norm before them
+    separable: bool = True  # a depthwise and a 1x1 convolution for each convolution of a block
+    gelu: bool = True  # exact GELU for ReLU and tanh-GELU
+    fewer_blocks: bool = True  # half of the convolution blocks, rounded up
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,3 +108,68 @@ class VimConfig:
     dt_rank: Count | None = None  # None: dim / 16, rounded up
     drop_path: Share = 0.0  # of the last block; it rises linearly from 0
     se: SEConfig | None = None
+    mobilenet: MobilePathConfig | None = None
+    s4: S4Config | None = None  # one of s4 and s5
+    s5: S5Config | None = None
+
+    def __post_init__(self) -> None:
+        _at_most_one(s4=self.s4, s5=self.s5)
+
+
+Four = tuple[Count, Count, Count, Count]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MambaVisionConfig:
+    """MambaVision (arXiv 2407.08083). Defaults are MambaVision-T's."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    dim: Count = 80  # of stage 1; it doubles at every stage
+    in_dim: Count = 32  # between the stem's convolutions
+    depths: Four = (1, 3, 8, 4)
+    heads: Four = (2, 4, 8, 16)
+    windows: Four = (8, 8, 14, 7)  # tokens a side; stages 1 and 2 have none
+    stem_strides: tuple[Count, Count] = (2, 2)
+    mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
+    d_state: Annotated[int, Field(ge=1, le=256)] = 8
+    d_conv: Annotated[int, Field(ge=1, le=16)] = 3
+    drop_path: Share = 0.2  # of the last block; it rises linearly from 0
+    layer_scale: Positive | None = None  # of the blocks of stages 3 and 4
+    swa: SWAConfig | None = None
+    s4: S4Config | None = None  # one of s4 and s5
+    s5: S5Config | None = None
+    attention_pool: AttentionPoolConfig | None = None
+    convnext: ConvNeXtConfig | None = None
+    se: SEConfig | None = None
+    mobilenet: MobileBlockConfig | None = None
+
+    def __post_init__(self) -> None:
+        _at_most_one(s4=self.s4, s5=self.s5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViTConfig:
+    """A plain vision transformer of timm's, the control without a state space. Defaults are ViT-Ti's."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    patch_size: Count = 16  # pixels
+    dim: Count = 192
+    depth: Count = 12
+    heads: Count = 3
+    drop_path: Share = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MambaOutConfig:
+    """timm's MambaOut (arXiv 2405.07992): Mamba's gated blocks without the state space. Defaults are MambaOut-Femto's."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    depths: Four = (3, 3, 9, 3)
+    dims: Four = (48, 96, 192, 288)
+    drop_path: Share = 0.0
+
+
+def _at_most_one(**variants: object) -> None:
+    given = [name for name, variant in variants.items() if variant is not None]
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)} both replace the selective scan: give one")

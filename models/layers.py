@@ -55,20 +55,47 @@ class DeltaProjection(nn.Linear):
         return F.linear(x, self.weight)
 
 
-class CausalConv1d(nn.Conv1d):
-    """SiLU of a depthwise convolution over tokens in which a token sees itself and the `taps - 1` before it (after it, when reversed).
+class TokenConv1d(nn.Conv1d):
+    """SiLU of a depthwise convolution over tokens. Causal: a token sees itself and the taps - 1 before it (behind it, when reversed); else taps around it.
 
     Weight (D, 1, taps), as in the official files.
     """
 
-    def __init__(self, channels: int, taps: int, backend: str = "auto") -> None:
-        super().__init__(channels, channels, taps, groups=channels, padding=taps - 1)
-        self.backend = backend
+    def __init__(self, channels: int, taps: int, *, causal: bool, bias: bool, backend: str) -> None:
+        super().__init__(channels, channels, taps, groups=channels, bias=bias)
+        self.left, self.backend = taps - 1 if causal else (taps - 1) // 2, backend
 
     def forward(self, x: Tensor, reverse: bool = False) -> Tensor:
         """(B, L, D) from (B, L, D)."""
-        y = conv1d_silu(x.transpose(1, 2), self.weight, self.bias, left=self.kernel_size[0] - 1, reverse=reverse, backend=self.backend)
+        y = conv1d_silu(x.transpose(1, 2), self.weight, self.bias, left=self.left, reverse=reverse, backend=self.backend)
         return y.transpose(1, 2)
+
+
+class InvertedTokenPath(nn.Module):
+    """SiLU of x + an inverted residual over tokens: 1x1 to expand * D, depthwise causal convolution, 1x1 back without activation. arXiv 1801.04381."""
+
+    def __init__(self, channels: int, expand: int, taps: int, backend: str) -> None:
+        super().__init__()
+        self.widen = nn.Linear(channels, expand * channels, bias=False)
+        self.conv = TokenConv1d(expand * channels, taps, causal=True, bias=True, backend=backend)
+        self.narrow = nn.Linear(expand * channels, channels, bias=False)
+
+    def forward(self, x: Tensor, reverse: bool = False) -> Tensor:
+        """(B, L, D) from (B, L, D)."""
+        return F.silu(x + self.narrow(self.conv(F.relu6(self.widen(x)), reverse=reverse)))
+
+
+class Mlp(nn.Module):
+    """fc2(GELU(fc1(x))), the exact GELU."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., dim) from (..., dim)."""
+        return self.fc2(F.gelu(self.fc1(x)))
 
 
 def weight_decay_groups(model: nn.Module, decay_ssm: bool) -> tuple[list[str], list[str]]:

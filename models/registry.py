@@ -14,13 +14,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.configs import VimConfig
+from models.configs import MambaOutConfig, MambaVisionConfig, ViTConfig, VimConfig
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
     from torch import nn
 
-Config = VimConfig
+Config = VimConfig | MambaVisionConfig | ViTConfig | MambaOutConfig
 Build = Callable[[Any, int, int, str], "nn.Module"]  # config, img_size in pixels, num_classes, scan_backend
 
 
@@ -31,6 +31,7 @@ class Row:
     build: Build
     config: Config
     img_size: int = 224  # pixels, unless create_model is told otherwise
+    official: bool = False  # has an official checkpoint, which loads strictly while no option changes names or shapes
 
 
 class OptionError(ValueError):
@@ -48,14 +49,51 @@ def build_vim(config: VimConfig, img_size: int, num_classes: int, scan_backend: 
     return Vim(config, img_size=img_size, num_classes=num_classes, scan_backend=scan_backend)
 
 
+def build_mambavision(config: MambaVisionConfig, img_size: int, num_classes: int, scan_backend: str) -> nn.Module:
+    """A MambaVision: it takes images of any size."""
+    from models.mambavision import MambaVision
+
+    return MambaVision(config, num_classes=num_classes, scan_backend=scan_backend)
+
+
+def build_vit(config: ViTConfig, img_size: int, num_classes: int, scan_backend: str) -> nn.Module:
+    """timm's ViT; it has no scan."""
+    from models import timm_controls
+
+    return timm_controls.build_vit(config, img_size, num_classes)
+
+
+def build_mambaout(config: MambaOutConfig, img_size: int, num_classes: int, scan_backend: str) -> nn.Module:
+    """timm's MambaOut; it takes images of any size and has no scan."""
+    from models import timm_controls
+
+    return timm_controls.build_mambaout(config, num_classes)
+
+
 MODELS: dict[str, Row] = {
-    "vim_tiny": Row(build=build_vim, config=VimConfig()),
-    "vim_tiny_stride8": Row(build=build_vim, config=VimConfig(stride=8)),
-    "vim_small": Row(build=build_vim, config=VimConfig(dim=384, drop_path=0.05)),
-    "vim_small_stride8": Row(build=build_vim, config=VimConfig(dim=384, stride=8, drop_path=0.05)),
-    "vim_base": Row(build=build_vim, config=VimConfig(dim=768, drop_path=0.05)),
+    "vim_tiny": Row(build=build_vim, config=VimConfig(), official=True),
+    "vim_tiny_stride8": Row(build=build_vim, config=VimConfig(stride=8), official=True),
+    "vim_small": Row(build=build_vim, config=VimConfig(dim=384, drop_path=0.05), official=True),
+    "vim_small_stride8": Row(build=build_vim, config=VimConfig(dim=384, stride=8, drop_path=0.05), official=True),
+    "vim_base": Row(build=build_vim, config=VimConfig(dim=768, drop_path=0.05), official=True),
     "vim_micro": Row(build=build_vim, config=VimConfig(patch_size=4, dim=64, depth=4, d_state=8), img_size=32),
-}
+    "mambavision_t": Row(build=build_mambavision, config=MambaVisionConfig(), official=True),
+    "mambavision_t2": Row(build=build_mambavision, config=MambaVisionConfig(depths=(1, 3, 11, 4)), official=True),
+    "mambavision_s": Row(build=build_mambavision, config=MambaVisionConfig(dim=96, in_dim=64, depths=(3, 3, 7, 5)), official=True),
+    "mambavision_b": Row(build=build_mambavision, official=True,
+        config=MambaVisionConfig(dim=128, in_dim=64, depths=(3, 3, 10, 5), drop_path=0.3, layer_scale=1e-5)),
+    "mambavision_l": Row(build=build_mambavision, official=True,
+        config=MambaVisionConfig(dim=196, in_dim=64, depths=(3, 3, 10, 5), heads=(4, 8, 16, 32), drop_path=0.3, layer_scale=1e-5)),
+    "mambavision_l2": Row(build=build_mambavision, official=True,
+        config=MambaVisionConfig(dim=196, in_dim=64, depths=(3, 3, 12, 5), heads=(4, 8, 16, 32), drop_path=0.3, layer_scale=1e-5)),
+    "mambavision_micro": Row(build=build_mambavision, img_size=32,
+        config=MambaVisionConfig(dim=16, in_dim=16, depths=(1, 1, 4, 2), heads=(1, 2, 4, 8), windows=(8, 8, 4, 2), stem_strides=(1, 2), drop_path=0.0)),
+    "vit_tiny": Row(build=build_vit, config=ViTConfig()),
+    "vit_micro": Row(build=build_vit, config=ViTConfig(patch_size=4, dim=64, depth=4, heads=4), img_size=32),
+    "mambaout_femto": Row(build=build_mambaout, config=MambaOutConfig()),
+    "mambaout_tiny": Row(build=build_mambaout, config=MambaOutConfig(dims=(96, 192, 384, 576))),
+    "mambaout_micro": Row(build=build_mambaout, config=MambaOutConfig(depths=(1, 1, 2, 1), dims=(16, 32, 64, 96)), img_size=32),
+}  # fmt: skip
 
 
 def create_model(

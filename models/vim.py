@@ -16,8 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.configs import VimConfig
-from models.layers import CausalConv1d, DeltaProjection, DropPath, RMSNorm, SqueezeExcite
+from models.configs import S5Config, VimConfig
+from models.layers import DeltaProjection, DropPath, InvertedTokenPath, RMSNorm, SqueezeExcite, TokenConv1d
+from models.ssm.s4d import S4D
+from models.ssm.s5 import S5
 from models.ssm.scan import selective_scan
 
 NORM_EPS = 1e-5
@@ -53,26 +55,29 @@ class BidirectionalMixer(nn.Module):
         self.dt_rank = config.dt_rank or math.ceil(dim / 16)
         self.scan_backend = scan_backend
         self.in_proj = nn.Linear(dim, 2 * self.d_inner, bias=False)
-        self.conv1d = CausalConv1d(self.d_inner, config.d_conv, scan_backend)
-        self.x_proj = nn.Linear(self.d_inner, self.dt_rank + 2 * self.d_state, bias=False)
-        self.dt_proj = DeltaProjection(self.dt_rank, self.d_inner)
-        self.A_log, self.D = _state_rates(self.d_inner, self.d_state), nn.Parameter(torch.ones(self.d_inner))
-        self.conv1d_b = CausalConv1d(self.d_inner, config.d_conv, scan_backend)
-        self.x_proj_b = nn.Linear(self.d_inner, self.dt_rank + 2 * self.d_state, bias=False)
-        self.dt_proj_b = DeltaProjection(self.dt_rank, self.d_inner)
-        self.A_b_log, self.D_b = _state_rates(self.d_inner, self.d_state), nn.Parameter(torch.ones(self.d_inner))
+        self.conv1d, self.conv1d_b = (_path(config, self.d_inner, scan_backend) for _ in range(2))
+        self.fixed = bool(config.s4 or config.s5)  # a state space that does not depend on the input
+        if self.fixed:
+            self.ssm, self.ssm_b = (S4D(self.d_inner, config.s4) if config.s4 else S5(self.d_inner, config.s5 or S5Config()) for _ in range(2))
+        else:
+            self.x_proj, self.x_proj_b = (nn.Linear(self.d_inner, self.dt_rank + 2 * self.d_state, bias=False) for _ in range(2))
+            self.dt_proj, self.dt_proj_b = (DeltaProjection(self.dt_rank, self.d_inner) for _ in range(2))
+            self.A_log, self.A_b_log = (state_rates(self.d_inner, self.d_state) for _ in range(2))
+            self.D, self.D_b = (nn.Parameter(torch.ones(self.d_inner)) for _ in range(2))
         self.out_proj = nn.Linear(self.d_inner, dim, bias=False)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, L, dim) from (B, L, dim)."""
         x, z = self.in_proj(hidden).split([self.d_inner, self.d_inner], dim=-1)
-        ahead = self._scan(x, z, self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D, reverse=False)
-        back = self._scan(x, z, self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b, reverse=True)
+        ahead, back = self.conv1d(x), self.conv1d_b(x, reverse=True)
+        if self.fixed:
+            return self.out_proj((self.ssm(ahead) + self.ssm_b(back, reverse=True)) * F.silu(z) / 2)
+        ahead = self._scan(ahead, z, self.x_proj, self.dt_proj, self.A_log, self.D, reverse=False)
+        back = self._scan(back, z, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b, reverse=True)
         return self.out_proj((ahead + back) / 2)
 
-    def _scan(self, x: Tensor, z: Tensor, conv: nn.Module, x_proj: nn.Module, dt_proj: nn.Linear, A_log: Tensor, D: Tensor, *, reverse: bool) -> Tensor:
-        """y, (B, L, d_inner), of one direction: algorithm 1, lines 5 to 17."""
-        x = conv(x, reverse=reverse)
+    def _scan(self, x: Tensor, z: Tensor, x_proj: nn.Module, dt_proj: nn.Linear, A_log: Tensor, D: Tensor, *, reverse: bool) -> Tensor:
+        """y * silu(z), (B, L, d_inner), of one direction: algorithm 1, lines 8 to 17."""
         dt, B, C = x_proj(x).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
         wide = torch.promote_types(x.dtype, torch.float32)  # A, D and Delta's bias are never rounded to bf16
         y = selective_scan(
@@ -139,14 +144,23 @@ def initialise(model: Vim) -> None:
     nn.init.zeros_(model.patch_embed.proj.bias)
     for layer in model.layers:
         mixer = layer.mixer
+        nn.init.kaiming_uniform_(mixer.out_proj.weight, a=math.sqrt(5)).div_(math.sqrt(len(model.layers)))
+        if mixer.fixed:
+            continue
         for dt_proj in (mixer.dt_proj, mixer.dt_proj_b):
             nn.init.uniform_(dt_proj.weight, -(mixer.dt_rank**-0.5), mixer.dt_rank**-0.5)
         mixer.dt_proj.bias.copy_(_inverse_softplus_of_dt(mixer.dt_proj.bias))
         nn.init.zeros_(mixer.dt_proj_b.bias)  # the official code sets zero to every bias that is not marked, and marks the forward one alone
-        nn.init.kaiming_uniform_(mixer.out_proj.weight, a=math.sqrt(5)).div_(math.sqrt(len(model.layers)))
 
 
-def _state_rates(channels: int, states: int) -> nn.Parameter:
+def _path(config: VimConfig, channels: int, backend: str) -> nn.Module:
+    """What x goes through before a scan."""
+    if config.mobilenet:
+        return InvertedTokenPath(channels, config.mobilenet.expand, config.mobilenet.kernel, backend)
+    return TokenConv1d(channels, config.d_conv, causal=True, bias=True, backend=backend)
+
+
+def state_rates(channels: int, states: int) -> nn.Parameter:
     """A_log = log(1..N) for each channel, S4D-real: (D, N)."""
     return nn.Parameter(torch.log(torch.arange(1, states + 1, dtype=torch.float32)).repeat(channels, 1))
 

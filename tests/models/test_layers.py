@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from models.layers import CausalConv1d, DropPath, RMSNorm, weight_decay_groups
+from models.layers import DropPath, RMSNorm, TokenConv1d, weight_decay_groups
 from models.registry import create_model
 
 
@@ -25,7 +25,7 @@ def test_dropped_samples_are_zero_and_the_others_keep_the_mean() -> None:
 
 def test_a_causal_convolution_sees_the_past_alone() -> None:
     torch.manual_seed(0)
-    conv, x = CausalConv1d(6, 4), torch.randn(2, 9, 6)
+    conv, x = TokenConv1d(6, 4, causal=True, bias=True, backend="auto"), torch.randn(2, 9, 6)
     want = F.silu(F.conv1d(F.pad(x.transpose(1, 2), (3, 0)), conv.weight, conv.bias, groups=6)).transpose(1, 2)
     torch.testing.assert_close(conv(x), want)
     changed = x.clone()
@@ -35,7 +35,7 @@ def test_a_causal_convolution_sees_the_past_alone() -> None:
 
 def test_a_reversed_convolution_is_that_of_the_flipped_sequence() -> None:
     torch.manual_seed(0)
-    conv, x = CausalConv1d(6, 4), torch.randn(2, 9, 6)
+    conv, x = TokenConv1d(6, 4, causal=True, bias=True, backend="auto"), torch.randn(2, 9, 6)
     torch.testing.assert_close(conv(x, reverse=True), conv(x.flip(1)).flip(1))
 
 

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from models.layers import InvertedTokenPath
 from models.registry import create_model
 from tests.models.golden import GOLDEN, filled, golden_distance, golden_images
 
@@ -141,3 +142,26 @@ def test_an_image_of_another_size_is_refused() -> None:
         create_model("vim_micro")(torch.zeros(1, 3, 28, 28))
     with pytest.raises(ValueError, match="patch_size 64 is larger than the image, 32 px"):
         create_model("vim_micro", patch_size=64)
+
+
+@pytest.mark.parametrize(
+    "options", [{"s4": {}}, {"s5": {}}, {"mobilenet": {}}, {"se": {"ratio": 2}}, {"mobilenet": {"expand": 2, "kernel": 5}, "s4": {"init": "inv"}, "se": {}}],
+    ids=lambda options: "+".join(options),
+)  # fmt: skip
+def test_every_variant_trains_all_its_parameters(options: dict[str, object]) -> None:
+    torch.manual_seed(0)
+    model = create_model("vim_micro", num_classes=10, **options)  # type: ignore[arg-type]
+    model(torch.randn(2, 3, 32, 32)).square().sum().backward()
+    assert all(parameter.grad is not None and torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+    assert sum(parameter.numel() for parameter in on_meta("vim_small", **options).parameters()) > 0
+
+
+def test_the_mobilenet_path_is_a_residual_around_a_causal_convolution() -> None:
+    torch.manual_seed(0)
+    path, x = InvertedTokenPath(6, expand=2, taps=3, backend="auto"), torch.randn(1, 8, 6)
+    changed = x.clone()
+    changed[:, 5] += 1
+    assert torch.equal(path(changed)[:, :5], path(x)[:, :5])
+    torch.testing.assert_close(path(x, reverse=True), path(x.flip(1)).flip(1))
+    torch.nn.init.zeros_(path.narrow.weight)
+    torch.testing.assert_close(path(x), torch.nn.functional.silu(x))

@@ -1,0 +1,118 @@
+"""Attention of MambaVision's blocks, its sliding-window form, and pooling by attention."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.configs import SWAConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Where the tokens of a stage lie: a map of height x width, zero-padded to whole windows, cut into windows of `window` x `window` tokens."""
+
+    height: int
+    width: int
+    window: int
+
+    @property
+    def padded(self) -> tuple[int, int]:
+        """Height and width, up to multiples of the window."""
+        return tuple(-(-size // self.window) * self.window for size in (self.height, self.width))  # type: ignore[return-value]
+
+
+def to_windows(x: Tensor, grid: Grid) -> Tensor:
+    """(B * windows, window^2, C) from a padded map, (B, C, H, W)."""
+    batch, channels, height, width = x.shape
+    size = grid.window
+    x = x.view(batch, channels, height // size, size, width // size, size)
+    return x.permute(0, 2, 4, 3, 5, 1).reshape(-1, size * size, channels)
+
+
+def from_windows(windows: Tensor, grid: Grid) -> Tensor:
+    """The padded map, (B, C, H, W), back from (B * windows, window^2, C)."""
+    (height, width), size = grid.padded, grid.window
+    x = windows.reshape(-1, height // size, width // size, size, size, windows.shape[-1])
+    return x.permute(0, 5, 1, 3, 2, 4).reshape(-1, windows.shape[-1], height, width)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention within a window (or, with a mask, over what the mask lets through)."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"{heads} heads do not divide {dim} channels")
+        self.heads, self.inner = heads, dim
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, grid: Grid) -> Tensor:
+        """(windows, L, C) from the same."""
+        return self.attend(x, None)
+
+    def attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """(B, L, C) from (B, L, C); mask: (L, L), True where a row's token may look at a column's."""
+        parts = self.qkv(x).split([self.inner] * 3, dim=-1)
+        query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
+        return self.proj(F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2))
+
+
+class SlidingWindowAttention(Attention):
+    """Each token attends to the `window` x `window` tokens around it, across the borders of the stage's windows; padding is seen by nobody.
+
+    In every second attention block of a stage the neighbourhood is displaced by `shift` tokens down and to the right. It is a mask on full attention: exact,
+    and no cheaper than that.
+    """
+
+    def __init__(self, dim: int, heads: int, config: SWAConfig, index: int) -> None:
+        super().__init__(dim, heads)
+        if config.window % 2 == 0 or config.shift > config.window // 2:
+            raise ValueError(f"swa: window must be odd and shift at most window // 2, so that a token sees itself; not {config.window} and {config.shift}")
+        self.window, self.shift = config.window, config.shift if index % 2 else 0
+
+    def forward(self, x: Tensor, grid: Grid) -> Tensor:
+        """(B * windows, window^2, C) from the same."""
+        height, width = grid.padded
+        tokens = from_windows(x, grid).flatten(2).transpose(1, 2)
+        tokens = self.attend(tokens, neighbourhood_mask(grid, self.window, self.shift, x.device))
+        return to_windows(tokens.transpose(1, 2).unflatten(2, (height, width)), grid)
+
+
+def neighbourhood_mask(grid: Grid, window: int, shift: int, device: torch.device) -> Tensor:
+    """(L, L) over the padded map in rows, True where a token may look: within the neighbourhood and not at padding.
+
+    Padding itself looks at everything that is not padding: what it finds is dropped, and no row is empty.
+    """
+    height, width = grid.padded
+    rows, columns = (axis.flatten() for axis in torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"))
+    near = [((axis[None, :] - axis[:, None] - shift).abs() <= window // 2) for axis in (rows, columns)]
+    real = (rows < grid.height) & (columns < grid.width)
+    return (near[0] & near[1] | ~real[:, None]) & real[None, :]
+
+
+class AttentionPool(nn.Module):
+    """One vector for each set of tokens: a learned query for each head, softmax over all tokens, and a projection. As in arXiv 1810.00825, section 3.2."""
+
+    def __init__(self, dim: int, out: int, heads: int) -> None:
+        super().__init__()
+        if dim % heads or out % heads:
+            raise ValueError(f"attention_pool: {heads} heads do not divide {dim} and {out} channels")
+        self.heads = heads
+        self.query = nn.Parameter(torch.empty(heads, dim // heads))
+        nn.init.trunc_normal_(self.query, std=0.02)
+        self.key = nn.Linear(dim, dim)
+        self.value = nn.Linear(dim, out)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, out) from (B, L, dim)."""
+        value = self.value(tokens).unflatten(-1, (self.heads, -1))
+        return torch.einsum("bhl,blhd->bhd", self.weights(tokens), value).flatten(1)
+
+    def weights(self, tokens: Tensor) -> Tensor:
+        """(B, heads, L), each row summing to 1 over all L tokens."""
+        key = self.key(tokens).unflatten(-1, (self.heads, -1))
+        scores = torch.einsum("hd,blhd->bhl", self.query, key) / key.shape[-1] ** 0.5
+        return scores.softmax(dim=-1)

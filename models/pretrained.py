@@ -1,0 +1,47 @@
+"""Official checkpoint files into our models, whole or not at all."""
+
+import argparse
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+WRAPPERS = ("model", "state_dict")  # hustvl/Vim, NVlabs/MambaVision
+
+
+def load_pretrained(model: nn.Module, path: Path) -> None:
+    """Fills every parameter and buffer of `model` from a file. ValueError names what is missing, unexpected or of another shape; OSError: no file.
+
+    Read with weights_only: nothing in the file is run.
+    """
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):  # the command line that the official files keep beside the weights
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:
+        raise ValueError(f"pretrained: {path} is no checkpoint that torch.load(weights_only=True) reads: {error}") from error
+    weights = _weights(content, path)
+    expected = model.state_dict()
+    problems = [f"missing {name}" for name in expected if name not in weights]
+    problems += [f"unexpected {name}" for name in weights if name not in expected]
+    problems += [f"{name} is {tuple(weights[name].shape)}, the model has {tuple(tensor.shape)}" for name, tensor in expected.items()
+                 if name in weights and weights[name].shape != tensor.shape]  # fmt: skip
+    if problems:
+        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise ValueError(f"pretrained: {path} does not fit the model: {'; '.join(problems[:5])}{more}")
+    model.load_state_dict(weights)
+
+
+def _weights(content: object, path: Path) -> dict[str, Tensor]:
+    """The state dict within a file, without what wrappers put around it and before its names."""
+    for key in WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    if not isinstance(content, dict) or not content or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(f"pretrained: {path} holds no state dict, neither itself nor under {' or '.join(WRAPPERS)}")
+    for prefix in ("module.", "encoder."):  # of data parallelism, and of a network with a decoder beside it, which is left out
+        if any(name.startswith(prefix) for name in content):
+            content = {name.removeprefix(prefix): value for name, value in content.items() if name.startswith(prefix)}
+    return content

@@ -1,0 +1,182 @@
+"""MambaVision against the official code, and what each of its variants changes."""
+
+import pytest
+import torch
+from torch import nn
+
+from models.attention import AttentionPool, Grid, neighbourhood_mask
+from models.configs import MambaVisionConfig
+from models.convolution import LayerNorm2d
+from models.mambavision import SSMMixer, Stage
+from models.registry import create_model
+from tests.models.golden import GOLDEN, filled, golden_distance, golden_images
+from tests.models.test_vim import LIMITS, NAMES, on_meta
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "at_100", "entries", "buffers"),
+    [
+        ("mambavision_t", 31_794_248, 31_217_348, 252, 3_755), ("mambavision_t2", 35_104_008, 34_527_108, 298, 3_755),
+        ("mambavision_s", 50_140_584, 49_448_484, 285, 5_327), ("mambavision_b", 97_685_288, 96_762_788, 356, 7_055),
+        ("mambavision_l", 227_961_048, 226_548_948, 356, 10_727), ("mambavision_l2", 241_554_824, 240_142_724, 389, 10_727),
+    ],
+)  # fmt: skip
+def test_parameter_and_buffer_counts_are_the_official_integers(name: str, parameters: int, at_100: int, entries: int, buffers: int) -> None:
+    model = on_meta(name)
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+    assert sum(parameter.numel() for parameter in on_meta(name, num_classes=100).parameters()) == at_100
+    assert (len(model.state_dict()), sum(buffer.numel() for buffer in model.buffers())) == (entries, buffers)
+
+
+def test_state_dict_has_the_official_names_and_shapes() -> None:
+    shapes = {name: tuple(tensor.shape) for name, tensor in on_meta("mambavision_t").state_dict().items()}
+    expected = {
+        "patch_embed.conv_down.0.weight": (32, 3, 3, 3), "patch_embed.conv_down.1.running_mean": (32,), "patch_embed.conv_down.3.weight": (80, 32, 3, 3),
+        "patch_embed.conv_down.4.bias": (80,), "levels.0.blocks.0.conv1.weight": (80, 80, 3, 3), "levels.1.blocks.2.conv2.bias": (160,),
+        "levels.1.blocks.0.norm2.running_var": (160,), "levels.0.downsample.reduction.0.weight": (160, 80, 3, 3),
+        "levels.2.downsample.reduction.0.weight": (640, 320, 3, 3), "levels.2.blocks.0.mixer.A_log": (160, 8), "levels.2.blocks.0.mixer.D": (160,),
+        "levels.2.blocks.3.mixer.in_proj.weight": (320, 320), "levels.2.blocks.3.mixer.x_proj.weight": (36, 160),
+        "levels.2.blocks.3.mixer.dt_proj.weight": (160, 20), "levels.2.blocks.3.mixer.dt_proj.bias": (160,),
+        "levels.2.blocks.3.mixer.conv1d_x.weight": (160, 1, 3), "levels.2.blocks.3.mixer.conv1d_z.weight": (160, 1, 3),
+        "levels.2.blocks.3.mixer.out_proj.weight": (320, 320), "levels.2.blocks.4.mixer.qkv.weight": (960, 320), "levels.2.blocks.4.mixer.proj.bias": (320,),
+        "levels.3.blocks.1.mlp.fc1.weight": (2560, 640), "levels.3.blocks.1.norm1.weight": (640,), "norm.weight": (640,), "head.weight": (1000, 640),
+    }  # fmt: skip
+    assert {name: shapes.get(name) for name in expected} == expected
+    assert not any(name.endswith(("conv1d_x.bias", "conv1d_z.bias")) or "gamma" in name for name in shapes)
+    assert {"levels.2.blocks.0.gamma_1", "levels.3.blocks.4.gamma_2"} <= set(on_meta("mambavision_b").state_dict())
+
+
+def test_an_odd_depth_gives_the_state_space_the_extra_block() -> None:
+    levels = on_meta("mambavision_t2").levels
+    kinds = ["".join("M" if isinstance(block.mixer, SSMMixer) else "A" for block in levels[stage].blocks) for stage in (2, 3)]  # type: ignore[index, union-attr]
+    assert kinds == ["MMMMMMAAAAA", "MMAA"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_logits_and_gradients_are_those_of_the_official_code(dtype: torch.dtype) -> None:
+    model, expected = filled(create_model("mambavision_t").to(dtype)).eval(), GOLDEN["mambavision_t"][NAMES[dtype]]
+    logits = model(golden_images(224).to(dtype))
+    logits.square().mean().backward()
+    assert golden_distance(logits.detach(), expected) < LIMITS[dtype]
+    gradients = {name: float(parameter.grad.double().norm()) for name, parameter in model.named_parameters() if name in expected["grad"]}  # type: ignore[union-attr]
+    assert gradients == pytest.approx(expected["grad"], rel=LIMITS[dtype])
+
+
+def test_initialisation_overwrites_that_of_delta() -> None:
+    torch.manual_seed(0)
+    mixer = create_model("mambavision_micro").levels[2].blocks[0].mixer  # type: ignore[index, union-attr]
+    assert not mixer.dt_proj.bias.any()
+    assert float(mixer.in_proj.weight.detach().std()) == pytest.approx(0.02, rel=0.1)
+    assert torch.equal(mixer.A_log, torch.arange(1.0, 9).log().repeat(32, 1))
+
+
+def test_maps_that_are_no_multiple_of_a_window_are_padded_and_cut_back() -> None:
+    stage = Stage([_Doubling()], None, window=4)
+    x = torch.randn(2, 3, 6, 5)
+    assert torch.equal(stage(x), 2 * x)
+
+
+class _Doubling(nn.Module):
+    def forward(self, x: torch.Tensor, grid: Grid) -> torch.Tensor:
+        assert x.shape == (2 * 4, 16, 3)
+        return 2 * x
+
+
+VARIANTS: list[dict[str, object]] = [
+    {"s4": {}}, {"s4": {"init": "inv", "d_state": 8}}, {"s5": {}}, {"s5": {"blocks": 4}}, {"swa": {"window": 3, "shift": 1}}, {"attention_pool": {}},
+    {"attention_pool": {"downsample": True}}, {"convnext": {}}, {"convnext": {"kernel": 7, "layer_norm": False}}, {"se": {"ratio": 2}}, {"mobilenet": {"expand": 2}},
+    {"s5": {}, "swa": {"window": 3}, "attention_pool": {"downsample": True}, "convnext": {}, "se": {}, "mobilenet": {}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", VARIANTS, ids=lambda options: "+".join(options))
+def test_every_variant_takes_odd_images_and_trains_all_its_parameters(options: dict[str, object]) -> None:
+    torch.manual_seed(0)
+    model = create_model("mambavision_micro", num_classes=10, **options)  # type: ignore[arg-type]
+    model(torch.randn(2, 3, 36, 30)).square().sum().backward()
+    assert all(parameter.grad is not None and torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", ["mambavision_t2", "mambavision_b", "mambavision_l2"])
+@pytest.mark.parametrize("options", VARIANTS, ids=lambda options: "+".join(options))
+def test_every_variant_composes_with_every_size(name: str, options: dict[str, object]) -> None:
+    assert sum(parameter.numel() for parameter in on_meta(name, **options).parameters()) > 0
+
+
+def test_a_token_looks_at_its_neighbourhood_and_never_at_padding() -> None:
+    grid = Grid(height=5, width=6, window=4)  # padded to 8 x 8
+    mask = neighbourhood_mask(grid, 3, 0, torch.device("cpu")).view(8, 8, 8, 8)
+    for r in range(5):
+        for c in range(6):
+            seen = {(int(y), int(x)) for y, x in mask[r, c].nonzero()}
+            assert seen == {(y, x) for y in range(r - 1, r + 2) for x in range(c - 1, c + 2) if 0 <= y < 5 and 0 <= x < 6}
+    assert mask.flatten(2).any(-1).all()  # no row is empty: a softmax over nothing is NaN
+
+
+def test_a_shift_displaces_the_neighbourhood() -> None:
+    mask = neighbourhood_mask(Grid(height=6, width=6, window=6), 3, 1, torch.device("cpu")).view(6, 6, 6, 6)
+    assert {(int(y), int(x)) for y, x in mask[2, 3].nonzero()} == {(y, x) for y in (2, 3, 4) for x in (3, 4, 5)}
+
+
+def test_sliding_windows_cross_the_borders_of_the_stage_s_windows() -> None:
+    torch.manual_seed(0)
+    stage = create_model("mambavision_micro", swa={"window": 3}, windows=(8, 8, 4, 2)).eval().levels[2]  # type: ignore[index]
+    attention, grid = stage.blocks[2].mixer, Grid(height=8, width=8, window=4)  # type: ignore[union-attr, index]
+    windows = torch.randn(4, 16, 64, requires_grad=True)  # 2 x 2 windows of 4 x 4 tokens
+    attention(windows, grid)[0, 3].sum().backward()  # row 0, column 3: beside the border
+    assert windows.grad is not None
+    reached = windows.grad.abs().sum(-1) > 0
+    assert reached[1, 0] and reached[1, 4] and reached[0, 2] and not reached[1, 1] and not reached[2].any()
+
+
+def test_pooling_weights_sum_to_one_over_all_positions() -> None:
+    torch.manual_seed(0)
+    pool, tokens = AttentionPool(8, 12, heads=4), torch.randn(3, 35, 8)
+    weights = pool.weights(tokens)
+    assert weights.shape == (3, 4, 35) and (weights > 0).all()
+    torch.testing.assert_close(weights.sum(-1), torch.ones(3, 4))
+    order = torch.randperm(35)
+    torch.testing.assert_close(pool(tokens[:, order]), pool(tokens))  # a pooling: the order of tokens does not matter
+
+
+@pytest.mark.parametrize(
+    ("flag", "holds"),
+    [
+        ("layer_norm", lambda m: not _any(m, nn.BatchNorm2d) and _any(m, LayerNorm2d)),
+        ("patch_downsample", lambda m: [conv.kernel_size for conv in (level.downsample.reduction[0] for level in m.levels[:3])] == [(2, 2)] * 3),
+        ("separable", lambda m: any(conv.groups == 160 for conv in m.levels[1].blocks[0].conv1.modules() if isinstance(conv, nn.Conv2d))),
+        ("gelu", lambda m: not _any(m, nn.ReLU) and m.levels[0].blocks[0].act1.approximate == "none"),
+        ("fewer_blocks", lambda m: [len(level.blocks) for level in m.levels] == [1, 2, 8, 4]),
+    ],
+)
+def test_each_principle_of_convnext_is_a_flag(flag: str, holds: object) -> None:
+    off = dict.fromkeys(("layer_norm", "patch_downsample", "separable", "gelu", "fewer_blocks"), False)
+    assert not holds(on_meta("mambavision_t", convnext=off))  # type: ignore[operator]
+    assert holds(on_meta("mambavision_t", convnext=off | {flag: True}))  # type: ignore[operator]
+
+
+def _any(model: nn.Module, kind: type) -> bool:
+    return any(isinstance(module, kind) for module in model.modules())
+
+
+def test_convnext_without_its_flags_is_the_plain_model() -> None:
+    off = dict.fromkeys(("layer_norm", "patch_downsample", "separable", "gelu", "fewer_blocks"), False)
+    plain, styled = on_meta("mambavision_s"), on_meta("mambavision_s", convnext=off)
+    assert {n: t.shape for n, t in plain.state_dict().items()} == {n: t.shape for n, t in styled.state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"s4": {}, "s5": {}}, "s4 and s5 both replace the selective scan"), ({"swa": {"window": 4}}, "window must be odd"),
+        ({"swa": {"window": 3, "shift": 2}}, "shift at most window // 2"), ({"s5": {"d_state": 6, "blocks": 2}}, "multiple of 2 \\* blocks"),
+        ({"attention_pool": {"heads": 5}}, "5 heads do not divide"), ({"convnext": {"kernel": 4}}, "kernel must be odd"), ({"depths": [1, 1, 4]}, "depths"),
+    ],
+)  # fmt: skip
+def test_options_that_cannot_be_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        create_model("mambavision_micro", **options)  # type: ignore[arg-type]
+
+
+def test_defaults_are_those_of_the_smallest_published_size() -> None:
+    assert MambaVisionConfig().depths == (1, 3, 8, 4)

@@ -1,0 +1,45 @@
+"""Checkpoint files in the official wrappers."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from models.registry import create_model
+from tests.models.golden import filled
+
+
+def micro(**options: object) -> nn.Module:
+    return create_model("vim_micro", num_classes=10, depth=1, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("wrapper", "prefix"), [("model", ""), ("state_dict", ""), (None, ""), ("state_dict", "module."), ("model", "encoder.")])
+def test_every_official_wrapper_is_read(tmp_path: Path, wrapper: str | None, prefix: str) -> None:
+    weights = {prefix + name: tensor for name, tensor in filled(micro()).state_dict().items()}
+    torch.save({wrapper: weights, "epoch": 3, "args": argparse.Namespace(lr=1e-3)} if wrapper else weights, tmp_path / "official.pth")
+    loaded = micro(pretrained=tmp_path / "official.pth").state_dict()
+    assert all(torch.equal(loaded[name.removeprefix(prefix)], tensor) for name, tensor in weights.items())
+
+
+def test_a_checkpoint_of_another_shape_is_refused_by_name(tmp_path: Path) -> None:
+    torch.save({"model": micro().state_dict()}, tmp_path / "official.pth")
+    with pytest.raises(ValueError, match=r"official.pth does not fit the model: .*A_log is \(128, 8\), the model has \(128, 4\)"):
+        micro(d_state=4, pretrained=tmp_path / "official.pth")
+    with pytest.raises(ValueError, match="missing layers.0.se.reduce.weight"):
+        micro(se={}, pretrained=tmp_path / "official.pth")
+
+
+def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    torch.save({"model": Path("x")}, tmp_path / "pickled.pth")
+    with pytest.raises(ValueError, match="pickled.pth is no checkpoint"):
+        micro(pretrained=tmp_path / "pickled.pth")
+
+
+def test_a_file_without_weights_is_refused(tmp_path: Path) -> None:
+    torch.save({"epoch": 1}, tmp_path / "empty.pth")
+    with pytest.raises(ValueError, match="holds no state dict"):
+        micro(pretrained=tmp_path / "empty.pth")
+    with pytest.raises(FileNotFoundError):
+        micro(pretrained=tmp_path / "absent.pth")
