@@ -40,7 +40,7 @@ DEFAULT_GROUPS: tuple[str, ...] = tuple(name for name in GROUPS if name not in D
 
 # The first rule that one of the name's components matches whole decides; weights of layers alone.
 LAYERS: tuple[tuple[str, str], ...] = (
-    ("patch_embed", r"patch_embed"),
+    ("patch_embed", r"patch_embed|stem"),
     ("head", r"head"),
     ("se", r"se"),
     ("conv1d", r"conv1d(_\w+)?"),

@@ -109,6 +109,12 @@ def test_vim_tiny_costs_what_the_usual_table_says():
     assert round((costs.macs - costs.by_operator["selective_scan"]) / 1e9, 3) == 1.293
 
 
+def test_mambavision_t_costs_what_the_usual_table_says():
+    operators = count(create_model("mambavision_t"), img_size=224, masks={}).by_operator
+    layers = sum(operators[name] for name in ("convolution", "linear", "conv1d_silu"))
+    assert (round(layers / 1e9, 3), round(operators["scaled_dot_product_attention"] / 1e9, 3)) == (4.460, 0.104)
+
+
 def test_a_zero_in_a_mixers_convolution_costs_nothing():
     model = create_model("vim_micro", num_classes=10)
     name = "layers.0.mixer.conv1d.weight"

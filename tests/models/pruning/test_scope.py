@@ -45,6 +45,7 @@ MAMBAVISION = {
     "levels.2.blocks.5.mixer.proj.weight": (2, "attention"),
     "levels.2.blocks.0.mlp.fc1.weight": (2, "mlp"),
     "norm.weight": (1, "norms"),
+    "stem.conv1.weight": (4, "patch_embed"),
     "attention_pool.query": (3, "embeddings"),
     "attention_pool.kv.weight": (2, "attention"),
     "levels.2.blocks.0.mixer.ssm.log_dt": (1, "state"),
