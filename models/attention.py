@@ -87,10 +87,11 @@ def neighbourhood_mask(grid: Grid, window: int, shift: int, device: torch.device
     Padding itself looks at everything that is not padding: what it finds is dropped, and no row is empty.
     """
     height, width = grid.padded
-    rows, columns = (axis.flatten() for axis in torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"))
-    near = [((axis[None, :] - axis[:, None] - shift).abs() <= window // 2) for axis in (rows, columns)]
-    real = (rows < grid.height) & (columns < grid.width)
-    return (near[0] & near[1] | ~real[:, None]) & real[None, :]
+    rows, columns = torch.arange(height, device=device).repeat_interleave(width), torch.arange(width, device=device).repeat(height)
+    near_rows, near_columns = ((axis[None, :] - axis[:, None] - shift).abs() < window // 2 + 1 for axis in (rows, columns))
+    real = (rows < grid.height) * (columns < grid.width)
+    padding = (grid.height - 1 - rows < 0) + (grid.width - 1 - columns < 0)
+    return (near_rows * near_columns + padding[:, None]) * real[None, :]
 
 
 class AttentionPool(nn.Module):
@@ -108,11 +109,11 @@ class AttentionPool(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, out) from (B, L, dim)."""
-        value = self.value(tokens).unflatten(-1, (self.heads, -1))
-        return torch.einsum("bhl,blhd->bhd", self.weights(tokens), value).flatten(1)
+        value = self.value(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return (self.weights(tokens).unsqueeze(2) @ value).flatten(1)
 
     def weights(self, tokens: Tensor) -> Tensor:
         """(B, heads, L), each row summing to 1 over all L tokens."""
-        key = self.key(tokens).unflatten(-1, (self.heads, -1))
-        scores = torch.einsum("hd,blhd->bhl", self.query, key) / key.shape[-1] ** 0.5
+        key = self.key(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        scores = (key @ self.query.unsqueeze(-1)).squeeze(-1) / key.shape[-1] ** 0.5
         return scores.softmax(dim=-1)

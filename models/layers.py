@@ -82,7 +82,7 @@ class InvertedTokenPath(nn.Module):
 
     def forward(self, x: Tensor, reverse: bool = False) -> Tensor:
         """(B, L, D) from (B, L, D)."""
-        return F.silu(x + self.narrow(self.conv(F.relu6(self.widen(x)), reverse=reverse)))
+        return F.silu(x + self.narrow(self.conv(F.hardtanh(self.widen(x), 0.0, 6.0), reverse=reverse)))
 
 
 class Mlp(nn.Module):

@@ -57,7 +57,7 @@ class S4D(nn.Module):
         """K, (H, length)."""
         rate, weight = self.discrete()
         powers = torch.exp(rate.unsqueeze(-1) * torch.arange(length, device=rate.device))
-        return 2 * torch.einsum("hn,hnl->hl", weight, powers).real
+        return 2 * (weight.unsqueeze(1) @ powers).squeeze(1).real
 
     def discrete(self) -> tuple[Tensor, Tensor]:
         """(Delta A, C B'), both (H, N/2), complex."""
