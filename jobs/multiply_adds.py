@@ -12,19 +12,21 @@ from torch import Tensor, nn
 
 CONVENTION = (
     "fvcore: multiply-adds of convolutions, linear layers, matrix products and attention, batch 1; to the same sum a selective scan adds its FLOPs, "
-    "9*L*D*N + L*D for the skip + L*D for the gate; norms and elementwise operations are not counted"
+    "9*L*D*N + L*D for the skip + L*D for the gate; complex products count 4, an FFT of n real points 5/4*n*log2(n); "
+    "norms and elementwise operations on real numbers are not counted"
 )
 # Operations that cost memory traffic rather than arithmetic: one or a few operations an element, whatever the network's width.
 NEGLIGIBLE = frozenset(
     "aten::" + name
     for name in (
         # one or a few operations an element
-        "abs add add_ addcmul cos div div_ exp expm1 gelu hardsigmoid hardswish hardtanh hardtanh_ log log1p lt mul mul_ ne neg pow reciprocal rsqrt rsub "
+        "__or__ abs add add_ cos div div_ exp expm1 gelu hardsigmoid hardswish hardtanh hardtanh_ le log log1p lt mul_ ne neg pow reciprocal relu6 rsqrt rsub "
         "sigmoid silu silu_ sin softmax softplus sqrt square sub sub_ tanh where "
         # reductions and norms
         "adaptive_avg_pool1d adaptive_avg_pool2d amax avg_pool2d batch_norm cumsum group_norm layer_norm max_pool2d mean rms_norm sum "
         # moving data
-        "alias clone expand_as fill_ flip lift_fresh movedim pad pixel_shuffle pixel_unshuffle repeat repeat_interleave unflatten zero_"
+        "alias clone complex expand_as fill_ flip imag lift_fresh meshgrid movedim numpy_T pad pixel_shuffle pixel_unshuffle real repeat repeat_interleave unflatten "
+        "view_as_complex view_as_real zero_"
     ).split()
 )
 THROUGH = frozenset(
@@ -57,10 +59,10 @@ def count(model: nn.Module, *, img_size: int, masks: Mapping[str, Tensor]) -> Co
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     with torch.no_grad():
         by_operator = {name: int(macs) for name, macs in analysis.by_operator().items()}
-    uncounted = dict(sorted(analysis.unsupported_ops().items()))
-    heavy = [name for name in uncounted if name not in NEGLIGIBLE]
+    uncounted = dict(sorted((analysis.unsupported_ops() + tally.uncounted).items()))
+    heavy = [name for name in uncounted if name not in NEGLIGIBLE | tally.uncounted.keys()]
     if heavy:
-        raise ValueError(f"nothing counts the operations {', '.join(heavy)}: give them a counter in jobs/profiling.py, or name them there as negligible")
+        raise ValueError(f"nothing counts the operations {', '.join(heavy)}: give them a counter in jobs/multiply_adds.py, or name them there as negligible")
     return Costs(macs=sum(by_operator.values()), macs_nonzero=round(tally.nonzero), uncounted_ops=uncounted, by_operator=by_operator)
 
 
@@ -86,6 +88,7 @@ class Tally:
     parameters: Sequence[str]
     masks: Mapping[str, Tensor]
     shares: list[float] = field(default_factory=list)
+    uncounted: Counter[str] = field(default_factory=Counter)  # operations whose counter says that they cost nothing worth counting
 
     @property
     def nonzero(self) -> float:
@@ -101,6 +104,9 @@ class Tally:
 
         def handle(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
             cost = macs(inputs, outputs)
+            if cost == 0:
+                self.uncounted[name] += 1
+                return Counter()
             self.shares.append(cost * self.density(inputs))
             return Counter({name.split("::")[1].strip("_"): cost})
 
@@ -156,12 +162,44 @@ def token_convolution_macs(inputs: list[Any], outputs: list[Any]) -> int:
 def product_macs(inputs: list[Any], outputs: list[Any]) -> int:
     """Multiply-adds of a product: every element of the result sums over the last dimension of the first factor."""
     first = next(value for value in inputs if value.isCompleteTensor())
-    return math.prod(shape(outputs[0])) * shape(first)[-1]
+    return math.prod(shape(outputs[0])) * shape(first)[-1] * weight_of(outputs[0])
 
 
 def added_product_macs(inputs: list[Any], outputs: list[Any]) -> int:
     """Multiply-adds of addmm and baddbmm, whose factors come second and third."""
     return product_macs(inputs[1:], outputs)
+
+
+def einsum_macs(inputs: list[Any], outputs: list[Any]) -> int:
+    """Multiply-adds of an einsum of two factors: the product of all its dimensions."""
+    factors = inputs[0].toIValue().replace(" ", "").split("->")[0].split(",")
+    sizes = {letter: size for letters, value in zip(factors, inputs[1].node().inputs(), strict=True) for letter, size in zip(letters, shape(value), strict=True)}
+    return math.prod(sizes.values()) * (len(factors) - 1) * weight_of(outputs[0])
+
+
+def complex_product_macs(inputs: list[Any], outputs: list[Any]) -> int:
+    """Multiply-adds of an elementwise product of complex numbers; 0, not worth counting, of real ones."""
+    return math.prod(shape(outputs[0])) * weight_of(outputs[0]) if is_complex(outputs[0]) else 0
+
+
+def real_fft_macs(inputs: list[Any], outputs: list[Any]) -> float:
+    """Multiply-adds of FFTs of n real points, or back to them, over one dimension: half of 5/2 n log2 n FLOPs each."""
+    dimension = inputs[2].toIValue()
+    sizes = shape(outputs[0])
+    points = sizes.pop(dimension)
+    if is_complex(outputs[0]):  # n / 2 + 1 frequencies
+        points = 2 * (points - 1)
+    return math.prod(sizes) * 1.25 * points * math.log2(points)
+
+
+def is_complex(value: Any) -> bool:
+    """Whether a tensor in the trace is complex."""
+    return bool(value.type().dtype().is_complex)
+
+
+def weight_of(value: Any) -> int:
+    """Real multiply-adds in one multiply-add that makes a value of the trace."""
+    return 4 if is_complex(value) else 1
 
 
 def shape(value: Any) -> list[int]:
@@ -178,6 +216,11 @@ COUNTERS: dict[str, Callable[[list[Any], list[Any]], float]] = {
     "aten::bmm": product_macs,
     "aten::addmm": added_product_macs,
     "aten::baddbmm": added_product_macs,
+    "aten::einsum": einsum_macs,
+    "aten::mul": complex_product_macs,
+    "aten::addcmul": complex_product_macs,
+    "aten::fft_rfft": real_fft_macs,
+    "aten::fft_irfft": real_fft_macs,
     "aten::scaled_dot_product_attention": attention_macs,
     "vssm::conv1d_silu": token_convolution_macs,
     "vssm::selective_scan": scan_flops,

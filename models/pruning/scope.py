@@ -51,7 +51,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("downsample", r"downsample"),
     ("attention", r"attn|attention\w*|pool\w*|qkv|q|k|v|kv|proj|in_proj_weight"),
     ("mlp", r"mlp|fc\d?"),
-    ("conv", r"\w*conv\w*|inverted_residual|mobilenet"),
+    ("conv", r"\w*conv\w*|branch"),
 )
 
 

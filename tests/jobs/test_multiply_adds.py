@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -60,6 +62,44 @@ def test_a_grouped_strided_convolution_costs_its_weight_at_every_place():
 
 def test_attention_costs_two_products_besides_its_projections():
     assert macs(Patches(Attention()))[0] == 16 * 12 * 36 + 2 * (2 * 16 * 16 * 6)
+
+
+class Calls(nn.Module):
+    """Any function of (B, 16, 12) tokens."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.function(tokens)
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda x: torch.einsum("blc,bkc->blk", x, x), 16 * 16 * 12),
+        (lambda x: x @ x.transpose(1, 2), 16 * 16 * 12),
+        (lambda x: torch.complex(x, x) @ torch.complex(x, x).transpose(1, 2), 4 * 16 * 16 * 12),
+        (lambda x: torch.complex(x, x) * torch.complex(x, x), 4 * 16 * 12),
+        (lambda x: x * x, 0),
+        (lambda x: torch.fft.rfft(x, n=32, dim=1), 12 * 1.25 * 32 * 5),
+        (lambda x: torch.fft.irfft(torch.fft.rfft(x, n=32, dim=1), n=32, dim=1), 2 * 12 * 1.25 * 32 * 5),
+        (lambda x: F.relu(torch.fft.rfft(x, n=8)[..., :5].abs()), 16 * 1.25 * 8 * 3),
+    ],
+)
+def test_products_and_transforms_cost_what_their_formulas_say(function, expected):
+    assert macs(Patches(Calls(function)))[0] == expected
+
+
+def test_a_product_of_real_numbers_element_by_element_is_listed_as_not_counted():
+    assert count(Patches(Calls(lambda x: x * x)), img_size=8, masks={}).uncounted_ops == {"aten::mul": 1, "aten::pixel_unshuffle": 1}
+
+
+@pytest.mark.parametrize("variant", ["se", "mobilenet", "swa", "s4", "s5", "attention_pool", "convnext"])
+def test_every_variant_is_counted(variant):
+    for name in ("mambavision_micro", "vim_micro") if variant in ("se", "mobilenet") else ("mambavision_micro",):
+        assert macs(create_model(name, num_classes=10, **{variant: {}}), img_size=32)[0] > 6_000_000
 
 
 def test_a_weight_that_is_zero_costs_nothing():
