@@ -2,8 +2,9 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations, groupby
+from typing import Any
 
 from analysis.columns import LEADERBOARD, Value
 from analysis.comparability import differing, same_but_seed
@@ -49,10 +50,26 @@ def coverage_lines(rows: Sequence[Row], merged: Merged) -> Iterator[dict[str, Va
     for row in rows:
         asked = planned.pop(same_but_seed(row.spec), {})
         yield coverage_line(row.model, row.pruning, row, {cell: seed for cell, seed in asked.items() if cell not in ended}, len(asked) or None)
+    varied = varied_knobs(merged.planned.values())
     for asked in planned.values():
         if not asked.keys() & ended:
             spec = merged.planned[next(iter(asked))]
-            yield coverage_line(str(spec["model"].get("label")), str(spec["pruning"].get("label")), None, asked, len(asked))
+            yield coverage_line(str(spec["model"].get("label")), pruning_label(spec["pruning"], varied), None, asked, len(asked))
+
+
+def varied_knobs(planned: Iterable[Mapping[str, Any]]) -> set[tuple[str, str]]:
+    """Method and knob, for every knob that has several values in the grid."""
+    values: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for pruning in (spec["pruning"] for spec in planned):
+        for name, value in pruning.get("knobs", {}).items():
+            values[pruning["method"], name].add(repr(value))
+    return {knob for knob, found in values.items() if len(found) > 1}
+
+
+def pruning_label(pruning: Mapping[str, Any], varied: set[tuple[str, str]]) -> str:
+    """How a planned pruning is called: as the user said, else its method and the knobs in which the grid varies it."""
+    knobs = [f"{name}={value}" for name, value in pruning.get("knobs", {}).items() if (pruning["method"], name) in varied]
+    return str(pruning.get("label") or " ".join([pruning["method"], *knobs]))
 
 
 def coverage_line(model: str, pruning: str, row: Row | None, missing: dict[str, int], expected: int | None) -> dict[str, Value]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.store import Entry, Store
-from analysis.validation import read_entry, reason
+from analysis.validation import check_spec, read_entry, reason
 from harness.records import Record
 
 MANY = 10_000  # files from which starting processes pays
@@ -139,6 +139,8 @@ def planned(runs: Sequence[Path], skipped: list[Skipped]) -> dict[str, dict[str,
     for path in (run / "plan.json" for run in runs):
         try:
             cells = json.loads(path.read_bytes())["cells"]
+            for spec in cells.values():
+                check_spec(spec)
             specs |= {cell: {name: value for name, value in spec.items() if name != "stages"} for cell, spec in cells.items()}
         except FileNotFoundError:
             continue

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -48,7 +49,18 @@ def checked(path: str, record: Record) -> Record:
         raise ValueError("failed, but without a reason")
     if record.metrics and record.status == "done" and not 0 <= record.metrics.top1 <= 100:
         raise ValueError(f"top1 is {record.metrics.top1}, not a percentage")
+    check_spec(record.spec)
     return record
+
+
+def check_spec(spec: Any) -> None:
+    """Raises ValueError for what does not say of a cell what the analysis goes by."""
+    parts = ("model", "pruning", "data", "recipe")
+    strange = [part for part in parts if not isinstance(spec, dict) or not isinstance(spec.get(part), dict)]
+    if strange:
+        raise ValueError(f"its spec has no {', '.join(strange)}")
+    if not isinstance(spec["pruning"].get("method"), str) or not isinstance(spec["pruning"].get("knobs", {}), dict) or "seed" not in spec:
+        raise ValueError("its spec has no seed, or no pruning method with knobs")
 
 
 def reason(path: str, error: Exception) -> str:

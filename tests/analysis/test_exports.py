@@ -46,6 +46,16 @@ def test_coverage_lists_the_holes_by_seed() -> None:
     assert [absent[name] for name in ("pruning", "n_expected", "done", "missing", *seeds)] == ["magnitude-0.9", 1, 0, 1, "", "", "4"]
 
 
+def test_an_absent_row_is_called_by_what_the_grid_varies() -> None:
+    def planned(sparsity: float) -> dict[str, object]:
+        spec = fake_record(90.0, pruning=f"magnitude-{sparsity}").spec
+        return spec | {"pruning": {"method": "magnitude", "label": None, "knobs": {"scope": "global", "sparsity": sparsity}}}
+
+    found = replace(merged(fake_record(97.0)), planned={"a": planned(0.5), "b": planned(0.9)})
+    _, *absent = coverage_lines(make_rows(found), found)
+    assert [line["pruning"] for line in absent] == ["magnitude sparsity=0.5", "magnitude sparsity=0.9"]
+
+
 def test_comparisons_pair_seeds_and_correct_for_their_number() -> None:
     accuracies = {"dense": (97.0, 96.0, 95.5), "random-0.5": (90.0, 91.0, 89.0), "magnitude-0.5": (96.0, 95.5, 95.0)}
     records = [fake_record(top1, pruning=pruning, seed=seed) for pruning, runs in accuracies.items() for seed, top1 in enumerate(runs)]

@@ -109,8 +109,20 @@ def test_the_same_cell_on_two_machines_is_no_conflict(tmp_path: Path) -> None:
     assert len(merged.records) == 2 and not merged.conflicts
 
 
-def test_a_broken_plan_is_listed_and_the_records_still_count(tmp_path: Path) -> None:
+@pytest.mark.parametrize("spec", [{}, {"data": None}, {"pruning": "dense"}, {"pruning": {"method": "dense", "knobs": 3}}])
+def test_a_record_whose_spec_says_too_little_is_skipped(tmp_path: Path, spec: dict[str, object]) -> None:
+    record = fake_record(97.0)
+    run = fake_run(tmp_path, [record, fake_record(96.0, seed=1)])
+    path = run / "cells" / record.id / "record.json"
+    whole = json.loads(path.read_text())
+    path.write_text(json.dumps(whole | {"spec": whole["spec"] | spec if spec else {}}))
+    merged = merge([run])
+    assert len(merged.records) == 1 and "its spec has no" in merged.skipped[0].reason
+
+
+@pytest.mark.parametrize("plan", ['{"cells": [', "[]", '{"cells": {"a": 1}}', '{"cells": {"a": {"seed": 1}}}'])
+def test_a_broken_plan_is_listed_and_the_records_still_count(tmp_path: Path, plan: str) -> None:
     run = fake_run(tmp_path, [fake_record(97.0)])
-    (run / "plan.json").write_text('{"cells": [')
+    (run / "plan.json").write_text(plan)
     merged = merge([run])
     assert len(merged.records) == 1 and merged.skipped[0].path.name == "plan.json"
