@@ -13,6 +13,7 @@ from analysis.statistics import SETTLED, Summary
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
 
 def printed(rows: Sequence[Row], merged: Merged) -> "Group":
@@ -25,11 +26,20 @@ def printed(rows: Sequence[Row], merged: Merged) -> "Group":
     if differ:
         told = f"{len(parts)} leaderboards: rows that differ in {', '.join(differ)} are not ranked together."
         parts.append(Text(told, style="yellow"))
-    parts += [Text(f"conflict: {one}", style="red") for one in merged.conflicts]
-    parts += [Text(f"skipped {one.path}: {one.reason}", style="yellow") for one in merged.skipped]
+    parts += noted([f"conflict: {one}" for one in merged.conflicts], "red")
+    parts += noted([f"skipped {one.path}: {one.reason}" for one in merged.skipped], "yellow")
     return Group(*parts)
 
 
+def noted(lines: Sequence[str], style: str) -> list["Text"]:
+    """The first lines, and how many there are more."""
+    from rich.text import Text
+
+    more = [f"... and {len(lines) - NOTED} more, all in report.html"] if len(lines) > NOTED else []
+    return [Text(line, style=style) for line in [*lines[:NOTED], *more]]
+
+
+NOTED = 20
 HEADINGS = ("#", "model", "pruning", "top-1 %", "n", "vs dense", "sparse", "weights", "MACs", "img/s")
 CAPTION = f"± standard deviation over n seeds; ~ not settled: n < {SETTLED}; weights, MACs: of those that are not zero"
 

@@ -101,6 +101,17 @@ def test_boards_of_different_keys_are_printed_apart_and_say_what_differs(tmp_pat
     assert "2 leaderboards: rows that differ in device are not ranked together" in out and "device Example GPU" in out
 
 
+def test_a_flood_of_bad_files_is_counted_and_not_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = fake_run(tmp_path, [fake_record(97.0)])
+    for i in range(30):
+        (run / "cells" / f"bad{i:02}").mkdir()
+        (run / "cells" / f"bad{i:02}" / "record.json").write_text("{")
+    assert main([str(run)]) == 0
+    out = capsys.readouterr().out
+    assert out.count("torn, or no JSON") == 20 and "and 10 more" in out
+    assert (run / "report.html").read_text().count("torn, or no JSON") == 30
+
+
 def test_labels_are_printed_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main([str(fake_run(tmp_path, [fake_record(97.0, model="[red]vim[/red]")]))])
     assert "[red]vim[/red]" in capsys.readouterr().out
