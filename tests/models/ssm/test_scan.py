@@ -55,14 +55,15 @@ def problem(batch: int, channels: int, length: int, states: int, groups: int = 0
     }  # fmt: skip
 
 
-def gradients(inputs: dict[str, Tensor], **options: Any) -> dict[str, Tensor]:
-    """Outputs and the gradients of all inputs under fixed random weights of the outputs."""
+def gradients(inputs: dict[str, Tensor], *, last: bool = True, **options: Any) -> dict[str, Tensor]:
+    """Outputs and the gradients of all inputs under fixed random weights of the outputs, the last state only if `last`."""
     leaves = {name: tensor.detach().clone(memory_format=torch.preserve_format).requires_grad_() for name, tensor in inputs.items()}
-    y, last = selective_scan(**leaves, delta_softplus=True, return_last_state=True, **options)
+    y, state = selective_scan(**leaves, delta_softplus=True, return_last_state=True, **options)
     torch.manual_seed(7)
-    weights = torch.randn(y.shape, dtype=torch.float64), torch.randn(last.shape, dtype=torch.float64)
-    ((y.double() * weights[0]).sum() + (last.double() * weights[1]).sum()).backward()
-    return {"y": y.detach(), "last": last.detach()} | {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
+    outputs = {"y": y, "last": state} if last else {"y": y}
+    weights = {name: torch.randn(output.shape, dtype=torch.float64).to(y.device) for name, output in outputs.items()}
+    sum((output.double() * weights[name]).sum() for name, output in outputs.items()).backward()  # type: ignore[union-attr]
+    return {name: output.detach() for name, output in outputs.items()} | {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
 
 
 @pytest.fixture(params=kernel.runnable_variants())
