@@ -23,7 +23,7 @@ ARCHS=${CUDA_ARCHS:-$("$VENV/bin/python" -c 'import torch; print(",".join(sorted
 build() {
     local package=$1 flag=$2 folder
     folder=$(mktemp -d)
-    "$VENV/bin/pip" --quiet download --no-deps --no-build-isolation --no-binary :all: --dest "$folder" "$package" || die "cannot download $package"
+    env "${flag}_SKIP_CUDA_BUILD=TRUE" "$VENV/bin/pip" --quiet download --no-deps --no-build-isolation --no-binary :all: --dest "$folder" "$package" || die "cannot download $package"
     tar -xzf "$folder"/*.tar.gz -C "$folder"
     "$VENV/bin/python" - "$folder"/*/setup.py "$ARCHS" <<'PYTHON'
 import re
@@ -32,13 +32,11 @@ import sys
 path, archs = sys.argv[1], sys.argv[2].split(",")
 text = open(path).read()
 pair = re.compile(r'^(\s*)cc_flag\.append\("-gencode"\)\n\s*cc_flag\.append\("arch=compute_\d+,code=sm_\d+"\)\n', re.M)
-wanted = "".join(f'cc_flag += ["-gencode", "arch=compute_{arch},code=sm_{arch}"]\n' for arch in archs)
 first = pair.search(text)
 if first is None:
     sys.exit(f"{path} does not list its architectures as expected: build the package by its own instructions")
-indents = iter([first.group(1)])
-kept = pair.sub(lambda match: "".join(next(indents, None) is not None and match.group(1) + line for line in wanted.splitlines(True)) if match.start() == first.start() else match.group(1) + "pass\n", text)
-open(path, "w").write(kept)
+wanted = "".join(f'{first.group(1)}cc_flag += ["-gencode", "arch=compute_{arch},code=sm_{arch}"]\n' for arch in archs)
+open(path, "w").write(pair.sub(lambda match: wanted if match.start() == first.start() else f"{match.group(1)}pass\n", text))
 PYTHON
     say "$package for sm_${ARCHS//,/, sm_}"
     env "${flag}_FORCE_BUILD=TRUE" MAX_JOBS="${MAX_JOBS:-8}" "$VENV/bin/pip" --quiet install --no-deps --no-build-isolation --no-cache-dir "$folder"/*/ || die "the build of $package failed"
