@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from harness.claims import claimed, holder
+from jobs.claims import claimed, holder
 from harness.environment import code_version, git
 from harness.grid import Grid, GridError, read_grid
 from harness.plan import Pack, Plan, describe, make_plan, pack

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from jobs.specs import NATIVE_SIZES, ClusterSpec, DataSpec, RecipeSpec
+from jobs.specs import ClusterSpec, DataSpec, RecipeSpec, image_size
 
 Limit = tuple[str, Callable[[Any], bool]]  # what must hold, in words and in Python; None passes
 Broken = Iterator[tuple[str, str]]  # field, message
@@ -80,6 +80,8 @@ def recipe_clashes(recipe: RecipeSpec, ranks: int) -> Broken:
         rate = getattr(recipe, name)
         if rate is not None and recipe.min_lr > rate:
             yield "min_lr", f"{recipe.min_lr:g} is above {name}, {rate:g}"
+    if recipe.optimizer == "lamb" and recipe.zero_stage:
+        yield "zero_stage", f"lamb scales each layer's update by the whole layer's norm, and zero_stage {recipe.zero_stage} cuts layers across ranks; only 0 is valid"
     share = max(1, ranks) * (recipe.micro_batch_size or 1)
     if recipe.batch_size % share:
         micro = f" x micro_batch_size {recipe.micro_batch_size}" if recipe.micro_batch_size else ""
@@ -93,7 +95,7 @@ def data_clashes(data: DataSpec) -> Broken:
             yield name, f"source {data.source} needs it"
         if needed is False and getattr(data, name) is not None:
             yield name, f"source {data.source} takes none"
-    size = data.img_size or NATIVE_SIZES[data.source]
+    size = image_size(data)
     if data.augment == "shift" and size <= data.shift_px:
         yield "shift_px", f"must be below the image's size, {size} pixels, got {data.shift_px}"
 

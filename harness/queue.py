@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.claims import is_claimed
+from jobs.claims import is_claimed
 from harness.records import Failure, RunFolder
 from harness.runner import Order, record_failure, run_order
-from jobs.cluster import local_slots, submit
+from jobs.cluster import local_slots, stop, submit
 from jobs.specs import ClusterSpec, StageSpec
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class LocalQueue:
     cluster: ClusterSpec
     waiting: list[Entry]
     submit: "Callable[..., Job]" = submit
+    stop: "Callable[[Job], None]" = stop
     running: dict[int, Entry] = field(default_factory=dict)  # by slot
     deaths: dict[str, int] = field(default_factory=dict)  # by stage
 
@@ -110,12 +111,9 @@ class LocalQueue:
 
     def cancel(self) -> None:
         """Ends the running jobs; their checkpoints stay."""
-        jobs = [entry.job for entry in self.running.values() if entry.job]
-        for job in jobs:
-            job.cancel()
-        deadline = time.monotonic() + 15
-        while time.monotonic() < deadline and not all(job.done() for job in jobs):
-            time.sleep(POLL_S)
+        for entry in self.running.values():
+            if entry.job:
+                self.stop(entry.job)
 
 
 def complete(run: RunFolder, order: Order, stage: str) -> bool:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.claims import claimed
+from jobs.claims import claimed
 from harness.environment import environment
 from harness.grid import Cell
 from harness.records import Failure, Metrics, Record, RunFolder

@@ -66,7 +66,7 @@ class Watch:
         elif time.monotonic() - self.last_line >= LINE_EVERY_S:
             self.last_line = time.monotonic()
             for text in self.lines(queue):
-                self.console.print(text, markup=False, highlight=False)
+                self.console.print(text, markup=False, highlight=False, soft_wrap=True)
             sys.stdout.flush()
 
     def tell_ended_cells(self) -> None:
@@ -77,9 +77,9 @@ class Watch:
             self.told.add(path.cell.id)
             what = f"{len(self.told)}/{len(self.cells)}  {record.id}  {record.model}  {record.pruning}  seed {record.seed}"
             if record.metrics:
-                self.console.print(f"{what}  top-1 {record.metrics.top1:.2f}%", markup=False, highlight=False)
+                self.console.print(f"{what}  top-1 {record.metrics.top1:.2f}%", markup=False, highlight=False, soft_wrap=True)
             elif record.failure:
-                self.console.print(f"{what}  FAILED: {record.failure.kind}: {record.failure.message}", markup=False, style="red", highlight=False)
+                self.console.print(f"{what}  FAILED: {record.failure.kind}: {record.failure.message}", markup=False, style="red", highlight=False, soft_wrap=True)
 
     def lines(self, queue: LocalQueue) -> list[str]:
         """What each slot is doing, one line a slot."""

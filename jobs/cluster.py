@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,6 +66,21 @@ def submit(cluster: ClusterSpec, folder: Path, function: Callable[[Any], None], 
         stderr_to_stdout=True,
     )
     return executor.submit(OnNode(function, argument))
+
+
+def stop(job: "Job") -> None:
+    """Kills every process of a local job. submitit's own cancel sends SIGINT, which does nothing to jobs of a launcher that was started in the background."""
+    import psutil
+
+    try:
+        controller = psutil.Process(int(job.job_id))
+        family = [controller, *controller.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return
+    for process in family:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(family, timeout=10)
 
 
 def submit_array(

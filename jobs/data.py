@@ -7,13 +7,11 @@ index     what a file holds, one row a sample (`jobs.beton.INDEX`)
 plan      what an epoch takes from it, one row a sample in the order of loading: index and box (`PLAN`)
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache as once_a_process
 from importlib.util import find_spec
@@ -25,9 +23,10 @@ from numpy.typing import NDArray
 
 from jobs.augment import BOX, eval_boxes, held_out, shuffled, train_boxes
 from jobs.beton import INDEX, DataError, encoded, read_index, sha256_file, sha256_of, write_beton, write_sha256
+from jobs.claims import claimed
 from jobs.files import write_json
 from jobs.sources import READERS, Part, content_key, fitted
-from jobs.specs import NATIVE_SIZES, DataSpec
+from jobs.specs import DataSpec, image_size
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,7 +72,7 @@ def check_data(data: DataSpec) -> list[str]:
 
 
 def _value_problems(data: DataSpec) -> list[str]:
-    img_size = _img_size(data)
+    img_size = image_size(data)
     low, high = data.crop_scale
     rules = (
         ("img_size", data.img_size, "at least 1", img_size >= 1),
@@ -98,10 +97,6 @@ def _beton_problems(data: DataSpec) -> list[str]:
     return problems
 
 
-def _img_size(data: DataSpec) -> int:
-    return NATIVE_SIZES[data.source] if data.img_size is None else data.img_size
-
-
 def prepare(data: DataSpec, cache: Path) -> Dataset:
     """The data set on disk, written first if `cache` does not hold it. Several processes may ask at once: one writes, the others wait.
 
@@ -115,8 +110,8 @@ def prepare(data: DataSpec, cache: Path) -> Dataset:
         if data.source == "beton":
             train, test = (Path(path).expanduser().absolute() for path in (data.path or "", data.test_path or ""))
             return _described(data, train, test, None, cache)
-        folder = cache / f"{data.source}-{content_key(data, _img_size(data), FORMAT_VERSION)}"
-        with _locked(cache / f"{folder.name}.lock"):
+        folder = cache / f"{data.source}-{content_key(data, image_size(data), FORMAT_VERSION)}"
+        with claimed(cache / f"{folder.name}.lock"):
             if not (folder / "source.json").exists():
                 _write(data, folder)
         classes = json.loads((folder / "source.json").read_text())["classes"]
@@ -126,19 +121,10 @@ def prepare(data: DataSpec, cache: Path) -> Dataset:
                         "free space there, or set cluster.cache to a folder that can be written") from error
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds an advisory lock that the kernel frees when the process ends, however it ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def _write(data: DataSpec, folder: Path) -> None:
     """Fills `folder`; source.json comes last and says that all is there. What a killed writer left is removed first."""
     shutil.rmtree(folder, ignore_errors=True)
-    img_size = _img_size(data)
+    img_size = image_size(data)
     content = READERS[data.source].read(data, img_size)
     try:
         for name, part in (("train", content.train), ("test", content.test)):
@@ -163,7 +149,7 @@ def _described(data: DataSpec, train: Path, test: Path, classes: int | None, cac
     digests = [_verified(path, cache) for path in (train, test)]
     val = int(held_out(indices[0]["label"], data.val_fraction, data.split_seed).sum())
     return Dataset(
-        classes=classes or int(max(index["label"].max() for index in indices)) + 1, img_size=_img_size(data), train=train, test=test,
+        classes=classes or int(max(index["label"].max() for index in indices)) + 1, img_size=image_size(data), train=train, test=test,
         train_samples=len(indices[0]) - val, val_samples=val, test_samples=len(indices[1]),
         sha256=hashlib.sha256("".join(digests).encode()).hexdigest())
 
@@ -186,7 +172,7 @@ def _hashed(path: Path, size: int, mtime_ns: int, cache: Path) -> str:
         return sha256_of(path)
     state = {"path": str(path), "size": size, "mtime_ns": mtime_ns}
     memory = cache / "hashed" / f"{hashlib.sha256(str(path).encode()).hexdigest()[:16]}.json"
-    with _locked(memory.with_suffix(".lock")):
+    with claimed(memory.with_suffix(".lock")):
         known = json.loads(memory.read_text()) if memory.exists() else {}
         if {key: known.get(key) for key in state} != state:
             known = {**state, "sha256": sha256_of(path)}

@@ -283,6 +283,10 @@ MISTAKES = {
     "no epoch": ("recipe: {epochs: 0, finetune_epochs: 0}", "5: recipe.epochs: epochs and finetune_epochs are both 0: nothing is trained"),
     "long warm-up": ("recipe: {epochs: 3, warmup_epochs: 4}", "5: recipe.warmup_epochs: the warm-up, 4 epochs, is longer than the training, 3"),
     "high min_lr": ("recipe: {min_lr: 0.1, lr: 0.01}", "5: recipe.min_lr: 0.1 is above lr, 0.01"),
+    "lamb in shards": (
+        "recipe: {optimizer: lamb, zero_stage: 2}",
+        "5: recipe.zero_stage: lamb scales each layer's update by the whole layer's norm, and zero_stage 2 cuts layers across ranks; only 0 is valid",
+    ),
     "zero lr": ("recipe: {lr: 0}", "5: recipe.lr: must be above 0, got 0.0"),
     "betas": ("recipe: {betas: [0.9, 1.0]}", "5: recipe.betas: must be 0 or more and below 1 each, got [0.9, 1.0]"),
     "ema": ("recipe: {ema: 1}", "5: recipe.ema: must be above 0 and below 1, got 1.0"),

@@ -139,10 +139,9 @@ def test_launcher_and_job_killed_at_once_go_on_to_the_same_weights(tmp_path: Pat
     assert run("harness.launch", written(here, text), cwd=here).returncode == OK
     launcher = subprocess.Popen(command("harness.launch", written(there, text)), cwd=there, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     wait_for(lambda: list(there.glob("runs/small/stages/*/checkpoints/step-*")), launcher)
-    launcher.kill()
-    launcher.communicate()
     for process in processes_of(there):
         process.send_signal(signal.SIGKILL)
+    launcher.communicate()
     assert not records(there)
     assert run("harness.launch", written(there, text), cwd=there).returncode == OK
     assert {name: record.weights_sha256 for name, record in records(there).items()} == {
@@ -178,12 +177,15 @@ def test_two_ranks_train_one_cell_and_the_death_of_one_ends_the_job(tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_the_jobs_and_keeps_what_is_done(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_launch_that_is_stopped_stops_its_jobs_and_keeps_what_is_done(tmp_path: Path, how: signal.Signals) -> None:
+    in_background = (lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)) if how == signal.SIGTERM else None  # what a shell's & does
     launcher = subprocess.Popen(
-        command("harness.launch", written(tmp_path, GRID)), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command("harness.launch", written(tmp_path, GRID)), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=in_background
     )
     wait_for(lambda: list(tmp_path.glob("runs/small/stages/*/stage.json")), launcher)
-    launcher.send_signal(signal.SIGINT)
+    launcher.send_signal(how)
     output, _ = launcher.communicate(timeout=60)
     assert launcher.returncode == INTERRUPTED and "goes on" in output
+    assert not processes_of(tmp_path)
     assert json.loads((tmp_path / "runs" / "small" / "plan.json").read_text())["grid"] == "small"

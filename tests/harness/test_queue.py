@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from harness import queue as module
-from harness.claims import claimed
+from jobs.claims import claimed
 from harness.queue import RESTARTS, LocalQueue
 from harness.records import Failure, RunFolder
 from harness.runner import Order, record_failure
@@ -30,7 +30,7 @@ class FakeJob:
         work()
         return False
 
-    def cancel(self) -> None:
+    def stop(self) -> None:
         self.cancelled = True
 
 
@@ -139,7 +139,7 @@ def test_an_interrupt_cancels_the_running_jobs_and_goes_on_up(tmp_path: Path) ->
     run = RunFolder(tmp_path / "run")
     grid = small_grid(tmp_path)
     machine = Machine(run)
-    queue = LocalQueue(run, grid.cluster, LocalQueue.of(run, orders_of(grid, run)[0], grid.cluster).waiting, submit=machine.submit)
+    queue = LocalQueue(run, grid.cluster, LocalQueue.of(run, orders_of(grid, run)[0], grid.cluster).waiting, submit=machine.submit, stop=FakeJob.stop)
 
     def interrupt(queue: LocalQueue) -> None:
         raise KeyboardInterrupt

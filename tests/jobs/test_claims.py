@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from harness.claims import claimed, holder, is_claimed
+from jobs.claims import claimed, holder, is_claimed
 
-HOLD = "import sys, pathlib; from harness.claims import claimed\nwith claimed(pathlib.Path(sys.argv[1])):\n print('held', flush=True); sys.stdin.read()"
+HOLD = "import sys, pathlib; from jobs.claims import claimed\nwith claimed(pathlib.Path(sys.argv[1])):\n print('held', flush=True); sys.stdin.read()"
 
 
 def hold(path: Path) -> "subprocess.Popen[str]":
