@@ -106,10 +106,15 @@ def _lanes(kernel: Kernel, u: Tensor) -> int:
 
 def _outputs(u: Tensor, A: Tensor, B: Tensor, save: bool) -> tuple[Tensor, Tensor, Tensor]:
     """y, last state and checkpoints, unset."""
-    kernel, groups, states, wide = load_kernel(), B.shape[1], A.shape[1], wide_dtype(u)
+    shape = _checkpoint_shape(load_kernel(), u, A.shape[1], B.shape[1]) if save else (0,)
+    last = u.new_empty(u.shape[0], u.shape[1], A.shape[1], dtype=wide_dtype(u))
+    return empty_like(u), last, u.new_empty(shape, dtype=wide_dtype(u))
+
+
+def _checkpoint_shape(kernel: Kernel, u: Tensor, states: int, groups: int) -> tuple[int, ...]:
+    """The states kept at the start of every chunk: (B, G, blocks, chunks, padded states, lanes)."""
     padded, chunks = -(-states // kernel.states) * kernel.states, -(-u.shape[2] // kernel.chunk)
-    shape = (u.shape[0], groups, _blocks(kernel, u, groups), chunks, padded, _lanes(kernel, u)) if save else (0,)
-    return empty_like(u), u.new_empty(u.shape[0], u.shape[1], states, dtype=wide), u.new_empty(shape, dtype=wide)
+    return u.shape[0], groups, _blocks(kernel, u, groups), chunks, padded, _lanes(kernel, u)
 
 
 def empty_like(tensor: Tensor) -> Tensor:
