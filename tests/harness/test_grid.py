@@ -171,7 +171,7 @@ def test_the_quickstart_has_two_models_three_prunings_and_two_seeds() -> None:
     assert labels(grid) == [
         (model, method, seed)
         for model in ("vim_micro", "vim_micro+se")
-        for method in ("dense", "magnitude(0.5)", "magnitude(0.9)")
+        for method in ("dense", "magnitude 50%", "magnitude 90%")
         for seed in (0, 1)
     ]
 
