@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.records import Record
 
+CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=str)
 PLACES = ("path", "test_path")  # where the data lie says nothing about what they are: data_sha256 does
 
 
@@ -83,4 +84,4 @@ def differing(keys: Iterable[Key]) -> tuple[str, ...]:
 
 def digest(value: Any) -> str:
     """SHA-256 of a value's canonical JSON."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":"), default=str).encode()).hexdigest()
+    return hashlib.sha256(CANONICAL.encode(value).encode()).hexdigest()

@@ -1,6 +1,6 @@
 """An append-only file of what merges have read, so that the next one reads what is new alone.
 
-A line a record: size and time of its file, its SHA-256, what tells cells apart, and the record itself as compact JSON. The same content at
+A line a record: size and time of its file, its SHA-256, what tells cells apart, and the record itself. The same content at
 another place is kept once. The store is derived: without it, or with a damaged line, the files are read again.
 """
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+PATIENCE_S = 60
 
 
 class Page:
@@ -39,6 +42,8 @@ class Page:
     def receive(self) -> dict[str, Any]:
         """The next message, its complaint kept."""
         while b"\0" not in self.pending:
+            if not select.select([self.back], [], [], PATIENCE_S)[0]:
+                raise RuntimeError(f"chromium has said nothing for {PATIENCE_S} s")
             read = self.back.read(1 << 20)
             if not read:
                 raise RuntimeError("chromium has ended")
@@ -85,7 +90,16 @@ def page(profile: Path) -> Iterator[Page]:
     """A page of a fresh Chromium whose profile lies in that folder."""
     assert CHROMIUM
     to_browser, ours = os.pipe(), os.pipe()
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank"]
+    command = [
+        CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--remote-debugging-pipe",
+        f"--user-data-dir={profile}",
+        "about:blank",
+    ]
     # the protocol wants descriptors 3 (to read) and 4 (to write)
     shell = ["bash", "-c", f'exec 3<&{to_browser[0]} 4>&{ours[1]}; exec "$@"', "bash", *command]
     process = subprocess.Popen(shell, pass_fds=(to_browser[0], ours[1]), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
