@@ -5,7 +5,7 @@ from dataclasses import asdict
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from analysis.comparability import Key, differing
+from analysis.comparability import Key, differing, digest
 from analysis.merge import Merged
 from analysis.rows import Row
 from analysis.statistics import SETTLED, Summary
@@ -40,6 +40,7 @@ def noted(lines: Sequence[str], style: str) -> list["Text"]:
 
 
 NOTED = 20
+LONG = 50  # characters
 HEADINGS = ("#", "model", "pruning", "top-1 %", "n", "vs dense", "sparse", "weights", "MACs", "img/s")
 CAPTION = f"± standard deviation over n seeds; ~ not settled: n < {SETTLED}; weights, MACs: of those that are not zero"
 
@@ -61,8 +62,16 @@ def table(key: Key, rows: Sequence[Row], differ: Sequence[str]) -> "Table":
 def title(key: Key, differ: Sequence[str]) -> str:
     """What is ranked together, and the fields of its key that tell it from the other leaderboards."""
     values = asdict(key)
-    told = "; ".join(f"{name} {values[name]}" for name in differ) or f"{key.data}, {key.loader}, batch {key.batch_size}, {key.dtype}, {key.device}"
+    told = (
+        "; ".join(f"{name} {brief(values[name])}" for name in differ)
+        or f"{key.data}, {key.loader}, batch {key.batch_size}, {key.dtype}, {key.device}"
+    )
     return f"leaderboard {key.short}: {told}"
+
+
+def brief(value: object) -> str:
+    """The value, or the beginning of its hash where it is long."""
+    return text if len(text := str(value)) <= LONG else f"#{digest(value)[:6]}"
 
 
 def shown(row: Row) -> tuple[str, ...]:

@@ -101,6 +101,13 @@ def test_boards_of_different_keys_are_printed_apart_and_say_what_differs(tmp_pat
     assert "2 leaderboards: rows that differ in device are not ranked together" in out and "device Example GPU" in out
 
 
+def test_a_long_value_that_differs_is_told_by_its_hash(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    long = [fake_record(97.0, model=name, flops_convention=f"{'words ' * 20}{name}") for name in "ab"]
+    assert main([str(fake_run(tmp_path, long))]) == 0
+    titles = [line for line in capsys.readouterr().out.splitlines() if line.startswith("leaderboard ")]
+    assert len(set(titles)) == 2 and all("flops_convention #" in title for title in titles)
+
+
 def test_a_flood_of_bad_files_is_counted_and_not_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = fake_run(tmp_path, [fake_record(97.0)])
     for i in range(30):
