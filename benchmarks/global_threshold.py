@@ -1,7 +1,7 @@
 """A table: seconds and extra memory to choose a global magnitude mask over 100 million weights, against torch.nn.utils.prune.
 
-Each contestant runs in a process of its own, once to warm up and three times to measure: median wall and CPU seconds, and the growth of the resident set
-(Linux) over that of the weights and their scores. Both must drop the same number of weights.
+Each contestant runs in a process of its own, once to warm up and three times to measure: median wall and CPU seconds, and the growth of the
+resident set (Linux) over that of the weights and their scores. Both must drop the same number of weights.
 """
 
 import statistics

@@ -20,13 +20,13 @@ NEGLIGIBLE = frozenset(
     "aten::" + name
     for name in (
         # one or a few operations an element
-        "__or__ abs add add_ cos div div_ exp expm1 gelu hardsigmoid hardswish hardtanh hardtanh_ le log log1p lt mul_ ne neg pow reciprocal relu6 rsqrt rsub "
-        "sigmoid silu silu_ sin softmax softplus sqrt square sub sub_ tanh where "
+        "__or__ abs add add_ cos div div_ exp expm1 gelu hardsigmoid hardswish hardtanh hardtanh_ le log log1p lt mul_ ne neg pow "
+        "reciprocal relu6 rsqrt rsub sigmoid silu silu_ sin softmax softplus sqrt square sub sub_ tanh where "
         # reductions and norms
         "adaptive_avg_pool1d adaptive_avg_pool2d amax avg_pool2d batch_norm cumsum group_norm layer_norm max_pool2d mean rms_norm sum "
         # moving data
-        "alias clone complex expand_as fill_ flip imag lift_fresh meshgrid movedim numpy_T pad pixel_shuffle pixel_unshuffle real repeat repeat_interleave unflatten "
-        "view_as_complex view_as_real zero_"
+        "alias clone complex expand_as fill_ flip imag lift_fresh meshgrid movedim numpy_T pad pixel_shuffle pixel_unshuffle real repeat "
+        "repeat_interleave unflatten view_as_complex view_as_real zero_"
     ).split()
 )
 THROUGH = frozenset(
@@ -62,7 +62,7 @@ def count(model: nn.Module, *, img_size: int, masks: Mapping[str, Tensor]) -> Co
     uncounted = dict(sorted((analysis.unsupported_ops() + tally.uncounted).items()))
     heavy = [name for name in uncounted if name not in NEGLIGIBLE | tally.uncounted.keys()]
     if heavy:
-        raise ValueError(f"nothing counts the operations {', '.join(heavy)}: give them a counter in jobs/multiply_adds.py, or name them there as negligible")
+        raise ValueError(f"nothing counts the operations {', '.join(heavy)}: give them a counter in {__name__}, or call them negligible there")
     return Costs(macs=sum(by_operator.values()), macs_nonzero=round(tally.nonzero), uncounted_ops=uncounted, by_operator=by_operator)
 
 
@@ -97,7 +97,8 @@ class Tally:
 
     def handles(self) -> dict[str, Callable[[list[Any], list[Any]], Counter[str]]]:
         """A counter for every operation that has one, by the trace's name of the operation."""
-        return {name: self.counter(name, macs) for name, macs in COUNTERS.items()}
+        same = {alias: self.counter(name, COUNTERS[name]) for alias, name in ALIASES.items()}
+        return {name: self.counter(name, macs) for name, macs in COUNTERS.items()} | same
 
     def counter(self, name: str, macs: Callable[[list[Any], list[Any]], float]) -> Callable[[list[Any], list[Any]], Counter[str]]:
         """fvcore's handle of an operation: its multiply-adds under its short name."""
@@ -173,7 +174,9 @@ def added_product_macs(inputs: list[Any], outputs: list[Any]) -> int:
 def einsum_macs(inputs: list[Any], outputs: list[Any]) -> int:
     """Multiply-adds of an einsum of two factors: the product of all its dimensions."""
     factors = inputs[0].toIValue().replace(" ", "").split("->")[0].split(",")
-    sizes = {letter: size for letters, value in zip(factors, inputs[1].node().inputs(), strict=True) for letter, size in zip(letters, shape(value), strict=True)}
+    sizes: dict[str, int] = {}
+    for letters, value in zip(factors, inputs[1].node().inputs(), strict=True):
+        sizes |= zip(letters, shape(value), strict=True)
     return math.prod(sizes.values()) * (len(factors) - 1) * weight_of(outputs[0])
 
 
@@ -225,3 +228,5 @@ COUNTERS: dict[str, Callable[[list[Any], list[Any]], float]] = {
     "vssm::conv1d_silu": token_convolution_macs,
     "vssm::selective_scan": scan_flops,
 }
+# Once an engine ran at ZeRO 3, DeepSpeed's own function stands in place of F.linear in the whole process.
+ALIASES = {"prim::PythonOp.LinearFunctionForZeroStage3": "aten::linear"}

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 def erk(shapes: Mapping[str, Sequence[int]], sparsity: float) -> dict[str, int]:
     """Zeros of each parameter by Erdos-Renyi-Kernel: density proportional to sum(shape) / prod(shape); round(sparsity * n) in all.
 
-    A parameter whose density would pass 1 stays dense, and the others carry its share. Evci et al., arXiv 1911.11134, section 3 and its official code.
+    A parameter whose density would pass 1 stays dense, and the others carry its share. Evci et al., arXiv 1911.11134, section 3.
     """
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     total = round(sparsity * sum(sizes.values()))

@@ -22,7 +22,7 @@ class Dynamic(Gradual):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.regrow:
-            raise ValueError("regrow: true needs dense weights that go on under the mask, which the enforcement of exact zeros does not keep; only false is valid")
+            raise ValueError("regrow must be false: true needs dense weights that live on under the mask, and exact zeros leave none")
 
     def stages(self, budget: Budget) -> tuple[Stage, ...]:
         """One stage as long as the control's two. ValueError without an epoch, as masks are drawn between steps."""

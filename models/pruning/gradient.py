@@ -25,8 +25,8 @@ class Gradient(Gradual):
     | taylor | sum of (g w)^2 | the trained network (Molchanov et al., arXiv 1906.10771, eq. 8) |
     | movement | sum of -g w | the network while it is fine-tuned (Sanh et al., arXiv 2005.07683, section 4), without weights that come back |
 
-    `schedule: one_shot` prunes once, after the first `batches` batches; with batches: 1 before any weight has moved. cosine and cubic raise the sparsity
-    during the stage: movement sums from its first step, the others since the mask before.
+    `schedule: one_shot` prunes once, after the first `batches` batches; with batches: 1 before any weight has moved. cosine and cubic raise the
+    sparsity during the stage: movement sums from its first step, the others since the mask before.
     """
 
     name: ClassVar[str] = "gradient"
@@ -46,7 +46,7 @@ class Gradient(Gradual):
         if self.criterion == "snip":
             return from_scratch(budget, self)
         if budget.finetune_epochs < 1:
-            raise ValueError(f"gradient with criterion: {self.criterion} needs the gradients of fine-tuning: finetune_epochs must be at least 1, got 0")
+            raise ValueError(f"criterion {self.criterion} needs gradients of the trained network: finetune_epochs must be at least 1, got 0")
         return trunk(budget), finetune(budget, self)
 
     def after_backward(self, pruner: Pruner, progress: Progress) -> None:

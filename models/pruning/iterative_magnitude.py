@@ -45,7 +45,8 @@ class IterativeMagnitude(Scoped):
         first = Stage(name="train", epochs=budget.epochs, keep_step=self.rewind_step if self.rewind == "weights" else None)
         rounds: list[Stage] = []
         for number in range(1, self.rounds + 1):
-            rounds += [Stage(name=f"prune_{number}", epochs=0, schedule="finetune", method=one_round, start="parent"), self.retraining(number, budget)]
+            rounds.append(Stage(name=f"prune_{number}", epochs=0, schedule="finetune", method=one_round, start="parent"))
+            rounds.append(self.retraining(number, budget))
         return (first, *rounds)
 
     def retraining(self, number: int, budget: Budget) -> Stage:

@@ -56,8 +56,8 @@ def revive(masks: Mapping[str, Tensor], scores: Mapping[str, Tensor], threshold:
 def kth_smallest(tensors: Sequence[Tensor], k: int) -> Tensor:
     """The k-th smallest value (k from 1) over all tensors, exactly, without a copy of them all.
 
-    A sorted sample gives a narrow bracket; one pass counts what lies below it and gathers what lies inside, where the value is looked up. If the sample
-    misled and the value is not inside, the bracket is everything.
+    A sorted sample gives a narrow bracket; one pass counts what lies below it and gathers what lies inside, where the value is looked up. Where the
+    sample misled and the value is not inside, the bracket is everything.
     """
     flat = [tensor.detach().reshape(-1) for tensor in tensors]
     total = sum(map(len, flat))

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class Random(Targeted):
     """Drop weights by lot, uniformly or with the per-layer ratios of another rule, then train what is left.
 
-    `ratios: magnitude` keeps the number of weights that one global magnitude threshold leaves in each parameter and shuffles which ones: the layer-wise
-    shuffle of Frankle et al., arXiv 2009.08576, section 5, and Su et al., arXiv 2009.11094. `erk`: the ratios of Erdos-Renyi-Kernel.
+    `ratios: magnitude` keeps the number of weights that one global magnitude threshold leaves in each parameter and shuffles which ones: the
+    layer-wise shuffle of Frankle et al., arXiv 2009.08576, section 5, and Su et al., arXiv 2009.11094. `erk`: the ratios of Erdos-Renyi-Kernel.
     """
 
     name: ClassVar[str] = "random"
@@ -57,7 +57,7 @@ class Random(Targeted):
 
 
 def draw(pruner: Pruner, seed: int) -> "dict[str, Tensor]":
-    """A random number in [0, 1) for every prunable weight: a function of the seed and of the parameters' names and shapes, on any machine and rank."""
+    """A random number in [0, 1) for every prunable weight: a function of the seed and the parameter's name, on any machine and rank."""
     import torch
 
     lots = {}

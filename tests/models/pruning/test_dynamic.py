@@ -70,7 +70,7 @@ def test_the_final_sparsity_is_reached_exactly_however_short_the_stage(steps, sc
         ({"begin_fraction": 0.8, "end_fraction": 0.5}, "0 <= begin_fraction < end_fraction <= 1 must hold, got 0.8 and 0.5"),
         ({"end_fraction": 1.5}, "end_fraction <= 1 must hold"),
         ({"interval": 0}, "interval must be at least 1 step, got 0"),
-        ({"regrow": True}, "regrow: true needs dense weights"),
+        ({"regrow": True}, "regrow must be false"),
     ],
 )
 def test_knobs_that_make_no_schedule_are_refused(knobs, message):
