@@ -65,7 +65,7 @@ def preflight(grid: Grid) -> list[str]:
 
     distinct = {repr(cell.data): cell.data for cell in grid.cells}
     problems = [problem for data in distinct.values() for problem in check_data(data)]
-    problems += model_problems(grid)
+    problems += model_problems(grid) + kernel_problems(grid)
     if grid.cluster.kind == "slurm":
         from submitit import SlurmExecutor
 
@@ -89,6 +89,21 @@ def model_problems(grid: Grid) -> list[str]:
         except ValueError as error:
             problems.append(f"model {cell.model.label}: {error}")
     return problems
+
+
+def kernel_problems(grid: Grid) -> list[str]:
+    """A C++ scan that is asked for and was not built on this machine, when this machine is to run it."""
+    import torch
+
+    from models.ssm.kernel import KernelMissing, load_kernel
+
+    if grid.cluster.kind == "slurm" or torch.cuda.is_available() or all(cell.recipe.scan == "reference" for cell in grid.cells):
+        return []
+    try:
+        load_kernel()
+    except KernelMissing as error:
+        return [f"recipe.scan: {error}"]
+    return []
 
 
 def launch(grid: Grid, plan: Plan, run: RunFolder, *, retry_failed: bool) -> int:
