@@ -9,9 +9,10 @@
 
 namespace {
 
-constexpr int CHUNK = 32;   // positions between two kept states
+constexpr int CHUNK = 16;   // positions between two kept states: what a chunk of the backward pass touches stays in the first cache
 constexpr int BLOCKS = 8;   // vectors of channels in a task
 constexpr int STATES = 4;   // states that stay in registers together; N is padded with zeros to a multiple
+static_assert(CHUNK * STATES % 16 == 0, "sums over lanes are taken in whole vectors");
 constexpr double LN2 = 0.6931471805599453094, LOG2E = 1.4426950408889634074;
 
 // B and C: (batch, groups, states, length).
@@ -80,6 +81,13 @@ template <class S> struct Task {
         for (int k = 0; k < steps(chunk); k++)
             for (int n = 0; n < a.states; n++) rows[k * shape.states + n] = load(p + position(chunk * CHUNK + k) * view.l + n * view.n);
     }
+    // Sums over the lanes of (steps, padded states) vectors, as a chunk of the task's part of a (batch, groups, splits, L, N) tensor. Overwrites `vectors`.
+    void store_shared_sums(V* vectors, void* tensor, int64_t chunk) const {
+        T* part = (T*)tensor + ((b * a.groups + g) * shape.splits + split) * a.length * a.states;
+        T* sums = (T*)vectors;  // in place: the sums of WIDTH vectors lie within the first of them
+        for (int64_t i = 0; i < CHUNK * shape.states; i += WIDTH<T>) store_vector(sums + i, sums_of_lanes<T>(vectors + i));
+        for (int k = 0; k < steps(chunk); k++) memcpy(part + position(chunk * CHUNK + k) * a.states, sums + k * shape.states, a.states * sizeof(T));
+    }
     // Views are read along the scan: reversed, position 0 of a tile is the last of the tensor.
     View along(const View& view) const { return a.reverse ? backwards<S>(view, a.length) : view; }
     void load_tile_of(const View& view, int64_t block, int64_t chunk, V* tile) const {
@@ -135,7 +143,8 @@ template <class S> void forward(const ScanArgs& a, int64_t index) {
             task.load_tile_of(a.u, i, chunk, u);
             task.load_tile_of(a.delta, i, chunk, delta);
             for (int k = 0; k < steps; k++) {
-                delta[k] = a.softplus ? softplus(delta[k] + bias[i]) : delta[k] + bias[i];
+                V slope;
+                delta[k] = a.softplus ? softplus(delta[k] + bias[i], slope) : delta[k] + bias[i];
                 drive[k] = delta[k] * u[k];
                 y[k] = skip[i] * u[k];
             }
@@ -173,9 +182,10 @@ template <class T> INLINE void retreat(const Vec<T>* rates, const Vec<T>* start,
             t.decay[k * STATES + n] = decay;
             h[n] = decay * h[n] + t.drive[k] * B[k * row + n];
         }
-        if (t.y)
-            for (int n = 0; n < STATES; n++) t.y[k] += h[n] * C[k * row + n];
     }
+    if (t.y)
+        for (int k = 0; k < steps; k++)
+            for (int n = 0; n < STATES; n++) t.y[k] += (k + 1 < steps ? t.before[(k + 1) * STATES + n] : h[n]) * C[k * row + n];
     for (int k = steps - 1; k >= 0; k--) {
         const Vec<T> delta = t.delta[k], drive = t.drive[k], grad_y = t.grad_y[k];
         Vec<T> by_drive = t.by_drive[k], by_rate = t.by_rate[k];
@@ -217,7 +227,6 @@ template <class S> void backward(const ScanArgs& a, int64_t index) {
         task.load_parameters(i, rates + i * states, skip[i], bias[i]);
         if (a.grad_last) task.load_states(a.grad_last, grad_state + i * states, i);
     }
-    const int64_t partial = ((task.b * a.groups + task.g) * task.shape.splits + task.split) * a.length * a.states;
     for (int64_t chunk = task.shape.chunks - 1; chunk >= 0; chunk--) {
         const int steps = task.steps(chunk);
         task.load_shared(a.B, chunk, B);
@@ -231,8 +240,8 @@ template <class S> void backward(const ScanArgs& a, int64_t index) {
             if (a.z.data) task.load_tile_of(a.z, i, chunk, z);
             for (int k = 0; k < steps; k++) {
                 const V x = tiles.delta[k] + bias[i];
-                tiles.delta[k] = a.softplus ? softplus(x) : x;
-                slope[k] = a.softplus ? sigmoid(x) : V{} + 1;
+                slope[k] = V{} + 1;
+                tiles.delta[k] = a.softplus ? softplus(x, slope[k]) : x;
                 tiles.drive[k] = tiles.delta[k] * u[k];
                 tiles.by_drive[k] = tiles.by_rate[k] = V{};
                 y[k] = skip[i] * u[k];
@@ -257,13 +266,8 @@ template <class S> void backward(const ScanArgs& a, int64_t index) {
             task.store_tile_of(a.grad_delta, i, chunk, tiles.delta);
             if (a.z.data) task.store_tile_of(a.grad_z, i, chunk, z);
         }
-        for (int k = 0; k < steps; k++) {
-            const int64_t at = partial + task.position(chunk * CHUNK + k) * a.states;
-            for (int n = 0; n < a.states; n++) {
-                ((T*)a.grad_B)[at + n] = sum_of_lanes<T>(grad_B[k * states + n]);
-                ((T*)a.grad_C)[at + n] = sum_of_lanes<T>(grad_C[k * states + n]);
-            }
-        }
+        task.store_shared_sums(grad_B, a.grad_B, chunk);
+        task.store_shared_sums(grad_C, a.grad_C, chunk);
     }
     for (int64_t i = 0; i < count; i++) {
         task.store_states(grad_rates + i * states, a.grad_A, i);
