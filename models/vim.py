@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from models.configs import S5Config, VimConfig
 from models.layers import DeltaProjection, DropPath, InvertedTokenPath, RMSNorm, SqueezeExcite, TokenConv1d
+from models.ssm.backends import runs_backwards
 from models.ssm.s4d import S4D
 from models.ssm.s5 import S5
 from models.ssm.scan import selective_scan
@@ -69,12 +70,21 @@ class BidirectionalMixer(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, L, dim) from (B, L, dim)."""
         x, z = self.in_proj(hidden).split([self.d_inner, self.d_inner], dim=-1)
-        ahead, back = self.conv1d(x), self.conv1d_b(x, reverse=True)
-        if self.fixed:
-            return self.out_proj((self.ssm(ahead) + self.ssm_b(back, reverse=True)) * F.silu(z) / 2)
-        ahead = self._scan(ahead, z, self.x_proj, self.dt_proj, self.A_log, self.D, reverse=False)
-        back = self._scan(back, z, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b, reverse=True)
+        ahead = self._ahead(x, z, reverse=False)
+        back = self._back(x, z, reverse=True) if runs_backwards(x, self.scan_backend) else self._back(x.flip(1), z.flip(1), reverse=False).flip(1)
         return self.out_proj((ahead + back) / 2)
+
+    def _ahead(self, x: Tensor, z: Tensor, *, reverse: bool) -> Tensor:
+        x = self.conv1d(x, reverse=reverse)
+        if self.fixed:
+            return self.ssm(x, reverse=reverse) * F.silu(z)
+        return self._scan(x, z, self.x_proj, self.dt_proj, self.A_log, self.D, reverse=reverse)
+
+    def _back(self, x: Tensor, z: Tensor, *, reverse: bool) -> Tensor:
+        x = self.conv1d_b(x, reverse=reverse)
+        if self.fixed:
+            return self.ssm_b(x, reverse=reverse) * F.silu(z)
+        return self._scan(x, z, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b, reverse=reverse)
 
     def _scan(self, x: Tensor, z: Tensor, x_proj: nn.Module, dt_proj: nn.Linear, A_log: Tensor, D: Tensor, *, reverse: bool) -> Tensor:
         """y * silu(z), (B, L, d_inner), of one direction: algorithm 1, lines 8 to 17."""

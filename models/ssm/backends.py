@@ -23,3 +23,8 @@ def scan_backend_used(device_type: str, backend: str = "auto") -> str:
 def resolve_backend(tensor: Tensor, backend: str) -> str:
     """`scan_backend_used` for a tensor's device."""
     return scan_backend_used(tensor.device.type, backend)
+
+
+def runs_backwards(tensor: Tensor, backend: str) -> bool:
+    """Whether the kernels take a reversed sequence as it is (the C++ ones do); where they flip it, a mixer flips once around all of them."""
+    return resolve_backend(tensor, backend) == "cpu"

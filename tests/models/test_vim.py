@@ -100,6 +100,17 @@ def test_both_directions_reach_the_class_token() -> None:
     assert all(images.grad[..., y : y + 16, x : x + 16].abs().max() > 0 for y in (0, 16) for x in (0, 16))
 
 
+def test_backends_that_flip_agree_with_the_one_that_runs_backwards() -> None:
+    torch.manual_seed(0)
+    model, images = create_model("vim_micro", num_classes=10).eval(), torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        want = model(images)
+        for module in model.modules():
+            for name in {"backend", "scan_backend"} & vars(module).keys():
+                setattr(module, name, "reference")
+        torch.testing.assert_close(model(images), want, rtol=1e-4, atol=1e-5)
+
+
 def test_bf16_keeps_the_sum_of_branches_in_fp32() -> None:
     model = create_model("vim_micro", num_classes=10).bfloat16()
     hidden, residual = model.layers[0](torch.randn(2, 5, 64, dtype=torch.bfloat16), None)  # type: ignore[index, operator]
