@@ -48,8 +48,8 @@ def t_quantile(degrees: int) -> float:
 
 
 def differences(ours: Mapping[int, float], theirs: Mapping[int, float]) -> list[float]:
-    """ours - theirs for every seed that both have, by seed."""
-    return [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
+    """ours - theirs for every seed that both have, by seed, in billionths: a difference of rounding alone is 0."""
+    return [round(ours[seed] - theirs[seed], 9) for seed in sorted(ours.keys() & theirs.keys())]
 
 
 def paired_p_values(samples: Sequence[Sequence[float]]) -> list[float | None]:

@@ -40,7 +40,7 @@ def child(cache: Path) -> dict[str, float]:
     mark("import deepspeed, rendezvous")
     from jobs.data import EvalLoader, TrainLoader, prepare
     from jobs.specs import DataSpec, ModelSpec, RecipeSpec, StageSpec
-    from jobs.training import StageRun
+    from jobs.stage_run import StageRun
     from models.layers import weight_decay_groups
     from models.pruning.base import Stage
     from models.registry import create_model

@@ -1,0 +1,49 @@
+"""`make bench`: the figures that the README promises, measured on this machine, one script after another.
+
+demo        python -m harness.launch grid.yaml in an empty folder: seconds, accuracies
+startup     one cell from process start to first step, and where the time goes
+planning    10,000 cells to ids, stages and jobs
+others      scan, global_threshold, merging: `python -m benchmarks.NAME` each, minutes
+"""
+
+import csv
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from harness.environment import cpu_name
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main() -> None:
+    """Prints one section a script."""
+    print(f"{cpu_name()}, {platform.system()} {platform.release()}, Python {platform.python_version()}", flush=True)
+    section("demo")
+    demo()
+    for name in ("startup", "planning"):
+        section(name)
+        subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], cwd=ROOT, check=True)
+
+
+def section(name: str) -> None:
+    """A heading."""
+    print(f"\n## {name}", flush=True)
+
+
+def demo() -> None:
+    """Seconds of the quickstart, and its accuracies."""
+    with tempfile.TemporaryDirectory() as folder:
+        began_s = time.monotonic()
+        subprocess.run([sys.executable, "-m", "harness.launch", str(ROOT / "grid.yaml")], cwd=folder, stdout=subprocess.DEVNULL, check=True)
+        print(f"{'quickstart, set-up done':30} {time.monotonic() - began_s:6.1f} s")
+        with (Path(folder) / "runs" / "quickstart" / "leaderboard.csv").open() as file:
+            for row in csv.DictReader(file):
+                print(f"{row['model']:14} {row['pruning']:15} top-1 {float(row['top1']):6.2f}%  n {row['n']}  sparsity {float(row['sparsity']):.0%}")
+
+
+if __name__ == "__main__":
+    main()
