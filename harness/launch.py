@@ -15,11 +15,12 @@ from jobs.claims import claimed, holder
 from harness.environment import code_version, git
 from harness.grid import Grid, GridError, read_grid
 from harness.plan import Pack, Plan, describe, make_plan, pack
-from harness.records import RunFolder
+from harness.preflight import preflight
+from harness.records import RecordError, RunFolder
 from harness.runner import CellPath, Order
 from jobs.cluster import local_slots
 from jobs.files import write_json, written_aside
-from jobs.specs import ClusterSpec, image_size
+from jobs.specs import ClusterSpec
 
 OK, SOME_FAILED, USAGE, NOTHING_TO_DO, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -33,14 +34,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return USAGE
     plan = make_plan(grid.cells)
-    problems = preflight(grid)
+    run = RunFolder(options.runs / grid.name)
+    try:
+        return plan_and_launch(grid, plan, run, options)
+    except RecordError as error:
+        print(error, file=sys.stderr)
+        return USAGE
+
+
+def plan_and_launch(grid: Grid, plan: Plan, run: RunFolder, options: argparse.Namespace) -> int:
+    """Checks what is left to run, then says or runs it. Raises RecordError."""
+    wanted = ("open", "failed") if options.retry_failed else ("open",)
+    left = [path for path in cell_paths(grid, plan) if state(run, path) in wanted]
+    problems = preflight(grid.cluster, [path.cell for path in left])
     if problems:
         print("\n".join(problems), file=sys.stderr)
         return USAGE
-    run = RunFolder(options.runs / grid.name)
     if options.dry_run:
-        packs = make_packs(grid, plan, run, [path for path in cell_paths(grid, plan) if state(run, path) == "open"])
-        print(describe(plan, grid, packs, done={stage for stage in plan.stages if run.done(stage)}))
+        print(describe(plan, grid, make_packs(grid, plan, run, left), done={stage for stage in plan.stages if run.done(stage)}))
         return OK
     with claimed(run.path / "launch.lock", wait=False) as alone:
         if not alone:
@@ -57,53 +68,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--retry-failed", action="store_true", help="run failed cells again, from their last checkpoint")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders are kept (default: runs)")
     return parser.parse_args(arguments)
-
-
-def preflight(grid: Grid) -> list[str]:
-    """Everything that would fail on a node and can be told now: data or a scheduler that is not there, a network that the images do not fit."""
-    from jobs.data import check_data
-
-    distinct = {repr(cell.data): cell.data for cell in grid.cells}
-    problems = [problem for data in distinct.values() for problem in check_data(data)]
-    problems += model_problems(grid) + kernel_problems(grid)
-    if grid.cluster.kind == "slurm":
-        from submitit import SlurmExecutor
-
-        if SlurmExecutor.affinity() < 0:
-            problems.append("cluster: no srun on this machine, so it cannot submit to SLURM; launch on a login node, or say 'cluster: local'")
-    return problems
-
-
-def model_problems(grid: Grid) -> list[str]:
-    """Networks that cannot be built for their images; built without memory."""
-    import torch
-
-    from models.registry import create_model
-
-    problems = []
-    distinct = {(cell.model.label, str(image_size(cell.data))): cell for cell in grid.cells}
-    for cell in distinct.values():
-        try:
-            with torch.device("meta"):
-                create_model(cell.model.name, 10, image_size(cell.data), **cell.model.options)
-        except ValueError as error:
-            problems.append(f"model {cell.model.label}: {error}")
-    return problems
-
-
-def kernel_problems(grid: Grid) -> list[str]:
-    """A C++ scan that is asked for and was not built on this machine, when this machine is to run it."""
-    import torch
-
-    from models.ssm.kernel import KernelMissing, load_kernel
-
-    if grid.cluster.kind == "slurm" or torch.cuda.is_available() or all(cell.recipe.scan == "reference" for cell in grid.cells):
-        return []
-    try:
-        load_kernel()
-    except KernelMissing as error:
-        return [f"recipe.scan: {error}"]
-    return []
 
 
 def launch(grid: Grid, plan: Plan, run: RunFolder, *, retry_failed: bool) -> int:

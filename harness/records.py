@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from jobs.files import write_json
 
@@ -153,6 +153,13 @@ class RunFolder:
                 self.record_path(cell).unlink()
 
 
+class RecordError(ValueError):
+    """A file that should be a record is none."""
+
+
 def read_record(path: Path) -> Record:
-    """The record in a file. Raises pydantic.ValidationError (a ValueError) when it is torn or of another schema."""
-    return Record.model_validate_json(path.read_bytes())
+    """The record in a file. Raises RecordError, which names the file, when it is torn or of another schema."""
+    try:
+        return Record.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise RecordError(f"{path} is not a record of this version ({error.errors()[0]['msg']}); remove it to run the cell again: {error}") from error

@@ -15,7 +15,7 @@ from rich.table import Table
 from harness.grid import Cell
 from harness.plan import make_plan
 from harness.queue import fresh_folder
-from harness.records import Environment, Record, RunFolder, read_record
+from harness.records import Environment, Record, RecordError, RunFolder, read_record
 from harness.runner import CellPath, Order, run_order
 from jobs.specs import ClusterSpec
 
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     try:
         path, record = find(options.runs, options.cell)
-    except ReproduceError as error:
+    except (ReproduceError, RecordError) as error:
         print(error, file=sys.stderr)
         return 2
     print(f"cell {record.id}: {record.model}, {record.pruning}, seed {record.seed}, recorded in {path}", flush=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from harness.grid import read_grid
 from harness.launch import INTERRUPTED, NOTHING_TO_DO, OK, SOME_FAILED, USAGE
 from harness.records import Record, read_record
 
@@ -189,3 +190,13 @@ def test_a_launch_that_is_stopped_stops_its_jobs_and_keeps_what_is_done(tmp_path
     assert launcher.returncode == INTERRUPTED and "goes on" in output
     assert not processes_of(tmp_path)
     assert json.loads((tmp_path / "runs" / "small" / "plan.json").read_text())["grid"] == "small"
+
+
+def test_a_torn_record_is_named_with_what_to_do(tmp_path: Path) -> None:
+    grid = written(tmp_path, GRID)
+    cell = read_grid(grid).cells[0].id
+    path = tmp_path / "runs" / "small" / "cells" / cell / "record.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"id": "')
+    done = run("harness.launch", grid, cwd=tmp_path)
+    assert done.returncode == USAGE and f"cells/{cell}/record.json is not a record" in done.stderr and "remove it" in done.stderr

@@ -1,0 +1,64 @@
+"""Everything that would fail on a node and can be told before a job is queued. Imports torch, so it is asked only when there is something to run."""
+
+from collections.abc import Sequence
+
+from harness.grid import Cell
+from jobs.specs import ClusterSpec, image_size
+
+
+def preflight(cluster: ClusterSpec, cells: Sequence[Cell]) -> list[str]:
+    """What is wrong, one sentence each: data or a scheduler that is not there, a network that the images do not fit, a scan that is not built."""
+    if not cells:
+        return []
+    return [*data_problems(cells), *model_problems(cells), *kernel_problems(cluster, cells), *scheduler_problems(cluster)]
+
+
+def data_problems(cells: Sequence[Cell]) -> list[str]:
+    """Data that this machine cannot prepare."""
+    from jobs.data import check_data
+
+    distinct = {repr(cell.data): cell.data for cell in cells}
+    return [problem for data in distinct.values() for problem in check_data(data)]
+
+
+def model_problems(cells: Sequence[Cell]) -> list[str]:
+    """Networks that cannot be built for their images; built without memory."""
+    import torch
+
+    from models.registry import create_model
+
+    problems = []
+    distinct = {(cell.model.label, image_size(cell.data)): cell for cell in cells}
+    for cell in distinct.values():
+        try:
+            with torch.device("meta"):
+                create_model(cell.model.name, 10, image_size(cell.data), **cell.model.options)
+        except ValueError as error:
+            problems.append(f"model {cell.model.label}: {error}")
+    return problems
+
+
+def kernel_problems(cluster: ClusterSpec, cells: Sequence[Cell]) -> list[str]:
+    """A C++ scan that is asked for and was not built on this machine, when this machine is to run it."""
+    import torch
+
+    from models.ssm.kernel import KernelMissing, load_kernel
+
+    if cluster.kind == "slurm" or torch.cuda.is_available() or all(cell.recipe.scan == "reference" for cell in cells):
+        return []
+    try:
+        load_kernel()
+    except KernelMissing as error:
+        return [f"recipe.scan: {error}"]
+    return []
+
+
+def scheduler_problems(cluster: ClusterSpec) -> list[str]:
+    """A scheduler that this machine does not reach."""
+    if cluster.kind != "slurm":
+        return []
+    from submitit import SlurmExecutor
+
+    if SlurmExecutor.affinity() > 0:
+        return []
+    return ["cluster: no srun on this machine, so it cannot submit to SLURM; launch on a login node, or say 'cluster: local'"]
