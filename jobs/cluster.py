@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from submitit import Job
 
 
+MAX_NUM_TIMEOUT = 3  # submitit's own: how often a job that runs into its time limit is queued again
+
+
 @dataclass(frozen=True)
 class OnNode:
     """What every rank of a job calls. Preemption (USR2) queues the same call again: stages go on from their own checkpoints."""
@@ -89,8 +92,9 @@ def submit_array(
     """The jobs of one SLURM array, which starts when the jobs `after` have ended, well or not."""
     from submitit import SlurmExecutor
 
-    executor = SlurmExecutor(folder)
-    executor.update_parameters(**slurm_parameters(cluster, name, after))
+    parameters = slurm_parameters(cluster, name, after)
+    executor = SlurmExecutor(folder, max_num_timeout=parameters.pop("max_num_timeout", MAX_NUM_TIMEOUT))
+    executor.update_parameters(**parameters)
     with executor.batch():
         return [executor.submit(OnNode(function, argument)) for argument in arguments]
 
