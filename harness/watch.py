@@ -79,7 +79,8 @@ class Watch:
             if record.metrics:
                 self.console.print(f"{what}  top-1 {record.metrics.top1:.2f}%", markup=False, highlight=False, soft_wrap=True)
             elif record.failure:
-                self.console.print(f"{what}  FAILED: {record.failure.kind}: {record.failure.message}", markup=False, style="red", highlight=False, soft_wrap=True)
+                where = self.run.stage(record.failure.stage) / "failure.json"
+                self.console.print(f"{what}  FAILED: {record.failure.kind}: {record.failure.message} ({where})", markup=False, style="red", highlight=False, soft_wrap=True)
 
     def lines(self, queue: LocalQueue) -> list[str]:
         """What each slot is doing, one line a slot."""

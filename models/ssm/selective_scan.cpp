@@ -77,9 +77,11 @@ template <class S> struct Task {
     }
     // A chunk of B or C as (steps, padded states).
     void load_shared(const SharedView& view, int64_t chunk, T* rows) const {
-        const S* p = (const S*)view.data + b * view.b + g * view.g;
-        for (int k = 0; k < steps(chunk); k++)
-            for (int n = 0; n < a.states; n++) rows[k * shape.states + n] = load(p + position(chunk * CHUNK + k) * view.l + n * view.n);
+        const S* p = (const S*)view.data + b * view.b + g * view.g + position(chunk * CHUNK) * view.l;
+        const int64_t forth = a.reverse ? -view.l : view.l;
+        const int count = steps(chunk);
+        for (int k = 0; k < count; k++)
+            for (int n = 0; n < a.states; n++) rows[k * shape.states + n] = load(p + k * forth + n * view.n);
     }
     // Sums over the lanes of (steps, padded states) vectors, as a chunk of the task's part of a (batch, groups, splits, L, N) tensor. Overwrites `vectors`.
     void store_shared_sums(V* vectors, void* tensor, int64_t chunk) const {

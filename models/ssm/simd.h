@@ -63,9 +63,15 @@ INLINE Float exp2_of_fraction(Float f) {
 #if defined(__AVX512F__)
 INLINE Float rounded(Float x) { return (Float)_mm512_roundscale_ps((__m512)x, 8); }
 INLINE Float times_power_of_2(Float p, Float k) { return (Float)_mm512_scalef_ps((__m512)p, (__m512)k); }
+// In sixteenths: 2^x = 2^floor(k) 2^(k - floor(k)) 2^f with k a multiple of 1/16 and |f| <= 1/32. The second factor comes from a table by the low bits of
+// k, which the addition leaves at the end of the significand; the third needs three terms for 1e-9.
 INLINE Float exp2(Float x) {
-    const Float k = rounded(x);
-    return times_power_of_2(exp2_of_fraction(x - k), k);
+    const Float roots = {1.0f, 1.04427378f, 1.09050773f, 1.13878863f, 1.18920712f, 1.24185781f, 1.29683955f, 1.35425555f,
+                         1.41421356f, 1.47682615f, 1.54221083f, 1.61049033f, 1.68179283f, 1.75625216f, 1.83400809f, 1.91520656f};
+    const Float rounding = Float{} + 786432.0f;  // 1.5 * 2^19
+    const Float t = x + rounding, k = t - rounding, f = x - k;
+    const Float root = (Float)_mm512_permutexvar_ps((__m512i)t, (__m512)roots);
+    return times_power_of_2(root + root * (f * (f * (f * 5.550410866e-2f + 2.402265070e-1f) + 6.931471806e-1f)), k);
 }
 #else
 constexpr float ROUNDING = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits of the significand
