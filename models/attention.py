@@ -43,8 +43,6 @@ class Attention(nn.Module):
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
-        if dim % heads:
-            raise ValueError(f"{heads} heads do not divide {dim} channels")
         self.heads, self.inner = heads, dim
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
@@ -69,8 +67,6 @@ class SlidingWindowAttention(Attention):
 
     def __init__(self, dim: int, heads: int, config: SWAConfig, index: int) -> None:
         super().__init__(dim, heads)
-        if config.window % 2 == 0 or config.shift > config.window // 2:
-            raise ValueError(f"swa: window must be odd and shift at most window // 2, so that a token sees itself; not {config.window} and {config.shift}")
         self.window, self.shift = config.window, config.shift if index % 2 else 0
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
@@ -99,8 +95,6 @@ class AttentionPool(nn.Module):
 
     def __init__(self, dim: int, out: int, heads: int) -> None:
         super().__init__()
-        if dim % heads or out % heads:
-            raise ValueError(f"attention_pool: {heads} heads do not divide {dim} and {out} channels")
         self.heads = heads
         self.query = nn.Parameter(torch.empty(heads, dim // heads))
         nn.init.trunc_normal_(self.query, std=0.02)

@@ -39,6 +39,9 @@ class MobileBlockConfig:
     expand: Count = 4
     kernel: Count = 3  # odd
 
+    def __post_init__(self) -> None:
+        _must_be_odd(kernel=self.kernel)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SWAConfig:
@@ -47,6 +50,11 @@ class SWAConfig:
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
     window: Count = 7  # tokens, odd
     shift: Annotated[int, Field(ge=0)] = 0  # tokens by which every second attention block displaces its neighbourhood; at most window // 2
+
+    def __post_init__(self) -> None:
+        _must_be_odd(window=self.window)
+        if self.shift > self.window // 2:
+            raise ValueError(f"shift must be at most window // 2 = {self.window // 2}, so that a token sees itself; not {self.shift}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +78,10 @@ class S5Config:
     dt_min: Positive = 1e-3
     dt_max: Positive = 1e-1
 
+    def __post_init__(self) -> None:
+        if self.d_state % (2 * self.blocks):
+            raise ValueError(f"d_state must be a multiple of 2 * blocks = {2 * self.blocks}, not {self.d_state}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionPoolConfig:
@@ -92,6 +104,9 @@ class ConvNeXtConfig:
     gelu: bool = True  # exact GELU for ReLU and tanh-GELU
     fewer_blocks: bool = True  # half of the convolution blocks, rounded up
 
+    def __post_init__(self) -> None:
+        _must_be_odd(kernel=self.kernel)
+
 
 @dataclass(frozen=True, kw_only=True)
 class VimConfig:
@@ -111,8 +126,10 @@ class VimConfig:
     mobilenet: MobilePathConfig | None = None
     s4: S4Config | None = None  # one of s4 and s5
     s5: S5Config | None = None
+    pretrained: str | None = None  # path of an official checkpoint
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raises ValueError where options do not go together."""
         _at_most_one(s4=self.s4, s5=self.s5)
 
 
@@ -142,9 +159,16 @@ class MambaVisionConfig:
     convnext: ConvNeXtConfig | None = None
     se: SEConfig | None = None
     mobilenet: MobileBlockConfig | None = None
+    pretrained: str | None = None  # path of an official checkpoint
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raises ValueError where options do not go together."""
         _at_most_one(s4=self.s4, s5=self.s5)
+        if self.dim % 2:
+            raise ValueError(f"dim must be even, for the two halves of a mixer; not {self.dim}")
+        pooled = self.attention_pool and [8 * self.dim, *([self.dim] if self.attention_pool.downsample else [])]
+        divided = [(heads, self.dim * 2**stage) for stage, heads in enumerate(self.heads) if stage >= 2]
+        _must_divide(divided + [(self.attention_pool.heads, dim) for dim in pooled or []])  # type: ignore[union-attr]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +182,10 @@ class ViTConfig:
     heads: Count = 3
     drop_path: Share = 0.0
 
+    def check(self) -> None:
+        """Raises ValueError where options do not go together."""
+        _must_divide([(self.heads, self.dim)])
+
 
 @dataclass(frozen=True, kw_only=True)
 class MambaOutConfig:
@@ -168,8 +196,23 @@ class MambaOutConfig:
     dims: Four = (48, 96, 192, 288)
     drop_path: Share = 0.0
 
+    def check(self) -> None:
+        """All options go together."""
+
 
 def _at_most_one(**variants: object) -> None:
     given = [name for name, variant in variants.items() if variant is not None]
     if len(given) > 1:
         raise ValueError(f"{' and '.join(given)} both replace the selective scan: give one")
+
+
+def _must_be_odd(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size % 2 == 0:
+            raise ValueError(f"{name} must be odd, so that it has a middle; not {size}")
+
+
+def _must_divide(pairs: list[tuple[int, int]]) -> None:
+    for heads, dim in pairs:
+        if dim % heads:
+            raise ValueError(f"{heads} heads do not divide {dim} channels")

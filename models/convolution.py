@@ -62,7 +62,7 @@ class InvertedBlock(nn.Module):
         inner = expand * dim
         self.branch = nn.Sequential(
             nn.Conv2d(dim, inner, 1, bias=False), norm(inner), nn.ReLU6(),
-            nn.Conv2d(inner, inner, _odd(kernel), padding=kernel // 2, groups=inner, bias=False), norm(inner), nn.ReLU6(),
+            nn.Conv2d(inner, inner, kernel, padding=kernel // 2, groups=inner, bias=False), norm(inner), nn.ReLU6(),
             nn.Conv2d(inner, dim, 1, bias=False), norm(dim),
         )  # fmt: skip
         self.se = MapExcite(dim, se_ratio) if se_ratio else nn.Identity()
@@ -118,14 +118,8 @@ class AttentionDownsample(nn.Module):
 
 def _convolution(dim: int, kernel: int, separable: bool) -> nn.Module:
     if not separable:
-        return nn.Conv2d(dim, dim, _odd(kernel), padding=kernel // 2)
-    return nn.Sequential(nn.Conv2d(dim, dim, _odd(kernel), padding=kernel // 2, groups=dim), nn.Conv2d(dim, dim, 1))
-
-
-def _odd(kernel: int) -> int:
-    if kernel % 2 == 0:
-        raise ValueError(f"kernel must be odd, so that the map keeps its size; not {kernel}")
-    return kernel
+        return nn.Conv2d(dim, dim, kernel, padding=kernel // 2)
+    return nn.Sequential(nn.Conv2d(dim, dim, kernel, padding=kernel // 2, groups=dim), nn.Conv2d(dim, dim, 1))
 
 
 def _even(x: Tensor) -> Tensor:

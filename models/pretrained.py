@@ -1,4 +1,4 @@
-"""Official checkpoint files into our models, whole or not at all."""
+"""Official checkpoint files into our models, strictly."""
 
 import argparse
 from pathlib import Path
@@ -7,22 +7,24 @@ import torch
 from torch import Tensor, nn
 
 WRAPPERS = ("model", "state_dict")  # hustvl/Vim, NVlabs/MambaVision
+HEAD = ("head.weight", "head.bias")
 
 
 def load_pretrained(model: nn.Module, path: Path) -> None:
-    """Fills every parameter and buffer of `model` from a file. ValueError names what is missing, unexpected or of another shape; OSError: no file.
+    """Fills every parameter and buffer of `model` from a file, but the head when the file's has another number of classes: that stays as it is.
 
-    Read with weights_only: nothing in the file is run.
+    Read with weights_only: nothing in the file is run. ValueError: no such file, no weights in it, or names and shapes that are missing, unexpected or
+    different.
     """
+    if not path.is_file():
+        raise ValueError(f"pretrained: there is no file {path}")
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):  # the command line that the official files keep beside the weights
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
     except Exception as error:
         raise ValueError(f"pretrained: {path} is no checkpoint that torch.load(weights_only=True) reads: {error}") from error
-    weights = _weights(content, path)
-    expected = model.state_dict()
+    weights, expected = _weights(content, path), model.state_dict()
+    weights |= {name: expected[name] for name in HEAD if _other_classes(weights.get(name), expected.get(name))}
     problems = [f"missing {name}" for name in expected if name not in weights]
     problems += [f"unexpected {name}" for name in weights if name not in expected]
     problems += [f"{name} is {tuple(weights[name].shape)}, the model has {tuple(tensor.shape)}" for name, tensor in expected.items()
@@ -31,6 +33,10 @@ def load_pretrained(model: nn.Module, path: Path) -> None:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise ValueError(f"pretrained: {path} does not fit the model: {'; '.join(problems[:5])}{more}")
     model.load_state_dict(weights)
+
+
+def _other_classes(given: Tensor | None, wanted: Tensor | None) -> bool:
+    return given is not None and wanted is not None and given.shape[1:] == wanted.shape[1:] and given.shape[0] != wanted.shape[0]
 
 
 def _weights(content: object, path: Path) -> dict[str, Tensor]:

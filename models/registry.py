@@ -39,7 +39,7 @@ class OptionError(ValueError):
 
     def __init__(self, name: str, errors: list[tuple[tuple[str, ...], str]]) -> None:
         self.errors = errors
-        super().__init__("\n".join(f"model {name}: {'.'.join(path)}: {message}" for path, message in errors))
+        super().__init__("\n".join(": ".join(filter(None, (f"model {name}", ".".join(path), message))) for path, message in errors))
 
 
 def build_vim(config: VimConfig, img_size: int, num_classes: int, scan_backend: str) -> nn.Module:
@@ -107,8 +107,9 @@ def create_model(
 ) -> nn.Module:
     """The network, in training mode, freshly initialised or with an official checkpoint's weights.
 
-    `img_size` in pixels, None: the row's own. `pretrained`: a file that torch.load(weights_only=True) reads; names and shapes must match exactly.
-    ValueError: unknown name, unknown option, impossible value; OSError or ValueError: `pretrained` cannot be read or does not fit.
+    `img_size` in pixels, None: the row's own. `pretrained`: a file that torch.load(weights_only=True) reads; names and shapes must match exactly, but that
+    the head stays fresh where the file's has another number of classes. ValueError: unknown name, unknown option, impossible value, or a `pretrained`
+    that cannot be read or does not fit.
     """
     row, config = model_row(name), model_config(name, options)
     model = row.build(config, img_size or row.img_size, num_classes, scan_backend)
@@ -146,7 +147,12 @@ def model_config(name: str, options: Mapping[str, Any]) -> Config:
         parsed = _adapter(type(row.config)).validate_json(json.dumps(given), strict=True)
     except ValidationError as error:
         raise OptionError(name, [_explain(entry, type(row.config)) for entry in error.errors()]) from None
-    return dataclasses.replace(row.config, **{key: getattr(parsed, key) for key in given})
+    config = dataclasses.replace(row.config, **{key: getattr(parsed, key) for key in given})
+    try:
+        config.check()
+    except ValueError as error:
+        raise OptionError(name, [((), str(error))]) from None
+    return config
 
 
 def effective_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,8 +163,10 @@ def effective_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def model_label(name: str, options: Mapping[str, Any]) -> str:
-    """`vim_tiny(depth=12)`, `vim_micro+se`, `vim_micro+se(ratio=2)`: the row's name and what differs from it."""
+    """`vim_tiny(depth=12)`, `vim_micro+se`, `vim_micro+se(ratio=2)`: the row's name and what differs from it; of a checkpoint the file's name alone."""
     changed = effective_options(name, options)
+    if "pretrained" in changed:
+        changed["pretrained"] = Path(changed["pretrained"]).name
     plain = {key: value for key, value in changed.items() if not isinstance(value, dict)}
     variants = [f"+{key}{_knobs(value)}" for key, value in changed.items() if isinstance(value, dict)]
     return name + _knobs(plain) + "".join(variants)
@@ -209,6 +217,8 @@ def _nearest(given: str, valid: Mapping[str, Any] | list[str]) -> str:
 def _explain(entry: Any, config: type) -> tuple[tuple[str, ...], str]:
     """(path, message) of one of pydantic's errors; an unknown option names the nearest and the valid ones."""
     path = tuple(str(part) for part in entry["loc"])
+    if entry["type"] == "value_error":
+        return path, str(entry["ctx"]["error"])
     if entry["type"] != "unexpected_keyword_argument":
         return path, f"{entry['msg']}, not {json.dumps(entry['input'])}"
     owner = _variants(config)[path[0]] if len(path) > 1 else config

@@ -11,8 +11,6 @@ def build_vit(config: ViTConfig, img_size: int, num_classes: int) -> nn.Module:
     load_timm()
     from timm.models.vision_transformer import VisionTransformer
 
-    if config.dim % config.heads:
-        raise ValueError(f"{config.heads} heads do not divide {config.dim} channels")
     return VisionTransformer(img_size=img_size, patch_size=config.patch_size, embed_dim=config.dim, depth=config.depth, num_heads=config.heads,
                              drop_path_rate=config.drop_path, num_classes=num_classes)  # fmt: skip
 

@@ -48,8 +48,6 @@ class S5(nn.Module):
 
     def __init__(self, channels: int, config: S5Config) -> None:
         super().__init__()
-        if config.d_state % (2 * config.blocks):
-            raise ValueError(f"s5: d_state {config.d_state} must be a multiple of 2 * blocks = {2 * config.blocks}")
         with torch.device("cpu"):  # eigenvectors: not on a model's meta device
             eigenvalues, vectors = hippo_normal(config.d_state // config.blocks)
             values = eigenvalues.repeat(config.blocks)

@@ -8,7 +8,7 @@ from models.attention import AttentionPool, Grid, neighbourhood_mask
 from models.configs import MambaVisionConfig
 from models.convolution import LayerNorm2d
 from models.mambavision import SSMMixer, Stage
-from models.registry import create_model
+from models.registry import OptionError, create_model, model_config
 from tests.models.golden import GOLDEN, filled, golden_distance, golden_images
 from tests.models.test_vim import LIMITS, NAMES, on_meta
 
@@ -169,13 +169,14 @@ def test_convnext_without_its_flags_is_the_plain_model() -> None:
     ("options", "message"),
     [
         ({"s4": {}, "s5": {}}, "s4 and s5 both replace the selective scan"), ({"swa": {"window": 4}}, "window must be odd"),
-        ({"swa": {"window": 3, "shift": 2}}, "shift at most window // 2"), ({"s5": {"d_state": 6, "blocks": 2}}, "multiple of 2 \\* blocks"),
+        ({"swa": {"window": 3, "shift": 2}}, "shift must be at most window // 2 = 1"), ({"s5": {"d_state": 6, "blocks": 2}}, "d_state must be a multiple of 2 \\* blocks = 4, not 6"),
         ({"attention_pool": {"heads": 5}}, "5 heads do not divide"), ({"convnext": {"kernel": 4}}, "kernel must be odd"), ({"depths": [1, 1, 4]}, "depths"),
+        ({"heads": [1, 2, 3, 8]}, "3 heads do not divide 64"), ({"dim": 15}, "dim must be even"), ({"mobilenet": {"kernel": 2}}, "mobilenet: kernel must be odd"),
     ],
 )  # fmt: skip
 def test_options_that_cannot_be_are_refused(options: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        create_model("mambavision_micro", **options)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match=message):
+        model_config("mambavision_micro", options)  # before anything is built: the launcher reports it
 
 
 def test_defaults_are_those_of_the_smallest_published_size() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.registry import create_model
+from models.registry import create_model, effective_options, model_label
 from tests.models.golden import filled
 
 
@@ -41,5 +41,25 @@ def test_a_file_without_weights_is_refused(tmp_path: Path) -> None:
     torch.save({"epoch": 1}, tmp_path / "empty.pth")
     with pytest.raises(ValueError, match="holds no state dict"):
         micro(pretrained=tmp_path / "empty.pth")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ValueError, match="there is no file .*absent.pth"):
         micro(pretrained=tmp_path / "absent.pth")
+
+
+def test_a_head_of_other_classes_stays_fresh(tmp_path: Path) -> None:
+    torch.save({"model": filled(create_model("vim_micro", num_classes=1000, depth=1)).state_dict()}, tmp_path / "official.pth")
+    model = micro(pretrained=tmp_path / "official.pth")
+    assert model.head.weight.shape == (10, 64) and not model.head.bias.any()  # type: ignore[union-attr, operator]
+    assert torch.equal(model.norm_f.weight, filled(micro()).norm_f.weight)  # type: ignore[union-attr, arg-type]
+
+
+def test_a_grid_may_name_a_checkpoint() -> None:
+    assert effective_options("vim_tiny", {"pretrained": "/data/vim_t.pth"}) == {"pretrained": "/data/vim_t.pth"}
+    assert model_label("vim_tiny", {"pretrained": "/data/vim_t.pth"}) == "vim_tiny(pretrained=vim_t.pth)"
+
+
+def test_a_checkpoint_is_checked_without_memory_for_the_model(tmp_path: Path) -> None:
+    torch.save({"model": filled(micro()).state_dict()}, tmp_path / "official.pth")
+    with torch.device("meta"):  # as the launcher does
+        micro(pretrained=tmp_path / "official.pth")
+        with pytest.raises(ValueError, match="does not fit the model"):
+            micro(d_state=4, pretrained=tmp_path / "official.pth")
