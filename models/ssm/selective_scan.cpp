@@ -163,12 +163,20 @@ template <class S> void forward(const ScanArgs& a, int64_t index) {
         for (int64_t i = 0; i < count; i++) task.store_states(state + i * states, a.last, i);
 }
 
-// What the backward pass holds for one chunk of one block: inputs, and the sums over states that become gradients.
+// What the backward pass holds of a chunk of a block: inputs, and the sums over states that become gradients. One vector a step.
 template <class T> struct Tiles {
-    Vec<T> *delta, *drive, *grad_y;         // softplus(delta + bias), delta u, gradient of y before the gate
-    Vec<T> *y;                              // wanted where there is a gate; else null
-    Vec<T> *by_drive, *by_rate;             // sum over n of grad_h B, and of grad_h decay h' log2(e) A
-    Vec<T> *before, *decay;                 // states before each step and their decays, STATES a step
+    Vec<T> *u, *z, *slope;           // slope: of delta by its input
+    Vec<T> *delta, *drive, *grad_y;  // softplus(delta + bias), delta u, gradient of y before the gate
+    Vec<T> *y;                       // wanted where there is a gate
+    Vec<T> *by_drive, *by_rate;      // sum over n of grad_h B, and of grad_h decay h' log2(e) A
+    Vec<T> *before, *decay;          // states before each step and their decays, STATES a step
+    bool gated;
+    static constexpr int64_t SIZE = (9 + 2 * STATES) * CHUNK;
+
+    Tiles(Scratch<T>& scratch, bool has_gate) : gated(has_gate) {
+        for (Vec<T>** tile : {&u, &z, &slope, &delta, &drive, &grad_y, &y, &by_drive, &by_rate}) *tile = scratch.take(CHUNK);
+        before = scratch.take(CHUNK * STATES), decay = scratch.take(CHUNK * STATES);
+    }
 };
 
 // Recomputes a chunk's states and sweeps back over it, for STATES states. grad_B, grad_C: sums over the task's channels, lanes apart, rows of `row`.
@@ -185,7 +193,7 @@ template <class T> INLINE void retreat(const Vec<T>* rates, const Vec<T>* start,
             h[n] = decay * h[n] + t.drive[k] * B[k * row + n];
         }
     }
-    if (t.y)
+    if (t.gated)
         for (int k = 0; k < steps; k++)
             for (int n = 0; n < STATES; n++) t.y[k] += (k + 1 < steps ? t.before[(k + 1) * STATES + n] : h[n]) * C[k * row + n];
     for (int k = steps - 1; k >= 0; k--) {
@@ -208,21 +216,54 @@ template <class T> INLINE void retreat(const Vec<T>* rates, const Vec<T>* start,
     for (int n = 0; n < STATES; n++) grad_state[n] = grad_h[n], grad_rates[n] = grad_rate[n];
 }
 
+// Reads a chunk of a block and prepares it: everything that does not depend on the states.
+template <class S, class T = Compute<S>> INLINE void open_block(const Task<S>& task, int64_t block, int64_t chunk, Vec<T> skip, Vec<T> bias, const Tiles<T>& t) {
+    const ScanArgs& a = task.a;
+    task.load_tile_of(a.u, block, chunk, t.u);
+    task.load_tile_of(a.delta, block, chunk, t.delta);
+    task.load_tile_of(a.grad_out, block, chunk, t.grad_y);
+    if (t.gated) task.load_tile_of(a.z, block, chunk, t.z);
+    for (int k = 0; k < task.steps(chunk); k++) {
+        const Vec<T> x = t.delta[k] + bias;
+        t.slope[k] = Vec<T>{} + 1;
+        t.delta[k] = a.softplus ? softplus(x, t.slope[k]) : x;
+        t.drive[k] = t.delta[k] * t.u[k];
+        t.by_drive[k] = t.by_rate[k] = Vec<T>{};
+        if (t.gated) {
+            const Vec<T> gate = sigmoid(t.z[k]), grad_out = t.grad_y[k];
+            t.y[k] = skip * t.u[k];
+            t.grad_y[k] = grad_out * t.z[k] * gate;
+            t.z[k] = grad_out * gate * (1 + t.z[k] * (1 - gate));  // now the gradient of z, but for the factor y
+        }
+    }
+}
+
+// Turns the sums over states into gradients and writes them.
+template <class S, class T = Compute<S>> INLINE void close_block(const Task<S>& task, int64_t block, int64_t chunk, Vec<T> skip, const Tiles<T>& t, Vec<T>& grad_skip, Vec<T>& grad_bias) {
+    const ScanArgs& a = task.a;
+    for (int k = 0; k < task.steps(chunk); k++) {
+        const Vec<T> u = t.u[k];
+        t.u[k] = skip * t.grad_y[k] + t.delta[k] * t.by_drive[k];  // now its gradient, as below
+        t.delta[k] = (t.by_rate[k] * (T)LN2 + u * t.by_drive[k]) * t.slope[k];
+        grad_skip += t.grad_y[k] * u;
+        grad_bias += t.delta[k];
+        if (t.gated) t.z[k] *= t.y[k];
+    }
+    task.store_tile_of(a.grad_u, block, chunk, t.u);
+    task.store_tile_of(a.grad_delta, block, chunk, t.delta);
+    if (t.gated) task.store_tile_of(a.grad_z, block, chunk, t.z);
+}
+
 template <class S> void backward(const ScanArgs& a, int64_t index) {
     using T = Compute<S>;
     using V = Vec<T>;
     const FlushDenormals flush;
     const Task<S> task(a, index);
     const int64_t states = task.shape.states, count = task.count;
-    Scratch<T> scratch(3 * count * states + 4 * count + 12 * CHUNK + 4 * CHUNK * states + 2 * CHUNK * STATES);
+    Scratch<T> scratch(3 * count * states + 4 * count + Tiles<T>::SIZE + 4 * CHUNK * states);
     V *rates = scratch.take(count * states), *grad_state = scratch.take(count * states), *grad_rates = scratch.take(count * states);
     V *skip = scratch.take(count), *bias = scratch.take(count), *grad_skip = scratch.take(count), *grad_bias = scratch.take(count);
-    V *u = scratch.take(CHUNK), *slope = scratch.take(CHUNK), *z = scratch.take(CHUNK), *grad_out = scratch.take(CHUNK), *grad_u = scratch.take(CHUNK);
-    V* y = scratch.take(CHUNK);
-    Tiles<T> tiles;
-    tiles.delta = scratch.take(CHUNK), tiles.drive = scratch.take(CHUNK), tiles.grad_y = scratch.take(CHUNK);
-    tiles.by_drive = scratch.take(CHUNK), tiles.by_rate = scratch.take(CHUNK), tiles.y = a.z.data ? y : nullptr;
-    tiles.before = scratch.take(CHUNK * STATES), tiles.decay = scratch.take(CHUNK * STATES);
+    const Tiles<T> tiles(scratch, a.z.data);
     V *grad_B = scratch.take(CHUNK * states), *grad_C = scratch.take(CHUNK * states);
     T *B = (T*)scratch.take(CHUNK * states), *C = (T*)scratch.take(CHUNK * states);
     for (int64_t i = 0; i < count; i++) {
@@ -230,43 +271,16 @@ template <class S> void backward(const ScanArgs& a, int64_t index) {
         if (a.grad_last) task.load_states(a.grad_last, grad_state + i * states, i);
     }
     for (int64_t chunk = task.shape.chunks - 1; chunk >= 0; chunk--) {
-        const int steps = task.steps(chunk);
         task.load_shared(a.B, chunk, B);
         task.load_shared(a.C, chunk, C);
         memset(grad_B, 0, CHUNK * states * sizeof(V));
         memset(grad_C, 0, CHUNK * states * sizeof(V));
         for (int64_t i = 0; i < count; i++) {
-            task.load_tile_of(a.u, i, chunk, u);
-            task.load_tile_of(a.delta, i, chunk, tiles.delta);
-            task.load_tile_of(a.grad_out, i, chunk, grad_out);
-            if (a.z.data) task.load_tile_of(a.z, i, chunk, z);
-            for (int k = 0; k < steps; k++) {
-                const V x = tiles.delta[k] + bias[i];
-                slope[k] = V{} + 1;
-                tiles.delta[k] = a.softplus ? softplus(x, slope[k]) : x;
-                tiles.drive[k] = tiles.delta[k] * u[k];
-                tiles.by_drive[k] = tiles.by_rate[k] = V{};
-                y[k] = skip[i] * u[k];
-                tiles.grad_y[k] = grad_out[k];
-                if (a.z.data) {
-                    const V gate = sigmoid(z[k]);
-                    tiles.grad_y[k] = grad_out[k] * z[k] * gate;
-                    z[k] = grad_out[k] * gate * (1 + z[k] * (1 - gate));  // now the gradient of z, but for the factor y
-                }
-            }
+            open_block(task, i, chunk, skip[i], bias[i], tiles);
             for (int64_t n = 0; n < states; n += STATES)
                 retreat<T>(rates + i * states + n, task.checkpoint(i, chunk) + n, grad_state + i * states + n, grad_rates + i * states + n, B + n, C + n, states, tiles,
-                           grad_B + n, grad_C + n, steps);
-            for (int k = 0; k < steps; k++) {
-                grad_u[k] = skip[i] * tiles.grad_y[k] + tiles.delta[k] * tiles.by_drive[k];
-                tiles.delta[k] = (tiles.by_rate[k] * (T)LN2 + u[k] * tiles.by_drive[k]) * slope[k];  // now its gradient
-                grad_skip[i] += tiles.grad_y[k] * u[k];
-                grad_bias[i] += tiles.delta[k];
-                z[k] *= y[k];
-            }
-            task.store_tile_of(a.grad_u, i, chunk, grad_u);
-            task.store_tile_of(a.grad_delta, i, chunk, tiles.delta);
-            if (a.z.data) task.store_tile_of(a.grad_z, i, chunk, z);
+                           grad_B + n, grad_C + n, task.steps(chunk));
+            close_block(task, i, chunk, skip[i], tiles, grad_skip[i], grad_bias[i]);
         }
         task.store_shared_sums(grad_B, a.grad_B, chunk);
         task.store_shared_sums(grad_C, a.grad_C, chunk);
