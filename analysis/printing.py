@@ -26,9 +26,15 @@ def printed(rows: Sequence[Row], merged: Merged) -> "Group":
     if differ:
         told = f"{len(parts)} leaderboards: rows that differ in {', '.join(differ)} are not ranked together."
         parts.append(Text(told, style="yellow"))
+    parts += noted([f"collapsed: {row.model}, {row.pruning}: nothing is left of {', '.join(dead)}" for row in rows if (dead := dead_layers(row))], "red")
     parts += noted([f"conflict: {one}" for one in merged.conflicts], "red")
     parts += noted([f"skipped {one.path}: {one.reason}" for one in merged.skipped], "yellow")
     return Group(*parts)
+
+
+def dead_layers(row: Row) -> list[str]:
+    """Layers without a weight left, in any of the row's cells."""
+    return sorted({name for record in row.done if record.metrics for name in record.metrics.collapsed})
 
 
 def noted(lines: Sequence[str], style: str) -> list["Text"]:

@@ -6,6 +6,7 @@ Cells are composed from choices, so a grid of ten thousand cells validates its f
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from harness.expansion import build, choices, fields_of, given_fields, variants
@@ -143,9 +144,24 @@ def _method(entry: Node, key: str, name: str, given: Mapping[str, Any], label: s
     return Choice(value=method, identity=canonical(method_identity(method)), names=names, fields=plain(method), line=entry.line, key=key, label=label)
 
 
-def read_data(node: Node | None, report: Report) -> list[Choice]:
-    """Every data set; digits where the grid names none."""
-    return _read_specs(node, "data", DataSpec, data_identity, DATA, data_clashes, report)
+def read_data(node: Node | None, folder: Path, report: Report) -> list[Choice]:
+    """Every data set; digits where the grid names none. Relative paths are looked for in `folder`, the grid's own, then in the current one."""
+    return _read_specs(node, "data", DataSpec, data_identity, DATA, data_clashes, report, lambda data: placed(data, folder))
+
+
+def placed(data: DataSpec, folder: Path) -> DataSpec:
+    """`data` with absolute paths. What the user wrote becomes the set's name, if it has none, so that ids do not depend on where a grid lies."""
+    given = [path for path in (data.path, data.test_path) if path is not None]
+    if not given:
+        return data
+
+    def place(path: str | None) -> str | None:
+        if path is None:
+            return None
+        here = Path(path).expanduser()
+        return str((folder / here if (folder / here).exists() else here).absolute())
+
+    return dataclasses.replace(data, name=data.name or ":".join(given), path=place(data.path), test_path=place(data.test_path))
 
 
 def read_recipes(node: Node | None, ranks: int, report: Report) -> list[Choice]:
@@ -161,8 +177,9 @@ def _read_specs(
     limits: Mapping[str, Limit],
     clashes: Callable[[Any], Iterable[tuple[str, str]]],
     report: Report,
+    finish: Callable[[Any], Any] = lambda value: value,
 ) -> list[Choice]:
-    """Choices of data or recipes. Fields are held against each other only where each of them is right."""
+    """Choices of data or recipes. Fields are held against each other only where each of them is right; `finish` has the last word on a right one."""
     found = []
     for entry, path in entries(node or Node(value={}, line=1), key, report):
         before = len(report.problems)
@@ -173,6 +190,7 @@ def _read_specs(
         for name, message in faults:
             report.add(entry.line_of([name]), f"{path}.{name}", message)
         if len(report.problems) == before:
+            values = [finish(value) for value in values]
             found += [Choice(value=v, identity=canonical(identity(v)), names=(), fields=plain(v), line=entry.line, key=path) for v in values]
     return distinct(found, report)
 

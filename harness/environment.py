@@ -1,5 +1,6 @@
 """Where and with what a cell ran: code version, packages, machine. Cheap: read once a job."""
 
+import hashlib
 import platform
 import socket
 import subprocess
@@ -44,6 +45,16 @@ def package_versions() -> dict[str, str]:
 
 
 @cache
+def scan_build() -> dict[str, str]:
+    """The C++ scan that this CPU runs and the digest of its file, under one name; empty where none is built."""
+    from models.ssm.kernel import kernel_path, runnable_variants
+
+    variant = next(iter(runnable_variants()), None)
+    path = kernel_path(variant) if variant else None
+    return {"scan kernel": f"{variant} {hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"} if path else {}
+
+
+@cache
 def cpu_name() -> str:
     """The CPU's name and its widest vector instructions, as the kernel tells."""
     try:
@@ -66,13 +77,13 @@ def environment(*, ranks: int, threads: int, loader: str, scan: str, data_sha256
         commit=commit,
         dirty=dirty,
         python=sys.version.split()[0],
-        versions=versions,
+        versions=versions | scan_build(),
         host=socket.gethostname(),
         cpu=cpu_name(),
         gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         ranks=ranks,
         threads=threads,
-        loader=f"ffcv {versions.get('ffcv', '?')}" if loader == "ffcv" else loader,
+        loader=f"{loader} {versions.get(loader, '?')}",
         scan=scan,
         data_sha256=data_sha256,
     )

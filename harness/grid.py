@@ -96,7 +96,7 @@ def read_grid(path: Path) -> Grid:
     axes = {
         "model": read_models(keys.get("models"), report),
         "pruning": read_pruning(keys.get("pruning"), report),
-        "data": read_data(keys.get("data"), report),
+        "data": read_data(keys.get("data"), path.parent, report),
         "recipe": read_recipes(keys.get("recipe"), cluster.ranks, report),
         "seed": read_seeds(keys.get("seeds"), report),
     }

@@ -40,24 +40,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RecordError as error:
         print(error, file=sys.stderr)
         return USAGE
+    except OSError as error:
+        print(f"cannot write {error.filename or run.path}: {error.strerror}; free space there, or choose another folder with --runs.", file=sys.stderr)
+        print("What is done is kept, and the same command goes on from the last checkpoints.", file=sys.stderr)
+        return SOME_FAILED
+    except KeyboardInterrupt:
+        print("stopped; checkpoints are kept and the same command goes on from them")
+        return INTERRUPTED
 
 
 def plan_and_launch(grid: Grid, plan: Plan, run: RunFolder, options: argparse.Namespace) -> int:
-    """Checks what is left to run, then says or runs it. Raises RecordError."""
+    """Checks what is left to run, then says or runs it. Raises RecordError, OSError, KeyboardInterrupt."""
+    paths = cell_paths(grid, plan)
+    states = {path.cell.id: state(run, path) for path in paths}
     wanted = ("open", "failed") if options.retry_failed else ("open",)
-    left = [path for path in cell_paths(grid, plan) if state(run, path) in wanted]
-    problems = preflight(grid.cluster, [path.cell for path in left])
-    if problems:
-        print("\n".join(problems), file=sys.stderr)
-        return USAGE
+    left = tuple(path for path in paths if states[path.cell.id] in wanted)
+    warn_of_strangers(run, paths)
+    if options.dry_run or left:
+        problems = preflight(grid.cluster, [path.cell for path in left])
+        if problems:
+            print("\n".join(f"{grid.path}: {problem}" for problem in problems), file=sys.stderr)
+            return USAGE
     if options.dry_run:
         print(describe(plan, grid, make_packs(grid, plan, run, left), done={stage for stage in plan.stages if run.done(stage)}))
         return OK
+    if not left:
+        failed = sum(value == "failed" for value in states.values())
+        print(f"nothing to do: {len(paths) - failed} of {len(paths)} cells are done{failed_hint(failed)}")
+        publish(run)
+        return NOTHING_TO_DO
     with claimed(run.path / "launch.lock", wait=False) as alone:
         if not alone:
             print(f"this grid is being launched already, by {holder(run.path / 'launch.lock')}; nothing to do")
             return NOTHING_TO_DO
-        return launch(grid, plan, run, retry_failed=options.retry_failed)
+        failed_before = [path for path in left if states[path.cell.id] == "failed"]
+        run.forget_failures((stage for path in failed_before for stage in path.stages), (path.cell.id for path in failed_before))
+        return launch(grid, plan, run, left)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -70,38 +88,22 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def launch(grid: Grid, plan: Plan, run: RunFolder, *, retry_failed: bool) -> int:
+def launch(grid: Grid, plan: Plan, run: RunFolder, left: Sequence[CellPath]) -> int:
     """Runs what is left of the grid and publishes the leaderboard."""
-    paths = cell_paths(grid, plan)
-    if retry_failed:
-        failed = [path for path in paths if state(run, path) == "failed"]
-        run.forget_failures((stage for path in failed for stage in path.stages), (path.cell.id for path in failed))
-    states = {path.cell.id: state(run, path) for path in paths}
-    warn_of_other_defaults(run, paths)
-    left = tuple(path for path in paths if states[path.cell.id] == "open")
-    failed = sum(value == "failed" for value in states.values())
-    if not left:
-        print(f"nothing to do: {len(paths) - failed} of {len(paths)} cells are done{failed_hint(failed)}")
-        publish(run)
-        return NOTHING_TO_DO
     freeze(grid, plan, run)
     orders = make_orders(grid, plan, run, left)
-    print(f"{grid.name}: {len(left)} of {len(paths)} cells to run, in {len(orders)} jobs, in {run.path}", flush=True)
+    print(f"{grid.name}: {len(left)} of {len(grid.cells)} cells to run, in {len(orders)} jobs, in {run.path}", flush=True)
     if grid.cluster.kind == "slurm":
         from harness.arrays import submit_arrays
 
         print("\n".join(submit_arrays(grid.cluster, run, orders)))
         return OK
-    try:
-        run_locally(grid.cluster, run, orders, left)
-    except KeyboardInterrupt:
-        print("stopped; checkpoints are kept and the same command goes on from them")
-        return INTERRUPTED
-    publish(run)
-    failed = sum(state(run, path) == "failed" for path in paths)
+    run_locally(grid.cluster, run, orders, tuple(left))
+    published = publish(run)
+    failed = sum(state(run, path) == "failed" for path in cell_paths(grid, plan))
     if failed:
-        print(f"{failed} of {len(paths)} cells failed{failed_hint(failed)}")
-    return SOME_FAILED if failed else OK
+        print(f"{failed} of {len(grid.cells)} cells failed{failed_hint(failed)}")
+    return OK if published and not failed else SOME_FAILED
 
 
 def state(run: RunFolder, path: CellPath) -> str:
@@ -117,8 +119,15 @@ def failed_hint(failed: int) -> str:
     return f", {failed} failed: --retry-failed runs them again" if failed else ""
 
 
-def warn_of_other_defaults(run: RunFolder, paths: Sequence[CellPath]) -> None:
-    """Names done cells whose stored settings are not today's: their id is the same because they differ in a default alone."""
+def warn_of_strangers(run: RunFolder, paths: Sequence[CellPath]) -> None:
+    """Names what the run folder holds that this grid would not make today: cells of an earlier grid of the same name, and cells run when defaults were others.
+
+    The latter have the same id because they differ in a default alone.
+    """
+    ours = {path.cell.id for path in paths}
+    others = sum(path.parent.name not in ours for path in run.path.glob("cells/*/record.json"))
+    if others:
+        print(f"warning: {run.path} also holds {others} cells of an earlier grid called {run.path.name}; they stay, and stand in its leaderboard", file=sys.stderr)
     for path in paths:
         record = run.record(path.cell.id)
         if record is not None and settings(record.spec) != settings(path.cell.to_json()):
@@ -161,16 +170,18 @@ def run_locally(cluster: ClusterSpec, run: RunFolder, orders: Sequence[Order], c
     from harness.queue import LocalQueue, run_here
     from harness.watch import Watch
 
+    for stopping in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(stopping) != signal.SIG_IGN:  # nohup ignores SIGHUP, and means it
+            signal.signal(stopping, interrupt)
     if cluster.kind == "debug":
         run_here(run, orders, cluster)
         return
-    signal.signal(signal.SIGTERM, interrupt)
     with Watch(run, cells) as watch:
         LocalQueue.of(run, orders, cluster).drain(watch)
 
 
 def interrupt(signum: int, frame: object) -> NoReturn:
-    """SIGTERM ends a launch as Ctrl-C does."""
+    """SIGTERM, and a terminal that goes away, end a launch as Ctrl-C does."""
     raise KeyboardInterrupt
 
 
@@ -187,9 +198,9 @@ def freeze(grid: Grid, plan: Plan, run: RunFolder) -> None:
             aside.write_text(git("diff", "HEAD") or "")
 
 
-def publish(run: RunFolder) -> None:
-    """Prints the leaderboard and writes its CSV. A process of its own: analysis stands above the harness and imports no torch."""
-    subprocess.run([sys.executable, "-m", "analysis", str(run.path)], check=False)
+def publish(run: RunFolder) -> bool:
+    """True when the leaderboard was written and printed. A process of its own: analysis stands above the harness and imports no torch."""
+    return subprocess.run([sys.executable, "-m", "analysis", str(run.path)], check=False).returncode == 0
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 """The queue that submitit's local executor lacks: so many jobs at a time, children after their parents, a killed job goes on from its checkpoint."""
 
+import errno
+import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,7 +12,7 @@ from typing import TYPE_CHECKING
 from jobs.claims import is_claimed
 from harness.records import Failure, RunFolder
 from harness.runner import Order, record_failure, run_order
-from jobs.cluster import local_slots, stop, submit
+from jobs.cluster import living_ranks, local_slots, stop, submit
 from jobs.specs import ClusterSpec, StageSpec
 
 if TYPE_CHECKING:
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
 
 RESTARTS = 2  # of one stage within one launch, when its process died without a word
 POLL_S = 0.2
+CRIPPLED_S = 10.0  # that ranks may end apart; START_S: that they may take to appear
+START_S = 60.0
+FULL_BYTES = 64 << 10  # free space below which a disk counts as full
 
 
 @dataclass(eq=False)
@@ -26,6 +32,7 @@ class Entry:
     order: Order
     job: "Job | None" = None
     log: Path | None = None
+    whole_s: float = 0.0  # when all its ranks were last seen alive; until then START_S after its start
 
 
 @dataclass
@@ -37,6 +44,7 @@ class LocalQueue:
     waiting: list[Entry]
     submit: "Callable[..., Job]" = submit
     stop: "Callable[[Job], None]" = stop
+    living_ranks: "Callable[[Job], int]" = living_ranks
     running: dict[int, Entry] = field(default_factory=dict)  # by slot
     deaths: dict[str, int] = field(default_factory=dict)  # by stage
 
@@ -46,14 +54,17 @@ class LocalQueue:
         return cls(run, cluster, [Entry(order) for order in orders])
 
     def drain(self, watch: "Callable[[LocalQueue], None]") -> None:
-        """Returns when every stage is done, failed or blocked. `watch` is called at every look; KeyboardInterrupt stops the jobs and goes on up."""
+        """Returns when every stage is done, failed or blocked. `watch` is called at every look.
+
+        KeyboardInterrupt, and OSError where the run folder cannot be written, stop the jobs and go on up.
+        """
         try:
             while self.waiting or self.running:
                 self.collect()
                 self.start()
                 watch(self)
                 time.sleep(POLL_S)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, OSError):
             self.cancel()
             raise
 
@@ -61,6 +72,7 @@ class LocalQueue:
         """Takes ended jobs out of their slots; what they left undone waits again."""
         for slot, entry in list(self.running.items()):
             if entry.job is None or not entry.job.done():
+                self.end_crippled(entry)
                 continue
             del self.running[slot]
             left = self.left(entry.order)
@@ -70,12 +82,23 @@ class LocalQueue:
             if left:
                 self.waiting.insert(0, Entry(replace(entry.order, stages=left)))
 
+    def end_crippled(self, entry: Entry) -> None:
+        """Ends a job that has lost a rank and whose others wait for it."""
+        if self.cluster.ranks == 1 or entry.job is None:
+            return
+        if self.living_ranks(entry.job) == self.cluster.ranks:
+            entry.whole_s = time.monotonic()
+        elif time.monotonic() - entry.whole_s > CRIPPLED_S:
+            self.stop(entry.job)
+
     def left(self, order: Order) -> tuple[StageSpec, ...]:
         """The stages of an order that still can and must run."""
         return tuple(spec for spec in order.stages if not complete(self.run, order, spec.id) and not self.blocked(spec.id, order))
 
     def died(self, entry: Entry, stage: str) -> None:
-        """Counts a death of a stage that left neither weights nor an error; the last one allowed becomes its failure."""
+        """Counts a death of a stage that left neither weights nor an error; the last one allowed becomes its failure. OSError when the disk is full."""
+        if entry.log is not None and out_of_space(entry.log):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.run.path))
         self.deaths[stage] = self.deaths.get(stage, 0) + 1
         if self.deaths[stage] <= RESTARTS:
             return
@@ -94,6 +117,7 @@ class LocalQueue:
             folder = fresh_folder(self.run.path / "jobs")
             entry.job = self.submit(self.cluster, folder, run_order, entry.order, name=entry.order.grid, slot=slot)
             entry.log = folder / f"{entry.job.job_id}_0_log.out"
+            entry.whole_s = time.monotonic() + START_S
             self.running[slot] = entry
         self.waiting = [entry for entry in self.waiting if self.left(entry.order)]
 
@@ -114,6 +138,15 @@ class LocalQueue:
         for entry in self.running.values():
             if entry.job:
                 self.stop(entry.job)
+
+
+def out_of_space(log: Path) -> bool:
+    """True when a job's log says that its disk is full, or could not say anything because it is."""
+    try:
+        text = log.read_bytes()[-20_000:]
+        return b"No space left on device" in text or b"Disk quota exceeded" in text or shutil.disk_usage(log.parent).free < FULL_BYTES
+    except OSError:
+        return False
 
 
 def complete(run: RunFolder, order: Order, stage: str) -> bool:

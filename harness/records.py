@@ -10,7 +10,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -23,6 +23,9 @@ class Strict(BaseModel):
     """Unknown fields are errors: a record of another schema is listed by analysis, never half-read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Kind = TypeVar("Kind", bound=Strict)
 
 
 class Failure(Strict):
@@ -131,9 +134,9 @@ class RunFolder:
         return (self.stage(stage) / "export").is_dir()  # renamed into place, whole
 
     def failure(self, stage: str) -> Failure | None:
-        """Why the stage has stopped for good, None when it has not."""
+        """Why the stage has stopped for good, None when it has not. Raises RecordError when the file is torn."""
         path = self.stage(stage) / "failure.json"
-        return Failure.model_validate_json(path.read_bytes()) if path.exists() else None
+        return read_as(Failure, path) if path.exists() else None
 
     def write_failure(self, stage: str, failure: Failure) -> bool:
         """True when this failure is the first of its stage: what a bystander says later never covers it."""
@@ -159,7 +162,13 @@ class RecordError(ValueError):
 
 def read_record(path: Path) -> Record:
     """The record in a file. Raises RecordError, which names the file, when it is torn or of another schema."""
+    return read_as(Record, path)
+
+
+def read_as(kind: type[Kind], path: Path) -> Kind:
+    """What a JSON file holds. Raises RecordError."""
     try:
-        return Record.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise RecordError(f"{path} is not a record of this version ({error.errors()[0]['msg']}); remove it to run the cell again: {error}") from error
+        what = kind.__name__.lower()
+        raise RecordError(f"{path} is not a {what} of this version ({error.errors()[0]['msg']}); remove it to run its part again: {error}") from error

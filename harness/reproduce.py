@@ -5,6 +5,7 @@ Exit codes: 0 reproduced, 1 something differs, 2 usage.
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     print(f"cell {record.id}: {record.model}, {record.pruning}, seed {record.seed}, recorded in {path}", flush=True)
-    again = run_again(record, fresh_folder(path.parent.parent.parent / "reproductions"))
+    again = run_again(record, place_for(path.parents[2] / "reproductions"))
     verdict = compare(record, again)
     show(record, again, verdict)
     return 0 if verdict.reproduced else 1
@@ -60,10 +61,19 @@ def find(runs: Path, prefix: str) -> tuple[Path, Record]:
         raise ReproduceError(f"no cell '{prefix}'; {hint}")
     if len({path.parent.name for path in paths}) > 1:
         raise ReproduceError(f"'{prefix}' begins several cells: {', '.join(path.parent.name for path in paths)}; give more letters")
-    record = read_record(paths[0])
+    found = [(path, read_record(path)) for path in paths]
+    path, record = next(((path, record) for path, record in found if record.status == "done"), found[0])
     if record.status != "done":
         raise ReproduceError(f"cell {record.id} has no numbers to reproduce: it failed ({record.failure.kind if record.failure else 'unknown'})")
-    return paths[0], record
+    return path, record
+
+
+def place_for(wanted: Path) -> Path:
+    """A new folder for the second run; elsewhere when the first run's folder cannot be written, as a copy of somebody else's cannot."""
+    try:
+        return fresh_folder(wanted)
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="reproduce-"))
 
 
 def run_again(record: Record, folder: Path) -> Record:

@@ -5,8 +5,10 @@ The same functions run on a SLURM node, in a local job and inside `reproduce`.
 
 import hashlib
 import shutil
+import time
 import traceback
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +25,9 @@ from models.pruning.registry import method_label
 if TYPE_CHECKING:
     from jobs.data import Dataset
     from jobs.engine import Ranks
+
+
+CLAIM_POLL_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +72,7 @@ def run_stage(run: RunFolder, spec: StageSpec, cluster: ClusterSpec, ranks: "Ran
     from jobs.data import prepare
     from jobs.training import train_stage
 
-    with claimed(run.path / "claims" / spec.id) if ranks.rank == 0 else nullcontext():
+    with claimed_together(run.path / "claims" / spec.id, ranks):
         parents = [stage for stage in (spec.parent, spec.rewind) if stage]
         todo, blocked = ranks.broadcast(
             (not run.done(spec.id) and run.failure(spec.id) is None, next((stage for stage in parents if not run.done(stage)), None))
@@ -85,7 +90,7 @@ def run_stage(run: RunFolder, spec: StageSpec, cluster: ClusterSpec, ranks: "Ran
 
 def finish_cell(run: RunFolder, order: Order, path: CellPath, ranks: "Ranks") -> None:
     """Records a cell: the saved file is loaded again, meets the test set for the first and only time, and is profiled. Rank 0 alone writes."""
-    with claimed(run.path / "claims" / f"cell-{path.cell.id}") if ranks.rank == 0 else nullcontext():
+    with claimed_together(run.path / "claims" / f"cell-{path.cell.id}", ranks):
         if ranks.broadcast(run.record_path(path.cell.id).exists()):
             return
         started = now()
@@ -105,6 +110,17 @@ def finish_cell(run: RunFolder, order: Order, path: CellPath, ranks: "Ranks") ->
                     finished=now(),
                 )
             )
+
+
+@contextmanager
+def claimed_together(path: Path, ranks: "Ranks") -> Iterator[None]:
+    """Holds a claim while the block runs. Ranks ask each other every second whether rank 0 has it, so that none waits longer than a collective may."""
+    while True:
+        with claimed(path, wait=False) if ranks.rank == 0 else nullcontext(False) as held:
+            if ranks.broadcast(held):
+                yield
+                return
+        time.sleep(CLAIM_POLL_S)
 
 
 def measure(run: RunFolder, path: CellPath, weights: Path, cluster: ClusterSpec, ranks: "Ranks") -> Any:
@@ -161,14 +177,14 @@ def save_weights(run: RunFolder, path: CellPath) -> str:
 def fail(run: RunFolder, spec: StageSpec, order: Order, error: Exception, ranks: "Ranks") -> None:
     """Writes why a stage stopped, and a record that says so for every cell that passes through it.
 
-    Two errors stand in the log alone: a stage whose parent has failed (the parent's failure says it), and a rank that merely lost its peer (the peer
-    says it, or nobody does and the job counts as killed).
+    Three errors stand in the log alone: a stage whose parent has failed (the parent's failure says it); a rank that merely lost its peer (the peer says
+    it, or nobody does and the job counts as killed); and a full disk, which is no fault of the cell: the stage stays open.
     """
     if isinstance(error, BlockedError):
         print(f"stage {spec.id} is left out: {error}", flush=True)
         return
     traceback.print_exc()
-    if peer_lost(error):
+    if peer_lost(error) or disk_full(error):
         return
     failure = Failure(
         kind="diverged" if type(error).__name__ == "Diverged" else type(error).__name__,
@@ -210,6 +226,15 @@ def peer_lost(error: Exception) -> bool:
     """True for what gloo, NCCL and torch's store raise on the ranks that are left when one has died."""
     signs = ("connection closed by peer", "connection reset by peer", "broken pipe", "socket closed", "connection was likely closed", "remote process exited")
     return any(sign in str(error).lower() for sign in signs)
+
+
+def disk_full(error: BaseException | None) -> bool:
+    """True when an error, or one that led to it, is that of a full disk. (safetensors and torch give no errno, only the words.)"""
+    while error is not None:
+        if "No space left on device" in str(error) or "Disk quota exceeded" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def describe(spec: StageSpec) -> dict[str, Any]:

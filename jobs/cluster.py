@@ -71,6 +71,17 @@ def submit(cluster: ClusterSpec, folder: Path, function: Callable[[Any], None], 
     return executor.submit(OnNode(function, argument))
 
 
+def living_ranks(job: "Job") -> int:
+    """How many of a local job's ranks are alive. submitit waits for all of them, so one that dies leaves the others at their rendezvous."""
+    import psutil
+
+    try:
+        children = psutil.Process(int(job.job_id)).children()
+        return sum(child.status() != psutil.STATUS_ZOMBIE for child in children)
+    except psutil.NoSuchProcess:
+        return 0
+
+
 def stop(job: "Job") -> None:
     """Kills every process of a local job. submitit's own cancel sends SIGINT, which does nothing to jobs of a launcher that was started in the background."""
     import psutil

@@ -77,7 +77,7 @@ def _value_problems(data: DataSpec) -> list[str]:
     rules = (
         ("img_size", data.img_size, "at least 1", img_size >= 1),
         ("val_fraction", data.val_fraction, "at least 0 and less than 1", 0 <= data.val_fraction < 1),
-        ("shift_px", data.shift_px, f"from 0 to img_size, {img_size}", 0 <= data.shift_px <= img_size),
+        ("shift_px", data.shift_px, f"from 0 to img_size, {img_size}", data.augment != "shift" or 0 <= data.shift_px <= img_size),
         ("crop_scale", list(data.crop_scale), "two shares of the area, 0 < first <= second <= 1", 0 < low <= high <= 1),
         ("eval_crop", data.eval_crop, "more than 0 and at most 1", 0 < data.eval_crop <= 1),
         ("max_resolution", data.max_resolution, f"at least img_size, {img_size}", data.max_resolution is None or data.max_resolution >= img_size),
@@ -115,7 +115,10 @@ def prepare(data: DataSpec, cache: Path) -> Dataset:
             if not (folder / "source.json").exists():
                 _write(data, folder)
         classes = json.loads((folder / "source.json").read_text())["classes"]
-        return _described(data, folder / "train.beton", folder / "test.beton", classes, cache)
+        try:
+            return _described(data, folder / "train.beton", folder / "test.beton", classes, cache)
+        except DataError as error:
+            raise DataError(f"{error}; or remove {folder}, and the next run writes it again") from error
     except OSError as error:
         raise DataError(f"{error.filename or cache}: {error.strerror}: "
                         "free space there, or set cluster.cache to a folder that can be written") from error

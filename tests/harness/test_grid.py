@@ -518,3 +518,15 @@ def test_every_slurm_parameter_of_submitit_is_known() -> None:
     from harness.cluster_profile import FIELDS, RENAMED, SLURM_NAMES
 
     assert set(_get_default_parameters()) <= {*SLURM_NAMES, *RENAMED, *FIELDS}
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_relative_data_lie_beside_the_grid_or_here_and_name_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beside: bool) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    (there / "img").mkdir(parents=True)
+    here.mkdir()
+    monkeypatch.chdir(here if beside else there)
+    grid = (there if beside else here) / "grid.yaml"
+    grid.write_text(START + "data: {source: imagefolder, path: img}\n")
+    data = read_grid(grid).cells[0].data
+    assert (data.path, data.name) == (str(there / "img"), "img")

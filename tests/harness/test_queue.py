@@ -1,6 +1,7 @@
 """The local queue, with fake jobs that do their work when they are looked at."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -147,3 +148,49 @@ def test_an_interrupt_cancels_the_running_jobs_and_goes_on_up(tmp_path: Path) ->
     with pytest.raises(KeyboardInterrupt):
         queue.drain(interrupt)
     assert machine.jobs and all(job.cancelled for job in machine.jobs)
+
+
+class CrippledJob(FakeJob):
+    """A job that never ends by itself."""
+
+    def done(self) -> bool:
+        return self.cancelled
+
+
+def test_a_job_that_lost_a_rank_is_ended_and_starts_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CRIPPLED_S", 0.0)
+    run = RunFolder(tmp_path / "run")
+    grid = small_grid(tmp_path)
+    machine = Machine(run)
+    crippled: list[CrippledJob] = []
+
+    def submit(*arguments: Any, **options: Any) -> FakeJob:
+        if crippled:
+            return machine.submit(*arguments, **options)
+        crippled.append(CrippledJob(lambda: None))
+        return crippled[0]
+
+    cluster = replace(grid.cluster, tasks_per_node=2, max_parallel=1)
+    alive = iter([2, 1, 1])
+    queue = LocalQueue(
+        run, cluster, LocalQueue.of(run, orders_of(grid, run)[0], cluster).waiting, submit=submit, stop=FakeJob.stop, living_ranks=lambda job: next(alive, 2)
+    )
+    queue.drain(lambda queue: None)
+    assert crippled[0].cancelled
+    assert all((record := run.record(path.cell.id)) and record.status == "done" for path in orders_of(grid, RunFolder(tmp_path / "empty"))[1])
+
+
+def test_a_job_that_died_of_a_full_disk_stops_the_queue_and_fails_nothing(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    grid = small_grid(tmp_path)
+    machine = Machine(run, lambda stage: "killed")
+    queue = LocalQueue(run, grid.cluster, LocalQueue.of(run, orders_of(grid, run)[0], grid.cluster).waiting, submit=machine.submit, stop=FakeJob.stop)
+
+    def say(queue: LocalQueue) -> None:
+        for entry in queue.running.values():
+            assert entry.log is not None
+            entry.log.write_text("OSError: [Errno 28] No space left on device\n")
+
+    with pytest.raises(OSError, match="No space left"):
+        queue.drain(say)
+    assert not list(run.path.glob("stages/*/failure.json"))

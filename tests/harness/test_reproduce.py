@@ -55,6 +55,13 @@ def test_a_failed_cell_has_nothing_to_reproduce(tmp_path: Path) -> None:
         find(tmp_path, "abc")
 
 
+def test_of_two_run_folders_the_one_that_is_done_counts(tmp_path: Path) -> None:
+    failure = Failure(kind="diverged", message="nan", stage="s")
+    RunFolder(tmp_path / "a").write_record(record("abc", status="failed", failure=failure))
+    done = RunFolder(tmp_path / "b").write_record(record("abc"))
+    assert find(tmp_path, "abc")[0] == done
+
+
 def test_a_second_run_that_fails_reproduces_nothing() -> None:
     assert not compare(record("a"), record("a", status="failed")).reproduced
 

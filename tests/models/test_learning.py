@@ -9,10 +9,22 @@ from models.registry import create_model
 
 CASES: list[tuple[str, dict[str, object]]] = [
     *(("vim_micro", options) for options in ({}, {"se": {}}, {"mobilenet": {}}, {"s4": {}}, {"s5": {}})),
-    *(("mambavision_micro", options) for options in (
-        {}, {"swa": {"window": 3}}, {"s4": {}}, {"s5": {}}, {"attention_pool": {"downsample": True}}, {"convnext": {}}, {"se": {}}, {"mobilenet": {}})),
-    ("vit_micro", {}), ("mambaout_micro", {}),
-]  # fmt: skip
+    *(
+        ("mambavision_micro", options)
+        for options in (
+            {},
+            {"swa": {"window": 3}},
+            {"s4": {}},
+            {"s5": {}},
+            {"attention_pool": {"downsample": True}},
+            {"convnext": {}},
+            {"se": {}},
+            {"mobilenet": {}},
+        )
+    ),
+    ("vit_micro", {}),
+    ("mambaout_micro", {}),
+]
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +42,7 @@ def digits() -> tuple[Tensor, Tensor]:
 def test_the_loss_falls_on_digits(name: str, options: dict[str, object], digits: tuple[Tensor, Tensor]) -> None:
     torch.manual_seed(0)
     images, labels = digits
-    model = create_model(name, num_classes=10, **options)  # type: ignore[arg-type]
+    model = create_model(name, num_classes=10, **options)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     first = loss = F.cross_entropy(model(images), labels)
     for _ in range(50):  # attention starts slowly; the others are through after ten

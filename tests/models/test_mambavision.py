@@ -16,11 +16,14 @@ from tests.models.test_vim import LIMITS, NAMES, on_meta
 @pytest.mark.parametrize(
     ("name", "parameters", "at_100", "entries", "buffers"),
     [
-        ("mambavision_t", 31_794_248, 31_217_348, 252, 3_755), ("mambavision_t2", 35_104_008, 34_527_108, 298, 3_755),
-        ("mambavision_s", 50_140_584, 49_448_484, 285, 5_327), ("mambavision_b", 97_685_288, 96_762_788, 356, 7_055),
-        ("mambavision_l", 227_961_048, 226_548_948, 356, 10_727), ("mambavision_l2", 241_554_824, 240_142_724, 389, 10_727),
+        ("mambavision_t", 31_794_248, 31_217_348, 252, 3_755),
+        ("mambavision_t2", 35_104_008, 34_527_108, 298, 3_755),
+        ("mambavision_s", 50_140_584, 49_448_484, 285, 5_327),
+        ("mambavision_b", 97_685_288, 96_762_788, 356, 7_055),
+        ("mambavision_l", 227_961_048, 226_548_948, 356, 10_727),
+        ("mambavision_l2", 241_554_824, 240_142_724, 389, 10_727),
     ],
-)  # fmt: skip
+)
 def test_parameter_and_buffer_counts_are_the_official_integers(name: str, parameters: int, at_100: int, entries: int, buffers: int) -> None:
     model = on_meta(name)
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
@@ -31,16 +34,31 @@ def test_parameter_and_buffer_counts_are_the_official_integers(name: str, parame
 def test_state_dict_has_the_official_names_and_shapes() -> None:
     shapes = {name: tuple(tensor.shape) for name, tensor in on_meta("mambavision_t").state_dict().items()}
     expected = {
-        "patch_embed.conv_down.0.weight": (32, 3, 3, 3), "patch_embed.conv_down.1.running_mean": (32,), "patch_embed.conv_down.3.weight": (80, 32, 3, 3),
-        "patch_embed.conv_down.4.bias": (80,), "levels.0.blocks.0.conv1.weight": (80, 80, 3, 3), "levels.1.blocks.2.conv2.bias": (160,),
-        "levels.1.blocks.0.norm2.running_var": (160,), "levels.0.downsample.reduction.0.weight": (160, 80, 3, 3),
-        "levels.2.downsample.reduction.0.weight": (640, 320, 3, 3), "levels.2.blocks.0.mixer.A_log": (160, 8), "levels.2.blocks.0.mixer.D": (160,),
-        "levels.2.blocks.3.mixer.in_proj.weight": (320, 320), "levels.2.blocks.3.mixer.x_proj.weight": (36, 160),
-        "levels.2.blocks.3.mixer.dt_proj.weight": (160, 20), "levels.2.blocks.3.mixer.dt_proj.bias": (160,),
-        "levels.2.blocks.3.mixer.conv1d_x.weight": (160, 1, 3), "levels.2.blocks.3.mixer.conv1d_z.weight": (160, 1, 3),
-        "levels.2.blocks.3.mixer.out_proj.weight": (320, 320), "levels.2.blocks.4.mixer.qkv.weight": (960, 320), "levels.2.blocks.4.mixer.proj.bias": (320,),
-        "levels.3.blocks.1.mlp.fc1.weight": (2560, 640), "levels.3.blocks.1.norm1.weight": (640,), "norm.weight": (640,), "head.weight": (1000, 640),
-    }  # fmt: skip
+        "patch_embed.conv_down.0.weight": (32, 3, 3, 3),
+        "patch_embed.conv_down.1.running_mean": (32,),
+        "patch_embed.conv_down.3.weight": (80, 32, 3, 3),
+        "patch_embed.conv_down.4.bias": (80,),
+        "levels.0.blocks.0.conv1.weight": (80, 80, 3, 3),
+        "levels.1.blocks.2.conv2.bias": (160,),
+        "levels.1.blocks.0.norm2.running_var": (160,),
+        "levels.0.downsample.reduction.0.weight": (160, 80, 3, 3),
+        "levels.2.downsample.reduction.0.weight": (640, 320, 3, 3),
+        "levels.2.blocks.0.mixer.A_log": (160, 8),
+        "levels.2.blocks.0.mixer.D": (160,),
+        "levels.2.blocks.3.mixer.in_proj.weight": (320, 320),
+        "levels.2.blocks.3.mixer.x_proj.weight": (36, 160),
+        "levels.2.blocks.3.mixer.dt_proj.weight": (160, 20),
+        "levels.2.blocks.3.mixer.dt_proj.bias": (160,),
+        "levels.2.blocks.3.mixer.conv1d_x.weight": (160, 1, 3),
+        "levels.2.blocks.3.mixer.conv1d_z.weight": (160, 1, 3),
+        "levels.2.blocks.3.mixer.out_proj.weight": (320, 320),
+        "levels.2.blocks.4.mixer.qkv.weight": (960, 320),
+        "levels.2.blocks.4.mixer.proj.bias": (320,),
+        "levels.3.blocks.1.mlp.fc1.weight": (2560, 640),
+        "levels.3.blocks.1.norm1.weight": (640,),
+        "norm.weight": (640,),
+        "head.weight": (1000, 640),
+    }
     assert {name: shapes.get(name) for name in expected} == expected
     assert not any(name.endswith(("conv1d_x.bias", "conv1d_z.bias")) or "gamma" in name for name in shapes)
     assert {"levels.2.blocks.0.gamma_1", "levels.3.blocks.4.gamma_2"} <= set(on_meta("mambavision_b").state_dict())
@@ -48,7 +66,7 @@ def test_state_dict_has_the_official_names_and_shapes() -> None:
 
 def test_an_odd_depth_gives_the_state_space_the_extra_block() -> None:
     levels = on_meta("mambavision_t2").levels
-    kinds = ["".join("M" if isinstance(block.mixer, SSMMixer) else "A" for block in levels[stage].blocks) for stage in (2, 3)]  # type: ignore[index, union-attr]
+    kinds = ["".join("M" if isinstance(block.mixer, SSMMixer) else "A" for block in levels[stage].blocks) for stage in (2, 3)]
     assert kinds == ["MMMMMMAAAAA", "MMAA"]
 
 
@@ -58,13 +76,13 @@ def test_logits_and_gradients_are_those_of_the_official_code(dtype: torch.dtype)
     logits = model(golden_images(224).to(dtype))
     logits.square().mean().backward()
     assert golden_distance(logits.detach(), expected) < LIMITS[dtype]
-    gradients = {name: float(parameter.grad.double().norm()) for name, parameter in model.named_parameters() if name in expected["grad"]}  # type: ignore[union-attr]
+    gradients = {name: float(parameter.grad.double().norm()) for name, parameter in model.named_parameters() if name in expected["grad"]}
     assert gradients == pytest.approx(expected["grad"], rel=LIMITS[dtype])
 
 
 def test_initialisation_overwrites_that_of_delta() -> None:
     torch.manual_seed(0)
-    mixer = create_model("mambavision_micro").levels[2].blocks[0].mixer  # type: ignore[index, union-attr]
+    mixer = create_model("mambavision_micro").levels[2].blocks[0].mixer
     assert not mixer.dt_proj.bias.any()
     assert float(mixer.in_proj.weight.detach().std()) == pytest.approx(0.02, rel=0.1)
     assert torch.equal(mixer.A_log, torch.arange(1.0, 9).log().repeat(32, 1))
@@ -83,16 +101,25 @@ class _Doubling(nn.Module):
 
 
 VARIANTS: list[dict[str, object]] = [
-    {"s4": {}}, {"s4": {"init": "inv", "d_state": 8}}, {"s5": {}}, {"s5": {"blocks": 4}}, {"swa": {"window": 3, "shift": 1}}, {"attention_pool": {}},
-    {"attention_pool": {"downsample": True}}, {"convnext": {}}, {"convnext": {"kernel": 7, "layer_norm": False}}, {"se": {"ratio": 2}}, {"mobilenet": {"expand": 2}},
+    {"s4": {}},
+    {"s4": {"init": "inv", "d_state": 8}},
+    {"s5": {}},
+    {"s5": {"blocks": 4}},
+    {"swa": {"window": 3, "shift": 1}},
+    {"attention_pool": {}},
+    {"attention_pool": {"downsample": True}},
+    {"convnext": {}},
+    {"convnext": {"kernel": 7, "layer_norm": False}},
+    {"se": {"ratio": 2}},
+    {"mobilenet": {"expand": 2}},
     {"s5": {}, "swa": {"window": 3}, "attention_pool": {"downsample": True}, "convnext": {}, "se": {}, "mobilenet": {}},
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("options", VARIANTS, ids=lambda options: "+".join(options))
 def test_every_variant_takes_odd_images_and_trains_all_its_parameters(options: dict[str, object]) -> None:
     torch.manual_seed(0)
-    model = create_model("mambavision_micro", num_classes=10, **options)  # type: ignore[arg-type]
+    model = create_model("mambavision_micro", num_classes=10, **options)
     model(torch.randn(2, 3, 36, 30)).square().sum().backward()
     assert all(parameter.grad is not None and torch.isfinite(parameter.grad).all() for parameter in model.parameters())
 
@@ -120,8 +147,8 @@ def test_a_shift_displaces_the_neighbourhood() -> None:
 
 def test_sliding_windows_cross_the_borders_of_the_stage_s_windows() -> None:
     torch.manual_seed(0)
-    stage = create_model("mambavision_micro", swa={"window": 3}, windows=(8, 8, 4, 2)).eval().levels[2]  # type: ignore[index]
-    attention, grid = stage.blocks[2].mixer, Grid(height=8, width=8, window=4)  # type: ignore[union-attr, index]
+    stage = create_model("mambavision_micro", swa={"window": 3}, windows=(8, 8, 4, 2)).eval().levels[2]
+    attention, grid = stage.blocks[2].mixer, Grid(height=8, width=8, window=4)
     windows = torch.randn(4, 16, 64, requires_grad=True)  # 2 x 2 windows of 4 x 4 tokens
     attention(windows, grid)[0, 3].sum().backward()  # row 0, column 3: beside the border
     assert windows.grad is not None
@@ -151,8 +178,8 @@ def test_pooling_weights_sum_to_one_over_all_positions() -> None:
 )
 def test_each_principle_of_convnext_is_a_flag(flag: str, holds: object) -> None:
     off = dict.fromkeys(("layer_norm", "patch_downsample", "separable", "gelu", "fewer_blocks"), False)
-    assert not holds(on_meta("mambavision_t", convnext=off))  # type: ignore[operator]
-    assert holds(on_meta("mambavision_t", convnext=off | {flag: True}))  # type: ignore[operator]
+    assert not holds(on_meta("mambavision_t", convnext=off))
+    assert holds(on_meta("mambavision_t", convnext=off | {flag: True}))
 
 
 def _any(model: nn.Module, kind: type) -> bool:
@@ -168,12 +195,18 @@ def test_convnext_without_its_flags_is_the_plain_model() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"s4": {}, "s5": {}}, "s4 and s5 both replace the selective scan"), ({"swa": {"window": 4}}, "window must be odd"),
-        ({"swa": {"window": 3, "shift": 2}}, "shift must be at most window // 2 = 1"), ({"s5": {"d_state": 6, "blocks": 2}}, "d_state must be a multiple of 2 \\* blocks = 4, not 6"),
-        ({"attention_pool": {"heads": 5}}, "5 heads do not divide"), ({"convnext": {"kernel": 4}}, "kernel must be odd"), ({"depths": [1, 1, 4]}, "depths"),
-        ({"heads": [1, 2, 3, 8]}, "3 heads do not divide 64"), ({"dim": 15}, "dim must be even"), ({"mobilenet": {"kernel": 2}}, "mobilenet: kernel must be odd"),
+        ({"s4": {}, "s5": {}}, "s4 and s5 both replace the selective scan"),
+        ({"swa": {"window": 4}}, "window must be odd"),
+        ({"swa": {"window": 3, "shift": 2}}, "shift must be at most window // 2 = 1"),
+        ({"s5": {"d_state": 6, "blocks": 2}}, "d_state must be a multiple of 2 \\* blocks = 4, not 6"),
+        ({"attention_pool": {"heads": 5}}, "5 heads do not divide"),
+        ({"convnext": {"kernel": 4}}, "kernel must be odd"),
+        ({"depths": [1, 1, 4]}, "depths"),
+        ({"heads": [1, 2, 3, 8]}, "3 heads do not divide 64"),
+        ({"dim": 15}, "dim must be even"),
+        ({"mobilenet": {"kernel": 2}}, "mobilenet: kernel must be odd"),
     ],
-)  # fmt: skip
+)
 def test_options_that_cannot_be_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         model_config("mambavision_micro", options)  # before anything is built: the launcher reports it

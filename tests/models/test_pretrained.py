@@ -12,7 +12,7 @@ from tests.models.golden import filled
 
 
 def micro(**options: object) -> nn.Module:
-    return create_model("vim_micro", num_classes=10, depth=1, **options)  # type: ignore[arg-type]
+    return create_model("vim_micro", num_classes=10, depth=1, **options)
 
 
 @pytest.mark.parametrize(("wrapper", "prefix"), [("model", ""), ("state_dict", ""), (None, ""), ("state_dict", "module."), ("model", "encoder.")])
@@ -48,8 +48,8 @@ def test_a_file_without_weights_is_refused(tmp_path: Path) -> None:
 def test_a_head_of_other_classes_stays_fresh(tmp_path: Path) -> None:
     torch.save({"model": filled(create_model("vim_micro", num_classes=1000, depth=1)).state_dict()}, tmp_path / "official.pth")
     model = micro(pretrained=tmp_path / "official.pth")
-    assert model.head.weight.shape == (10, 64) and not model.head.bias.any()  # type: ignore[union-attr, operator]
-    assert torch.equal(model.norm_f.weight, filled(micro()).norm_f.weight)  # type: ignore[union-attr, arg-type]
+    assert model.head.weight.shape == (10, 64) and not model.head.bias.any()
+    assert torch.equal(model.norm_f.weight, filled(micro()).norm_f.weight)
 
 
 def test_a_grid_may_name_a_checkpoint() -> None:

@@ -17,17 +17,24 @@ NAMES = {torch.float32: "fp32", torch.float64: "fp64"}
 def on_meta(name: str, **options: object) -> torch.nn.Module:
     """A model without memory behind it: counting needs none."""
     with torch.device("meta"):
-        return create_model(name, **options)  # type: ignore[arg-type]
+        return create_model(name, **options)
 
 
 @pytest.mark.parametrize(
     ("name", "classes", "parameters"),
     [
-        ("vim_tiny", 1000, 7_148_008), ("vim_tiny", 10, 6_956_938), ("vim_small", 1000, 25_796_584), ("vim_small", 10, 25_415_434),
-        ("vim_base", 1000, 97_598_440), ("vim_base", 10, 96_837_130), ("vim_tiny_stride8", 1000, 7_250_344), ("vim_tiny_stride8", 10, 7_059_274),
-        ("vim_small_stride8", 1000, 26_001_256), ("vim_small_stride8", 10, 25_620_106),
+        ("vim_tiny", 1000, 7_148_008),
+        ("vim_tiny", 10, 6_956_938),
+        ("vim_small", 1000, 25_796_584),
+        ("vim_small", 10, 25_415_434),
+        ("vim_base", 1000, 97_598_440),
+        ("vim_base", 10, 96_837_130),
+        ("vim_tiny_stride8", 1000, 7_250_344),
+        ("vim_tiny_stride8", 10, 7_059_274),
+        ("vim_small_stride8", 1000, 26_001_256),
+        ("vim_small_stride8", 10, 25_620_106),
     ],
-)  # fmt: skip
+)
 def test_parameter_counts_are_the_official_integers(name: str, classes: int, parameters: int) -> None:
     model = on_meta(name, num_classes=classes)
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
@@ -36,14 +43,33 @@ def test_parameter_counts_are_the_official_integers(name: str, classes: int, par
 
 def test_state_dict_has_the_official_names_and_shapes() -> None:
     block = {
-        "norm.weight": (192,), "mixer.A_log": (384, 16), "mixer.A_b_log": (384, 16), "mixer.D": (384,), "mixer.D_b": (384,),
-        "mixer.in_proj.weight": (768, 192), "mixer.out_proj.weight": (192, 384),
-        "mixer.conv1d.weight": (384, 1, 4), "mixer.conv1d.bias": (384,), "mixer.conv1d_b.weight": (384, 1, 4), "mixer.conv1d_b.bias": (384,),
-        "mixer.x_proj.weight": (44, 384), "mixer.x_proj_b.weight": (44, 384), "mixer.dt_proj.weight": (384, 12), "mixer.dt_proj.bias": (384,),
-        "mixer.dt_proj_b.weight": (384, 12), "mixer.dt_proj_b.bias": (384,),
-    }  # fmt: skip
-    expected = {"cls_token": (1, 1, 192), "pos_embed": (1, 197, 192), "patch_embed.proj.weight": (192, 3, 16, 16), "patch_embed.proj.bias": (192,),
-                "head.weight": (1000, 192), "head.bias": (1000,), "norm_f.weight": (192,)}  # fmt: skip
+        "norm.weight": (192,),
+        "mixer.A_log": (384, 16),
+        "mixer.A_b_log": (384, 16),
+        "mixer.D": (384,),
+        "mixer.D_b": (384,),
+        "mixer.in_proj.weight": (768, 192),
+        "mixer.out_proj.weight": (192, 384),
+        "mixer.conv1d.weight": (384, 1, 4),
+        "mixer.conv1d.bias": (384,),
+        "mixer.conv1d_b.weight": (384, 1, 4),
+        "mixer.conv1d_b.bias": (384,),
+        "mixer.x_proj.weight": (44, 384),
+        "mixer.x_proj_b.weight": (44, 384),
+        "mixer.dt_proj.weight": (384, 12),
+        "mixer.dt_proj.bias": (384,),
+        "mixer.dt_proj_b.weight": (384, 12),
+        "mixer.dt_proj_b.bias": (384,),
+    }
+    expected = {
+        "cls_token": (1, 1, 192),
+        "pos_embed": (1, 197, 192),
+        "patch_embed.proj.weight": (192, 3, 16, 16),
+        "patch_embed.proj.bias": (192,),
+        "head.weight": (1000, 192),
+        "head.bias": (1000,),
+        "norm_f.weight": (192,),
+    }
     expected |= {f"layers.{i}.{name}": shape for i in range(24) for name, shape in block.items()}
     assert {name: tuple(tensor.shape) for name, tensor in on_meta("vim_tiny").state_dict().items()} == expected
 
@@ -54,11 +80,11 @@ def test_state_dict_has_the_official_names_and_shapes() -> None:
     [("vim_tiny", {}), ("vim_tiny at 32 px: patch 4, stride 4, 10 classes", {"num_classes": 10, "img_size": 32, "patch_size": 4})],
 )
 def test_logits_and_gradients_are_those_of_the_official_code(key: str, options: dict[str, int], dtype: torch.dtype) -> None:
-    model, expected = filled(create_model("vim_tiny", **options).to(dtype)), GOLDEN[key][NAMES[dtype]]  # type: ignore[arg-type]
+    model, expected = filled(create_model("vim_tiny", **options).to(dtype)), GOLDEN[key][NAMES[dtype]]
     logits = model(golden_images(options.get("img_size", 224)).to(dtype))
     logits.square().mean().backward()
     assert golden_distance(logits.detach(), expected) < LIMITS[dtype]
-    gradients = {name: float(parameter.grad.double().norm()) for name, parameter in model.named_parameters() if name in expected["grad"]}  # type: ignore[union-attr]
+    gradients = {name: float(parameter.grad.double().norm()) for name, parameter in model.named_parameters() if name in expected["grad"]}
     assert gradients == pytest.approx(expected["grad"], rel=LIMITS[dtype])
     assert all(parameter.grad is not None for parameter in model.parameters())
 
@@ -66,18 +92,22 @@ def test_logits_and_gradients_are_those_of_the_official_code(key: str, options: 
 def test_initialisation_has_the_official_statistics() -> None:
     torch.manual_seed(0)
     model = create_model("vim_tiny", depth=6, num_classes=10)
-    mixer = model.layers[1].mixer  # type: ignore[union-attr, index]
+    mixer = model.layers[1].mixer
     assert torch.equal(mixer.A_log, torch.arange(1.0, 17).log().repeat(384, 1)) and torch.equal(mixer.A_b_log, mixer.A_log)
     assert torch.equal(mixer.D, torch.ones(384)) and torch.equal(mixer.D_b, torch.ones(384))
     delta = torch.nn.functional.softplus(mixer.dt_proj.bias).detach()
     assert 1e-3 <= delta.min() * 1.001 and delta.max() <= 0.1001
     assert float(delta.log().mean()) == pytest.approx(math.log(1e-2), abs=0.25)  # log-uniform: the middle of [1e-3, 0.1] in logarithms
-    assert not mixer.dt_proj_b.bias.any() and not model.head.bias.any() and not model.patch_embed.proj.bias.any()  # type: ignore[union-attr, operator]
+    assert not mixer.dt_proj_b.bias.any() and not model.head.bias.any() and not model.patch_embed.proj.bias.any()
     for weight, std in [
-        (mixer.dt_proj.weight, 12**-0.5 / 3**0.5), (mixer.dt_proj_b.weight, 12**-0.5 / 3**0.5), (mixer.in_proj.weight, 192**-0.5 / 3**0.5),
-        (mixer.out_proj.weight, 384**-0.5 / 3**0.5 / 6**0.5), (model.patch_embed.proj.weight, 768**-0.5), (model.pos_embed, 0.02),
-    ]:  # fmt: skip
-        assert float(weight.detach().std()) == pytest.approx(std, rel=0.05)  # type: ignore[union-attr, operator]
+        (mixer.dt_proj.weight, 12**-0.5 / 3**0.5),
+        (mixer.dt_proj_b.weight, 12**-0.5 / 3**0.5),
+        (mixer.in_proj.weight, 192**-0.5 / 3**0.5),
+        (mixer.out_proj.weight, 384**-0.5 / 3**0.5 / 6**0.5),
+        (model.patch_embed.proj.weight, 768**-0.5),
+        (model.pos_embed, 0.02),
+    ]:
+        assert float(weight.detach().std()) == pytest.approx(std, rel=0.05)
 
 
 def test_the_class_token_in_the_middle_decides_the_output() -> None:
@@ -85,11 +115,11 @@ def test_the_class_token_in_the_middle_decides_the_output() -> None:
     images = torch.randn(1, 3, 32, 32)
     before = model(images)
     with torch.no_grad():
-        model.pos_embed[:, 32] += 1  # type: ignore[index]
+        model.pos_embed[:, 32] += 1
         moved = (model(images) - before).abs().max()
-        model.pos_embed[:, 32] -= 1  # type: ignore[index]
+        model.pos_embed[:, 32] -= 1
     assert moved > 1e-3
-    assert model.pos_embed.shape[1] == 65  # type: ignore[union-attr]
+    assert model.pos_embed.shape[1] == 65
 
 
 def test_both_directions_reach_the_class_token() -> None:
@@ -113,8 +143,8 @@ def test_backends_that_flip_agree_with_the_one_that_runs_backwards() -> None:
 
 def test_bf16_keeps_the_sum_of_branches_in_fp32() -> None:
     model = create_model("vim_micro", num_classes=10).bfloat16()
-    hidden, residual = model.layers[0](torch.randn(2, 5, 64, dtype=torch.bfloat16), None)  # type: ignore[index, operator]
-    hidden, residual = model.layers[1](hidden, residual)  # type: ignore[index, operator]
+    hidden, residual = model.layers[0](torch.randn(2, 5, 64, dtype=torch.bfloat16), None)
+    hidden, residual = model.layers[1](hidden, residual)
     assert (hidden.dtype, residual.dtype) == (torch.bfloat16, torch.float32)
 
 
@@ -132,9 +162,9 @@ def test_squeeze_and_excitation_scales_each_channel_of_the_branch() -> None:
     torch.manual_seed(0)
     plain, model = create_model("vim_micro"), create_model("vim_micro", se={"ratio": 4})
     assert sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in plain.parameters()) == 4 * (64 * 16 + 16 + 16 * 64 + 64)
-    gate = model.layers[0].se  # type: ignore[union-attr, index]
+    gate = model.layers[0].se
     x = torch.randn(2, 7, 64)
-    ratio = gate(x) / x  # type: ignore[operator]
+    ratio = gate(x) / x
     torch.testing.assert_close(ratio, ratio[:, :1].expand_as(ratio))
     assert (ratio > 0).all() and (ratio < 1).all()
 
@@ -156,12 +186,13 @@ def test_an_image_of_another_size_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"s4": {}}, {"s5": {}}, {"mobilenet": {}}, {"se": {"ratio": 2}}, {"mobilenet": {"expand": 2, "kernel": 5}, "s4": {"init": "inv"}, "se": {}}],
+    "options",
+    [{"s4": {}}, {"s5": {}}, {"mobilenet": {}}, {"se": {"ratio": 2}}, {"mobilenet": {"expand": 2, "kernel": 5}, "s4": {"init": "inv"}, "se": {}}],
     ids=lambda options: "+".join(options),
-)  # fmt: skip
+)
 def test_every_variant_trains_all_its_parameters(options: dict[str, object]) -> None:
     torch.manual_seed(0)
-    model = create_model("vim_micro", num_classes=10, **options)  # type: ignore[arg-type]
+    model = create_model("vim_micro", num_classes=10, **options)
     model(torch.randn(2, 3, 32, 32)).square().sum().backward()
     assert all(parameter.grad is not None and torch.isfinite(parameter.grad).all() for parameter in model.parameters())
     assert sum(parameter.numel() for parameter in on_meta("vim_small", **options).parameters()) > 0

@@ -26,7 +26,9 @@ def inputs(channels: int, length: int, taps: int, dtype: torch.dtype = torch.flo
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize(("channels", "length", "taps", "left"), [(5, 9, 4, 3), (40, 33, 3, 1), (16, 2, 4, 3), (1, 1, 1, 0), (7, 20, 7, 3)])
-def test_the_kernel_equals_torch_s_convolution(variant: str, channels: int, length: int, taps: int, left: int, channels_last: bool, reverse: bool) -> None:
+def test_the_kernel_equals_torch_s_convolution(
+    variant: str, channels: int, length: int, taps: int, left: int, channels_last: bool, reverse: bool
+) -> None:
     leaves = [[tensor.clone().requires_grad_() for tensor in inputs(channels, length, taps, channels_last=channels_last)] for _ in range(2)]
     outputs = [conv1d_silu(*leaf, left=left, reverse=reverse, backend=backend) for leaf, backend in zip(leaves, ("cpu", "reference"), strict=True)]
     torch.testing.assert_close(outputs[0], outputs[1])

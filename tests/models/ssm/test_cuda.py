@@ -24,7 +24,9 @@ def test_the_cuda_scan_equals_the_reference(dtype: torch.dtype, rtol: float, ato
     want = gradients(inputs, backend="reference", reverse=reverse, last=False)
     for name, tensor in want.items():
         scale = 1 if name == "y" else 10  # gradients sum over batch and length
-        torch.testing.assert_close(got[name].float(), tensor.float(), rtol=rtol * scale, atol=atol * scale, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            got[name].float(), tensor.float(), rtol=rtol * scale, atol=atol * scale, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 @pytest.mark.gpu

@@ -36,7 +36,7 @@ def s5_by_recurrence(layer: S5, u: Tensor) -> Tensor:
 @pytest.mark.parametrize("length", [1, 7, 64])
 def test_the_convolution_of_s4d_equals_its_recurrence(init: str, length: int) -> None:
     torch.manual_seed(0)
-    layer, u = S4D(6, S4Config(init=init)).double(), torch.randn(2, length, 6, dtype=torch.float64)  # type: ignore[arg-type]
+    layer, u = S4D(6, S4Config(init=init)).double(), torch.randn(2, length, 6, dtype=torch.float64)
     torch.testing.assert_close(layer(u), s4d_by_recurrence(layer, u))
 
 

@@ -15,8 +15,18 @@ from models.ssm.backends import scan_backend_used
 from models.ssm.scan import selective_scan
 
 
-def scan_by_numbers(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None = None, z: Tensor | None = None,
-                    delta_bias: Tensor | None = None, delta_softplus: bool = False, reverse: bool = False) -> tuple[Tensor, Tensor]:
+def scan_by_numbers(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    reverse: bool = False,
+) -> tuple[Tensor, Tensor]:
     """(y, last state) in fp64, one scalar equation at a time: the independent reference."""
     u_, delta_, A_, B_, C_ = (t.detach().double().numpy() for t in (u, delta, A, B, C))
     B_, C_ = (t if t.ndim == 4 else t[:, None] for t in (B_, C_))
@@ -37,8 +47,16 @@ def scan_by_numbers(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D
     return torch.from_numpy(y), torch.from_numpy(last)
 
 
-def problem(batch: int, channels: int, length: int, states: int, groups: int = 0, dtype: torch.dtype = torch.float64, channels_last: bool = False,
-            seed: int = 0) -> dict[str, Tensor]:
+def problem(
+    batch: int,
+    channels: int,
+    length: int,
+    states: int,
+    groups: int = 0,
+    dtype: torch.dtype = torch.float64,
+    channels_last: bool = False,
+    seed: int = 0,
+) -> dict[str, Tensor]:
     """Inputs of a scan, all of them; groups 0: B and C without a group dimension."""
     torch.manual_seed(seed)
     wide = torch.promote_types(dtype, torch.float32)
@@ -62,7 +80,7 @@ def gradients(inputs: dict[str, Tensor], *, last: bool = True, **options: Any) -
     torch.manual_seed(7)
     outputs = {"y": y, "last": state} if last else {"y": y}
     weights = {name: torch.randn(output.shape, dtype=torch.float64).to(y.device) for name, output in outputs.items()}
-    sum((output.double() * weights[name]).sum() for name, output in outputs.items()).backward()  # type: ignore[union-attr]
+    sum((output.double() * weights[name]).sum() for name, output in outputs.items()).backward()
     return {name: output.detach() for name, output in outputs.items()} | {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
 
 
