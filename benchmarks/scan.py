@@ -1,7 +1,8 @@
-"""Tables: the selective scan on a CPU against its peers, one thread, medians of wall-clock times; and the peak memory of each, in a process of its own.
+"""Tables: the selective scan on a CPU against its peers, one thread, medians of wall-clock times; and the peak memory of each, in a process of its
+own.
 
-The peers get what they take (contiguous fp32 (B, D, L) tensors); each is the formulation of its source, and all results are compared before they are timed.
-mambapy's pscan takes part where it is installed: `pip install --no-deps mambapy==1.2.0`.
+The peers get what they take (contiguous fp32 (B, D, L) tensors); each is the formulation of its source, and all results are compared before they are
+timed. mambapy's pscan takes part where it is installed: `pip install --no-deps mambapy==1.2.0`.
 """
 
 import argparse
@@ -35,7 +36,9 @@ def scan_kernel(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Te
 
 
 def scan_by_index(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
-    """mamba_ssm's selective_scan_ref: all decays and drives at once, then a loop that indexes them (autograd pays a whole zero tensor for each index)."""
+    """mamba_ssm's selective_scan_ref: all decays and drives at once, then a loop that indexes them (autograd pays a whole zero tensor for each
+    index).
+    """
     delta = F.softplus(delta)
     decay = torch.exp(torch.einsum("bdl,dn->bdln", delta, A))
     drive = torch.einsum("bdl,bnl,bdl->bdln", delta, B, u)

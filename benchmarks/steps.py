@@ -1,7 +1,7 @@
 """Tables: a training step of vim_tiny and mambavision_t on a CPU, one thread: against the same step with the scan as a loop, and where the time goes.
 
-With --gpu: images/s of training and inference on a CUDA device, fp32 and bf16, with mamba-ssm's kernels (slurm/install_cuda.sh). The scan of Vim's backward
-direction is there the official composition of these kernels: flip, scan, flip.
+With --gpu: images/s of training and inference on a CUDA device, fp32 and bf16, with mamba-ssm's kernels (slurm/install_cuda.sh). The scan of Vim's
+backward direction is there the official composition of these kernels: flip, scan, flip.
 """
 
 import argparse
@@ -36,7 +36,9 @@ def step(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, optimizer
     optimizer.step()
 
 
-def made(name: str, batch: int, scan_backend: str, device: str = "cpu", dtype: torch.dtype = torch.float32) -> tuple[nn.Module, torch.Tensor, torch.Tensor, torch.optim.Optimizer]:
+def made(
+    name: str, batch: int, scan_backend: str, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> tuple[nn.Module, torch.Tensor, torch.Tensor, torch.optim.Optimizer]:
     """A model, a batch and an optimizer."""
     torch.manual_seed(0)
     model = create_model(name, scan_backend=scan_backend).to(device, dtype)

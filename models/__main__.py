@@ -1,4 +1,6 @@
-"""`python -m models` prints every model, and every variant of one size of its family, with parameters, multiply-adds and whether official weights load."""
+"""`python -m models` prints every model, and every variant of one size of its family, with parameters, multiply-adds and whether official weights
+load.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,11 +14,19 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "vim_tiny": [{"se": {}}, {"mobilenet": {}}, {"s4": {}}, {"s5": {}}],
     "vim_micro": [{"se": {}}, {"mobilenet": {}}, {"s4": {}}, {"s5": {}}],
     "mambavision_t": [
-        {"swa": {}}, {"s4": {}}, {"s5": {}}, {"attention_pool": {}}, {"attention_pool": {"downsample": True}}, {"convnext": {}}, {"convnext": {"kernel": 7}},
-        {"se": {}}, {"mobilenet": {}}, {"s5": {}, "convnext": {}},
+        {"swa": {}},
+        {"s4": {}},
+        {"s5": {}},
+        {"attention_pool": {}},
+        {"attention_pool": {"downsample": True}},
+        {"convnext": {}},
+        {"convnext": {"kernel": 7}},
+        {"se": {}},
+        {"mobilenet": {}},
+        {"s5": {}, "convnext": {}},
     ],
     "mambavision_micro": [{"swa": {"window": 3}}, {"s4": {}}, {"s5": {}}, {"attention_pool": {}}, {"convnext": {}}, {"se": {}}, {"mobilenet": {}}],
-}  # fmt: skip
+}
 COLUMNS = ("model", "pixels", "parameters", "GMACs", "scan, GFLOPs", "official weights")
 
 

@@ -61,8 +61,8 @@ class Attention(nn.Module):
 class SlidingWindowAttention(Attention):
     """Each token attends to the `window` x `window` tokens around it, across the borders of the stage's windows; padding is seen by nobody.
 
-    In every second attention block of a stage the neighbourhood is displaced by `shift` tokens down and to the right. It is a mask on full attention: exact,
-    and no cheaper than that.
+    In every second attention block of a stage the neighbourhood is displaced by `shift` tokens down and to the right. It is a mask on full
+    attention: exact, and no cheaper than that.
     """
 
     def __init__(self, dim: int, heads: int, config: SWAConfig, index: int) -> None:
@@ -91,7 +91,7 @@ def neighbourhood_mask(grid: Grid, window: int, shift: int, device: torch.device
 
 
 class AttentionPool(nn.Module):
-    """One vector for each set of tokens: a learned query for each head, softmax over all tokens, and a projection. As in arXiv 1810.00825, section 3.2."""
+    """One vector for each set of tokens: a learned query for each head, softmax over all tokens, and a projection. arXiv 1810.00825, section 3.2."""
 
     def __init__(self, dim: int, out: int, heads: int) -> None:
         super().__init__()

@@ -55,7 +55,9 @@ class ConvBlock(nn.Module):
 
 
 class InvertedBlock(nn.Module):
-    """x + MobileNetV2's inverted residual: 1x1 to expand * C, depthwise, each with norm and ReLU6, then a linear 1x1 with norm. arXiv 1801.04381, table 1."""
+    """x + MobileNetV2's inverted residual: 1x1 to expand * C, depthwise, each with norm and ReLU6, then a linear 1x1 with norm. arXiv 1801.04381,
+    table 1.
+    """
 
     def __init__(self, dim: int, expand: int, kernel: int, drop_path: float, norm: Norm, se_ratio: int | None) -> None:
         super().__init__()

@@ -20,7 +20,9 @@ class RMSNorm(nn.RMSNorm):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth (arXiv 1603.09382): in training a sample's whole branch is dropped with probability `rate`, the others scaled by 1 / (1 - rate)."""
+    """Stochastic depth (arXiv 1603.09382): in training a sample's whole branch is dropped with probability `rate`, the others are scaled
+    by 1 / (1 - rate).
+    """
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -56,7 +58,8 @@ class DeltaProjection(nn.Linear):
 
 
 class TokenConv1d(nn.Conv1d):
-    """SiLU of a depthwise convolution over tokens. Causal: a token sees itself and the taps - 1 before it (behind it, when reversed); else taps around it.
+    """SiLU of a depthwise convolution over tokens. Causal: a token sees itself and the taps - 1 before it (behind it, when reversed); else taps
+    around it.
 
     Weight (D, 1, taps), as in the official files.
     """
@@ -72,7 +75,7 @@ class TokenConv1d(nn.Conv1d):
 
 
 class InvertedTokenPath(nn.Module):
-    """SiLU of x + an inverted residual over tokens: 1x1 to expand * D, depthwise causal convolution, 1x1 back without activation. arXiv 1801.04381."""
+    """SiLU of x + an inverted residual over tokens: 1x1 to expand * D, depthwise causal convolution, linear 1x1 back. arXiv 1801.04381."""
 
     def __init__(self, channels: int, expand: int, taps: int, backend: str) -> None:
         super().__init__()
@@ -101,8 +104,8 @@ class Mlp(nn.Module):
 def weight_decay_groups(model: nn.Module, decay_ssm: bool) -> tuple[list[str], list[str]]:
     """(names that take weight decay, names that do not), each in the model's order.
 
-    No decay: vectors (biases, norms, D, layer scales), the names in a module's `no_weight_decay`, and, unless `decay_ssm`, those in its `ssm_parameters`.
-    timm's rule is the same but for the last: it never reads Mamba's marks, so the official runs decay A_log (and not D, a vector).
+    No decay: vectors (biases, norms, D, layer scales), the names in a module's `no_weight_decay`, and, unless `decay_ssm`, those in its
+    `ssm_parameters`. timm's rule is the same but for the last: it never reads Mamba's marks, so the official runs decay A_log (and not D, a vector).
     """
     exempt = no_weight_decay_names(model, decay_ssm)
     names = [name for name, _ in model.named_parameters()]

@@ -58,9 +58,16 @@ class SSMMixer(nn.Module):
         dt, B, C = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
         wide = torch.promote_types(x.dtype, torch.float32)
         y = selective_scan(
-            x.transpose(1, 2), self.dt_proj(dt).transpose(1, 2), -torch.exp(self.A_log.to(wide)), B.transpose(1, 2), C.transpose(1, 2), self.D.to(wide),
+            x.transpose(1, 2),
+            self.dt_proj(dt).transpose(1, 2),
+            -torch.exp(self.A_log.to(wide)),
+            B.transpose(1, 2),
+            C.transpose(1, 2),
+            self.D.to(wide),
             delta_bias=self.dt_proj.bias.to(wide),  # for the second time: dt_proj has added it already, and so does the official code
-            delta_softplus=True, backend=self.scan_backend)  # fmt: skip
+            delta_softplus=True,
+            backend=self.scan_backend,
+        )
         return y.transpose(1, 2)
 
 
@@ -144,7 +151,9 @@ def _depths(config: MambaVisionConfig) -> tuple[int, ...]:
     return config.depths
 
 
-def _conv_blocks(config: MambaVisionConfig, stage: int, dim: int, rates: list[float], norm: Callable[..., nn.Module], scan_backend: str) -> list[nn.Module]:
+def _conv_blocks(
+    config: MambaVisionConfig, stage: int, dim: int, rates: list[float], norm: Callable[..., nn.Module], scan_backend: str
+) -> list[nn.Module]:
     """The blocks of stages 1 and 2."""
     style, ratio = config.convnext or _PLAIN, config.se.ratio if config.se else None
     if config.mobilenet:
@@ -152,8 +161,10 @@ def _conv_blocks(config: MambaVisionConfig, stage: int, dim: int, rates: list[fl
     return [ConvBlock(dim, rate, norm, kernel=style.kernel, separable=style.separable, tanh=not style.gelu, se_ratio=ratio) for rate in rates]
 
 
-def _token_blocks(config: MambaVisionConfig, stage: int, dim: int, rates: list[float], norm: Callable[..., nn.Module], scan_backend: str) -> list[nn.Module]:
-    """The blocks of stages 3 and 4: state spaces first, attention in the last floor(depth / 2), so that an odd depth gives the state space one more."""
+def _token_blocks(
+    config: MambaVisionConfig, stage: int, dim: int, rates: list[float], norm: Callable[..., nn.Module], scan_backend: str
+) -> list[nn.Module]:
+    """The blocks of stages 3 and 4: state spaces first, attention in the last floor(depth / 2): an odd depth gives the state space one more."""
     first_attention = len(rates) - len(rates) // 2
     mixers: list[nn.Module] = []
     for index in range(len(rates)):
@@ -176,8 +187,9 @@ _PLAIN = ConvNeXtConfig(layer_norm=False, kernel=3, patch_downsample=False, sepa
 
 
 def _initialise(module: nn.Module) -> None:
-    """Every linear layer, dt_proj too: the official code overwrites Mamba's initialisation of Delta. Norms start at torch's ones and zeros; convolutions,
-    and what S4D and S5 set themselves, stay."""
+    """Every linear layer, dt_proj too: the official code overwrites Mamba's initialisation of Delta. Norms start at torch's ones and zeros;
+    convolutions, and what S4D and S5 set themselves, stay.
+    """
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:

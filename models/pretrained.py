@@ -13,8 +13,8 @@ HEAD = ("head.weight", "head.bias")
 def load_pretrained(model: nn.Module, path: Path) -> None:
     """Fills every parameter and buffer of `model` from a file, but the head when the file's has another number of classes: that stays as it is.
 
-    Read with weights_only: nothing in the file is run. ValueError: no such file, no weights in it, or names and shapes that are missing, unexpected or
-    different.
+    Read with weights_only: nothing in the file is run. ValueError: no such file, no weights in it, or names and shapes that are missing, unexpected
+    or different.
     """
     if not path.is_file():
         raise ValueError(f"pretrained: there is no file {path}")

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.configs import MambaOutConfig, MambaVisionConfig, ViTConfig, VimConfig
+from models.configs import MambaOutConfig, MambaVisionConfig, VimConfig, ViTConfig
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -80,20 +80,32 @@ MODELS: dict[str, Row] = {
     "mambavision_t": Row(build=build_mambavision, config=MambaVisionConfig(), official=True),
     "mambavision_t2": Row(build=build_mambavision, config=MambaVisionConfig(depths=(1, 3, 11, 4)), official=True),
     "mambavision_s": Row(build=build_mambavision, config=MambaVisionConfig(dim=96, in_dim=64, depths=(3, 3, 7, 5)), official=True),
-    "mambavision_b": Row(build=build_mambavision, official=True,
-        config=MambaVisionConfig(dim=128, in_dim=64, depths=(3, 3, 10, 5), drop_path=0.3, layer_scale=1e-5)),
-    "mambavision_l": Row(build=build_mambavision, official=True,
-        config=MambaVisionConfig(dim=196, in_dim=64, depths=(3, 3, 10, 5), heads=(4, 8, 16, 32), drop_path=0.3, layer_scale=1e-5)),
-    "mambavision_l2": Row(build=build_mambavision, official=True,
-        config=MambaVisionConfig(dim=196, in_dim=64, depths=(3, 3, 12, 5), heads=(4, 8, 16, 32), drop_path=0.3, layer_scale=1e-5)),
-    "mambavision_micro": Row(build=build_mambavision, img_size=32,
-        config=MambaVisionConfig(dim=16, in_dim=16, depths=(1, 1, 4, 2), heads=(1, 2, 4, 8), windows=(8, 8, 4, 2), stem_strides=(1, 2), drop_path=0.0)),
+    "mambavision_b": Row(
+        build=build_mambavision, official=True, config=MambaVisionConfig(dim=128, in_dim=64, depths=(3, 3, 10, 5), drop_path=0.3, layer_scale=1e-5)
+    ),
+    "mambavision_l": Row(
+        build=build_mambavision,
+        official=True,
+        config=MambaVisionConfig(dim=196, in_dim=64, depths=(3, 3, 10, 5), heads=(4, 8, 16, 32), drop_path=0.3, layer_scale=1e-5),
+    ),
+    "mambavision_l2": Row(
+        build=build_mambavision,
+        official=True,
+        config=MambaVisionConfig(dim=196, in_dim=64, depths=(3, 3, 12, 5), heads=(4, 8, 16, 32), drop_path=0.3, layer_scale=1e-5),
+    ),
+    "mambavision_micro": Row(
+        build=build_mambavision,
+        img_size=32,
+        config=MambaVisionConfig(
+            dim=16, in_dim=16, depths=(1, 1, 4, 2), heads=(1, 2, 4, 8), windows=(8, 8, 4, 2), stem_strides=(1, 2), drop_path=0.0
+        ),
+    ),
     "vit_tiny": Row(build=build_vit, config=ViTConfig()),
     "vit_micro": Row(build=build_vit, config=ViTConfig(patch_size=4, dim=64, depth=4, heads=4), img_size=32),
     "mambaout_femto": Row(build=build_mambaout, config=MambaOutConfig()),
     "mambaout_tiny": Row(build=build_mambaout, config=MambaOutConfig(dims=(96, 192, 384, 576))),
     "mambaout_micro": Row(build=build_mambaout, config=MambaOutConfig(depths=(1, 1, 2, 1), dims=(16, 32, 64, 96)), img_size=32),
-}  # fmt: skip
+}
 
 
 def create_model(
@@ -107,9 +119,9 @@ def create_model(
 ) -> nn.Module:
     """The network, in training mode, freshly initialised or with an official checkpoint's weights.
 
-    `img_size` in pixels, None: the row's own. `pretrained`: a file that torch.load(weights_only=True) reads; names and shapes must match exactly, but that
-    the head stays fresh where the file's has another number of classes. ValueError: unknown name, unknown option, impossible value, or a `pretrained`
-    that cannot be read or does not fit.
+    `img_size` in pixels, None: the row's own. `pretrained`: a file that torch.load(weights_only=True) reads; names and shapes must match exactly,
+    but the head stays fresh where the file's has another number of classes. ValueError: unknown name, unknown option, impossible value, or a
+    `pretrained` that cannot be read or does not fit.
     """
     row, config = model_row(name), model_config(name, options)
     model = row.build(config, img_size or row.img_size, num_classes, scan_backend)
@@ -163,7 +175,7 @@ def effective_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def model_label(name: str, options: Mapping[str, Any]) -> str:
-    """`vim_tiny(depth=12)`, `vim_micro+se`, `vim_micro+se(ratio=2)`: the row's name and what differs from it; of a checkpoint the file's name alone."""
+    """`vim_tiny(depth=12)`, `vim_micro+se`, `vim_micro+se(ratio=2)`: the row's name and what differs from it; of a checkpoint its file's name."""
     changed = effective_options(name, options)
     if "pretrained" in changed:
         changed["pretrained"] = Path(changed["pretrained"]).name
@@ -184,10 +196,8 @@ def _variants(config: type) -> dict[str, type]:
     """The nested dataclasses of a config, by field."""
     import typing
 
-    found = {}
-    for name, hint in typing.get_type_hints(config).items():
-        found |= {name: part for part in typing.get_args(hint) if dataclasses.is_dataclass(part)}
-    return found
+    hints = typing.get_type_hints(config).items()
+    return {name: part for name, hint in hints for part in typing.get_args(hint) if dataclasses.is_dataclass(part)}
 
 
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:

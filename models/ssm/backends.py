@@ -1,4 +1,6 @@
-"""The backends of the scan and the convolution, by name. What is asked for is what runs: `auto` goes by the tensors' device, never by what is installed."""
+"""The backends of the scan and the convolution, by name. What is asked for is what runs: `auto` goes by the tensors' device, never by what is
+installed.
+"""
 
 from torch import Tensor
 

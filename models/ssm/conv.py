@@ -1,4 +1,6 @@
-"""Depthwise convolution with SiLU, the step before a mixer's scan, under the same backends as the scan: operators `vssm::conv1d_silu` and its backward."""
+"""Depthwise convolution with SiLU, the step before a mixer's scan, under the same backends as the scan: operators `vssm::conv1d_silu` and its
+backward.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -91,6 +93,16 @@ def _arguments(x: Tensor, weight: Tensor, bias: Tensor | None, left: int, revers
     if taps > load_kernel().max_taps:
         raise ValueError(f"the C++ convolution takes up to {load_kernel().max_taps} taps, not {taps}; ask for backend 'reference'")
     kept = [None if part is None else part.to(wide_dtype(x)).contiguous() for part in (weight, bias)]
-    args = ConvArgs(batch=batch, channels=channels, length=length, taps=taps, left=left, reverse=reverse, threads=torch.get_num_threads(), x=as_view(x),
-                    weight=pointer(kept[0]), bias=pointer(kept[1]))  # fmt: skip
+    args = ConvArgs(
+        batch=batch,
+        channels=channels,
+        length=length,
+        taps=taps,
+        left=left,
+        reverse=reverse,
+        threads=torch.get_num_threads(),
+        x=as_view(x),
+        weight=pointer(kept[0]),
+        bias=pointer(kept[1]),
+    )
     return args, kept

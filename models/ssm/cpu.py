@@ -9,8 +9,18 @@ from models.ssm.kernel import Kernel, ScanArgs, SharedView, View, load_kernel
 DTYPES = (torch.float32, torch.bfloat16, torch.float64)
 
 
-def scan_cpu(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None, delta_bias: Tensor | None,
-             delta_softplus: bool, reverse: bool) -> tuple[Tensor, Tensor]:
+def scan_cpu(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    reverse: bool,
+) -> tuple[Tensor, Tensor]:
     """(y, last state) by the C++ kernel; shapes as in `scan_reference`. ValueError: a dtype it does not have. KernelMissing."""
     if u.dtype not in DTYPES:
         raise ValueError(f"the C++ scan takes fp32, bf16 and fp64, not {u.dtype}; ask for backend 'reference'")

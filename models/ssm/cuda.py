@@ -12,8 +12,18 @@ from torch import Tensor
 INSTALL = "build it on this machine with slurm/install_cuda.sh, or ask for backend 'reference'"
 
 
-def scan_cuda(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None, delta_bias: Tensor | None,
-              delta_softplus: bool, reverse: bool) -> tuple[Tensor, Tensor]:
+def scan_cuda(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    reverse: bool,
+) -> tuple[Tensor, Tensor]:
     """(y, last state); shapes as in `scan_reference`. The last state has no gradient. ImportError names what to install."""
     wide = torch.float32
     delta, B, C = (part.to(u.dtype) for part in (delta, B, C))

@@ -20,7 +20,9 @@ class KernelMissing(RuntimeError):
     """The C++ scan is asked for and was not built."""
 
     def __init__(self) -> None:
-        super().__init__(f"the C++ scan is not built: {BUILD}; or ask for the slow one by name: backend 'reference', in a grid `recipe: {{scan: reference}}`")
+        super().__init__(
+            f"the C++ scan is not built: {BUILD}; or ask for the slow one by name: backend 'reference', in a grid `recipe: {{scan: reference}}`"
+        )
 
 
 class View(ctypes.Structure):

@@ -21,14 +21,50 @@ MAX_STATE = 256  # of the cpu and the cuda kernel
 
 
 @overload
-def selective_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None = None, z: Tensor | None = None,
-                   delta_bias: Tensor | None = None, delta_softplus: bool = False, return_last_state: Literal[False] = False,
-                   reverse: bool = False, backend: str = "auto") -> Tensor: ...
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    return_last_state: Literal[False] = False,
+    reverse: bool = False,
+    backend: str = "auto",
+) -> Tensor: ...
 @overload
-def selective_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None = None, z: Tensor | None = None,
-                   delta_bias: Tensor | None = None, delta_softplus: bool = False, *, return_last_state: Literal[True],
-                   reverse: bool = False, backend: str = "auto") -> tuple[Tensor, Tensor]: ...
-def selective_scan(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False, return_last_state=False, reverse=False, backend="auto"):  # type: ignore[no-untyped-def]
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    *,
+    return_last_state: Literal[True],
+    reverse: bool = False,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]: ...
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    return_last_state: bool = False,
+    reverse: bool = False,
+    backend: str = "auto",
+) -> Tensor | tuple[Tensor, Tensor]:
     """y, (B, D, L) in u's dtype, or (y, last state) with the last state (B, D, N) in fp32 (fp64 for fp64 inputs).
 
     h[l] = exp(delta[l] A) h[l-1] + delta[l] B[l] u[l];  y[l] = (C[l] h[l] + D u[l]) * silu(z[l])
@@ -44,8 +80,18 @@ def selective_scan(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_sof
     return (y, last) if return_last_state else y
 
 
-def scan_reference(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None, delta_bias: Tensor | None,
-                   delta_softplus: bool, reverse: bool) -> tuple[Tensor, Tensor]:
+def scan_reference(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    reverse: bool,
+) -> tuple[Tensor, Tensor]:
     """(y, last state), by a loop over positions that holds one (B, G, D/G, N) state at a time. B, C: (B, G, N, L)."""
     wide = torch.promote_types(u.dtype, torch.float32)
     batch, channels, length = u.shape
@@ -96,8 +142,15 @@ def _check_shapes(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: 
     if channels % groups:
         raise ValueError(f"{channels} channels cannot be split into {groups} groups of B and C")
     shared = (batch, groups, states, length) if B.ndim == 4 else (batch, states, length)
-    wanted = {"delta": (delta, u.shape), "A": (A, (channels, states)), "B": (B, shared), "C": (C, shared), "D": (D, (channels,)),
-              "z": (z, u.shape), "delta_bias": (delta_bias, (channels,))}
+    wanted = {
+        "delta": (delta, u.shape),
+        "A": (A, (channels, states)),
+        "B": (B, shared),
+        "C": (C, shared),
+        "D": (D, (channels,)),
+        "z": (z, u.shape),
+        "delta_bias": (delta_bias, (channels,)),
+    }
     for name, (tensor, shape) in wanted.items():
         if tensor is not None and tuple(tensor.shape) != tuple(shape):
             raise ValueError(f"{name} must be {tuple(shape)} for u {tuple(u.shape)}, not {tuple(tensor.shape)}")

@@ -2,7 +2,7 @@
 // Plain C interface, no torch headers. See models/ssm/cpu.py for the caller and models/ssm/scan.py for the equations.
 //
 // Vectors hold channels, which are independent; time runs in a loop with the states of a few channels in registers. The forward pass keeps the states
-// at the start of every CHUNK positions; the backward pass goes through the chunks from the last to the first, recomputes a chunk's states from there and
+// at the start of every CHUNK positions; the backward pass goes through the chunks from the last, recomputes a chunk's states from there and
 // sweeps back over it. A task is one sample, one group of B and C and up to BLOCKS vectors of channels, so that B and C are read once for all of
 // them. Tasks write to places of their own and are cut without regard to the number of threads: results are equal to the bit for any number.
 #include "simd.h"
@@ -83,7 +83,7 @@ template <class S> struct Task {
         for (int k = 0; k < count; k++)
             for (int n = 0; n < a.states; n++) rows[k * shape.states + n] = load(p + k * forth + n * view.n);
     }
-    // Sums over the lanes of (steps, padded states) vectors, as a chunk of the task's part of a (batch, groups, splits, L, N) tensor. Overwrites `vectors`.
+    // Sums over the lanes of (steps, padded states) vectors, as a chunk of the task's part of (batch, groups, splits, L, N). Overwrites `vectors`.
     void store_shared_sums(V* vectors, void* tensor, int64_t chunk) const {
         T* part = (T*)tensor + ((b * a.groups + g) * shape.splits + split) * a.length * a.states;
         T* sums = (T*)vectors;  // in place: the sums of WIDTH vectors lie within the first of them
@@ -110,7 +110,9 @@ template <class S> struct Task {
 };
 
 // h = exp(delta A) h + (delta u) B and y += C h over a chunk, for STATES states. B, C: rows of `row` values.
-template <class T> INLINE void advance(const Vec<T>* rates, Vec<T>* state, const T* B, const T* C, int64_t row, const Vec<T>* delta, const Vec<T>* drive, Vec<T>* y, int steps) {
+template <class T>
+INLINE void advance(const Vec<T>* rates, Vec<T>* state, const T* B, const T* C, int64_t row, const Vec<T>* delta, const Vec<T>* drive, Vec<T>* y,
+                    int steps) {
     Vec<T> h[STATES], rate[STATES];
     for (int n = 0; n < STATES; n++) h[n] = state[n], rate[n] = rates[n];
     for (int k = 0; k < steps; k++) {
@@ -180,8 +182,9 @@ template <class T> struct Tiles {
 };
 
 // Recomputes a chunk's states and sweeps back over it, for STATES states. grad_B, grad_C: sums over the task's channels, lanes apart, rows of `row`.
-template <class T> INLINE void retreat(const Vec<T>* rates, const Vec<T>* start, Vec<T>* grad_state, Vec<T>* grad_rates, const T* B, const T* C, int64_t row, const Tiles<T>& t,
-                                       Vec<T>* grad_B, Vec<T>* grad_C, int steps) {
+template <class T>
+INLINE void retreat(const Vec<T>* rates, const Vec<T>* start, Vec<T>* grad_state, Vec<T>* grad_rates, const T* B, const T* C, int64_t row,
+                    const Tiles<T>& t, Vec<T>* grad_B, Vec<T>* grad_C, int steps) {
     Vec<T> h[STATES], rate[STATES], grad_h[STATES], grad_rate[STATES];
     for (int n = 0; n < STATES; n++) h[n] = start[n], rate[n] = rates[n], grad_h[n] = grad_state[n], grad_rate[n] = grad_rates[n];
     for (int k = 0; k < steps; k++) {
@@ -217,7 +220,8 @@ template <class T> INLINE void retreat(const Vec<T>* rates, const Vec<T>* start,
 }
 
 // Reads a chunk of a block and prepares it: everything that does not depend on the states.
-template <class S, class T = Compute<S>> INLINE void open_block(const Task<S>& task, int64_t block, int64_t chunk, Vec<T> skip, Vec<T> bias, const Tiles<T>& t) {
+template <class S, class T = Compute<S>>
+INLINE void open_block(const Task<S>& task, int64_t block, int64_t chunk, Vec<T> skip, Vec<T> bias, const Tiles<T>& t) {
     const ScanArgs& a = task.a;
     task.load_tile_of(a.u, block, chunk, t.u);
     task.load_tile_of(a.delta, block, chunk, t.delta);
@@ -239,7 +243,8 @@ template <class S, class T = Compute<S>> INLINE void open_block(const Task<S>& t
 }
 
 // Turns the sums over states into gradients and writes them.
-template <class S, class T = Compute<S>> INLINE void close_block(const Task<S>& task, int64_t block, int64_t chunk, Vec<T> skip, const Tiles<T>& t, Vec<T>& grad_skip, Vec<T>& grad_bias) {
+template <class S, class T = Compute<S>>
+INLINE void close_block(const Task<S>& task, int64_t block, int64_t chunk, Vec<T> skip, const Tiles<T>& t, Vec<T>& grad_skip, Vec<T>& grad_bias) {
     const ScanArgs& a = task.a;
     for (int k = 0; k < task.steps(chunk); k++) {
         const Vec<T> u = t.u[k];
@@ -278,8 +283,8 @@ template <class S> void backward(const ScanArgs& a, int64_t index) {
         for (int64_t i = 0; i < count; i++) {
             open_block(task, i, chunk, skip[i], bias[i], tiles);
             for (int64_t n = 0; n < states; n += STATES)
-                retreat<T>(rates + i * states + n, task.checkpoint(i, chunk) + n, grad_state + i * states + n, grad_rates + i * states + n, B + n, C + n, states, tiles,
-                           grad_B + n, grad_C + n, task.steps(chunk));
+                retreat<T>(rates + i * states + n, task.checkpoint(i, chunk) + n, grad_state + i * states + n, grad_rates + i * states + n,
+                           B + n, C + n, states, tiles, grad_B + n, grad_C + n, task.steps(chunk));
             close_block(task, i, chunk, skip[i], tiles, grad_skip[i], grad_bias[i]);
         }
         task.store_shared_sums(grad_B, a.grad_B, chunk);

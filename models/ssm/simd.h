@@ -63,8 +63,8 @@ INLINE Float exp2_of_fraction(Float f) {
 #if defined(__AVX512F__)
 INLINE Float rounded(Float x) { return (Float)_mm512_roundscale_ps((__m512)x, 8); }
 INLINE Float times_power_of_2(Float p, Float k) { return (Float)_mm512_scalef_ps((__m512)p, (__m512)k); }
-// In sixteenths: 2^x = 2^floor(k) 2^(k - floor(k)) 2^f with k a multiple of 1/16 and |f| <= 1/32. The second factor comes from a table by the low bits of
-// k, which the addition leaves at the end of the significand; the third needs three terms for 1e-9.
+// In sixteenths: 2^x = 2^floor(k) 2^(k - floor(k)) 2^f with k a multiple of 1/16 and |f| <= 1/32. The second factor comes from a table by the low
+// bits of k, which the addition leaves at the end of the significand; the third needs three terms for 1e-9.
 INLINE Float exp2(Float x) {
     const Float roots = {1.0f, 1.04427378f, 1.09050773f, 1.13878863f, 1.18920712f, 1.24185781f, 1.29683955f, 1.35425555f,
                          1.41421356f, 1.47682615f, 1.54221083f, 1.61049033f, 1.68179283f, 1.75625216f, 1.83400809f, 1.91520656f};
@@ -111,7 +111,7 @@ INLINE Double exp(Double x) {
 
 template <class V> INLINE V sigmoid(V x) { return 1 / (1 + exp(-x)); }
 
-// softplus, log(1 + e^x) = max(x, 0) + log1p(e) with e = e^-|x| in (0, 1], and its derivative, the sigmoid. log1p(e) = 2 atanh(s), s = e / (2 + e), by a
+// softplus, log(1 + e^x) = max(x, 0) + log1p(e) with e = e^-|x| in (0, 1], and its slope, the sigmoid. log1p(e) = 2 atanh(s), s = e / (2 + e), by a
 // series that has converged to 2e-8 after seven terms. One division serves both; what is not used costs nothing.
 INLINE Float softplus(Float x, Float& slope) {
     const Float zero{};
@@ -222,7 +222,8 @@ template <class S> View backwards(View view, int64_t length) {
 }
 
 // Tiles: `steps` positions x WIDTH channels, one vector a position; channels beyond `channels` are zero.
-template <class S, class T = Compute<S>> INLINE void load_tile(const View& view, int64_t b, int64_t d, int64_t l, int channels, int steps, Vec<T>* tile) {
+template <class S, class T = Compute<S>>
+INLINE void load_tile(const View& view, int64_t b, int64_t d, int64_t l, int channels, int steps, Vec<T>* tile) {
     const S* p = view.at<S>(b, d, l);
     if (channels == WIDTH<T> && view.d == 1) {
         for (int k = 0; k < steps; k++) tile[k] = load_vector(p + k * view.l);
@@ -244,7 +245,8 @@ template <class S, class T = Compute<S>> INLINE void load_tile(const View& view,
     }
 }
 
-template <class S, class T = Compute<S>> INLINE void store_tile(const View& view, int64_t b, int64_t d, int64_t l, int channels, int steps, const Vec<T>* tile) {
+template <class S, class T = Compute<S>>
+INLINE void store_tile(const View& view, int64_t b, int64_t d, int64_t l, int channels, int steps, const Vec<T>* tile) {
     S* p = view.at<S>(b, d, l);
     if (channels == WIDTH<T> && view.d == 1) {
         for (int k = 0; k < steps; k++) store_vector(p + k * view.l, tile[k]);
