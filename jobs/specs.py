@@ -65,7 +65,7 @@ class RecipeSpec:
     min_lr: float = 1.0e-5
     warmup_epochs: float = 1.0
     weight_decay: float = 0.05
-    decay_ssm: bool = False  # True: A_log and D take weight decay, as the official runs did because timm ignored their marks
+    decay_ssm: bool = False  # True: A_log takes weight decay, as in the official runs, where timm ignored its mark; D never does, being a vector
     betas: tuple[float, float] = (0.9, 0.999)
     momentum: float = 0.9  # sgd alone
     label_smoothing: float = 0.1
