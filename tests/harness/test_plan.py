@@ -203,7 +203,7 @@ def forests(draw: st.DrawFn) -> list[StageSpec]:
     return [spec for index, spec in enumerate(stages) if index not in done]
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(stages=forests(), per_job=st.integers(1, 8), slots=st.integers(1, 8))
 def test_every_stage_runs_once_behind_all_that_it_needs(stages: list[StageSpec], per_job: int, slots: int) -> None:
     packs = pack(stages, per_job, slots)
@@ -220,7 +220,7 @@ def test_every_stage_runs_once_behind_all_that_it_needs(stages: list[StageSpec],
         assert one.level == 1 + max((packs[before].level for before in one.after), default=-1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(stages=forests(), per_job=st.integers(1, 8))
 def test_a_pack_waits_only_for_what_one_of_its_stages_needs(stages: list[StageSpec], per_job: int) -> None:
     packs = pack(stages, per_job)

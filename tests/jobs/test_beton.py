@@ -117,7 +117,7 @@ def changed(path, changes):
                 file.write(value)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_whatever_bytes_change_the_index_stays_inside_of_the_file_or_is_refused(damaged, data):
     size = damaged.stat().st_size

@@ -7,14 +7,14 @@ from models.pruning.masks import SAMPLE, choose, collapsed, drop, kth_smallest, 
 from tests.models.pruning.fakes import lowest_dropped, random_weights, same
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10_000), sparsity=st.floats(0, 0.999), values=st.sampled_from([None, 2, 4]))
 def test_a_global_threshold_drops_what_sorting_all_scores_drops(seed, sparsity, values):
     scores = random_weights(seed, values=values)
     assert same(choose(scores, sparsity, "global"), lowest_dropped(scores, round(sparsity * 200)))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10_000), sparsity=st.floats(0, 0.999), values=st.sampled_from([None, 2, 4]))
 def test_layer_scope_drops_the_same_share_of_every_parameter(seed, sparsity, values):
     scores = random_weights(seed, values=values)
@@ -22,7 +22,7 @@ def test_layer_scope_drops_the_same_share_of_every_parameter(seed, sparsity, val
         assert same({name: mask}, lowest_dropped({name: scores[name]}, round(sparsity * scores[name].numel())))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10_000), first=st.floats(0, 0.9), second=st.floats(0, 0.99), scope=st.sampled_from(["global", "layer"]))
 def test_weights_that_are_gone_stay_gone_whatever_their_score(seed, first, second, scope):
     before = choose(random_weights(seed, values=3), first, scope)

@@ -161,7 +161,7 @@ def test_results_are_equal_to_the_bit_for_any_number_of_threads_and_run() -> Non
         assert all(torch.equal(run[name], tensor) for name, tensor in runs[0].items())
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.integers(1, 3), st.integers(1, 3), st.integers(1, 12), st.integers(1, 70), st.integers(1, 9), st.booleans(), st.booleans(),
     st.sampled_from([1e-6, 1.0, 1e3]), st.sampled_from([1e-6, 1.0, 1e3]),
