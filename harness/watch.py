@@ -44,6 +44,7 @@ class Watch:
     console: Console = field(default_factory=Console)
     started: float = field(default_factory=time.monotonic)
     told: set[str] = field(default_factory=set)  # cells whose end has been printed
+    deaths: dict[str, int] = field(default_factory=dict)  # by stage, that have been printed
     last_line: float = 0.0
     live: Live | None = None
 
@@ -59,8 +60,9 @@ class Watch:
         self.tell_ended_cells()
 
     def __call__(self, queue: LocalQueue) -> None:
-        """Prints cells that have ended, then shows the stages at work."""
+        """Prints cells that have ended and jobs that have died, then shows the stages at work."""
         self.tell_ended_cells()
+        self.tell_deaths(queue)
         if self.live:
             self.live.update(self.table(queue))
         elif time.monotonic() - self.last_line >= LINE_EVERY_S:
@@ -81,6 +83,14 @@ class Watch:
             elif record.failure:
                 where = self.run.stage(record.failure.stage) / "failure.json"
                 self.console.print(f"{what}  FAILED: {record.failure.kind}: {record.failure.message} ({where})", markup=False, style="red", highlight=False, soft_wrap=True)
+
+    def tell_deaths(self, queue: LocalQueue) -> None:
+        """One line for every job that has died since the last call and whose stage goes on."""
+        for stage, count in queue.deaths.items():
+            if count > self.deaths.get(stage, 0) and self.run.failure(stage) is None:
+                text = f"a job died without an error; stage {stage} goes on from its last checkpoint (logs: {self.run.path / 'jobs'})"
+                self.console.print(text, markup=False, style="yellow", highlight=False, soft_wrap=True)
+        self.deaths = dict(queue.deaths)
 
     def lines(self, queue: LocalQueue) -> list[str]:
         """What each slot is doing, one line a slot."""

@@ -173,6 +173,7 @@ def test_two_ranks_train_one_cell_and_the_death_of_one_ends_the_job(tmp_path: Pa
     ranks[1].send_signal(signal.SIGKILL)
     output, _ = launcher.communicate(timeout=240)
     assert launcher.returncode == OK, output
+    assert "a job died without an error" in output and "goes on from its last checkpoint" in output
     assert {record.environment.ranks for record in records(tmp_path).values()} == {2}
     assert len(list((tmp_path / "runs" / "small" / "jobs").iterdir())) == 2, "the job ended and a second one went on"
 
