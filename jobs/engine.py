@@ -3,6 +3,7 @@
 DeepSpeed never compiles anything here: its shared-memory collective is switched off and the optimizer is a torch or timm object, not one of its own.
 """
 
+import atexit
 import logging
 import math
 import os
@@ -79,6 +80,7 @@ def rendezvous(threads: int) -> Ranks:
     device = _device(local_rank)
     if not distributed.is_initialized():
         _meet(rank, world, "nccl" if device.type == "cuda" else "gloo")
+        atexit.register(_part)
     return Ranks(rank=rank, local_rank=local_rank, world=world, device=device)
 
 
@@ -110,6 +112,15 @@ def _meet(rank: int, world: int, backend: str) -> None:
     if missing:
         raise RendezvousError(f"WORLD_SIZE is {world} but {' and '.join(missing)} is not set; give the address and a free port of rank 0's host")
     distributed.init_process_group(backend, init_method="env://", rank=rank, world_size=world, timeout=TIMEOUT)
+
+
+def _part() -> None:
+    """Ends gloo's threads before the interpreter goes: those that are left at its end abort the process now and then.
+
+    NCCL ends its own, and would wait here for a collective that a failed peer never joins.
+    """
+    if distributed.is_initialized() and distributed.get_backend() == "gloo":
+        distributed.destroy_process_group()
 
 
 def load_deepspeed() -> Any:

@@ -1,3 +1,4 @@
+import atexit
 import math
 import os
 
@@ -105,6 +106,18 @@ def exchange(folder):
     assert ranks.broadcast({"from": ranks.rank}) == {"from": 0}
     assert ranks.sum(torch.tensor([1.0, ranks.rank])).tolist() == [2.0, 1.0]
     ranks.barrier()
+
+
+def part(folder):
+    """Says, while the interpreter ends, whether gloo's threads are still there: what is registered first runs last."""
+    atexit.register(lambda: (folder / f"left-{os.environ['RANK']}").write_text(str(torch.distributed.is_initialized())))
+    rendezvous(threads=1).barrier()
+
+
+@pytest.mark.slow
+def test_ranks_part_before_the_interpreter_ends(tmp_path):
+    run_ranks("tests.jobs.test_engine:part", 2, tmp_path)
+    assert [(tmp_path / f"left-{rank}").read_text() for rank in range(2)] == ["False", "False"]
 
 
 @pytest.mark.slow
