@@ -200,6 +200,10 @@ class Engine:
         """Calls `hook` after the fp32 masters are updated and before DeepSpeed copies them to the parameters. Returns the handle that removes it."""
         return self.optimizer.register_step_post_hook(lambda *_: hook())
 
+    def before_optimizer_step(self, hook: Callable[[], None]) -> Any:
+        """Calls `hook` before the fp32 masters are updated: once, or with ZeRO once for each group of them. Returns the handle that removes it."""
+        return self.optimizer.register_step_pre_hook(lambda *_: hook())
+
     def close(self) -> None:
         """Gives DeepSpeed's buffers and hooks back, so that one process can train one stage after another."""
         self.deepspeed.destroy()

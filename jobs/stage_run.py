@@ -101,7 +101,7 @@ class StageRun:
         self.snapshot = Snapshot(copy.deepcopy(model), ranks)
         self.engine = Engine(model, spec.recipe, no_decay=no_decay, ranks=ranks)
         self.fragments = Fragments(self.engine)
-        self.masking = Masking(self.engine, self.fragments)
+        self.masking = Masking(self.engine, self.fragments, keeps_dense=spec.stage.method is not None and spec.stage.method.keeps_dense)
         self.average: Average | None = None
         self.pruner = self._pruner()
         self.tally = Tally()
@@ -161,7 +161,7 @@ class StageRun:
         return Pruner(
             names=prunable_names(self.snapshot.model, groups_of(method)),
             seed=self.spec.seed,
-            read_weight=lambda name: self.fragments.weights(name)[name],
+            read_weight=self.masking.weight,
             read_gradient=self.fragments.gradient,
             apply=self.apply_masks,
         )
@@ -287,6 +287,7 @@ class StageRun:
             "training": training_state(self.engine, self.fragments),
             "average": None if self.average is None else self.average.parts,
             "masks": self.masking.masks,
+            "dense": self.masking.dense,
             "method": None if self.pruner is None else self.pruner.state,
         }
         save_checkpoint(self.checkpoints, self.tally.step, state, self.ranks)
@@ -300,6 +301,7 @@ class StageRun:
         self.tally = Tally(**state["tally"])
         restore_training(self.engine, self.fragments, state["training"])
         self.masking.apply(state["masks"])
+        self.masking.restore_dense(state.get("dense", {}))  # absent from checkpoints of a version that had none
         self.average = self._average()
         if self.average is not None:
             self.average.parts = {name: part.to(device) for name, part in state["average"].items()}

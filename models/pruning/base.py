@@ -57,7 +57,7 @@ class Pruner:
     masks: Mapping[str, Tensor] = field(default_factory=dict)  # empty: dense
     state: dict[str, Tensor] = field(default_factory=dict)  # what the method keeps between its hooks; checkpoints hold it, the next stage starts empty
     seed: int = 0  # the cell's
-    read_weight: Callable[[str], Tensor]
+    read_weight: Callable[[str], Tensor]  # of a method that keeps_dense: what the mask hides too
     read_gradient: Callable[[str], Tensor]  # within after_backward alone; mean over the global batch
     apply: Callable[[Mapping[str, Tensor]], None]  # zeroes the weights and keeps them zero from now on
 
@@ -81,6 +81,11 @@ class PruningMethod:
 
     name: ClassVar[str]
     needs_gradients: ClassVar[bool] = False  # True: `after_backward` is called, with dense gradients
+
+    @property
+    def keeps_dense(self) -> bool:
+        """Whether weights go on being trained under the mask, which only the forward and backward pass see, so that they can come back."""
+        return False
 
     def stages(self, budget: Budget) -> tuple[Stage, ...]:
         """The cell's path, first stage first."""

@@ -10,30 +10,39 @@ from models.pruning.schedule import Schedule
 
 @dataclass(frozen=True, kw_only=True)
 class Dynamic(Gradual):
-    """Train from scratch while the sparsity rises on a schedule; the weights of least absolute value go, and none comes back.
+    """Train from scratch while the sparsity rises on a schedule; the weights of least absolute value go.
 
-    Zhu and Gupta, arXiv 1710.01878: the cubic schedule and the mask that is drawn again every `interval` steps between two points of the training.
+    Without `regrow` none comes back: Zhu and Gupta, arXiv 1710.01878, the cubic schedule and the mask that is drawn again every `interval` steps
+    between two points of the training. With it (dynamic pruning with feedback, Lin et al., arXiv 2006.07253, algorithm 1) dense weights w live on
+    under the mask m: the gradient at m w updates w, and every `interval` steps, to the end of the training, m is chosen anew from w.
     """
 
     name: ClassVar[str] = "dynamic"
     schedule: Schedule = "cosine"
     regrow: bool = False
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.regrow:
-            raise ValueError("regrow must be false: true needs dense weights that live on under the mask, and exact zeros leave none")
+    @property
+    def keeps_dense(self) -> bool:
+        """With regrow."""
+        return self.regrow
 
     def stages(self, budget: Budget) -> tuple[Stage, ...]:
         """One stage as long as the control's two. ValueError without an epoch, as masks are drawn between steps."""
         return from_scratch(budget, self)
 
     def after_step(self, pruner: Pruner, progress: Progress) -> None:
-        """Draws the mask anew where one is due, within the one that is there."""
-        sparsity = self.target(self.schedule, progress)
+        """Draws the mask anew where one is due; without regrow within the one that is there."""
+        sparsity = self.due(progress)
         if sparsity is None:
             return
         from models.pruning.masks import choose
 
         magnitudes = {name: pruner.read_weight(name).abs() for name in pruner.names}
-        pruner.set_masks(choose(magnitudes, sparsity, self.scope, within=pruner.masks))
+        pruner.set_masks(choose(magnitudes, sparsity, self.scope, within=None if self.regrow else pruner.masks))
+
+    def due(self, progress: Progress) -> float | None:
+        """The sparsity of the mask that is due at this step; None where none is. Masks that can only shrink end with the schedule."""
+        last = self.last_step(progress.steps)
+        if self.regrow and progress.step > last:
+            return None if (progress.step - last) % self.interval else self.sparsity
+        return self.target(self.schedule, progress)

@@ -34,17 +34,23 @@ def recipe_of(optimizer: str, stage: int, dtype: str, world: int) -> RecipeSpec:
     return RecipeSpec(batch_size=BATCH, micro_batch_size=micro, optimizer=optimizer, zero_stage=stage, dtype=dtype, clip_grad=0.5, weight_decay=0.2)
 
 
-def reference(recipe: RecipeSpec) -> tuple[ToyNet, list[float], list[dict[str, torch.Tensor]]]:
-    """Weights, losses and dense gradients of the same training by torch alone, in fp32, on the whole batch."""
+def reference(recipe: RecipeSpec, keeps_dense: bool) -> tuple[ToyNet, list[float], list[dict[str, torch.Tensor]]]:
+    """Weights, losses and dense gradients of the same training by torch alone, in fp32, on the whole batch.
+
+    keeps_dense: algorithm 1 of arXiv 2006.07253, the gradient at the masked weights updating the dense ones.
+    """
     model = toy_net()
     optimizer = make_optimizer(model, recipe, frozenset(NO_DECAY))
     masks, losses, gradients = masks_of(model, 1), [], []
+    dense = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     parameters = dict(model.named_parameters())
     for step in range(STEPS):
         if step in (0, MOVE):
             masks = masks_of(model, 1 + step)
             for name, mask in masks.items():
-                parameters[name].data *= mask
+                parameters[name].data.copy_((dense if keeps_dense else parameters)[name].data * mask)
+                if keeps_dense:
+                    continue
                 for value in optimizer.state.get(parameters[name], {}).values():
                     if torch.is_tensor(value) and value.shape == mask.shape:
                         value *= mask
@@ -56,9 +62,13 @@ def reference(recipe: RecipeSpec) -> tuple[ToyNet, list[float], list[dict[str, t
         loss.backward()
         gradients.append({name: parameter.grad.clone() for name, parameter in parameters.items()})
         for name, mask in masks.items():
-            parameters[name].grad *= mask
+            if keeps_dense:
+                parameters[name].data.copy_(dense[name])
+            else:
+                parameters[name].grad *= mask
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad)
         optimizer.step()
+        dense = {name: weight.detach().clone() for name, weight in parameters.items()}
         for name, mask in masks.items():
             parameters[name].data *= mask
         losses.append(loss.item())
@@ -72,17 +82,20 @@ def check_zeros(masking: Masking) -> None:
     for name, mask in masking.masks.items():
         assert not whole[name][~mask].any(), name
         assert not fragments.by_name[name].master()[masking.dropped[name]].any(), name
-        for moment in fragments.by_name[name].states(fragments.engine.optimizer).values():
-            assert not moment[masking.dropped[name]].any(), name
+        moments = fragments.by_name[name].states(fragments.engine.optimizer).values()
+        if masking.keeps_dense:
+            hidden = masking.weight(name)
+            assert torch.equal(hidden * mask, whole[name]) and hidden[~mask].any(), name
+        assert all(masking.keeps_dense or not moment[masking.dropped[name]].any() for moment in moments), name
 
 
-def train_masked(recipe: RecipeSpec, ranks: Ranks) -> None:
+def train_masked(recipe: RecipeSpec, ranks: Ranks, keeps_dense: bool) -> None:
     """Trains under a mask that moves, checks zeros after every step, and losses, gradients and final weights against the reference."""
-    model, expected = toy_net(), reference(recipe)
+    model, expected = toy_net(), reference(recipe, keeps_dense)
     start = copy.deepcopy(model)
     engine = Engine(model, recipe, no_decay=NO_DECAY, ranks=ranks)
     fragments = Fragments(engine)
-    masking = Masking(engine, fragments)
+    masking = Masking(engine, fragments, keeps_dense=keeps_dense)
     fragments.write(dict(start.named_parameters()))
     for name, weight in start.named_parameters():
         assert torch.equal(fragments.weights(name)[name], weight), f"{name} is not gathered bit for bit"
@@ -104,7 +117,7 @@ def train_masked(recipe: RecipeSpec, ranks: Ranks) -> None:
             assert distance < (1e-4 if recipe.dtype == "fp32" else 0.5), (name, step, distance)
         masking.zero_gradients()
         for name, mask in masking.masks.items():
-            assert not fragments.gradient(name)[~mask].any()
+            assert bool(fragments.gradient(name)[~mask].any()) == keeps_dense
         assert engine.step(LR)
         check_zeros(masking)
         mean = float(ranks.sum(loss.clone())) / ranks.world
@@ -115,19 +128,20 @@ def train_masked(recipe: RecipeSpec, ranks: Ranks) -> None:
     engine.close()
 
 
+@pytest.mark.parametrize("keeps_dense", [False, True], ids=["dropped", "kept"])
 @pytest.mark.parametrize(("optimizer", "stage", "dtype"), COMBINATIONS)
-def test_one_rank_trains_under_masks_as_plain_torch_does(optimizer, stage, dtype):
-    train_masked(recipe_of(optimizer, stage, dtype, 1), rendezvous(threads=1))
+def test_one_rank_trains_under_masks_as_plain_torch_does(optimizer, stage, dtype, keeps_dense):
+    train_masked(recipe_of(optimizer, stage, dtype, 1), rendezvous(threads=1), keeps_dense)
 
 
 def train_all(folder):
     ranks = rendezvous(threads=1)
     gather_strange_values(ranks)
-    for optimizer, stage, dtype in COMBINATIONS:
+    for (optimizer, stage, dtype), keeps_dense in itertools.product(COMBINATIONS, (False, True)):
         try:
-            train_masked(recipe_of(optimizer, stage, dtype, ranks.world), ranks)
+            train_masked(recipe_of(optimizer, stage, dtype, ranks.world), ranks, keeps_dense)
         except Exception as error:
-            error.add_note(f"{optimizer}, ZeRO stage {stage}, {dtype}, rank {ranks.rank}")
+            error.add_note(f"{optimizer}, ZeRO stage {stage}, {dtype}, rank {ranks.rank}, keeps_dense {keeps_dense}")
             raise
 
 

@@ -8,19 +8,23 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn import functional
 
 import jobs.stage_run
 from jobs.averaging import Average
-from jobs.engine import Ranks, rendezvous
+from jobs.engine import Ranks, make_optimizer, rendezvous
 from jobs.evaluation import load_masks
 from jobs.exports import ExportError, exported, read_result
 from jobs.schedule import schedule
 from jobs.stage_run import Diverged, StageRun, derived_seed
-from models.pruning.base import Stage
+from models.pruning.base import Progress, Stage
+from models.pruning.dynamic import Dynamic
+from models.pruning.masks import choose
 from tests.jobs.processes import finish_ranks, run_ranks, start_ranks
-from tests.jobs.toys import NO_DECAY, Halve, ToyBatches, ToySamples, toy_net, toy_spec
+from tests.jobs.toys import NO_DECAY, Halve, ToyBatches, ToySamples, global_batch, toy_net, toy_spec
 
 EPOCHS = 3
+REGROWN = Dynamic(sparsity=0.6, interval=2, begin_fraction=0.0, end_fraction=0.3, regrow=True)
 
 
 class Cut(Exception):
@@ -244,6 +248,48 @@ def test_averaged_weights_follow_the_formula_and_stay_masked(tmp_path, zero_stag
     assert not torch.equal(weights(tmp_path)["fc.weight"], history[-1])
 
 
+def feedback(steps: int, ema: float) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], list[dict[str, torch.Tensor]]]:
+    """Dynamic pruning with feedback by plain torch: the averaged weights, the last masks, and all masks. SGD with momentum, clipped."""
+    spec = toy_spec(dense(), optimizer="sgd", lr=0.05, ema=ema)
+    model, rates = toy_net(0), schedule(spec.recipe, "train", steps=steps, steps_per_epoch=4)
+    optimizer = make_optimizer(model, spec.recipe, frozenset(NO_DECAY))
+    parameters = dict(model.named_parameters())
+    whole, masks, history = {name: weight.detach().clone() for name, weight in parameters.items()}, {}, []
+    average = {name: weight.clone() for name, weight in whole.items()}
+    for step in range(1, steps + 1):
+        optimizer.param_groups[0]["lr"] = optimizer.param_groups[1]["lr"] = rates.lr(step - 1)
+        images, labels = global_batch(1000 * ((step - 1) // 4) + (step - 1) % 4, 16)
+        optimizer.zero_grad()
+        functional.cross_entropy(model(images), labels, label_smoothing=spec.recipe.label_smoothing).backward()
+        for name, weight in parameters.items():
+            weight.data.copy_(whole[name])
+        torch.nn.utils.clip_grad_norm_(model.parameters(), spec.recipe.clip_grad)
+        optimizer.step()
+        whole = {name: weight.detach().clone() for name, weight in parameters.items()}
+        for name in whole:
+            average[name] = torch.lerp(average[name], whole[name] * masks.get(name, 1.0), 1 - min(ema, (1 + step) / (10 + step)))
+        target = REGROWN.due(Progress(step=step, steps=steps, steps_per_epoch=4))
+        if target is not None:
+            masks = choose({name: whole[name].abs() for name in ("conv.weight", "fc.weight", "head.weight")}, target, "global")
+        for name, mask in masks.items():
+            parameters[name].data.mul_(mask)
+            average[name] = average[name] * mask
+        history.append(masks)
+    return average, masks, history
+
+
+@pytest.mark.parametrize("zero_stage", [0, 3])
+def test_regrowing_trains_the_dense_weights_by_the_gradient_at_the_masked_ones(tmp_path, zero_stage):
+    expected, masks, history = feedback(12, ema=0.9)
+    train(tmp_path, dense(method=REGROWN), ema=0.9, optimizer="sgd", lr=0.05, zero_stage=zero_stage)
+    assert_same(load_masks(tmp_path / "export"), masks)
+    for name, weight in weights(tmp_path).items():
+        torch.testing.assert_close(weight, expected[name])
+        assert name not in masks or not weight[~masks[name]].any()
+    pairs = [(earlier[name], later[name]) for earlier, later in zip(history, history[1:], strict=False) for name in earlier]
+    assert any((later & ~earlier).any() for earlier, later in pairs), "no weight came back: the test shows nothing"
+
+
 # Going wrong
 
 
@@ -275,6 +321,7 @@ def diverge(folder, ranks):
 CASES = {
     "dense": {},
     "pruned": {"stage": {"method": Halve(move=7)}, "zero_stage": 2, "ema": 0.9, "micro_batch_size": 4},
+    "regrown": {"stage": {"method": REGROWN}, "zero_stage": 1, "ema": 0.9, "dtype": "bf16", "optimizer": "sgd"},
     "bf16": {"stage": {"method": Halve(move=7)}, "zero_stage": 3, "dtype": "bf16"},
     "sgd": {"zero_stage": 1, "optimizer": "sgd", "net": {"norm": True, "dropout": 0.3}},
     "lamb": {"optimizer": "lamb", "net": {"norm": True, "dropout": 0.3}, "dtype": "bf16"},

@@ -62,6 +62,28 @@ def test_the_final_sparsity_is_reached_exactly_however_short_the_stage(steps, sc
     assert zeros(history[-1]) == 180
 
 
+def test_with_regrow_each_mask_is_chosen_anew_from_the_dense_weights_to_the_end():
+    """Algorithm 1 of arXiv 2006.07253 by brute force: the weights that the pruner reads stay dense."""
+    weights, history = random_weights(), []
+    pruner = fake_pruner(weights)
+    pruner.apply = lambda masks: None
+    method = create_method("dynamic", sparsity=0.8, regrow=True, begin_fraction=0.1, end_fraction=0.5, interval=5, schedule="cubic")
+    assert method.keeps_dense and not create_method("dynamic", sparsity=0.8).keeps_dense
+    generator = torch.Generator().manual_seed(3)
+    for step in range(1, 41):
+        for weight in weights.values():
+            weight.add_(0.3 * torch.randn(weight.shape, generator=generator))
+        before = pruner.masks
+        method.after_step(pruner, Progress(step=step, steps=40, steps_per_epoch=10))
+        drawn = step in (4, 9, 14, 19, 20, 25, 30, 35, 40)
+        assert (pruner.masks is not before) == drawn, step
+        if drawn:
+            share = 0.8 if step >= 20 else 0.8 - 0.8 * (1 - (step - 4) / 16) ** 3
+            assert same(pruner.masks, lowest_dropped({name: weight.abs() for name, weight in weights.items()}, round(200 * share)))
+        history.append(pruner.masks)
+    assert any((later[name] & ~mask).any() for earlier, later in zip(history[20:], history[21:], strict=False) for name, mask in earlier.items())
+
+
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
@@ -70,7 +92,6 @@ def test_the_final_sparsity_is_reached_exactly_however_short_the_stage(steps, sc
         ({"begin_fraction": 0.8, "end_fraction": 0.5}, "0 <= begin_fraction < end_fraction <= 1 must hold, got 0.8 and 0.5"),
         ({"end_fraction": 1.5}, "end_fraction <= 1 must hold"),
         ({"interval": 0}, "interval must be at least 1 step, got 0"),
-        ({"regrow": True}, "regrow must be false"),
     ],
 )
 def test_knobs_that_make_no_schedule_are_refused(knobs, message):

@@ -24,6 +24,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "magnitude": ("magnitude", {"sparsity": 0.6}),
     "magnitude by layer": ("magnitude", {"sparsity": 0.6, "scope": "layer"}),
     "dynamic": ("dynamic", {"sparsity": 0.6, "interval": 2}),
+    "dynamic, regrown": ("dynamic", {"sparsity": 0.6, "interval": 2, "regrow": True}),
     "IMP": ("iterative_magnitude", {"rate": 0.4, "rounds": 2, "rewind_step": 3}),
     "IMP, rate rewound": ("iterative_magnitude", {"rate": 0.4, "rounds": 2, "rewind": "learning_rate"}),
     "IMP, nothing rewound": ("iterative_magnitude", {"rate": 0.4, "rounds": 2, "rewind": "none"}),
@@ -83,7 +84,7 @@ def test_each_round_of_imp_drops_the_smallest_weights_that_the_round_before_trai
     assert dropped.max() <= kept.min()
 
 
-SHARED = ("SNIP", "Taylor", "movement", "RigL", "dynamic")
+SHARED = ("SNIP", "Taylor", "movement", "RigL", "dynamic", "dynamic, regrown")
 
 
 def draw_masks(folder: Path) -> None:
