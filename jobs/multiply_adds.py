@@ -10,24 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from jobs.uncounted import LIGHT, Uncounted
+
 CONVENTION = (
     "fvcore: multiply-adds of convolutions, linear layers, matrix products and attention, batch 1; to the same sum a selective scan adds its FLOPs, "
-    "9*L*D*N + L*D for the skip + L*D for the gate; complex products count 4, an FFT of n real points 5/4*n*log2(n); "
+    "9*L*D*N + L*D for the skip + L*D for the gate; complex products and exponentials count 4, an FFT of n real points 5/4*n*log2(n); "
     "norms and elementwise operations on real numbers are not counted"
-)
-# Operations that cost memory traffic rather than arithmetic: one or a few operations an element, whatever the network's width.
-NEGLIGIBLE = frozenset(
-    "aten::" + name
-    for name in (
-        # one or a few operations an element
-        "__or__ abs add add_ cos div div_ exp expm1 gelu hardsigmoid hardswish hardtanh hardtanh_ le log log1p lt mul_ ne neg pow "
-        "reciprocal relu6 rsqrt rsub sigmoid silu silu_ sin softmax softplus sqrt square sub sub_ tanh where "
-        # reductions and norms
-        "adaptive_avg_pool1d adaptive_avg_pool2d amax avg_pool2d batch_norm cumsum group_norm layer_norm max_pool2d mean rms_norm sum "
-        # moving data
-        "alias clone complex expand_as fill_ flip imag lift_fresh meshgrid movedim numpy_T pad pixel_shuffle pixel_unshuffle real repeat "
-        "repeat_interleave unflatten view_as_complex view_as_real zero_"
-    ).split()
 )
 THROUGH = frozenset(
     "aten::" + name for name in "t transpose permute reshape view flip to contiguous squeeze unsqueeze type_as detach clone expand alias".split()
@@ -38,17 +26,18 @@ THROUGH = frozenset(
 class Costs:
     """Multiply-adds of one image."""
 
-    macs: int
+    macs: int  # of the network as it stands, zeros counted
     macs_nonzero: int
-    uncounted_ops: dict[str, int]
+    uncounted_ops: dict[str, int]  # how often each ran
+    uncounted_share: float  # of all operations, at most
     by_operator: dict[str, int]
 
 
 def count(model: nn.Module, *, img_size: int, masks: Mapping[str, Tensor]) -> Costs:
-    """Multiply-adds of one image, dense and with zero weights free, by fvcore's trace of a copy of the model on the CPU.
+    """Multiply-adds of one image, zeros counted and zero weights free, by fvcore's trace of the model on the CPU.
 
-    The copy runs the C++ scan, which is one operation in the trace whatever backend the model itself uses. ValueError: a heavy operation that has no
-    counter.
+    What is traced runs the C++ scan, which is one operation in the trace whatever backend the model itself uses. ValueError: a heavy operation that
+    has no counter, or one of which nothing is known.
     """
     from fvcore.nn import FlopCountAnalysis
 
@@ -59,16 +48,23 @@ def count(model: nn.Module, *, img_size: int, masks: Mapping[str, Tensor]) -> Co
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     with torch.no_grad():
         by_operator = {name: int(macs) for name, macs in analysis.by_operator().items()}
-    uncounted = dict(sorted((analysis.unsupported_ops() + tally.uncounted).items()))
-    heavy = [name for name in uncounted if name not in NEGLIGIBLE | tally.uncounted.keys()]
-    if heavy:
-        raise ValueError(f"nothing counts the operations {', '.join(heavy)}: give them a counter in {__name__}, or call them negligible there")
-    return Costs(macs=sum(by_operator.values()), macs_nonzero=round(tally.nonzero), uncounted_ops=uncounted, by_operator=by_operator)
+    macs = sum(by_operator.values())
+    tally.uncounted.check(analysis.unsupported_ops(), macs)
+    return Costs(
+        macs=macs,
+        macs_nonzero=round(tally.nonzero),
+        uncounted_ops=dict(sorted(tally.uncounted.times.items())),
+        uncounted_share=tally.uncounted.share(macs),
+        by_operator=by_operator,
+    )
 
 
 def traceable(model: nn.Module) -> nn.Module:
-    """A copy in fp32 on the CPU, in evaluation mode, whose scans and convolutions over tokens are each one operation."""
-    traced = copy.deepcopy(model).to(device="cpu", dtype=torch.float32).eval()
+    """A twin in fp32 on the CPU, in evaluation mode, whose scans and convolutions over tokens are each one operation. It shares weights that fit."""
+    cpu: dict[str, Any] = {"device": "cpu", "dtype": torch.float32}
+    memo: dict[int, Any] = {id(one): nn.Parameter(one.detach().to(**cpu), requires_grad=False) for one in model.parameters()}
+    memo |= {id(one): one.detach().to(device="cpu", dtype=torch.float32 if one.is_floating_point() else None) for one in model.buffers()}
+    traced = copy.deepcopy(model, memo).eval()
     for module in traced.modules():
         for backend in {"scan_backend", "backend"} & vars(module).keys():
             setattr(module, backend, "cpu")
@@ -88,7 +84,7 @@ class Tally:
     parameters: Sequence[str]
     masks: Mapping[str, Tensor]
     shares: list[float] = field(default_factory=list)
-    uncounted: Counter[str] = field(default_factory=Counter)  # operations whose counter says that they cost nothing worth counting
+    uncounted: Uncounted = field(default_factory=Uncounted)
 
     @property
     def nonzero(self) -> float:
@@ -98,7 +94,8 @@ class Tally:
     def handles(self) -> dict[str, Callable[[list[Any], list[Any]], Counter[str]]]:
         """A counter for every operation that has one, by the trace's name of the operation."""
         same = {alias: self.counter(name, COUNTERS[name]) for alias, name in ALIASES.items()}
-        return {name: self.counter(name, macs) for name, macs in COUNTERS.items()} | same
+        light = {name: self.counter(name, nothing) for name in LIGHT}
+        return light | {name: self.counter(name, macs) for name, macs in COUNTERS.items()} | same
 
     def counter(self, name: str, macs: Callable[[list[Any], list[Any]], float]) -> Callable[[list[Any], list[Any]], Counter[str]]:
         """fvcore's handle of an operation: its multiply-adds under its short name."""
@@ -106,7 +103,7 @@ class Tally:
         def handle(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
             cost = macs(inputs, outputs)
             if cost == 0:
-                self.uncounted[name] += 1
+                self.uncounted.add(name, inputs, outputs)
                 return Counter()
             self.shares.append(cost * self.density(inputs))
             return Counter({name.split("::")[1].strip("_"): cost})
@@ -131,6 +128,11 @@ class Tally:
             return None
         place = [output.debugName() for output in node.outputs()].index(value.debugName()) - 1  # the image comes first
         return self.parameters[place] if place >= 0 else None
+
+
+def nothing(inputs: list[Any], outputs: list[Any]) -> int:
+    """0: a light operation."""
+    return 0
 
 
 def scan_flops(inputs: list[Any], outputs: list[Any]) -> int:
@@ -180,8 +182,8 @@ def einsum_macs(inputs: list[Any], outputs: list[Any]) -> int:
     return math.prod(sizes.values()) * (len(factors) - 1) * weight_of(outputs[0])
 
 
-def complex_product_macs(inputs: list[Any], outputs: list[Any]) -> int:
-    """Multiply-adds of an elementwise product of complex numbers; 0, not worth counting, of real ones."""
+def complex_elementwise_macs(inputs: list[Any], outputs: list[Any]) -> int:
+    """Multiply-adds of an elementwise product of complex numbers, or of their powers by one product each; 0, not worth counting, of real ones."""
     return math.prod(shape(outputs[0])) * weight_of(outputs[0]) if is_complex(outputs[0]) else 0
 
 
@@ -220,8 +222,9 @@ COUNTERS: dict[str, Callable[[list[Any], list[Any]], float]] = {
     "aten::addmm": added_product_macs,
     "aten::baddbmm": added_product_macs,
     "aten::einsum": einsum_macs,
-    "aten::mul": complex_product_macs,
-    "aten::addcmul": complex_product_macs,
+    "aten::mul": complex_elementwise_macs,
+    "aten::addcmul": complex_elementwise_macs,
+    "aten::exp": complex_elementwise_macs,
     "aten::fft_rfft": real_fft_macs,
     "aten::fft_irfft": real_fft_macs,
     "aten::scaled_dot_product_attention": attention_macs,
