@@ -14,11 +14,10 @@ from typing import Any, NoReturn
 from jobs.claims import claimed, holder
 from harness.environment import code_version, git
 from harness.grid import Grid, GridError, read_grid
-from harness.plan import Pack, Plan, describe, make_plan, pack
+from harness.orders import CellPath, Order, cell_paths, make_orders, make_packs
+from harness.plan import Plan, describe, make_plan
 from harness.preflight import preflight
 from harness.records import RecordError, RunFolder
-from harness.runner import CellPath, Order
-from jobs.cluster import local_slots
 from jobs.files import write_json, written_aside
 from jobs.specs import ClusterSpec
 
@@ -138,31 +137,6 @@ def settings(spec: Mapping[str, Any]) -> tuple[Any, ...]:
     """What decides a result of a cell's JSON form: all but labels and the places of files."""
     data = {key: value for key, value in spec["data"].items() if key not in ("path", "test_path")}
     return spec["model"]["options"], spec["pruning"]["knobs"], data, spec["recipe"]
-
-
-def cell_paths(grid: Grid, plan: Plan) -> tuple[CellPath, ...]:
-    """Every cell with the stages that lead to it."""
-    return tuple(CellPath(cell=cell, stages=plan.paths[cell.id]) for cell in grid.cells)
-
-
-def make_packs(grid: Grid, plan: Plan, run: RunFolder, left: Sequence[CellPath]) -> tuple[Pack, ...]:
-    """What one process each will run, parents first: the stages that are not done, and the last stage of every cell without a record."""
-    todo = {stage for path in left for stage in path.stages if not run.done(stage)} | {path.stages[-1] for path in left}
-    return pack([spec for spec in plan.stages.values() if spec.id in todo], grid.cluster.stages_per_job, slots=local_slots(grid.cluster))
-
-
-def make_orders(grid: Grid, plan: Plan, run: RunFolder, left: Sequence[CellPath]) -> list[Order]:
-    """One order a job, with the cells that pass through its stages."""
-    return [
-        Order(
-            run=str(run.path.resolve()),
-            grid=grid.name,
-            stages=tuple(plan.stages[stage] for stage in one.stages),
-            cells=tuple(path for path in left if not set(one.stages).isdisjoint(path.stages)),
-            cluster=grid.cluster,
-        )
-        for one in make_packs(grid, plan, run, left)
-    ]
 
 
 def run_locally(cluster: ClusterSpec, run: RunFolder, orders: Sequence[Order], cells: tuple[CellPath, ...]) -> None:

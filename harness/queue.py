@@ -4,15 +4,20 @@ import errno
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.claims import is_claimed
 from harness.records import Failure, RunFolder
-from harness.runner import Order, record_failure, run_order
+from harness.failures import record_failure
+from harness.micro_batch import smaller
+from harness.orders import Order
+from harness.runner import run_order
+from harness.submissions import local_name
 from jobs.cluster import living_ranks, local_slots, stop, submit
+from jobs.files import write_json
 from jobs.specs import ClusterSpec, StageSpec
 
 if TYPE_CHECKING:
@@ -32,6 +37,7 @@ class Entry:
     order: Order
     job: "Job | None" = None
     log: Path | None = None
+    micro: dict[str, int | None] = field(default_factory=dict)  # at its start: smaller micro-batches, by stage
     whole_s: float = 0.0  # when all its ranks were last seen alive; until then START_S after its start
 
 
@@ -76,7 +82,7 @@ class LocalQueue:
                 continue
             del self.running[slot]
             left = self.left(entry.order)
-            if left and not any(self.run.failure(spec.id) for spec in entry.order.stages):
+            if left and left[0].id == self.under_way(entry.order) and not any(self.run.failure(spec.id) for spec in entry.order.stages):
                 self.died(entry, left[0].id)
                 left = self.left(entry.order)
             if left:
@@ -91,12 +97,22 @@ class LocalQueue:
         elif time.monotonic() - entry.whole_s > CRIPPLED_S:
             self.stop(entry.job)
 
+    def under_way(self, order: Order) -> str | None:
+        """The stage that an order's job is at."""
+        return next((spec.id for spec in order.stages if not complete(self.run, order, spec.id)), None)
+
     def left(self, order: Order) -> tuple[StageSpec, ...]:
         """The stages of an order that still can and must run."""
-        return tuple(spec for spec in order.stages if not complete(self.run, order, spec.id) and not self.blocked(spec.id, order))
+        gone = self.run.cancelled_cells()
+        return tuple(spec for spec in order.stages if not complete(self.run, order, spec.id) and not self.blocked(spec.id, order, gone))
 
     def died(self, entry: Entry, stage: str) -> None:
-        """Counts a death of a stage that left neither weights nor an error; the last one allowed becomes its failure. OSError when the disk is full."""
+        """Counts a death of a stage that left neither weights nor an error; the last one allowed becomes its failure. OSError when the disk is full.
+
+        One that ran out of memory and has left a smaller micro-batch for the next attempt is none.
+        """
+        if smaller(self.run.stage(stage)) != entry.micro.get(stage):
+            return
         if entry.log is not None and out_of_space(entry.log):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.run.path))
         self.deaths[stage] = self.deaths.get(stage, 0) + 1
@@ -116,6 +132,8 @@ class LocalQueue:
             self.waiting.remove(entry)
             folder = fresh_folder(self.run.path / "jobs")
             entry.job = self.submit(self.cluster, folder, run_order, entry.order, name=entry.order.grid, slot=slot)
+            write_json(folder / "stages.json", {local_name(entry.job.job_id): [spec.id for spec in entry.order.stages]})
+            entry.micro = {spec.id: smaller(self.run.stage(spec.id)) for spec in entry.order.stages}
             entry.log = folder / f"{entry.job.job_id}_0_log.out"
             entry.whole_s = time.monotonic() + START_S
             self.running[slot] = entry
@@ -128,10 +146,10 @@ class LocalQueue:
         claims = (self.run.path / "claims" / stage for stage in inside)
         return all(self.run.done(stage) for stage in parents) and not any(map(is_claimed, claims))
 
-    def blocked(self, stage: str, order: Order) -> bool:
-        """True when a stage comes after one that has failed."""
-        paths = [path.stages for path in order.cells if stage in path.stages]
-        return any(self.run.failure(before) is not None for path in paths for before in path[: path.index(stage)])
+    def blocked(self, stage: str, order: Order, gone: Collection[str] = ()) -> bool:
+        """True when a stage comes after one that has failed, or when all its cells are gone: cancelled."""
+        paths = [path.stages for path in order.cells if stage in path.stages and path.cell.id not in gone]
+        return not paths or any(self.run.failure(before) is not None for path in paths for before in path[: path.index(stage)])
 
     def cancel(self) -> None:
         """Ends the running jobs; their checkpoints stay."""

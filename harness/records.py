@@ -2,12 +2,15 @@
 
     runs/<grid>/
         grid.yaml  plan.json  code.json  code.diff     the grid as launched, what it expands to, the code that ran it
-        stages/<id>/  stage.json  metrics.jsonl  progress.json  checkpoints/  export/ | failure.json
+        stages/<id>/  stage.json  micro_batch.json  metrics.jsonl  progress.json  checkpoints/  export/ | failure.json
         cells/<id>/   record.json  model.safetensors  masks.safetensors
-        jobs/<n>/     submitit's folder: logs
+        jobs/<n>/     submitit's folder: logs; stages.json: which job runs which stages
         claims/<id>   locked while a process works on the stage or cell
+        cancelled/<id>  a cell that is wanted no more, until the next launch
+        nodes/<node>/   failures of that node
 """
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -35,6 +38,7 @@ class Failure(Strict):
     message: str
     stage: str
     traceback: str = ""
+    host: str = ""  # SLURM's name of the node where it has one
 
 
 class Metrics(Strict):
@@ -52,7 +56,7 @@ class Metrics(Strict):
     sparsity_all: float  # share of zeros among all parameters
     layers: dict[str, float]  # sparsity of each prunable parameter
     collapsed: list[str]  # prunable parameters with no weight left
-    macs: int  # fvcore, dense; see `flops_convention`
+    macs: int  # of the architecture before pruning; see `flops_convention`
     macs_nonzero: int  # theoretical: a weight that is zero costs nothing
     flops_convention: str
     uncounted_ops: dict[str, int]
@@ -65,6 +69,23 @@ class Metrics(Strict):
     train_s: float  # of the whole path, shared stages included
     train_img_per_s: float
     notes: list[str] = []
+    # From here on: None or empty in records older than the field.
+    params_dense: int | None = None  # of the architecture before pruning; `params` are those of the saved network
+    macs_structural: int | None = None  # of the saved network as it stands, zeros counted
+    uncounted_share: float | None = None  # of all operations, at most
+    speed_protocol: str = ""  # how speeds were measured
+    clock_mhz: float | None = None  # of the device, right after
+    latency_p90_ms: float | None = None
+    latency_p99_ms: float | None = None
+    dense_throughput_img_per_s: float | None = None  # of the dense network of the same shape, in turns with this one
+    dense_latency_ms: float | None = None
+    speedup_measured: float | None = None  # at `throughput_batch`: a ratio of one run
+    speedup_latency: float | None = None  # at batch 1
+    infer_j_per_img: float | None = None  # joules of the device, at `throughput_batch`
+    train_gpu_h: float | None = None  # hours of a GPU, of the whole path; None on a CPU
+    train_cpu_h: float | None = None  # hours of a core, of the whole path; None on a GPU
+    train_j: float | None = None  # joules of the devices, of the whole path
+    micro_batches: dict[str, int] = {}  # images of a forward pass, of the stages that did not fit into memory with what the recipe asks for
 
 
 class Environment(Strict):
@@ -128,6 +149,15 @@ class RunFolder:
         path = self.record_path(record.id)
         write_json(path, record.model_dump(mode="json"))
         return path
+
+    def cancelled(self, cell: str) -> bool:
+        """True when somebody wants this cell no more; the next launch does."""
+        return (self.path / "cancelled" / cell).exists()
+
+    def cancelled_cells(self) -> frozenset[str]:
+        """The cells that somebody wants no more."""
+        folder = self.path / "cancelled"
+        return frozenset(os.listdir(folder)) if folder.is_dir() else frozenset()
 
     def done(self, stage: str) -> bool:
         """True when the stage has left its weights."""

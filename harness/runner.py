@@ -3,50 +3,34 @@
 The same functions run on a SLURM node, in a local job and inside `reproduce`.
 """
 
+import gc
 import hashlib
+import os
 import shutil
+import socket
 import time
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.claims import claimed
 from harness.environment import environment
-from harness.grid import Cell
-from harness.records import Failure, Metrics, Record, RunFolder
+from harness.failures import BlockedError, identity, now, respond
+from harness.micro_batch import asked, fitting, note, smaller
+from harness.nodes import notice
+from harness.orders import CellPath, Order
+from harness.records import Metrics, Record, RunFolder
+from jobs.claims import claimed
 from jobs.files import write_json
+from jobs.scheduler import this_job
 from jobs.specs import ClusterSpec, StageSpec
 from models.pruning.registry import method_label
 
 if TYPE_CHECKING:
-    from jobs.data import Dataset
     from jobs.engine import Ranks
 
-
 CLAIM_POLL_S = 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class CellPath:
-    """A cell and the stages that lead to it, first stage first."""
-
-    cell: Cell
-    stages: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Order:
-    """What one job is handed: stages in an order in which parents come first, and every cell that passes through one of them."""
-
-    run: str  # run folder
-    grid: str
-    stages: tuple[StageSpec, ...]
-    cells: tuple[CellPath, ...]
-    cluster: ClusterSpec
 
 
 def run_order(order: Order) -> None:
@@ -56,15 +40,41 @@ def run_order(order: Order) -> None:
     run = RunFolder(Path(order.run))
     ranks = rendezvous(threads=order.cluster.cpus_per_task)
     for spec in order.stages:
-        try:
-            run_stage(run, spec, order.cluster, ranks)
-            for path in order.cells:
-                if path.stages[-1] == spec.id and run.done(spec.id):
-                    finish_cell(run, order, path, ranks)
-        except Exception as error:
-            fail(run, spec, order, error, ranks)
-            if ranks.world > 1:
-                raise
+        while attempt(run, spec, order, ranks):
+            give_memory_back()
+
+
+def attempt(run: RunFolder, spec: StageSpec, order: Order, ranks: "Ranks") -> bool:
+    """True when a stage did not fit into memory and is to go on at once with smaller micro-batches; False when it is done, has failed, or is not wanted."""
+    spec, wanted = ranks.broadcast((fitting(spec, run.stage(spec.id), ranks.world), any(not run.cancelled(path.cell.id) for path in behind(order, spec))))
+    if not wanted:
+        print(f"stage {spec.id} is left out: its cells were cancelled", flush=True)
+        return False
+    try:
+        run_stage(run, spec, order.cluster, ranks)
+        for path in behind(order, spec):
+            if path.stages[-1] == spec.id and run.done(spec.id):
+                finish_cell(run, order, path, ranks, spec)
+    except Exception as error:
+        again = respond(run, spec, order, error, ranks)
+        if ranks.world > 1:
+            raise
+        return again
+    return False
+
+
+def behind(order: Order, spec: StageSpec) -> list[CellPath]:
+    """The cells of an order that pass through a stage."""
+    return [path for path in order.cells if spec.id in path.stages]
+
+
+def give_memory_back() -> None:
+    """Frees what a failed attempt held, on the GPU too."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def run_stage(run: RunFolder, spec: StageSpec, cluster: ClusterSpec, ranks: "Ranks") -> None:
@@ -82,21 +92,26 @@ def run_stage(run: RunFolder, spec: StageSpec, cluster: ClusterSpec, ranks: "Ran
         if blocked:
             raise BlockedError(f"stage {blocked}, from which this one starts, has no weights: see {run.stage(blocked)}")
         if ranks.rank == 0:
-            write_json(run.stage(spec.id) / "stage.json", {**describe(spec), "started": now()})
+            notice(run, run.stage(spec.id))
+            write_json(run.stage(spec.id) / "stage.json", {**describe(spec), "started": now(), **whereabouts()})
+            print(f"stage {spec.id}: {stage_title(spec)}", flush=True)
         data = prepare(spec.data, Path(cluster.cache).expanduser())
         parent, rewind = (run.stage(stage) if stage else None for stage in (spec.parent, spec.rewind))
         train_stage(spec, data, run.stage(spec.id), parent=parent, rewind=rewind, ranks=ranks, cluster=cluster)
 
 
-def finish_cell(run: RunFolder, order: Order, path: CellPath, ranks: "Ranks") -> None:
-    """Records a cell: the saved file is loaded again, meets the test set for the first and only time, and is profiled. Rank 0 alone writes."""
+def finish_cell(run: RunFolder, order: Order, path: CellPath, ranks: "Ranks", last: StageSpec) -> None:
+    """Records a cell: the saved file is loaded again, meets the test set for the first and only time, and is profiled. Rank 0 alone writes.
+
+    `last`: its last stage as it was run.
+    """
     with claimed_together(run.path / "claims" / f"cell-{path.cell.id}", ranks):
         if ranks.broadcast(run.record_path(path.cell.id).exists()):
             return
         started = now()
         weights = save_weights(run, path) if ranks.rank == 0 else None
         weights = ranks.broadcast(weights)
-        measured = measure(run, path, Path(weights), order.cluster, ranks)
+        measured = measure(run, path, Path(weights), order.cluster, ranks, last)
         if ranks.rank == 0:
             metrics, surroundings = measured
             run.write_record(
@@ -123,7 +138,7 @@ def claimed_together(path: Path, ranks: "Ranks") -> Iterator[None]:
         time.sleep(CLAIM_POLL_S)
 
 
-def measure(run: RunFolder, path: CellPath, weights: Path, cluster: ClusterSpec, ranks: "Ranks") -> Any:
+def measure(run: RunFolder, path: CellPath, weights: Path, cluster: ClusterSpec, ranks: "Ranks", last: StageSpec) -> Any:
     """Metrics and environment of the saved file; meaningful on rank 0."""
     from jobs.data import EvalLoader, prepare
     from jobs.evaluation import evaluate, load_masks, load_model
@@ -134,7 +149,9 @@ def measure(run: RunFolder, path: CellPath, weights: Path, cluster: ClusterSpec,
     cell, threads = path.cell, cluster.cpus_per_task
     data = prepare(cell.data, Path(cluster.cache).expanduser())
     model = load_model(cell.model, classes=data.classes, img_size=data.img_size, scan=cell.recipe.scan, weights=weights).to(ranks.device)
-    loader = EvalLoader(cell.data, data, "test", batch_size=cell.recipe.batch_size, rank=ranks.rank, world=ranks.world, threads=threads)
+    small = micro_batches(run, path, ranks.world)
+    batch = small.get(last.id, cell.recipe.batch_size)
+    loader = EvalLoader(cell.data, data, "test", batch_size=batch, rank=ranks.rank, world=ranks.world, threads=threads)
     scores = evaluate(model, loader.batches(), ranks)
     if ranks.rank != 0:
         return None
@@ -152,7 +169,8 @@ def measure(run: RunFolder, path: CellPath, weights: Path, cluster: ClusterSpec,
         epochs=sum(result.epochs for result in results),
         train_s=sum(result.train_s for result in results),
         train_img_per_s=results[0].train_img_per_s,
-        **asdict(profiled),
+        micro_batches=small,
+        **asdict(profiled) | {"notes": [*profiled.notes, *(note(stage, micro, cell.recipe) for stage, micro in small.items())]},
     )
     scan = scan_backend_used(ranks.device.type, cell.recipe.scan)
     return metrics, environment(ranks=ranks.world, threads=threads, loader=cell.data.loader, scan=scan, data_sha256=data.sha256)
@@ -174,67 +192,16 @@ def save_weights(run: RunFolder, path: CellPath) -> str:
     return str(folder / "model.safetensors")
 
 
-def fail(run: RunFolder, spec: StageSpec, order: Order, error: Exception, ranks: "Ranks") -> None:
-    """Writes why a stage stopped, and a record that says so for every cell that passes through it.
-
-    Three errors stand in the log alone: a stage whose parent has failed (the parent's failure says it); a rank that merely lost its peer (the peer says
-    it, or nobody does and the job counts as killed); and a full disk, which is no fault of the cell: the stage stays open.
-    """
-    if isinstance(error, BlockedError):
-        print(f"stage {spec.id} is left out: {error}", flush=True)
-        return
-    traceback.print_exc()
-    if peer_lost(error) or disk_full(error):
-        return
-    failure = Failure(
-        kind="diverged" if type(error).__name__ == "Diverged" else type(error).__name__,
-        message=str(error) or repr(error),
-        stage=spec.id,
-        traceback=traceback.format_exc(),
-    )
-    if run.write_failure(spec.id, failure):
-        record_failure(run, failure, order, ranks.world)
+def micro_batches(run: RunFolder, path: CellPath, world: int) -> dict[str, int]:
+    """Images of a forward pass in those stages of a cell that did not fit into memory with what the recipe asks for."""
+    found = {stage: smaller(run.stage(stage)) for stage in path.stages}
+    return {stage: micro for stage, micro in found.items() if micro is not None and micro < asked(path.cell.recipe, world)}
 
 
-def record_failure(run: RunFolder, failure: Failure, order: Order, ranks: int) -> None:
-    """Failed records of every cell that passes through the stage which failed."""
-    for path in order.cells:
-        if failure.stage in path.stages and not run.record_path(path.cell.id).exists():
-            surroundings = environment(
-                ranks=ranks, threads=order.cluster.cpus_per_task, loader=path.cell.data.loader, scan=path.cell.recipe.scan, data_sha256=""
-            )
-            run.write_record(
-                Record(**identity(order, path), status="failed", failure=failure, environment=surroundings, started=now(), finished=now())
-            )
-
-
-def identity(order: Order, path: CellPath) -> dict[str, Any]:
-    """The fields of a record that say which cell it is."""
-    cell = path.cell
-    return {
-        "id": cell.id,
-        "grid": order.grid,
-        "model": cell.model.label,
-        "pruning": cell.pruning,
-        "seed": cell.seed,
-        "spec": cell.to_json(),
-        "stages": list(path.stages),
-    }
-
-
-def peer_lost(error: Exception) -> bool:
-    """True for what gloo, NCCL and torch's store raise on the ranks that are left when one has died."""
-    signs = ("connection closed by peer", "connection reset by peer", "broken pipe", "socket closed", "connection was likely closed", "remote process exited")
-    return any(sign in str(error).lower() for sign in signs)
-
-
-def disk_full(error: BaseException | None) -> bool:
-    """True when an error, or one that led to it, is that of a full disk. (safetensors and torch give no errno, only the words.)"""
-    while error is not None:
-        if "No space left on device" in str(error) or "Disk quota exceeded" in str(error):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+def stage_title(spec: StageSpec) -> str:
+    """A stage in the words of the grid: 'vim_micro  train  seed 0'."""
+    method = f" {method_label(spec.stage.method)}" if spec.stage.method else ""
+    return f"{spec.model.label}  {spec.stage.name}{method}  seed {spec.seed}"
 
 
 def describe(spec: StageSpec) -> dict[str, Any]:
@@ -251,16 +218,14 @@ def describe(spec: StageSpec) -> dict[str, Any]:
     }
 
 
+def whereabouts() -> dict[str, Any]:
+    """Who works on a stage: host and process, and under SLURM the job, its nodes, and how often it had been restarted."""
+    job = this_job()
+    slurm = {"job": job, "nodes": os.environ.get("SLURM_JOB_NODELIST"), "restarts": int(os.environ.get("SLURM_RESTART_COUNT", "0"))} if job else {}
+    return {"host": socket.gethostname(), "pid": os.getpid(), **slurm}
+
+
 def sha256(path: Path) -> str:
     """Hex digest of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def now() -> str:
-    """This moment, ISO 8601 in UTC."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-class BlockedError(RuntimeError):
-    """The stage that this one starts from has failed or was never run."""

@@ -12,17 +12,11 @@ from rich.text import Text
 
 from harness.queue import LocalQueue, complete
 from harness.records import RunFolder
-from harness.runner import CellPath, Order
+from harness.orders import CellPath, Order
+from harness.runner import stage_title
 from jobs.specs import StageSpec
-from models.pruning.registry import method_label
 
 LINE_EVERY_S = 30.0  # between progress lines where there is no terminal
-
-
-def stage_title(spec: StageSpec) -> str:
-    """A stage in the words of the grid: 'vim_micro  train  seed 0'."""
-    method = f" {method_label(spec.stage.method)}" if spec.stage.method else ""
-    return f"{spec.model.label}  {spec.stage.name}{method}  seed {spec.seed}"
 
 
 def duration(seconds: float) -> str:

@@ -3,10 +3,9 @@
 from pathlib import Path
 
 from harness.grid import Grid, read_grid
-from harness.launch import cell_paths, make_orders
+from harness.orders import CellPath, Order, cell_paths, make_orders
 from harness.plan import make_plan
 from harness.records import Environment, Record, RunFolder
-from harness.runner import CellPath, Order
 
 GRID = """
 name: small

@@ -11,7 +11,8 @@ from harness import queue as module
 from jobs.claims import claimed
 from harness.queue import RESTARTS, LocalQueue
 from harness.records import Failure, RunFolder
-from harness.runner import Order, record_failure
+from harness.failures import record_failure
+from harness.orders import Order
 from tests.harness.make_orders import finished, orders_of, small_grid
 
 

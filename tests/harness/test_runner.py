@@ -7,7 +7,8 @@ import pytest
 
 from harness import runner
 from harness.records import RunFolder
-from harness.runner import claimed_together, disk_full, fail, peer_lost
+from harness.failures import disk_full, fail, peer_lost
+from harness.runner import claimed_together
 from jobs.claims import claimed
 from jobs.engine import Ranks, rendezvous
 from tests.harness.make_orders import orders_of, small_grid

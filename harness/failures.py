@@ -1,0 +1,141 @@
+"""What happens when a stage fails on its node: it goes on with less, it goes elsewhere, or it stops with a record that says why."""
+
+import os
+import socket
+import time
+import traceback
+from dataclasses import replace
+from pathlib import Path
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from harness.environment import environment
+from harness.micro_batch import shrink
+from harness.nodes import blame, faults
+from harness.orders import CellPath, Order
+from harness.records import Failure, Record, RunFolder
+from harness.triage import policy_of
+from jobs.scheduler import requeue, this_job
+from jobs.specs import StageSpec
+
+if TYPE_CHECKING:
+    from jobs.engine import Ranks
+
+ELSEWHERE = 3  # times that one job is sent to other nodes
+REQUEUED_S = 60.0  # until SLURM has killed a job that it has taken back
+
+
+class BlockedError(RuntimeError):
+    """The stage that this one starts from has failed or was never run."""
+
+
+def respond(run: RunFolder, spec: StageSpec, order: Order, error: Exception, ranks: "Ranks") -> bool:
+    """True when the stage, as it was run in `spec`, is to go on at once in this process; otherwise its failure is written, or another attempt is on its way."""
+    if isinstance(error, BlockedError):
+        print(f"stage {spec.id} is left out: {error}", flush=True)
+        return False
+    traceback.print_exc()
+    policy = policy_of(type(error).__name__, told(error))
+    if policy == "halve" and (micro := shrink(spec, run.stage(spec.id), ranks.world, told(error))) is not None:
+        print(f"stage {spec.id} ran out of memory; it goes on with micro-batches of {micro} images, the global batch kept", flush=True)
+        if ranks.world > 1:
+            send_back(())  # the other ranks wait in a collective: the job has to end
+        return ranks.world == 1
+    if policy == "elsewhere" and go_elsewhere(run, error):
+        return False
+    fail(run, spec, order, error, ranks)
+    return False
+
+
+def go_elsewhere(run: RunFolder, error: Exception) -> bool:
+    """True when SLURM will start this job again on other nodes. This node's failure is counted."""
+    job = this_job()
+    if job is None:
+        return False
+    restarts, node = int(os.environ.get("SLURM_RESTART_COUNT", "0")), os.environ.get("SLURMD_NODENAME", socket.gethostname())
+    blame(run, node, f"{job}-{restarts}", f"{type(error).__name__}: {error}")
+    return restarts < ELSEWHERE and send_back([*faults(run)])
+
+
+def send_back(without: list[str] | tuple[()]) -> bool:
+    """True when SLURM has taken this job back; does not return before it should have killed it."""
+    job = this_job()
+    if job is None or not requeue(job, without):
+        return False
+    time.sleep(REQUEUED_S)
+    return True
+
+
+def fail(run: RunFolder, spec: StageSpec, order: Order, error: Exception, ranks: "Ranks") -> None:
+    """Writes why a stage stopped, and a record that says so for every cell that passes through it.
+
+    Two errors stand in the log alone: that of a rank that merely lost its peer (the peer says it, or nobody does and the job counts as killed); and a
+    full disk, which is no fault of the cell: the stage stays open.
+    """
+    if peer_lost(error) or disk_full(error):
+        return
+    failure = Failure(
+        kind="diverged" if type(error).__name__ == "Diverged" else type(error).__name__,
+        message=str(error) or repr(error),
+        stage=spec.id,
+        traceback=traceback.format_exc(),
+        host=os.environ.get("SLURMD_NODENAME", socket.gethostname()),
+    )
+    if run.write_failure(spec.id, failure):
+        record_failure(run, failure, order, ranks.world)
+
+
+def record_failure(run: RunFolder, failure: Failure, order: Order, ranks: int) -> None:
+    """Failed records of every cell that passes through the stage which failed."""
+    for path in order.cells:
+        if failure.stage in path.stages and not run.record_path(path.cell.id).exists():
+            surroundings = environment(
+                ranks=ranks, threads=order.cluster.cpus_per_task, loader=path.cell.data.loader, scan=path.cell.recipe.scan, data_sha256=""
+            )
+            run.write_record(
+                Record(**identity(order, path), status="failed", failure=failure, environment=surroundings, started=now(), finished=now())
+            )
+
+
+def identity(order: Order, path: CellPath) -> dict[str, Any]:
+    """The fields of a record that say which cell it is."""
+    cell = path.cell
+    return {
+        "id": cell.id,
+        "grid": order.grid,
+        "model": cell.model.label,
+        "pruning": cell.pruning,
+        "seed": cell.seed,
+        "spec": cell.to_json(),
+        "stages": list(path.stages),
+    }
+
+
+def peer_lost(error: Exception) -> bool:
+    """True for what gloo, NCCL and torch's store raise on the ranks that are left when one has died."""
+    signs = ("connection closed by peer", "connection reset by peer", "broken pipe", "socket closed", "connection was likely closed", "remote process exited")
+    return any(sign in str(error).lower() for sign in signs)
+
+
+def disk_full(error: BaseException | None) -> bool:
+    """True when an error, or one that led to it, is that of a full disk. (safetensors and torch give no errno, only the words.)"""
+    return any("No space left on device" in text or "Disk quota exceeded" in text for text in texts(error))
+
+
+def told(error: BaseException) -> str:
+    """An error's text, with those that led to it."""
+    return " <- ".join(texts(error))
+
+
+def texts(error: BaseException | None) -> list[str]:
+    """What an error says, then what led to it."""
+    found: list[str] = []
+    while error is not None:
+        found.append(str(error) or type(error).__name__)
+        error = error.__cause__ or error.__context__
+    return found
+
+
+def now() -> str:
+    """This moment, ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

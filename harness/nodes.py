@@ -1,0 +1,80 @@
+"""Nodes at fault: how often each has failed under this grid's jobs, and which are left out of what still waits.
+
+    nodes/<node>/<job>-<restarts>.json     one failure of a node; written by whoever notices it first, so that all count alike
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+
+from harness.records import RunFolder
+from harness.submissions import arrays
+from jobs.files import write_json
+from jobs.scheduler import SchedulerError, ask
+
+LIMIT = 2  # failures after which a node is left out for the rest of the grid
+BROKEN = re.compile(r"DOWN|FAIL|NOT_RESPONDING|ERROR|UNKNOWN|\*")
+
+
+def blame(run: RunFolder, node: str, attempt: str, why: str) -> None:
+    """Counts a failure of a node, once an attempt ('17_3-0': job and how often it had been restarted)."""
+    write_json(run.path / "nodes" / node / f"{attempt}.json", {"why": why})
+
+
+def faults(run: RunFolder) -> dict[str, int]:
+    """How often each node has failed."""
+    folder = run.path / "nodes"
+    return {node.name: sum(1 for _ in node.glob("*.json")) for node in sorted(folder.iterdir())} if folder.is_dir() else {}
+
+
+def left_out(run: RunFolder) -> tuple[str, ...]:
+    """The nodes that have failed too often for this grid."""
+    return tuple(node for node, count in faults(run).items() if count >= LIMIT)
+
+
+def broken_since(nodes: str, since: datetime) -> list[str]:
+    """Of a SLURM list of nodes ('node[1-2]') those that are down now, or whose slurmd or kernel was started after `since` (with a time zone)."""
+    found = []
+    for line in ask("scontrol", "show", "node", "--oneliner", nodes).splitlines():
+        fields = dict(word.split("=", 1) for word in line.split() if "=" in word)
+        restarted = any(_moment(fields.get(name, "")) > since for name in ("SlurmdStartTime", "BootTime"))
+        if restarted or BROKEN.search(fields.get("State", "")):
+            found.append(fields["NodeName"])
+    return found
+
+
+def leave_out(jobs: Iterable[str], nodes: Iterable[str]) -> None:
+    """Keeps waiting jobs off some nodes. Jobs that run already, or are over, stay as they are."""
+    for job in jobs:
+        try:
+            ask("scontrol", "update", f"JobId={job}", f"ExcNodeList={','.join(nodes)}")
+        except SchedulerError:
+            continue  # SLURM refuses for a job that has begun
+
+
+def _moment(text: str) -> datetime:
+    """SLURM's local time; long ago where it says None."""
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except ValueError:
+        return datetime.fromtimestamp(0).astimezone()
+
+
+def notice(run: RunFolder, folder: Path) -> list[str]:
+    """Nodes blamed for an earlier attempt at the stage in `folder` that SLURM's job ended without a word; none where that is not known.
+
+    When one of them has failed too often, everything that waits of this grid is kept off it.
+    """
+    try:
+        told = json.loads((folder / "stage.json").read_text())
+        attempt = f"{told['job']}-{told['restarts']}"
+        broken = broken_since(told["nodes"], datetime.fromisoformat(told["started"]))
+        for node in broken:
+            blame(run, node, attempt, f"job {told['job']} ended there without a word, and the node was lost or restarted")
+        if set(broken) & set(left_out(run)):
+            leave_out(arrays(run), left_out(run))
+    except (FileNotFoundError, KeyError, SchedulerError):  # the first attempt, or one that was not SLURM's, or SLURM does not say
+        return []
+    return broken

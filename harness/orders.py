@@ -1,0 +1,59 @@
+"""What one job is handed: which stages, and for which cells."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.grid import Cell, Grid
+from harness.plan import Pack, Plan, pack
+from harness.records import RunFolder
+from jobs.cluster import local_slots
+from jobs.specs import StageSpec
+from jobs.specs import ClusterSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellPath:
+    """A cell and the stages that lead to it, first stage first."""
+
+    cell: Cell
+    stages: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What one job is handed: stages in an order in which parents come first, and every cell that passes through one of them."""
+
+    run: str  # run folder
+    grid: str
+    stages: tuple[StageSpec, ...]
+    cells: tuple[CellPath, ...]
+    cluster: ClusterSpec
+
+
+def cell_paths(grid: Grid, plan: Plan) -> tuple[CellPath, ...]:
+    """Every cell with the stages that lead to it."""
+    return tuple(CellPath(cell=cell, stages=plan.paths[cell.id]) for cell in grid.cells)
+
+
+def make_packs(grid: Grid, plan: Plan, run: RunFolder, left: Sequence[CellPath]) -> tuple[Pack, ...]:
+    """What one process each will run, parents first: the stages that are not done, and the last stage of every cell without a record."""
+    todo = {stage for path in left for stage in path.stages if not run.done(stage)} | {path.stages[-1] for path in left}
+    return pack([spec for spec in plan.stages.values() if spec.id in todo], grid.cluster.stages_per_job, slots=local_slots(grid.cluster))
+
+
+def make_orders(grid: Grid, plan: Plan, run: RunFolder, left: Sequence[CellPath]) -> list[Order]:
+    """One order a job, with the cells that pass through its stages."""
+    behind: dict[str, list[int]] = {}
+    for index, path in enumerate(left):
+        for stage in path.stages:
+            behind.setdefault(stage, []).append(index)
+    return [
+        Order(
+            run=str(run.path.resolve()),
+            grid=grid.name,
+            stages=tuple(plan.stages[stage] for stage in one.stages),
+            cells=tuple(left[index] for index in sorted({index for stage in one.stages for index in behind.get(stage, [])})),
+            cluster=grid.cluster,
+        )
+        for one in make_packs(grid, plan, run, left)
+    ]
