@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -30,6 +31,7 @@ from jobs.schedule import schedule
 from jobs.snapshot import Snapshot, average_buffers
 from jobs.specs import StageSpec
 from models.pruning.base import Progress, Pruner
+from models.pruning.inputs import InputNorms
 
 LOG_STEPS = 20  # optimizer steps between two lines of metrics
 
@@ -163,8 +165,20 @@ class StageRun:
             seed=self.spec.seed,
             read_weight=self.masking.weight,
             read_gradient=self.fragments.gradient,
+            input_norms=self.input_norms,
             apply=self.apply_masks,
         )
+
+    def input_norms(self, batches: int) -> dict[str, Tensor]:
+        """Norms of what the prunable weights meet in the first `batches` global batches of images, each once (see `Pruner`); a collective."""
+        assert self.pruner is not None
+        self.snapshot.take(self.fragments.weights(), self.engine.module)
+        network = self.snapshot.model.eval()
+        count = min(batches, self.training.steps_per_epoch) * self.engine.batching.accumulation
+        with closing(self.training.epoch(0)) as images, InputNorms(network, self.pruner.names) as inputs, torch.no_grad():
+            for micro_batch, _ in islice(images, count):
+                network(micro_batch.to(self.ranks.device))
+        return inputs.norms(self.ranks.sum)
 
     def apply_masks(self, masks: Mapping[str, Tensor]) -> None:
         """Replaces the masks, in the averaged weights too."""

@@ -35,7 +35,8 @@ def test_the_pruning_method_works_as_it_is_printed() -> None:
     exec(block[1], module)
     method = module["Relative"](sparsity=0.5)  # type: ignore[operator]
     weights = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([10.0, 20.0])}
-    pruner = Pruner(names=("a", "b"), read_weight=weights.__getitem__, read_gradient=weights.__getitem__, apply=lambda masks: None)
+    read = weights.__getitem__
+    pruner = Pruner(names=("a", "b"), read_weight=read, read_gradient=read, input_norms={}.get, apply=lambda masks: None)
     method.begin(pruner)
     assert {name: mask.tolist() for name, mask in pruner.masks.items()} == {"a": [False, True], "b": [False, True]}
     assert [stage.name for stage in method.stages(Budget(epochs=1, finetune_epochs=1))] == ["train", "finetune"]

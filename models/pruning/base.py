@@ -50,7 +50,7 @@ class Progress:
 class Pruner:
     """A method's view of the network in training. Tensors are whole (gathered over ranks), in fp32, and the same on every rank.
 
-    The engine makes it and gives the three callables; `masks` is True where a weight lives, and holds prunable parameters alone.
+    The engine makes it and gives the callables; `masks` is True where a weight lives, and holds prunable parameters alone.
     """
 
     names: tuple[str, ...]  # prunable parameters, in the model's order
@@ -59,6 +59,7 @@ class Pruner:
     seed: int = 0  # the cell's
     read_weight: Callable[[str], Tensor]  # of a method that keeps_dense: what the mask hides too
     read_gradient: Callable[[str], Tensor]  # within after_backward alone; mean over the global batch
+    input_norms: Callable[[int], Mapping[str, Tensor]]  # within begin alone: of so many global batches; see `models.pruning.inputs.InputNorms`
     apply: Callable[[Mapping[str, Tensor]], None]  # zeroes the weights and keeps them zero from now on
 
     def weights(self) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from models.pruning.magnitude import Magnitude
 from models.pruning.random import Random
 from models.pruning.rigl import RigL
 from models.pruning.semi_structured import SemiStructured
+from models.pruning.wanda import Wanda
 
 PRUNERS: dict[str, type[PruningMethod]] = {
     "dense": Dense,
@@ -24,6 +25,7 @@ PRUNERS: dict[str, type[PruningMethod]] = {
     "iterative_magnitude": IterativeMagnitude,
     "gradient": Gradient,
     "rigl": RigL,
+    "wanda": Wanda,
     "semi_structured": SemiStructured,
 }
 

@@ -8,7 +8,9 @@ from torch import Tensor
 from models.pruning.base import Progress, Pruner, PruningMethod
 
 
-def fake_pruner(weights: dict[str, Tensor], gradients: dict[str, Tensor] | None = None, seed: int = 0) -> Pruner:
+def fake_pruner(
+    weights: dict[str, Tensor], gradients: dict[str, Tensor] | None = None, seed: int = 0, norms: dict[str, Tensor] | None = None
+) -> Pruner:
     """A pruner over these tensors, which `apply` zeroes in place. `gradients` may be changed by the test between the hooks."""
 
     def apply(masks: Mapping[str, Tensor]) -> None:
@@ -20,6 +22,7 @@ def fake_pruner(weights: dict[str, Tensor], gradients: dict[str, Tensor] | None 
         seed=seed,
         read_weight=lambda name: weights[name].clone(),
         read_gradient=lambda name: (gradients or {})[name].clone(),
+        input_norms=lambda batches: norms or {},
         apply=apply,
     )
 

@@ -15,7 +15,7 @@ from models.pruning.base import Budget
 from models.pruning.masks import sparsity_of
 from models.pruning.registry import PRUNERS, create_method
 from tests.jobs.processes import run_ranks
-from tests.jobs.toys import NO_DECAY, ToyBatches, ToySamples, toy_net, toy_spec
+from tests.jobs.toys import NO_DECAY, ToyBatches, ToySamples, global_batch, toy_net, toy_spec
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "dense": ("dense", {}),
@@ -33,9 +33,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "Taylor": ("gradient", {"sparsity": 0.6}),
     "movement": ("gradient", {"sparsity": 0.6, "criterion": "movement", "schedule": "cubic", "interval": 1}),
     "RigL": ("rigl", {"sparsity": 0.6, "interval": 2}),
+    "Wanda": ("wanda", {"sparsity": 0.6, "batches": 3}),
     "2:4": ("semi_structured", {}),
 }
-SPARSITY = {"dense": 0.0, "IMP": 0.64, "IMP, rate rewound": 0.64, "IMP, nothing rewound": 0.64}
+SPARSITY = {"dense": 0.0, "IMP": 0.64, "IMP, rate rewound": 0.64, "IMP, nothing rewound": 0.64, "Wanda": (5 * 16 + 9 * 48 + 7 * 5) / 918}  # by rows
 PATTERNED = 9 * 80 / 2 / (135 + 720 + 63)  # 2:4 takes fc (9, 80); conv has four dimensions, and the head nine inputs
 
 
@@ -45,7 +46,7 @@ def train_path(folder: Path, case: str, ranks: Ranks, **recipe: Any) -> Path:
     stages: list[Path] = []
     for place, stage in enumerate(create_method(name, **knobs).stages(Budget(epochs=2, finetune_epochs=1))):
         spec = toy_spec(stage, **recipe)
-        batches = ToyBatches(spec.recipe.batch_size, spec.recipe.batch_size // ranks.world, ranks)
+        batches = ToyBatches(spec.recipe.batch_size, spec.recipe.micro_batch_size or spec.recipe.batch_size // ranks.world, ranks)
         at = folder / f"{place}_{stage.name}"
         run = StageRun(spec, toy_net(), batches, ToySamples(ranks), at, no_decay=NO_DECAY, ranks=ranks)
         try:
@@ -74,6 +75,22 @@ def test_a_cell_ends_at_its_sparsity_with_exact_zeros_and_living_weights(tmp_pat
         assert weights[name][mask].count_nonzero() >= 0.9 * mask.sum()  # RigL's youngest weights may still be zero
 
 
+@pytest.mark.parametrize("zero_stage", [0, 3])
+def test_wanda_chooses_by_the_norms_of_the_first_training_images_through_the_trained_network(tmp_path, zero_stage):
+    masks, _ = masks_and_weights(train_path(tmp_path, "Wanda", rendezvous(threads=1), zero_stage=zero_stage, micro_batch_size=4))
+    network = toy_net()
+    network.load_state_dict(load_file(exported(tmp_path / "0_train").weights))
+    images = torch.cat([global_batch(step, 16)[0] for step in range(3)])
+    hidden = torch.relu(network.conv(images)).flatten(1)
+    met = {"fc.weight": hidden, "head.weight": torch.relu(network.fc(hidden)), "conv.weight": torch.nn.functional.unfold(images, 3, padding=1).mT.flatten(0, 1)}
+    for name, inputs in met.items():
+        weight = network.get_parameter(name).flatten(1)
+        scores = weight.abs() * inputs.norm(dim=0)
+        zeros = round(0.6 * weight.shape[1])
+        kept = scores > scores.kthvalue(zeros, dim=1, keepdim=True).values
+        assert torch.equal(masks[name].flatten(1), kept), name
+
+
 def test_each_round_of_imp_drops_the_smallest_weights_that_the_round_before_trained(tmp_path):
     last = train_path(tmp_path, "IMP", rendezvous(threads=1))
     masks, before = load_masks(last / "export"), load_masks(tmp_path / "2_round_1" / "export")
@@ -84,7 +101,7 @@ def test_each_round_of_imp_drops_the_smallest_weights_that_the_round_before_trai
     assert dropped.max() <= kept.min()
 
 
-SHARED = ("SNIP", "Taylor", "movement", "RigL", "dynamic", "dynamic, regrown")
+SHARED = ("SNIP", "Taylor", "movement", "RigL", "dynamic", "dynamic, regrown", "Wanda")
 
 
 def draw_masks(folder: Path) -> None:
@@ -103,4 +120,4 @@ def test_one_rank_and_two_draw_the_same_masks(tmp_path):
         first, second = (load_masks(sorted((tmp_path / world / path.name).iterdir())[-1] / "export") for world in ("one", "two"))
         assert first and first.keys() == second.keys()
         differing = sum(int((first[name] != second[name]).sum()) for name in first)
-        assert differing <= (0 if path.name.startswith("SNIP") else 4), path.name  # two ranks round their sums differently, and steps add up
+        assert differing <= (0 if path.name.startswith(("SNIP", "Wanda")) else 4), path.name  # two ranks round their sums differently, and steps add up

@@ -1,0 +1,87 @@
+"""Norms of inputs against a loop over every product that a layer forms."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from models.layers import DeltaProjection, TokenConv1d
+from models.pruning.inputs import InputNorms
+from models.pruning.scope import prunable_names
+from models.registry import create_model
+
+
+def norms_of(layer: nn.Module, *calls: tuple[torch.Tensor, dict[str, bool]]) -> torch.Tensor:
+    """The norms that a layer's own calls give."""
+    with InputNorms(nn.ModuleDict({"layer": layer}), ["layer.weight"]) as inputs, torch.no_grad():
+        for x, options in calls:
+            layer(x, **options)
+    return inputs.norms(lambda tensor: tensor)["layer.weight"].expand_as(layer.weight)
+
+
+def test_a_linear_layer_has_the_norm_of_each_feature_over_samples_and_tokens():
+    x = torch.randn(3, 5, 8)
+    for layer in (nn.Linear(8, 4), DeltaProjection(8, 4)):
+        for row in norms_of(layer, (x, {})):
+            torch.testing.assert_close(row, torch.stack([x[:, :, feature].norm() for feature in range(8)]))
+
+
+def test_calls_add_up():
+    layer, x = nn.Linear(8, 4), torch.randn(6, 8)
+    torch.testing.assert_close(norms_of(layer, (x[:2], {}), (x[2:], {})), norms_of(layer, (x, {})))
+
+
+@pytest.mark.parametrize(("groups", "stride", "padding"), [(1, 1, 1), (1, 2, 0), (2, 1, 1), (4, 1, 1)])
+def test_a_convolution_has_one_for_each_channel_and_place_of_the_kernel(groups, stride, padding):
+    layer, x = nn.Conv2d(4, 8, 3, stride, padding, groups=groups), torch.randn(2, 4, 6, 5)
+    found, padded = norms_of(layer, (x, {})), F.pad(x, (padding,) * 4)
+    for out in range(8):
+        for inner in range(4 // groups):
+            channel = out // (8 // groups) * (4 // groups) + inner
+            for row in range(3):
+                for column in range(3):
+                    met = padded[:, channel, row : padded.shape[2] - 2 + row : stride, column : padded.shape[3] - 2 + column : stride]
+                    torch.testing.assert_close(found[out, inner, row, column], met.norm())
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_convolution_over_tokens_has_one_for_each_tap(causal, reverse):
+    """Tap k meets what changes the sum before the SiLU when w[k] alone is 1."""
+    layer, x = TokenConv1d(3, 4, causal=causal, bias=False, backend="reference"), torch.rand(2, 7, 3) + 0.5
+    found = norms_of(layer, (x, {"reverse": reverse}))
+    for tap in range(4):
+        with torch.no_grad():
+            layer.weight.zero_()[:, :, tap] = 40.0  # SiLU of 20 and more is its input
+            met = layer(x, reverse=reverse) / 40.0
+        torch.testing.assert_close(found[:, 0, tap], met.norm(dim=(0, 1)))
+
+
+@pytest.mark.parametrize("name", ["vim_micro", "vim_micro+se", "vim_micro+mobilenet", "mambavision_micro", "mambavision_micro+attention_pool", "vit_micro", "mambaout_micro"])
+def test_every_layer_that_is_pruned_by_default_is_seen(name):
+    base, *variant = name.split("+")
+    model = create_model(base, 10, **dict.fromkeys(variant, True)).eval()
+    names = prunable_names(model)
+    with InputNorms(model, names) as inputs, torch.no_grad():
+        model(torch.randn(2, 3, 32, 32))
+    weights = dict(model.named_parameters())
+    for name, norm in inputs.norms(lambda tensor: tensor).items():
+        assert norm.expand_as(weights[name]).isfinite().all() and norm.any(), name
+
+
+def test_a_parameter_without_inputs_is_refused_by_name():
+    with pytest.raises(ValueError, match="'pos_embed' is not the weight of a linear layer or a convolution.*leave its group out"):
+        InputNorms(create_model("vim_micro", 10), ["pos_embed"])
+
+
+def test_a_layer_that_is_never_called_is_named():
+    with InputNorms(nn.ModuleDict({"layer": nn.Linear(2, 2)}), ["layer.weight"]) as inputs:
+        pass
+    with pytest.raises(ValueError, match="'layer.weight' was not called"):
+        inputs.norms(lambda tensor: tensor)
+
+
+def test_hooks_are_gone_afterwards():
+    layer = nn.Linear(2, 2)
+    norms_of(layer, (torch.ones(1, 2), {}))
+    assert not layer._forward_pre_hooks
