@@ -43,7 +43,7 @@ class Attention(nn.Module):
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
-        self.heads, self.inner = heads, dim
+        self.head_dim = dim // heads
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
@@ -53,8 +53,8 @@ class Attention(nn.Module):
 
     def attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """(B, L, C) from (B, L, C); mask: (L, L), True where a row's token may look at a column's."""
-        parts = self.qkv(x).split([self.inner] * 3, dim=-1)
-        query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
+        parts = self.qkv(x).split([self.proj.in_features] * 3, dim=-1)
+        query, key, value = (part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for part in parts)  # as many heads as pruning leaves
         return self.proj(F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2))
 
 
@@ -95,19 +95,19 @@ class AttentionPool(nn.Module):
 
     def __init__(self, dim: int, out: int, heads: int) -> None:
         super().__init__()
-        self.heads = heads
-        self.query = nn.Parameter(torch.empty(heads, dim // heads))
+        self.key_dim, self.value_dim = dim // heads, out // heads  # of one head
+        self.query = nn.Parameter(torch.empty(1, dim))  # of all heads, side by side as in the layers
         nn.init.trunc_normal_(self.query, std=0.02)
         self.key = nn.Linear(dim, dim)
         self.value = nn.Linear(dim, out)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, out) from (B, L, dim)."""
-        value = self.value(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        value = self.value(tokens).unflatten(-1, (-1, self.value_dim)).transpose(1, 2)
         return (self.weights(tokens).unsqueeze(2) @ value).flatten(1)
 
     def weights(self, tokens: Tensor) -> Tensor:
         """(B, heads, L), each row summing to 1 over all L tokens."""
-        key = self.key(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        scores = (key @ self.query.unsqueeze(-1)).squeeze(-1) / key.shape[-1] ** 0.5
+        key = self.key(tokens).unflatten(-1, (-1, self.key_dim)).transpose(1, 2)
+        scores = (key @ self.query.view(-1, self.key_dim, 1)).squeeze(-1) / self.key_dim**0.5
         return scores.softmax(dim=-1)

@@ -36,28 +36,29 @@ class SSMMixer(nn.Module):
 
     def __init__(self, dim: int, config: MambaVisionConfig, scan_backend: str) -> None:
         super().__init__()
-        self.half, self.d_state, self.dt_rank, self.scan_backend = dim // 2, config.d_state, math.ceil(dim / 16), scan_backend
+        half, dt_rank = dim // 2, math.ceil(dim / 16)
+        self.scan, self.scan_backend = selective_scan, scan_backend
         self.in_proj = nn.Linear(dim, dim, bias=False)
         # "same", not causal, and without bias: the official code asks for `bias=conv_bias // 2`, which is 0.
-        self.conv1d_x, self.conv1d_z = (TokenConv1d(self.half, config.d_conv, causal=False, bias=False, backend=scan_backend) for _ in range(2))
-        self.ssm = S4D(self.half, config.s4) if config.s4 else S5(self.half, config.s5) if config.s5 else None
+        self.conv1d_x, self.conv1d_z = (TokenConv1d(half, config.d_conv, causal=False, bias=False, backend=scan_backend) for _ in range(2))
+        self.ssm = S4D(half, config.s4) if config.s4 else S5(half, config.s5) if config.s5 else None
         if self.ssm is None:
-            self.x_proj = nn.Linear(self.half, self.dt_rank + 2 * self.d_state, bias=False)
-            self.dt_proj = nn.Linear(self.dt_rank, self.half)
-            self.A_log, self.D = state_rates(self.half, self.d_state), nn.Parameter(torch.ones(self.half))
+            self.x_proj = nn.Linear(half, dt_rank + 2 * config.d_state, bias=False)
+            self.dt_proj = nn.Linear(dt_rank, half)
+            self.A_log, self.D = state_rates(half, config.d_state), nn.Parameter(torch.ones(half))
         self.out_proj = nn.Linear(dim, dim, bias=False)
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         """(windows, L, dim) from the same."""
-        x, z = self.in_proj(x).split([self.half, self.half], dim=-1)
+        x, z = self.in_proj(x).split([self.conv1d_x.out_channels, self.conv1d_z.out_channels], dim=-1)  # equal until pruning narrows them
         x, z = self.conv1d_x(x), self.conv1d_z(z)
         y = self._scan(x) if self.ssm is None else self.ssm(x)
         return self.out_proj(torch.cat((y, z), dim=-1))  # z is no gate
 
     def _scan(self, x: Tensor) -> Tensor:
-        dt, B, C = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
+        dt, B, C = self.x_proj(x).split([self.dt_proj.in_features, self.A_log.shape[1], self.A_log.shape[1]], dim=-1)
         wide = torch.promote_types(x.dtype, torch.float32)
-        y = selective_scan(
+        y = self.scan(
             x.transpose(1, 2),
             self.dt_proj(dt).transpose(1, 2),
             -torch.exp(self.A_log.to(wide)),

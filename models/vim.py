@@ -52,24 +52,24 @@ class BidirectionalMixer(nn.Module):
 
     def __init__(self, config: VimConfig, scan_backend: str) -> None:
         super().__init__()
-        dim, self.d_inner, self.d_state = config.dim, config.expand * config.dim, config.d_state
-        self.dt_rank = config.dt_rank or math.ceil(dim / 16)
-        self.scan_backend = scan_backend
-        self.in_proj = nn.Linear(dim, 2 * self.d_inner, bias=False)
-        self.conv1d, self.conv1d_b = (_path(config, self.d_inner, scan_backend) for _ in range(2))
+        dim, d_inner, d_state = config.dim, config.expand * config.dim, config.d_state
+        dt_rank = config.dt_rank or math.ceil(dim / 16)
+        self.scan, self.scan_backend = selective_scan, scan_backend
+        self.in_proj = nn.Linear(dim, 2 * d_inner, bias=False)
+        self.conv1d, self.conv1d_b = (_path(config, d_inner, scan_backend) for _ in range(2))
         self.fixed = bool(config.s4 or config.s5)  # a state space that does not depend on the input
         if self.fixed:
-            self.ssm, self.ssm_b = (S4D(self.d_inner, config.s4) if config.s4 else S5(self.d_inner, config.s5 or S5Config()) for _ in range(2))
+            self.ssm, self.ssm_b = (S4D(d_inner, config.s4) if config.s4 else S5(d_inner, config.s5 or S5Config()) for _ in range(2))
         else:
-            self.x_proj, self.x_proj_b = (nn.Linear(self.d_inner, self.dt_rank + 2 * self.d_state, bias=False) for _ in range(2))
-            self.dt_proj, self.dt_proj_b = (DeltaProjection(self.dt_rank, self.d_inner) for _ in range(2))
-            self.A_log, self.A_b_log = (state_rates(self.d_inner, self.d_state) for _ in range(2))
-            self.D, self.D_b = (nn.Parameter(torch.ones(self.d_inner)) for _ in range(2))
-        self.out_proj = nn.Linear(self.d_inner, dim, bias=False)
+            self.x_proj, self.x_proj_b = (nn.Linear(d_inner, dt_rank + 2 * d_state, bias=False) for _ in range(2))
+            self.dt_proj, self.dt_proj_b = (DeltaProjection(dt_rank, d_inner) for _ in range(2))
+            self.A_log, self.A_b_log = (state_rates(d_inner, d_state) for _ in range(2))
+            self.D, self.D_b = (nn.Parameter(torch.ones(d_inner)) for _ in range(2))
+        self.out_proj = nn.Linear(d_inner, dim, bias=False)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, L, dim) from (B, L, dim)."""
-        x, z = self.in_proj(hidden).split([self.d_inner, self.d_inner], dim=-1)
+        x, z = self.in_proj(hidden).split([self.out_proj.in_features] * 2, dim=-1)  # sizes stand in the layers alone, which pruning makes narrower
         ahead = self._ahead(x, z, reverse=False)
         back = self._back(x, z, reverse=True) if runs_backwards(x, self.scan_backend) else self._back(x.flip(1), z.flip(1), reverse=False).flip(1)
         return self.out_proj((ahead + back) / 2)
@@ -88,9 +88,9 @@ class BidirectionalMixer(nn.Module):
 
     def _scan(self, x: Tensor, z: Tensor, x_proj: nn.Module, dt_proj: nn.Linear, A_log: Tensor, D: Tensor, *, reverse: bool) -> Tensor:
         """y * silu(z), (B, L, d_inner), of one direction: algorithm 1, lines 8 to 17."""
-        dt, B, C = x_proj(x).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
+        dt, B, C = x_proj(x).split([dt_proj.in_features, A_log.shape[1], A_log.shape[1]], dim=-1)
         wide = torch.promote_types(x.dtype, torch.float32)  # A, D and Delta's bias are never rounded to bf16
-        y = selective_scan(
+        y = self.scan(
             x.transpose(1, 2), dt_proj(dt).transpose(1, 2), -torch.exp(A_log.to(wide)), B.transpose(1, 2), C.transpose(1, 2), D.to(wide),
             z=z.transpose(1, 2), delta_bias=dt_proj.bias.to(wide), delta_softplus=True, reverse=reverse, backend=self.scan_backend)  # fmt: skip
         return y.transpose(1, 2)
@@ -158,7 +158,7 @@ def initialise(model: Vim) -> None:
         if mixer.fixed:
             continue
         for dt_proj in (mixer.dt_proj, mixer.dt_proj_b):
-            nn.init.uniform_(dt_proj.weight, -(mixer.dt_rank**-0.5), mixer.dt_rank**-0.5)
+            nn.init.uniform_(dt_proj.weight, -(dt_proj.in_features**-0.5), dt_proj.in_features**-0.5)
         mixer.dt_proj.bias.copy_(_inverse_softplus_of_dt(mixer.dt_proj.bias))
         nn.init.zeros_(mixer.dt_proj_b.bias)  # the official code sets zero to every bias that is not marked, and marks the forward one alone
 
