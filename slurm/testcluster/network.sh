@@ -1,0 +1,36 @@
+# Sourced by up.sh and down.sh: in mode netns one network namespace a node, all of them on one bridge.
+
+choose_mode() {
+    [ "$MODE" = auto ] || return 0
+    local probe=vssm-probe-$$
+    if ip netns add $probe 2>/dev/null && ip link add vssmprobe type bridge 2>/dev/null; then MODE=netns
+    elif unshare --uts --mount true 2>/dev/null; then MODE=uts
+    else MODE=plain; fi
+    ip link del vssmprobe 2>/dev/null || true
+    ip netns del $probe 2>/dev/null || true
+}
+
+namespace_of() { echo "vssm$NUMBER-node$1"; }
+
+start_network() {
+    [ "$MODE" = netns ] || return 0
+    local node space
+    ip link show "$BRIDGE" >/dev/null 2>&1 || { ip link add "$BRIDGE" type bridge; ip addr add "$NETWORK.254/24" dev "$BRIDGE"; ip link set "$BRIDGE" up; }
+    for ((node = 1; node <= NODES; node++)); do
+        space=$(namespace_of $node)
+        [ -e "/run/netns/$space" ] && continue
+        ip netns add "$space"
+        ip link add "$BRIDGE-$node" type veth peer name eth0 netns "$space"
+        ip link set "$BRIDGE-$node" master "$BRIDGE" up
+        ip -n "$space" link set lo up
+        ip -n "$space" addr add "$NETWORK.$node/24" dev eth0
+        ip -n "$space" link set eth0 up
+        ip -n "$space" route add default via "$NETWORK.254"
+    done
+}
+
+stop_network() {
+    local space
+    for space in /run/netns/vssm"$NUMBER"-node*; do [ ! -e "$space" ] || ip netns del "${space##*/}"; done
+    ip link del "$BRIDGE" 2>/dev/null || true
+}

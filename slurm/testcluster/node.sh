@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# A node dies with all that runs on it, without a word to SLURM; or comes back.   slurm/testcluster/node.sh kill|start node2
+set -euo pipefail
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+for part in settings configuration network daemons; do source "$HERE/$part.sh"; done
+
+kill_node() {
+    local node=$1 environment pid
+    alive "$RUN/slurmd.$node.pid" slurmd || die "no slurmd of $node is running"
+    kill -9 "$(cat "$RUN/slurmd.$node.pid")"
+    for environment in /proc/[0-9]*/environ; do # the job's processes carry the node's name; their parent is slurmstepd
+        if tr '\0' '\n' 2>/dev/null <"$environment" | grep -qx "SLURMD_NODENAME=$node" && tr '\0' '\n' 2>/dev/null <"$environment" | grep -qx "SLURM_CONF=$SLURM_CONF"; then
+            pid=$(basename "$(dirname "$environment")")
+            local parent
+            parent=$(sed -n 's/^PPid:\t//p' "/proc/$pid/status" 2>/dev/null) || continue
+            if grep -qs '^slurmstepd' "/proc/$parent/comm"; then kill -9 "$parent" || true; fi
+            kill -9 "$pid" 2>/dev/null || true
+        fi
+    done
+    say "$node is dead; SLURM will notice within 10 seconds or so"
+}
+
+MODE=$(cat "$RUN/mode" 2>/dev/null) || die "no cluster $NUMBER is running"
+node=${2:?usage: node.sh kill|start node2}
+case $1 in
+    kill) kill_node "$node" ;;
+    start) start_slurmd "${node#node}" && scontrol update NodeName="$node" State=RESUME 2>/dev/null || true ;;
+    *) die "usage: node.sh kill|start node2" ;;
+esac

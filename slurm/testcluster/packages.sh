@@ -1,0 +1,21 @@
+# Sourced by up.sh: SLURM's Debian packages, without starting their services. Exit code 3: they cannot be had here.
+PACKAGES="slurmctld slurmd slurm-client munge iproute2"
+[ "$ACCOUNTING" = 0 ] || PACKAGES="$PACKAGES slurmdbd mariadb-server"
+
+installed() { [ "$(dpkg-query -W -f '${db:Status-Abbrev}\n' $PACKAGES 2>/dev/null | grep -c '^ii')" = "$(wc -w <<<"$PACKAGES")" ]; }
+
+install_packages() {
+    local apt="apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=5 -o Acquire::http::Timeout=30" policy="" log="$LOG/apt.log" try
+    export DEBIAN_FRONTEND=noninteractive
+    command -v apt-get >/dev/null || no_packages
+    # policy-rc.d keeps dpkg from starting daemons; one that stands there already is left alone
+    [ -e /usr/sbin/policy-rc.d ] || { policy=/usr/sbin/policy-rc.d; printf '#!/bin/sh\nexit 101\n' >$policy; chmod +x $policy; }
+    for try in 1 2 3; do
+        if $apt update >"$log" 2>&1 && $apt install -y --no-install-recommends $PACKAGES >>"$log" 2>&1; then break; fi
+        [ "$try" = 3 ] || sleep 5
+    done
+    [ -z "$policy" ] || rm -f "$policy"
+    installed || no_packages
+}
+
+no_packages() { tail -n 5 "$LOG/apt.log" >&2 2>/dev/null; say "error: apt-get could not install $PACKAGES" >&2; exit 3; }

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# A real SLURM on this machine: slurmctld and a few slurmd, each a node of its own. Needs root on Debian or Ubuntu; no systemd, no configuration of yours
+# is touched. Safe to run again: starts only what is not running. settings.sh says what can be set; down.sh stops it.
+# Exit code 3: this machine cannot have one (no root, no packages).
+#   slurm/testcluster/up.sh && source /tmp/vssm-testcluster-0/env.sh && sinfo
+set -euo pipefail
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+for part in settings packages configuration network daemons; do source "$HERE/$part.sh"; done
+
+[ "$(id -u)" = 0 ] || { say "error: needs root: SLURM's daemons start jobs as any user" >&2; exit 3; }
+mkdir -p "$ETC" "$LOG" "$RUN" "$ROOT/state" "$ROOT/spool"
+chmod 755 "$ROOT" "$ETC" "$LOG" "$RUN" # munged refuses folders that others can write
+if ! installed; then say "installing $PACKAGES"; install_packages; fi
+choose_mode
+if alive "$RUN/slurmctld.pid" slurmctld && [ "$(cat "$RUN/mode")" != "$MODE" ]; then die "it runs in mode $(cat "$RUN/mode") already: down.sh first"; fi
+echo "$MODE" >"$RUN/mode"
+echo "export SLURM_CONF=$SLURM_CONF" >"$ROOT/env.sh"
+
+write_configuration
+start_network
+start_munged
+start_accounting
+start_slurmctld
+for ((node = 1; node <= NODES; node++)); do start_slurmd $node; done
+wait_for "$NODES nodes" 60 nodes_up
+say "up: $NODES nodes x $CPUS CPUs, mode $MODE, accounting $ACCOUNTING; source $ROOT/env.sh"

@@ -1,0 +1,90 @@
+"""A SLURM of the tests' own: real daemons on this machine, started once and stopped at the end."""
+
+import fcntl
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[2] / "slurm" / "testcluster"
+NUMBERS = range(9, 4, -1)  # those of the tests; 0 to 4 are left to people
+UNAVAILABLE = 3  # up.sh: this machine cannot have a cluster
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """A running test cluster."""
+
+    root: Path  # its folder: etc, log, run
+    environment: dict[str, str]  # in which SLURM's commands, and ours, find it
+
+    def call(self, *command: object, check: bool = True) -> str:
+        """What a command prints; AssertionError with its words where it fails."""
+        done = subprocess.run([*map(str, command)], env=self.environment, capture_output=True, text=True, timeout=120, check=False)
+        assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def node(self, how: str, name: str) -> None:
+        """`how`: kill, with all that runs on the node, or start."""
+        self.call(SCRIPTS / "node.sh", how, name)
+
+    def jobs(self) -> dict[str, str]:
+        """State of every job that SLURM still knows, by id (array tasks as 12_3, one line each)."""
+        lines = self.call("squeue", "--noheader", "--array", "--states=all", "--format=%i %T").splitlines()
+        return dict(line.split() for line in lines)
+
+
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 120) -> None:
+    """Returns when `condition()` holds; fails, saying `what` was waited for, when it does not in time."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, f"waited {seconds} s for {what}"
+        time.sleep(0.2)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """Four nodes of two CPUs, without accounting."""
+    yield from started()
+
+
+@pytest.fixture(scope="session")
+def accounting_cluster() -> Iterator[Cluster]:
+    """One node of two CPUs, with slurmdbd and MariaDB."""
+    yield from started(TESTCLUSTER_ACCOUNTING="1", TESTCLUSTER_NODES="1")
+
+
+def started(**settings: str) -> Iterator[Cluster]:
+    """A cluster whose number no other test session has; skips where there can be none."""
+    with free_number() as lock:
+        number = Path(lock.name).stem
+        environment = {**os.environ, **settings, "TESTCLUSTER": number, "TESTCLUSTER_ROOT": f"/tmp/vssm-testcluster-{number}"}
+        up = subprocess.run([SCRIPTS / "up.sh"], env=environment, capture_output=True, text=True, timeout=900, check=False)
+        if up.returncode == UNAVAILABLE:
+            pytest.skip(up.stderr.strip().splitlines()[-1])
+        assert up.returncode == 0, up.stdout + up.stderr
+        root = Path(environment["TESTCLUSTER_ROOT"])
+        try:
+            yield Cluster(root=root, environment=environment | {"SLURM_CONF": str(root / "etc" / "slurm.conf")})
+        finally:
+            subprocess.run([SCRIPTS / "down.sh"], env=environment, capture_output=True, timeout=300, check=False)
+
+
+def free_number() -> IO[str]:
+    """The open, locked file of a number; the kernel unlocks it when this process ends."""
+    folder = Path("/tmp/vssm-testclusters")
+    folder.mkdir(exist_ok=True)
+    for number in NUMBERS:
+        file = (folder / f"{number}.lock").open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            continue
+        return file
+    pytest.skip("all test clusters are in use by other test runs")
