@@ -50,6 +50,8 @@ CLUSTER: Mapping[str, Limit] = {
     "timeout_min": AT_LEAST_1,
     "stages_per_job": AT_LEAST_1,
     "checkpoint_steps": AT_LEAST_1,
+    "profile_s": ABOVE_0,
+    "profile_batch": AT_LEAST_1,
 }
 # What each source needs of `path` and `test_path`: True: needed, False: refused, None: may be given.
 PATHS: Mapping[str, tuple[bool | None, bool | None]] = {

@@ -1,11 +1,15 @@
 """Energy that this process's device used, where the machine tells: NVML for an NVIDIA GPU, Intel's and AMD's RAPL counters for CPU packages."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
+
+if TYPE_CHECKING:
+    from jobs.engine import Ranks
 
 POWERCAP = Path("/sys/class/powercap")
 
@@ -95,3 +99,26 @@ class Meter:
         except NoEnergy as error:
             self.silent = str(error)
             return None
+
+
+class StageEnergy:
+    """Joules of a stage in training, over its ranks and over its restarts. A CPU package is shared by the ranks of a node: the first of them counts it."""
+
+    def __init__(self, ranks: "Ranks", before: float | None) -> None:
+        """`before`: this rank's joules when the stage was killed; None where they were not known."""
+        self.ranks, self.before = ranks, before
+        self.counted_elsewhere = ranks.device.type == "cpu" and ranks.local_rank > 0
+        self.meter = Meter(ranks.device)
+
+    def own(self) -> float | None:
+        """This rank's joules so far."""
+        if self.counted_elsewhere:
+            return 0.0
+        here = self.meter.joules()
+        return None if here is None or self.before is None else self.before + here
+
+    def total(self) -> float | None:
+        """All ranks' joules so far, None where one does not know; a collective."""
+        own = self.own()
+        total = float(self.ranks.sum(torch.tensor([float("nan") if own is None else own], dtype=torch.float64, device=self.ranks.device)))
+        return None if math.isnan(total) else total

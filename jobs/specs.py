@@ -104,6 +104,8 @@ class ClusterSpec:
     timeout_min: int = 24 * 60
     stages_per_job: int = 1  # stages packed into one process, so that start-up is paid once
     checkpoint_steps: int | None = None  # besides one an epoch
+    profile_s: float = 2.0  # given to timing each finished network beside its dense one; more turns noise into digits
+    profile_batch: int = 32  # images of the batch whose throughput is measured
     setup: tuple[str, ...] = ()  # slurm: shell lines before the job
     slurm: Mapping[str, Any] = field(default_factory=dict)  # partition, account, qos, constraint, gres, exclude, ...
     cache: str = "~/.cache/vssm-bench"  # .beton files

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from jobs.averaging import Average
 from jobs.checkpoints import drop_checkpoints, load_checkpoint, restore_training, save_checkpoint, training_state
+from jobs.energy import StageEnergy
 from jobs.engine import Engine, Ranks
 from jobs.evaluation import evaluate, load_masks
 from jobs.exports import ExportError, StageResult, exported, read_result, rewind_step, write_export, write_rewind
@@ -71,6 +72,7 @@ class Tally:
     stepping_s: float = 0.0
     stepped: int = 0  # optimizer steps behind stepping_s
     elapsed_s: float = 0.0
+    joules: float | None = 0.0  # of this rank's device
 
 
 def derived_seed(seed: int, *words: object) -> int:
@@ -117,6 +119,7 @@ class StageRun:
         if self.ranks.rank == 0:
             self.log = MetricsLog(self.folder / "metrics.jsonl", self.tally.step)
         self.began_s = time.monotonic() - self.tally.elapsed_s
+        self.energy = StageEnergy(self.ranks, self.tally.joules)
         self.epochs_here = 0
         while self.tally.step < self.steps:
             self.train_epoch()
@@ -287,6 +290,7 @@ class StageRun:
             train_s=time.monotonic() - self.began_s,
             train_img_per_s=images / tally.stepping_s if tally.stepping_s else 0.0,
             sparsity=self.masking.sparsity(),
+            joules=self.energy.total(),
         )
         if self.ranks.rank == 0:
             write_export(self.folder, self.snapshot.model.state_dict(), self.masking.masks, result)
@@ -295,7 +299,7 @@ class StageRun:
 
     def save(self) -> None:
         """A checkpoint of this instant, by all ranks."""
-        self.tally.elapsed_s = time.monotonic() - self.began_s
+        self.tally.elapsed_s, self.tally.joules = time.monotonic() - self.began_s, self.energy.own()
         state = {
             "tally": asdict(self.tally),
             "training": training_state(self.engine, self.fragments),

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from jobs.energy import Meter
+from jobs.energy import Meter, StageEnergy
+from jobs.engine import Ranks
 
 CPU = torch.device("cpu")
 
@@ -62,3 +63,33 @@ def test_a_gpu_at_work_uses_joules() -> None:
         work @ work
     torch.cuda.synchronize()
     assert meter.silent or meter.joules() > 1
+
+
+def stage_energy(powercap: Path, monkeypatch: pytest.MonkeyPatch, local_rank: int = 0, before: float | None = 0.0) -> StageEnergy:
+    """That of one rank of two on a machine with these counters; the other rank always adds 7 joules."""
+    monkeypatch.setattr("jobs.energy.Meter.__init__.__defaults__", (powercap,))
+    ranks = Ranks(rank=local_rank, local_rank=local_rank, world=2, device=CPU)
+    monkeypatch.setattr(Ranks, "sum", lambda self, tensor: tensor + 7)
+    return StageEnergy(ranks, before)
+
+
+def test_a_stage_that_goes_on_adds_to_what_it_had_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = zone(tmp_path, "intel-rapl:0", 0)
+    energy = stage_energy(tmp_path, monkeypatch, before=10.0)
+    (package / "energy_uj").write_text("2000000")
+    assert (energy.own(), energy.total()) == (12.0, 19.0)
+
+
+def test_the_second_rank_of_a_node_does_not_count_its_packages_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = zone(tmp_path, "intel-rapl:0", 0)
+    energy = stage_energy(tmp_path, monkeypatch, local_rank=1)
+    (package / "energy_uj").write_text("2000000")
+    assert (energy.own(), energy.total()) == (0.0, 7.0)
+
+
+@pytest.mark.parametrize(("counters", "before"), [(0, 0.0), (1, None)])
+def test_what_one_rank_does_not_know_nobody_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counters: int, before: float | None) -> None:
+    for i in range(counters):
+        zone(tmp_path, f"intel-rapl:{i}", 0)
+    energy = stage_energy(tmp_path, monkeypatch, before=before)
+    assert energy.own() is None and energy.total() is None
