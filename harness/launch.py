@@ -13,12 +13,14 @@ from typing import Any, NoReturn
 
 from jobs.claims import claimed, holder
 from harness.environment import code_version, git
+from harness.forest import write_forest
 from harness.grid import Grid, GridError, read_grid
-from harness.orders import CellPath, Order, cell_paths, make_orders, make_packs
+from harness.orders import CellPath, Order, cell_paths, done_stages, make_orders, make_packs, to_replay
 from harness.plan import Plan, describe, make_plan
 from harness.preflight import preflight
 from harness.records import RecordError, RunFolder
 from jobs.files import write_json, written_aside
+from jobs.rewinds import ask_for_replay
 from jobs.specs import ClusterSpec
 
 OK, SOME_FAILED, USAGE, NOTHING_TO_DO, INTERRUPTED = 0, 1, 2, 3, 130
@@ -61,7 +63,7 @@ def plan_and_launch(grid: Grid, plan: Plan, run: RunFolder, options: argparse.Na
             print("\n".join(f"{grid.path}: {problem}" for problem in problems), file=sys.stderr)
             return USAGE
     if options.dry_run:
-        print(describe(plan, grid, make_packs(grid, plan, run, left), done={stage for stage in plan.stages if run.done(stage)}))
+        print(describe(plan, grid, make_packs(grid, plan, run, left), done=done_stages(plan, run)))
         return OK
     if not left:
         failed = sum(value == "failed" for value in states.values())
@@ -90,6 +92,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def launch(grid: Grid, plan: Plan, run: RunFolder, left: Sequence[CellPath]) -> int:
     """Runs what is left of the grid and publishes the leaderboard."""
     freeze(grid, plan, run)
+    for stage in to_replay(plan, run):
+        ask_for_replay(run.stage(stage))
     orders = make_orders(grid, plan, run, left)
     print(f"{grid.name}: {len(left)} of {len(grid.cells)} cells to run, in {len(orders)} jobs, in {run.path}", flush=True)
     if grid.cluster.kind == "slurm":
@@ -165,6 +169,7 @@ def freeze(grid: Grid, plan: Plan, run: RunFolder) -> None:
         aside.write_text(grid.source)
     cells = {cell.id: {"stages": list(plan.paths[cell.id]), **cell.to_json()} for cell in grid.cells}
     write_json(run.path / "plan.json", {"grid": grid.name, "cells": cells})
+    write_forest(run, grid, plan)
     commit, dirty = code_version()
     write_json(run.path / "code.json", {"commit": commit, "dirty": dirty})
     if dirty:

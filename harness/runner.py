@@ -12,11 +12,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.costs import path_costs
 from harness.environment import environment
 from harness.failures import BlockedError, identity, now, respond
+from harness.forest import stage_title
 from harness.micro_batch import asked, fitting, note, smaller
 from harness.nodes import notice
 from harness.orders import CellPath, Order
@@ -144,6 +147,7 @@ def measure(run: RunFolder, path: CellPath, weights: Path, cluster: ClusterSpec,
     from jobs.evaluation import evaluate, load_masks, load_model
     from jobs.exports import read_result
     from jobs.profiling import profile
+    from models.registry import create_model
     from models.ssm.backends import scan_backend_used
 
     cell, threads = path.cell, cluster.cpus_per_task
@@ -156,7 +160,16 @@ def measure(run: RunFolder, path: CellPath, weights: Path, cluster: ClusterSpec,
     if ranks.rank != 0:
         return None
     masks = load_masks(weights.parent)
-    profiled = profile(model, img_size=data.img_size, masks=masks, threads=threads)
+    whole = partial(create_model, cell.model.name, data.classes, data.img_size, scan_backend=cell.recipe.scan, **cell.model.options)
+    profiled = profile(
+        model,
+        img_size=data.img_size,
+        masks=masks,
+        threads=threads,
+        dense=None if cell.method.name == "dense" else whole,
+        batch_size=cluster.profile_batch,
+        seconds=cluster.profile_s,
+    )
     results = [result for stage in path.stages if (result := read_result(run.stage(stage)))]
     metrics = Metrics(
         top1=scores.top1,
@@ -166,9 +179,7 @@ def measure(run: RunFolder, path: CellPath, weights: Path, cluster: ClusterSpec,
         val_top1=results[-1].val_top1,
         train_loss=results[-1].train_loss,
         file_bytes=weights.stat().st_size,
-        epochs=sum(result.epochs for result in results),
-        train_s=sum(result.train_s for result in results),
-        train_img_per_s=results[0].train_img_per_s,
+        **path_costs(results, ranks, threads),
         micro_batches=small,
         **asdict(profiled) | {"notes": [*profiled.notes, *(note(stage, micro, cell.recipe) for stage, micro in small.items())]},
     )
@@ -181,7 +192,7 @@ def save_weights(run: RunFolder, path: CellPath) -> str:
     folder = run.record_path(path.cell.id).parent
     folder.mkdir(parents=True, exist_ok=True)
     for exported in (run.stage(path.stages[-1]) / "export").glob("*.safetensors"):
-        if exported.name == "rewind.safetensors":
+        if exported.name.startswith("rewind-"):
             continue
         target = folder / exported.name
         target.unlink(missing_ok=True)
@@ -196,12 +207,6 @@ def micro_batches(run: RunFolder, path: CellPath, world: int) -> dict[str, int]:
     """Images of a forward pass in those stages of a cell that did not fit into memory with what the recipe asks for."""
     found = {stage: smaller(run.stage(stage)) for stage in path.stages}
     return {stage: micro for stage, micro in found.items() if micro is not None and micro < asked(path.cell.recipe, world)}
-
-
-def stage_title(spec: StageSpec) -> str:
-    """A stage in the words of the grid: 'vim_micro  train  seed 0'."""
-    method = f" {method_label(spec.stage.method)}" if spec.stage.method else ""
-    return f"{spec.model.label}  {spec.stage.name}{method}  seed {spec.seed}"
 
 
 def describe(spec: StageSpec) -> dict[str, Any]:

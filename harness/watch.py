@@ -10,23 +10,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from harness.forest import stage_title
+from harness.orders import CellPath, Order
 from harness.queue import LocalQueue, complete
 from harness.records import RunFolder
-from harness.orders import CellPath, Order
-from harness.runner import stage_title
+from harness.times import duration
 from jobs.specs import StageSpec
 
 LINE_EVERY_S = 30.0  # between progress lines where there is no terminal
-
-
-def duration(seconds: float) -> str:
-    """Seconds as '45 s', '3:05' or '2:03:05'."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    hours, rest = divmod(whole, 3600)
-    minutes, rest = divmod(rest, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 @dataclass

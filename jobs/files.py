@@ -15,10 +15,12 @@ def written_aside(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     os.close(os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # as the umask has it: a group that shares the folder goes on with it
+    mode = aside.stat().st_mode
     try:
         yield aside
         with aside.open("rb+") as file:
             os.fsync(file.fileno())
+        aside.chmod(mode)  # safetensors puts a private file in its place
         aside.replace(path)
     except BaseException:
         aside.unlink(missing_ok=True)

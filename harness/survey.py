@@ -1,0 +1,169 @@
+"""The state of every cell of a run folder, from what stages left on disk, what launches wrote down, and one look at the scheduler."""
+
+import os
+import socket
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from harness.forest import Forest, read_forest
+from harness.queue_state import JobState, queue_state
+from harness.records import RunFolder
+from harness.submissions import Submission, submissions
+from jobs.claims import is_claimed
+from jobs.scheduler import PATIENCE_S, SchedulerError, complain
+
+State = Literal["done", "running", "queued", "blocked", "failed", "open", "unknown"]
+STATES: tuple[State, ...] = ("done", "running", "queued", "blocked", "failed", "open", "unknown")
+HEARTBEAT_S = 120.0  # a stage that was heard of so recently lives, wherever its process is
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """A run folder at one moment.
+
+    done      has its record                         queued    a job or a launch that lives will come to it
+    running   a job works on it now                  failed    its own failure is final
+    blocked   a stage that it needs has failed       open      nobody works on it: the next launch does
+    unknown   SLURM has its job, and does not answer
+    """
+
+    forest: Forest
+    files: Mapping[str, frozenset[str]]  # names in the folder of every stage that has one
+    states: Mapping[str, State]  # by cell
+    stands_at: Mapping[str, str]  # cell -> the stage that failed, or the first one that is not done
+    jobs: Mapping[str, JobState]  # by name, of all jobs that still matter
+    job_of: Mapping[str, Submission]  # stage -> the job that has it; the last one that had it where none lives
+    silent: str = ""  # why SLURM's jobs are unknown
+    launching: bool = False  # a launch of this grid is at work now
+
+    def exported(self, stage: str) -> bool:
+        """True when a stage has left its weights."""
+        return "export" in self.files.get(stage, ())
+
+    def alive(self, stage: str) -> JobState | None:
+        """The living job that has a stage; None where none has."""
+        state = self.jobs.get(self.job_of[stage].job) if stage in self.job_of else None
+        return state if state is not None and state.alive else None
+
+    def under_way(self, one: Submission) -> str:
+        """The stage that a job is at: the first without weights, or its last, whose cells are being measured."""
+        return next((stage for stage in one.stages if not self.exported(stage)), one.stages[-1])
+
+
+def survey(run: RunFolder, *, patience_s: float = PATIENCE_S, say: Callable[[str], None] = complain) -> Survey:
+    """What a run folder holds now. Raises ForestError where nothing was launched. SLURM's silence is told, not raised."""
+    forest = read_forest(run)
+    files = listings(run)
+    cells = f"{run.path}/cells"
+    recorded = {name for name in names(run.path / "cells") if os.path.exists(f"{cells}/{name}/record.json")}
+    submitted = submissions(run)
+    stages = unfinished(forest, files, recorded)
+    jobs, silent = look(run, [one for one in submitted if not stages.isdisjoint(one.stages)], files, patience_s, say)
+    found = Survey(
+        forest=forest,
+        files=files,
+        states={},
+        stands_at={},
+        jobs=jobs,
+        job_of=owners(submitted, jobs),
+        silent=silent,
+        launching=is_claimed(run.path / "launch.lock"),
+    )
+    places = {cell: place(found, path) for cell, (_, path) in forest.cells.items()}
+    states = {cell: state(found, run, cell, path, places[cell], cell in recorded) for cell, (_, path) in forest.cells.items()}
+    return Survey(**{**found.__dict__, "states": states, "stands_at": places})
+
+
+def names(folder: Path) -> list[str]:
+    """What a folder holds; nothing where there is none."""
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def listings(run: RunFolder) -> dict[str, frozenset[str]]:
+    """The names in every stage's folder."""
+    folder = run.path / "stages"
+    return {stage: frozenset(names(folder / stage)) for stage in names(folder)}
+
+
+def unfinished(forest: Forest, files: Mapping[str, frozenset[str]], recorded: Collection[str]) -> set[str]:
+    """Stages that a job may still be at: without weights or failure, or with a cell that waits to be measured."""
+    waiting = {path[-1] for cell, (_, path) in forest.cells.items() if cell not in recorded}
+    return {stage for stage in forest.stages if not {"export", "failure.json"} & files.get(stage, frozenset())} | waiting
+
+
+def look(
+    run: RunFolder, submitted: Sequence[Submission], files: Mapping[str, frozenset[str]], patience_s: float, say: Callable[[str], None]
+) -> tuple[dict[str, JobState], str]:
+    """The state of jobs by name, and why SLURM's are missing where it does not say."""
+    jobs = {one.job: process_state(run, one, files) for one in submitted if one.local}
+    try:
+        return jobs | queue_state([one.job for one in submitted if not one.local], patience_s=patience_s, say=say), ""
+    except SchedulerError as error:
+        return jobs, str(error)
+
+
+def process_state(run: RunFolder, one: Submission, files: Mapping[str, frozenset[str]]) -> JobState:
+    """RUNNING or ENDED. A process of this machine is looked up; one of another machine lives while its stages are heard of."""
+    if one.host == socket.gethostname():
+        lives = works_for(int(one.job.rpartition(":")[2]), one.folder)
+    else:
+        lives = any(heard_s(run, stage) < HEARTBEAT_S for stage in one.stages if "export" not in files.get(stage, ()))
+    return JobState(job=one.job, state="RUNNING" if lives else "ENDED", nodes=one.host)
+
+
+def works_for(pid: int, folder: Path) -> bool:
+    """True when a process of this machine is the local job whose folder this is, and not a later one with the same number."""
+    try:
+        return os.fsencode(folder.resolve()) in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def heard_s(run: RunFolder, stage: str) -> float:
+    """Seconds since a stage was last heard of."""
+    for name in ("progress.json", "stage.json"):
+        try:
+            return time.time() - (run.stage(stage) / name).stat().st_mtime
+        except OSError:
+            continue
+    return float("inf")
+
+
+def owners(submitted: Sequence[Submission], jobs: Mapping[str, JobState]) -> dict[str, Submission]:
+    """For each stage its last job; a living one before all others."""
+    found: dict[str, Submission] = {}
+    for one in sorted(submitted, key=lambda one: one.job in jobs and jobs[one.job].alive):  # stable: living ones come last, each kind in its order
+        found.update(dict.fromkeys(one.stages, one))
+    return found
+
+
+def place(found: Survey, path: Sequence[str]) -> str:
+    """Where a cell stands on its path."""
+    failed = next((stage for stage in path if "failure.json" in found.files.get(stage, ())), None)
+    return failed or next((stage for stage in path if not found.exported(stage)), path[-1])
+
+
+def state(found: Survey, run: RunFolder, cell: str, path: Sequence[str], stage: str, recorded: bool) -> State:
+    """The state of one cell that stands at `stage`."""
+    failed = "failure.json" in found.files.get(stage, ())
+    if recorded and (not failed or record_is_done(run, cell)):
+        return "done"
+    if failed:
+        return "failed" if recorded or stage == path[-1] else "blocked"
+    if found.silent and stage in found.job_of and not found.job_of[stage].local:
+        return "unknown"
+    job = found.alive(stage)
+    if job is None:
+        return "queued" if found.launching else "open"
+    return "running" if job.running and (found.exported(stage) or found.under_way(found.job_of[stage]) == stage) else "queued"
+
+
+def record_is_done(run: RunFolder, cell: str) -> bool:
+    """True when a record holds numbers; asked of cells that share a stage with one that failed, all others are told by their files."""
+    return b'"status": "done"' in run.record_path(cell).read_bytes()

@@ -1,0 +1,11 @@
+"""Times as people read them."""
+
+
+def duration(seconds: float) -> str:
+    """Seconds as '45 s', '3:05' or '2:03:05'."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    hours, rest = divmod(whole, 3600)
+    minutes, rest = divmod(rest, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
