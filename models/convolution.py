@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -13,14 +14,24 @@ STEM_EPS = 1e-4  # of the stem's BatchNorms; every other one has 1e-5
 
 
 class LayerNorm2d(nn.LayerNorm):
-    """LayerNorm over the channels of a map."""
+    """LayerNorm over the channels of a map. Channels that pruning removed still count as zeros in mean and variance."""
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
         super().__init__(channels, eps=eps)
+        self.removed = 0  # channels
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) from the same."""
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        x = x.permute(0, 2, 3, 1)
+        return (self._with_zeros(x) if self.removed else super().forward(x)).permute(0, 3, 1, 2)
+
+    def _with_zeros(self, x: Tensor) -> Tensor:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        width = x.shape[-1] + self.removed
+        mean = wide.sum(-1, keepdim=True) / width
+        centred = wide - mean
+        variance = (centred.square().sum(-1, keepdim=True) + self.removed * mean.square()) / width
+        return (centred * torch.rsqrt(variance + self.eps) * self.weight + self.bias).to(x.dtype)
 
 
 class Stem(nn.Module):

@@ -1,0 +1,198 @@
+"""Removing units: which parts of which parameters a unit owns, found by torch-pruning's graph of dependencies, and the smaller network.
+
+What is removed is said by what is kept, a plain mapping from a group of units to the units that stay: {"layers.0.mixer.d_inner": [0, 2, 5]}. With it the
+smaller network is made from the whole one on any machine: create_model, then `remove`.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from models.convolution import LayerNorm2d
+from models.pruning.axes import Axis, Slices, bare_parameters, surrogate
+from models.pruning.units import Units, units_of
+
+Kept = Mapping[str, Sequence[int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What a group of units owns of one layer or of one bare parameter."""
+
+    name: str
+    side: Literal["out", "in"]  # of a layer; of a bare parameter without meaning
+    dimension: int | None  # of a bare parameter; None: a layer
+    places: Tensor  # (units, places of each) int64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Units that can be removed one by one, and everything that goes with them."""
+
+    name: str
+    kind: str
+    count: int
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Structure:
+    """What was removed from a network."""
+
+    kept: Kept  # the groups that lost units
+    counts: Mapping[str, int]  # units of every group before
+    notes: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> dict[str, tuple[int, int]]:
+        """Units kept and units before, of every group that was considered."""
+        return {name: (len(self.kept[name]) if name in self.kept else count, count) for name, count in self.counts.items()}
+
+
+def find_groups(model: nn.Module, img_size: int, kinds: Sequence[str] | None = None) -> tuple[Group, ...]:
+    """The groups of units of `model`, in its order, of some kinds where they are given. Nothing is computed: the graph is traced without memory."""
+    wanted = [units.name for units in units_of(model, kinds)]
+    states = {units.name for units in units_of(model, kinds) if units.kind == "state"}
+    found: dict[str, Group] = {}
+    for axis, names in (("channels", set(wanted) - states), ("states", states)):
+        if names:
+            found |= {group.name: group for group in _Graph(model, img_size, axis).groups(names)}  # type: ignore[arg-type]
+    return tuple(found[name] for name in wanted)
+
+
+class _Graph:
+    """torch-pruning's graph of dependencies along one axis."""
+
+    def __init__(self, model: nn.Module, img_size: int, axis: Axis) -> None:
+        from torch_pruning import DependencyGraph
+
+        self.twin, states = surrogate(model, axis)
+        image = torch.zeros(1, 3, img_size, img_size, device="meta")
+        with Slices(), torch.enable_grad():
+            self.graph = DependencyGraph().build_dependency(
+                self.twin,
+                image,
+                forward_fn=lambda network, images: [network(images), *states],
+                unwrapped_parameters=list(bare_parameters(self.twin, axis)),
+                customized_pruners=customized(),
+                verbose=False,
+            )
+        self.dimensions = {id(parameter): dimension for parameter, dimension in bare_parameters(self.twin, axis)}
+        self.names = {id(part): name for name, part in (*self.twin.named_modules(), *self.twin.named_parameters())}
+
+    def groups(self, names: set[str]) -> Iterator[Group]:
+        for units in units_of(self.twin):
+            if units.name in names:
+                yield Group(name=units.name, kind=units.kind, count=units.count, parts=tuple(self.parts(units)))
+
+    def parts(self, units: Units) -> Iterator[Part]:
+        """Everything that depends on the units, each part once for each side."""
+        pruner = self.graph.get_pruner_of_module(units.root)
+        function = pruner.prune_out_channels if units.side == "out" else pruner.prune_in_channels
+        for item in self.graph.get_pruning_group(units.root, function, units.indices(range(units.count))):
+            target = item.dep.target.module
+            if id(target) in self.names:
+                side: Literal["out", "in"] = "in" if item.dep.handler.__name__ == "prune_in_channels" else "out"
+                places: list[list[int]] = [[] for _ in range(units.count)]
+                for place, root in zip(item.idxs, item.root_idxs, strict=True):
+                    places[(root - units.first) // units.width].append(place)
+                yield Part(name=self.names[id(target)], side=side, dimension=self.dimensions.get(id(target)), places=torch.tensor(places))
+
+
+def customized() -> dict[type, Any]:
+    """What torch-pruning is told of layers that it does not know."""
+    from torch_pruning.pruner.function import BasePruningFunc
+
+    class Norm(BasePruningFunc):
+        """A LayerNorm2d goes on counting what it lost as zeros, so that removal changes none of its means."""
+
+        def prune_out_channels(self, layer: Any, idxs: Sequence[int]) -> Any:
+            kept = torch.tensor(sorted(set(range(layer.normalized_shape[0])) - set(idxs)), device=layer.weight.device)
+            layer.weight, layer.bias = (nn.Parameter(part.detach().index_select(0, kept)) for part in (layer.weight, layer.bias))
+            layer.normalized_shape, layer.removed = (len(kept),), layer.removed + len(idxs)
+            return layer
+
+        prune_in_channels = prune_out_channels
+
+        def get_out_channels(self, layer: Any) -> int:
+            return int(layer.normalized_shape[0])
+
+        get_in_channels = get_out_channels
+
+    return {LayerNorm2d: Norm()}
+
+
+def owned(model: nn.Module, group: Group) -> Iterator[tuple[str, int, Tensor]]:
+    """Name, dimension and places (units, places of each) of everything that a group owns of the parameters."""
+    for part in group.parts:
+        if part.dimension is not None:
+            yield part.name, part.dimension, part.places
+            continue
+        layer = model.get_submodule(part.name)
+        across = part.side == "in" and not one_to_one(layer)
+        yield f"{part.name}.weight", int(across), part.places
+        if not across and getattr(layer, "bias", None) is not None:
+            yield f"{part.name}.bias", 0, part.places
+
+
+def one_to_one(layer: Any) -> bool:
+    """Whether an input of the layer goes into the output of the same index alone: norms and depthwise convolutions."""
+    return not isinstance(layer, nn.Linear) and getattr(layer, "groups", layer) in (layer, getattr(layer, "out_channels", None))
+
+
+def check_kept(groups: Sequence[Group], kept: Kept) -> None:
+    """Raises ValueError unless `kept` names groups that are there, and of each at least one unit, in order."""
+    counts = {group.name: group.count for group in groups}
+    for name, units in kept.items():
+        if name not in counts:
+            raise ValueError(f"the network has no units '{name}'; it has {', '.join(counts) or 'none'}")
+        if not units or list(units) != sorted(set(units)) or not 0 <= units[0] <= units[-1] < counts[name]:
+            raise ValueError(f"of '{name}' at least one of units 0 to {counts[name] - 1} must be kept, in order, each once; got {list(units)}")
+
+
+@torch.no_grad()
+def remove(model: nn.Module, groups: Sequence[Group], kept: Kept) -> None:
+    """Makes the whole network `model`, whose groups these are, smaller in place. ValueError: see `check_kept`."""
+    from torch_pruning.ops import module2type
+    from torch_pruning.pruner.function import PrunerBox
+
+    check_kept(groups, kept)
+    special = customized()
+    for (name, side, dimension), places in dropped_places(groups, kept).items():
+        if dimension is not None:
+            owner, _, last = name.rpartition(".")
+            parameter = model.get_parameter(name)
+            stay = torch.tensor(sorted(set(range(parameter.shape[dimension])) - set(places)), device=parameter.device)
+            setattr(model.get_submodule(owner), last, nn.Parameter(parameter.detach().index_select(dimension, stay)))
+            continue
+        layer = model.get_submodule(name)
+        pruner = special.get(type(layer)) or PrunerBox[module2type(layer)]
+        (pruner.prune_out_channels if side == "out" else pruner.prune_in_channels)(layer, places)
+
+
+def dropped_places(groups: Sequence[Group], kept: Kept) -> dict[tuple[str, str, int | None], list[int]]:
+    """What goes, by layer and side or bare parameter and dimension, over all groups: indices are those of the whole network."""
+    gone: dict[tuple[str, str, int | None], set[int]] = defaultdict(set)
+    for group in groups:
+        if group.name in kept:
+            stays = torch.zeros(group.count, dtype=torch.bool)
+            stays[list(kept[group.name])] = True
+            for part in group.parts:
+                gone[part.name, part.side, part.dimension] |= set(part.places[~stays].flatten().tolist())
+    return {key: sorted(places) for key, places in gone.items() if places}
+
+
+@torch.no_grad()
+def silence(model: nn.Module, groups: Sequence[Group], kept: Kept) -> None:
+    """Zeroes what `remove` would remove: the masked network, whose outputs are those of the smaller one."""
+    check_kept(groups, kept)
+    for group in groups:
+        if group.name in kept:
+            gone = sorted(set(range(group.count)) - set(kept[group.name]))
+            for name, dimension, places in owned(model, group):
+                model.get_parameter(name).index_fill_(dimension, places[gone].flatten().to(model.get_parameter(name).device), 0.0)
