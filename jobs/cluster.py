@@ -84,10 +84,15 @@ def living_ranks(job: "Job") -> int:
 
 def stop(job: "Job") -> None:
     """Kills every process of a local job. submitit's own cancel sends SIGINT, which does nothing to jobs of a launcher that was started in the background."""
+    stop_tree(int(job.job_id))
+
+
+def stop_tree(pid: int) -> None:
+    """Kills a process of this machine and all that it has started; returns when they are gone."""
     import psutil
 
     try:
-        controller = psutil.Process(int(job.job_id))
+        controller = psutil.Process(pid)
         family = [controller, *controller.children(recursive=True)]
     except psutil.NoSuchProcess:
         return
