@@ -104,9 +104,9 @@ def stage_recipe_identity(recipe: RecipeSpec, schedule: str) -> dict[str, Any]:
 
 
 def stage_identity(stage: Stage) -> dict[str, Any]:
-    """What differs from the default, the acting method by name."""
+    """What differs from the default, the acting method by name; which weights are kept on the way decides nothing."""
     method = stage.method
-    found = changed(dataclasses.replace(stage, method=None))
+    found = changed(dataclasses.replace(stage, method=None, keep_steps=()))
     return found if method is None else found | {"method": method_identity(method)}
 
 

@@ -7,8 +7,8 @@ from harness.grid import Cell, Grid
 from harness.plan import Pack, Plan, pack
 from harness.records import RunFolder
 from jobs.cluster import local_slots
-from jobs.specs import StageSpec
-from jobs.specs import ClusterSpec
+from jobs.rewinds import missing_steps
+from jobs.specs import ClusterSpec, StageSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +35,22 @@ def cell_paths(grid: Grid, plan: Plan) -> tuple[CellPath, ...]:
     return tuple(CellPath(cell=cell, stages=plan.paths[cell.id]) for cell in grid.cells)
 
 
+def done_stages(plan: Plan, run: RunFolder) -> frozenset[str]:
+    """Stages that have left their weights, those at every step that this plan rewinds to among them."""
+    done = frozenset(stage for stage in plan.stages if run.done(stage))
+    return done - set(to_replay(plan, run))
+
+
+def to_replay(plan: Plan, run: RunFolder) -> list[str]:
+    """Stages that were finished before anybody rewound to a step of theirs: they are trained again as far as that step, and nothing of theirs is lost."""
+    kept = ((spec.id, spec.stage.keep_steps) for spec in plan.stages.values() if spec.stage.keep_steps)
+    return [stage for stage, steps in kept if (run.stage(stage) / "export").is_dir() and missing_steps(run.stage(stage), steps)]
+
+
 def make_packs(grid: Grid, plan: Plan, run: RunFolder, left: Sequence[CellPath]) -> tuple[Pack, ...]:
     """What one process each will run, parents first: the stages that are not done, and the last stage of every cell without a record."""
-    todo = {stage for path in left for stage in path.stages if not run.done(stage)} | {path.stages[-1] for path in left}
+    done = done_stages(plan, run)
+    todo = {stage for path in left for stage in path.stages if stage not in done} | {path.stages[-1] for path in left}
     return pack([spec for spec in plan.stages.values() if spec.id in todo], grid.cluster.stages_per_job, slots=local_slots(grid.cluster))
 
 

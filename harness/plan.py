@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.grid import Cell, Grid
@@ -34,6 +34,9 @@ def make_plan(cells: Iterable[Cell]) -> Plan:
     """The stages of all cells, each once, and every cell's path."""
     forest = _Forest()
     paths = {cell.id: forest.path(cell) for cell in cells}
+    for named, steps in forest.steps.items():
+        spec = forest.stages[named]
+        forest.stages[named] = replace(spec, stage=replace(spec.stage, keep_steps=tuple(sorted(steps))))
     return Plan(stages=forest.stages, paths=paths)
 
 
@@ -42,13 +45,17 @@ class _Forest:
 
     def __init__(self) -> None:
         self.stages: dict[str, StageSpec] = {}
+        self.steps: dict[str, set[int]] = {}  # that a stage keeps, for all the cells that share it
         self.kept: dict[tuple[Any, ...], tuple[Any, Any]] = {}  # the objects are held, so that no other takes their place in memory
 
     def path(self, cell: Cell) -> tuple[str, ...]:
-        ids: list[str] = []
+        before: list[tuple[str, Stage]] = []
         for stage in self.stages_of(cell):
-            ids.append(self.stage(cell, stage, ids))
-        return tuple(ids)
+            named = self.stage(cell, stage, before)
+            before.append((named, stage))
+            if stage.keep_steps:
+                self.steps.setdefault(named, set()).update(stage.keep_steps)
+        return tuple(named for named, _ in before)
 
     def stages_of(self, cell: Cell) -> tuple[Stage, ...]:
         key = ("stages", id(cell.method), id(cell.recipe))
@@ -58,10 +65,10 @@ class _Forest:
         found: tuple[Stage, ...] = self.kept[key][1]
         return found
 
-    def stage(self, cell: Cell, stage: Stage, before: Sequence[str]) -> str:
+    def stage(self, cell: Cell, stage: Stage, before: Sequence[tuple[str, Stage]]) -> str:
         """The id of a stage that follows `before`; a new one is added."""
-        parent = before[-1] if before and stage.start != "scratch" else None
-        kept = (one for one in before if self.stages[one].stage.keep_step is not None)
+        parent = before[-1][0] if before and stage.start != "scratch" else None
+        kept = (named for named, one in before if stage.rewind_step in one.keep_steps)
         rewind = next(kept, None) if stage.start == "rewind" else None
         if stage.start != "scratch" and parent is None or stage.start == "rewind" and rewind is None:
             raise ValueError(f"{cell.method.name}: stage {stage.name!r} starts from {stage.start}, but no stage before it leaves those weights")

@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from jobs.files import write_json
+from jobs.rewinds import TODO
 
 SCHEMA = 1
 
@@ -160,8 +161,9 @@ class RunFolder:
         return frozenset(os.listdir(folder)) if folder.is_dir() else frozenset()
 
     def done(self, stage: str) -> bool:
-        """True when the stage has left its weights."""
-        return (self.stage(stage) / "export").is_dir()  # renamed into place, whole
+        """True when the stage has left its weights, those that later stages rewind to among them."""
+        folder = self.stage(stage)
+        return (folder / "export").is_dir() and not (folder / TODO).exists()  # the export is renamed into place, whole
 
     def failure(self, stage: str) -> Failure | None:
         """Why the stage has stopped for good, None when it has not. Raises RecordError when the file is torn."""
@@ -177,10 +179,11 @@ class RunFolder:
         return True
 
     def forget_failures(self, stages: Iterable[str], cells: Iterable[str]) -> None:
-        """Removes the failures of these stages and the failed records of these cells, so that they run again from their last checkpoint."""
+        """Removes the failures of these stages, and the failed records and marks of these cells, so that they run again from their last checkpoint."""
         for stage in stages:
             (self.stage(stage) / "failure.json").unlink(missing_ok=True)
         for cell in cells:
+            (self.path / "cancelled" / cell).unlink(missing_ok=True)
             record = self.record(cell)
             if record is not None and record.status == "failed":
                 self.record_path(cell).unlink()

@@ -24,14 +24,16 @@ from jobs.checkpoints import drop_checkpoints, load_checkpoint, restore_training
 from jobs.energy import StageEnergy
 from jobs.engine import Engine, Ranks
 from jobs.evaluation import evaluate, load_masks
-from jobs.exports import ExportError, StageResult, exported, read_result, rewind_step, write_export, write_rewind
+from jobs.exports import ExportError, StageResult, exported, read_result, rewind_file, write_export, write_rewind
 from jobs.fragments import Fragments
 from jobs.masking import Masking
 from jobs.metrics import MetricsLog, Reporter, StageProgress, ignore
+from jobs.removal import Removal, structure_from_json, structure_to_json
 from jobs.schedule import schedule
 from jobs.snapshot import Snapshot, average_buffers
 from jobs.specs import StageSpec
 from models.pruning.base import Progress, Pruner
+from models.pruning.structure import Structure
 from models.pruning.inputs import InputNorms
 
 LOG_STEPS = 20  # optimizer steps between two lines of metrics
@@ -99,14 +101,11 @@ class StageRun:
         self.spec, self.training, self.validation, self.folder, self.ranks = spec, training, validation, folder, ranks
         self.checkpoint_steps, self.checkpoints = checkpoint_steps, folder / "checkpoints"
         self.steps = spec.stage.epochs * training.steps_per_epoch
-        if spec.stage.keep_step is not None and not 0 <= spec.stage.keep_step <= self.steps:
-            raise ValueError(f"stage {spec.stage.name} is to keep the weights of step {spec.stage.keep_step}, and it has {self.steps} steps")
         self.schedule = schedule(spec.recipe, spec.stage.schedule, steps=self.steps, steps_per_epoch=training.steps_per_epoch)
+        self.removal = Removal(spec, model)
+        self.no_decay = [*no_decay, *self.removal.gates.values()]
         self.snapshot = Snapshot(copy.deepcopy(model), ranks)
-        self.engine = Engine(model, spec.recipe, no_decay=no_decay, ranks=ranks)
-        self.fragments = Fragments(self.engine)
-        self.masking = Masking(self.engine, self.fragments, keeps_dense=spec.stage.method is not None and spec.stage.method.keeps_dense)
-        self.average: Average | None = None
+        self._set_up(model)
         self.pruner = self._pruner()
         self.tally = Tally()
         self.reporter = Reporter(folder / "progress.json", report)
@@ -114,6 +113,13 @@ class StageRun:
     def run(self, parent: Path | None, rewind: Path | None) -> StageResult:
         """Starts or goes on, trains to the end, exports."""
         self.inherited_loss = _train_loss(parent)
+        self.advance(parent, rewind, self.steps)
+        if self.tally.val_top1 is None or not self.epochs_here:
+            self.validate()
+        return self.export()
+
+    def advance(self, parent: Path | None, rewind: Path | None, step: int) -> None:
+        """Starts or goes on, trains to the end of the epoch that holds a step."""
         if not self.resume():
             self.start(parent, rewind)
         if self.ranks.rank == 0:
@@ -121,11 +127,26 @@ class StageRun:
         self.began_s = time.monotonic() - self.tally.elapsed_s
         self.energy = StageEnergy(self.ranks, self.tally.joules)
         self.epochs_here = 0
-        while self.tally.step < self.steps:
+        while self.tally.step < step:
             self.train_epoch()
-        if self.tally.val_top1 is None or not self.epochs_here:
-            self.validate()
-        return self.export()
+
+    def _set_up(self, model: nn.Module) -> None:
+        """The engine, which takes `model` over, and what stands on it."""
+        method = self.spec.stage.method
+        self.engine = Engine(model, self.spec.recipe, no_decay=self.no_decay, ranks=self.ranks)
+        self.fragments = Fragments(self.engine)
+        self.masking = Masking(self.engine, self.fragments, keeps_dense=method is not None and method.keeps_dense)
+        self.average: Average | None = None
+
+    def shrink(self, structure: Structure) -> None:
+        """Removes units and goes on with the smaller network, on the same schedule; optimizer and averages begin anew. A collective."""
+        self.snapshot.take(self.fragments.weights(), self.engine.module)
+        self.removal.apply(self.snapshot.model, structure)
+        self.engine.close()
+        self._set_up(copy.deepcopy(self.snapshot.model).train())
+        self.average = self._average()
+        if self.pruner is not None:
+            self.pruner.groups, self.pruner.gates = (), {}
 
     # Where a stage starts
 
@@ -139,8 +160,10 @@ class StageRun:
             masks = load_masks(handed.weights.parent)
             source = handed.weights
             if stage.start == "rewind":
-                source = _rewind_file(rewind)
-                self.tally.step = min(rewind_step(source), self.steps)  # the rates and the order of images go on from there
+                source = rewind_file(rewind, stage.rewind_step)
+                self.tally.step = min(stage.rewind_step or 0, self.steps)  # the rates and the order of images go on from there
+            if handed.structure is not None:
+                self.shrink(handed.structure)
             self.snapshot.load(source)
         self.snapshot.copy_buffers_to(self.engine.module)
         self.fragments.write(self.snapshot.weights())
@@ -166,10 +189,14 @@ class StageRun:
         return Pruner(
             names=prunable_names(self.snapshot.model, groups_of(method)),
             seed=self.spec.seed,
-            read_weight=self.masking.weight,
-            read_gradient=self.fragments.gradient,
+            read_weight=lambda name: self.masking.weight(name),  # of the engine that there is: removing units makes another
+            read_gradient=lambda name: self.fragments.gradient(name),
             input_norms=self.input_norms,
             apply=self.apply_masks,
+            groups=self.removal.groups,
+            gates=self.removal.gates,
+            remove=self.shrink,
+            add_l1=lambda name, strength: self.fragments.add_l1(name, strength),
         )
 
     def input_norms(self, batches: int) -> dict[str, Tensor]:
@@ -205,7 +232,7 @@ class StageRun:
         tally.train_loss, tally.epoch_loss, tally.epoch_steps = tally.epoch_loss / tally.epoch_steps, 0.0, 0
         self.validate()
         self.epochs_here += 1
-        self.write_line("epoch", loss=tally.train_loss, val_top1=tally.val_top1, val_loss=self.val_loss, sparsity=self.masking.sparsity())
+        self.write_line("epoch", loss=tally.train_loss, val_top1=tally.val_top1, val_loss=self.val_loss, sparsity=self.sparsity())
         self.tell(news=True)
         self.save()
 
@@ -271,8 +298,8 @@ class StageRun:
         self.tally.val_top1, self.val_loss = scores.top1, scores.loss
 
     def keep_rewind(self) -> None:
-        """Writes the weights aside at the step that a later stage rewinds to; never averaged ones."""
-        if self.tally.step == self.spec.stage.keep_step:
+        """Writes the weights aside at the steps that later stages rewind to; never averaged ones."""
+        if self.tally.step in self.spec.stage.keep_steps:
             self.snapshot.take(self.fragments.weights(), self.engine.module)
             if self.ranks.rank == 0:
                 write_rewind(self.folder, self.snapshot.model.state_dict(), self.tally.step)
@@ -297,6 +324,10 @@ class StageRun:
         drop_checkpoints(self.checkpoints, self.ranks)
         return result
 
+    def sparsity(self) -> float:
+        """Share of zeros in the masked parameters, or of all parameters that were removed."""
+        return self.removal.share(self.snapshot.model) if self.removal.done else self.masking.sparsity()
+
     def save(self) -> None:
         """A checkpoint of this instant, by all ranks."""
         self.tally.elapsed_s, self.tally.joules = time.monotonic() - self.began_s, self.energy.own()
@@ -306,6 +337,7 @@ class StageRun:
             "average": None if self.average is None else self.average.parts,
             "masks": self.masking.masks,
             "dense": self.masking.dense,
+            "structure": structure_to_json(self.removal.done),
             "method": None if self.pruner is None else self.pruner.state,
         }
         save_checkpoint(self.checkpoints, self.tally.step, state, self.ranks)
@@ -317,6 +349,9 @@ class StageRun:
             return False
         state, device = found[1], self.ranks.device
         self.tally = Tally(**state["tally"])
+        structure = structure_from_json(state.get("structure"))
+        if structure is not None:
+            self.shrink(structure)
         restore_training(self.engine, self.fragments, state["training"])
         self.masking.apply(state["masks"])
         self.masking.restore_dense(state.get("dense", {}))  # absent from checkpoints of a version that had none
@@ -364,10 +399,3 @@ class StageRun:
 def _train_loss(parent: Path | None) -> float:
     result = read_result(parent) if parent else None
     return result.train_loss if result else math.nan
-
-
-def _rewind_file(folder: Path | None) -> Path:
-    path = exported(folder).rewind if folder else None
-    if path is None:
-        raise ExportError(f"{folder} kept no weights to rewind to: its stage needs a keep_step")
-    return path

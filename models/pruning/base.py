@@ -11,6 +11,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Module
+
+    from models.pruning.structure import Group, Structure
+
+
+def _no_engine(*_: object) -> None:
+    raise RuntimeError("this pruner has no engine behind it that could do so")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +40,9 @@ class Stage:
     epochs: int
     schedule: Literal["train", "finetune"] = "train"  # which learning rate and warm-up of the recipe
     method: PruningMethod | None = None
-    start: Literal["scratch", "parent", "rewind"] = "scratch"  # rewind: weights that the first stage kept at `keep_step`, masks of the parent
-    keep_step: int | None = None  # also export the weights after this many optimizer steps, for stages that rewind to them
+    start: Literal["scratch", "parent", "rewind"] = "scratch"  # rewind: weights that an earlier stage kept, masks of the parent
+    rewind_step: int | None = None  # of that earlier stage: the first on the path whose keep_steps have it
+    keep_steps: tuple[int, ...] = ()  # also export the weights after so many optimizer steps; no part of the stage's identity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +69,10 @@ class Pruner:
     read_gradient: Callable[[str], Tensor]  # within after_backward alone; mean over the global batch
     input_norms: Callable[[int], Mapping[str, Tensor]]  # within begin alone: of so many global batches; see `models.pruning.inputs.InputNorms`
     apply: Callable[[Mapping[str, Tensor]], None]  # zeroes the weights and keeps them zero from now on
+    groups: tuple[Group, ...] = ()  # of a method that removes_units: what can be removed
+    gates: Mapping[str, str] = field(default_factory=dict)  # what the method's `gate` returned
+    remove: Callable[[Structure], None] = _no_engine  # makes the network smaller, once: the optimizer begins anew, `groups` and `gates` are gone
+    add_l1: Callable[[str, float], None] = _no_engine  # within after_backward alone: adds strength * sign(w) to a parameter's gradient
 
     def weights(self) -> dict[str, Tensor]:
         """The fp32 weights of every prunable parameter."""
@@ -82,6 +94,7 @@ class PruningMethod:
 
     name: ClassVar[str]
     needs_gradients: ClassVar[bool] = False  # True: `after_backward` is called, with dense gradients
+    removes_units: ClassVar[bool] = False  # True: it makes the network smaller, by `Pruner.remove`
 
     @property
     def keeps_dense(self) -> bool:
@@ -91,6 +104,13 @@ class PruningMethod:
     def stages(self, budget: Budget) -> tuple[Stage, ...]:
         """The cell's path, first stage first."""
         raise NotImplementedError
+
+    def check(self, network: Module) -> None:
+        """Raises ValueError, with numbers, where this network cannot be pruned so. The network has no memory; asked before anything is queued."""
+
+    def gate(self, network: Module, groups: tuple[Group, ...]) -> Mapping[str, str]:
+        """Puts gates into the network before the engine takes it over; the name of the parameter that gates each group of units."""
+        return {}
 
     def begin(self, pruner: Pruner) -> None:
         """Before the first step of a stage in which the method acts; not again when a killed stage goes on."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from models.pruning.base import Budget, Pruner, Stage
-from models.pruning.knobs import Scoped
+from models.pruning.knobs import Scoped, trunk
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +37,12 @@ class IterativeMagnitude(Scoped):
         return 1.0 - (1.0 - self.rate) ** self.rounds
 
     def stages(self, budget: Budget) -> tuple[Stage, ...]:
-        """The training that is rewound into, then for each round a stage that only draws the mask and one that trains under it.
+        """The dense training, which keeps the weights to rewind to, then for each round a stage that only draws the mask and one that trains under it.
 
         No stage says how many rounds follow, so a cell of k + 1 rounds shares k of them with a cell of k.
         """
         one_round = replace(self, rounds=1, rewind="weights", rewind_step=0)  # the mask depends on the rate and on the parent alone
-        first = Stage(name="train", epochs=budget.epochs, keep_step=self.rewind_step if self.rewind == "weights" else None)
+        first = replace(trunk(budget), keep_steps=(self.rewind_step,) if self.rewind == "weights" else ())
         rounds: list[Stage] = []
         for number in range(1, self.rounds + 1):
             rounds.append(Stage(name=f"prune_{number}", epochs=0, schedule="finetune", method=one_round, start="parent"))
@@ -53,7 +53,9 @@ class IterativeMagnitude(Scoped):
         """The training of one round under the mask of the stage before it."""
         if self.rewind == "none":
             return Stage(name=f"round_{number}", epochs=budget.finetune_epochs, schedule="finetune", start="parent")
-        return Stage(name=f"round_{number}", epochs=budget.epochs, start="rewind" if self.rewind == "weights" else "parent")
+        if self.rewind == "learning_rate":
+            return Stage(name=f"round_{number}", epochs=budget.epochs, start="parent")
+        return Stage(name=f"round_{number}", epochs=budget.epochs, start="rewind", rewind_step=self.rewind_step)
 
     def begin(self, pruner: Pruner) -> None:
         """Draws one round's mask, within the mask of the round before."""

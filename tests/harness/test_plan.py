@@ -14,6 +14,7 @@ from jobs.specs import DataSpec, ModelSpec, RecipeSpec, StageSpec
 from models.pruning.base import Budget, PruningMethod, Stage
 from models.pruning.dense import Dense
 from models.pruning.dynamic import Dynamic
+from models.pruning.iterative_magnitude import IterativeMagnitude
 from models.pruning.magnitude import Magnitude
 from tests.harness.test_identity import make_cell
 
@@ -36,8 +37,8 @@ class Rounds(PruningMethod):
     rounds: int
 
     def stages(self, budget: Budget) -> tuple[Stage, ...]:
-        first = Stage(name="train", epochs=budget.epochs, keep_step=5)
-        later = (Stage(name=f"round_{k}", epochs=budget.epochs, method=Round(number=k), start="rewind") for k in range(1, self.rounds + 1))
+        first = Stage(name="train", epochs=budget.epochs, keep_steps=(5,))
+        later = (Stage(name=f"round_{k}", epochs=budget.epochs, method=Round(number=k), start="rewind", rewind_step=5) for k in range(1, self.rounds + 1))
         return (first, *later)
 
 
@@ -94,6 +95,29 @@ def test_rounds_serve_the_cell_that_asks_for_fewer_and_rewind_to_the_first_stage
         (second, first),
         (third, first),
     ]
+
+
+def test_rewinding_shares_the_dense_training_which_keeps_every_step_that_a_cell_goes_back_to() -> None:
+    methods = [Dense(), *(IterativeMagnitude(rounds=1, rewind_step=step) for step in (20, 0, 20)), Magnitude(sparsity=0.5)]
+    cells = [make_cell(method=method, recipe=RECIPE) for method in methods]
+    plan = make_plan(cells)
+    (trunk,) = {plan.paths[cell.id][0] for cell in cells}
+    assert plan.stages[trunk].stage.keep_steps == (0, 20)
+    assert make_plan(cells[:1]).paths[cells[0].id] == plan.paths[cells[0].id]
+    early, late = plan.paths[cells[2].id], plan.paths[cells[1].id]
+    assert early[:2] == late[:2] and early[2] != late[2], "the mask is shared, the training from another step is not"
+    assert {plan.stages[path[2]].rewind for path in (early, late)} == {trunk}
+    assert make_plan(reversed(cells)).stages == plan.stages
+
+
+def test_sharing_with_rewinding_cells_is_counted_in_the_epochs_saved(tmp_path: Path) -> None:
+    path = tmp_path / "grid.yaml"
+    path.write_text(
+        "name: g\nmodels: vim_micro\nseeds: [0]\nrecipe: {epochs: 6, finetune_epochs: 2}\n"
+        "pruning: [dense, {method: iterative_magnitude, rounds: [1, 2]}, {method: iterative_magnitude, rounds: 1, rewind_step: 9}]\n"
+    )
+    grid = read_grid(path)
+    assert "training epochs: 26, 24 saved by sharing (48% of 50)" in describe(make_plan(grid.cells), grid, ())
 
 
 def test_stages_are_the_same_from_cells_of_one_grid_and_from_one_cell_of_a_record() -> None:

@@ -145,8 +145,8 @@ def test_progress_tells_where_the_stage_stands(tmp_path):
 
 def test_initial_weights_depend_on_the_seed_alone(tmp_path):
     for folder, options in {"a": {}, "b": {"batch_size": 8}, "c": {"dtype": "bf16"}, "d": {"zero_stage": 2}, "e": {"seed": 1}}.items():
-        train(tmp_path / folder, dense(epochs=1, keep_step=0), **options)
-    starts = {folder: load_file(exported(tmp_path / folder).rewind) for folder in "abcde"}
+        train(tmp_path / folder, dense(epochs=1, keep_steps=(0,)), **options)
+    starts = {folder: load_file(exported(tmp_path / folder).rewinds[0]) for folder in "abcde"}
     for folder in "bcd":
         assert_same(starts["a"], starts[folder])
     assert not torch.equal(starts["a"]["fc.weight"], starts["e"]["fc.weight"])
@@ -196,12 +196,12 @@ def test_a_parents_masks_go_on_without_a_method(tmp_path):
 
 
 def test_rewinding_takes_early_weights_under_late_masks_and_the_rates_from_there(tmp_path):
-    train(tmp_path / "first", dense(keep_step=5))
+    train(tmp_path / "first", dense(keep_steps=(2, 5)))
     train(tmp_path / "pruned", Stage(name="prune", epochs=0, start="parent", method=Halve()), parent=tmp_path / "first")
-    stage = dense(start="rewind", keep_step=5)
+    stage = dense(start="rewind", rewind_step=5, keep_steps=(5,))
     result = train(tmp_path / "second", stage, parent=tmp_path / "pruned", rewind=tmp_path / "first")
     masks = load_masks(tmp_path / "pruned" / "export")
-    early, again = (load_file(exported(tmp_path / name).rewind) for name in ("first", "second"))
+    early, again = (load_file(exported(tmp_path / name).rewinds[5]) for name in ("first", "second"))
     for name, weight in early.items():
         assert torch.equal(again[name], weight * masks.get(name, torch.ones(1))), name
     assert result.steps == 12 - 5
@@ -210,8 +210,8 @@ def test_rewinding_takes_early_weights_under_late_masks_and_the_rates_from_there
 
 def test_rewinding_without_kept_weights_is_an_error_that_names_the_stage(tmp_path):
     train(tmp_path / "first", dense(epochs=1))
-    with pytest.raises(ExportError, match="first kept no weights to rewind to"):
-        train(tmp_path / "second", dense(start="rewind"), parent=tmp_path / "first", rewind=tmp_path / "first")
+    with pytest.raises(ExportError, match="first has no weights of step 3 to rewind to: it kept none"):
+        train(tmp_path / "second", dense(start="rewind", rewind_step=3), parent=tmp_path / "first", rewind=tmp_path / "first")
 
 
 def test_a_parent_that_is_not_finished_is_an_error_that_names_it(tmp_path):
@@ -219,9 +219,11 @@ def test_a_parent_that_is_not_finished_is_an_error_that_names_it(tmp_path):
         train(tmp_path, Stage(name="finetune", epochs=1, start="parent"), parent=tmp_path / "nowhere")
 
 
-def test_a_step_to_keep_that_the_stage_never_makes_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="step 13, and it has 12 steps"):
-        train(tmp_path, dense(keep_step=13))
+def test_a_step_that_the_stage_never_makes_stops_those_alone_that_rewind_to_it(tmp_path):
+    train(tmp_path / "first", dense(epochs=1, keep_steps=(2, 13)))
+    assert list(exported(tmp_path / "first").rewinds) == [2]
+    with pytest.raises(ExportError, match="no weights of step 13 to rewind to: it made 4 steps; choose a rewind_step up to that"):
+        train(tmp_path / "second", dense(start="rewind", rewind_step=13), parent=tmp_path / "first", rewind=tmp_path / "first")
 
 
 @pytest.mark.parametrize("zero_stage", [0, 1, 3])
@@ -330,7 +332,7 @@ CASES = {
 
 def train_case(folder: Path, case: str, ranks: Ranks, **options: Any):
     fields = dict(CASES[case])
-    stage = dense(keep_step=6, **fields.pop("stage", {}))
+    stage = dense(keep_steps=(0, 6), **fields.pop("stage", {}))
     return train(folder, stage, ranks, checkpoint_steps=3, **fields, **options)
 
 
@@ -383,7 +385,10 @@ def test_a_killed_stage_goes_on_to_the_same_bits_and_a_loss_that_diverges_on_one
         undisturbed, resumed = folder / case / "undisturbed", folder / case / "cut"
         assert_same(weights(resumed), weights(undisturbed))
         assert_same(load_masks(resumed / "export"), load_masks(undisturbed / "export"))
-        assert_same(load_file(exported(resumed).rewind), load_file(exported(undisturbed).rewind))
+        kept, expected = exported(resumed).rewinds, exported(undisturbed).rewinds
+        assert list(kept) == list(expected) == [0, 6]
+        for step, path in expected.items():
+            assert_same(load_file(kept[step]), load_file(path))
         assert lines(resumed) == lines(undisturbed), case
         assert read_result(resumed).val_top1 == read_result(undisturbed).val_top1
         assert not (resumed / "checkpoints").exists()

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -51,7 +53,9 @@ def test_each_round_draws_its_mask_and_then_trains_from_the_rewind_step():
         ("prune_2", 0, "parent", False),
         ("round_2", 12, "rewind", True),
     ]
-    assert stages[0].keep_step == 100 and {stage.schedule for stage in stages if stage.epochs} == {"train"}
+    assert stages[0].keep_steps == (100,) and stages[2].rewind_step == stages[4].rewind_step == 100
+    assert replace(stages[0], keep_steps=()) == create_method("dense").stages(BUDGET)[0]
+    assert {stage.schedule for stage in stages if stage.epochs} == {"train"}
 
 
 def test_without_rewinding_the_weights_the_schedule_alone_or_nothing_is_rewound():
