@@ -1,6 +1,6 @@
 """The forest of a run folder as it was launched, in the few words that status, logs and cancel need: read in milliseconds, without torch.
 
-    forest.json    {"grid": name, "file": grid.yaml, "stages": {id: [title, epochs]}, "cells": {id: [title, [stage, ...]]}}
+    forest.json    {"grid": name, "file": grid.yaml, "kind": local | slurm | debug, "stages": {id: [title, epochs]}, "cells": {id: [title, [stage, ...]]}}
 """
 
 import json
@@ -26,6 +26,7 @@ class Forest:
 
     grid: str
     file: str  # the grid's file as it was given to launch
+    kind: str  # of its cluster: local, slurm, debug
     stages: Mapping[str, tuple[str, int]]  # title, epochs
     cells: Mapping[str, tuple[str, tuple[str, ...]]]  # title, stages that lead to it, first one first
 
@@ -50,6 +51,7 @@ def write_forest(run: "RunFolder", grid: "Grid", plan: "Plan") -> None:
     told = {
         "grid": grid.name,
         "file": str(grid.path),
+        "kind": grid.cluster.kind,
         "stages": {spec.id: [stage_title(spec), spec.stage.epochs] for spec in plan.stages.values()},
         "cells": {cell.id: [cell_title(cell), plan.paths[cell.id]] for cell in grid.cells},
     }
@@ -64,7 +66,7 @@ def read_forest(run: "RunFolder") -> Forest:
         told = json.loads(path.read_bytes())
         stages = {stage: (title, epochs) for stage, (title, epochs) in told["stages"].items()}
         cells = {cell: (title, tuple(path)) for cell, (title, path) in told["cells"].items()}
-        return Forest(grid=told["grid"], file=told["file"], stages=stages, cells=cells)
+        return Forest(grid=told["grid"], file=told["file"], kind=told["kind"], stages=stages, cells=cells)
     except FileNotFoundError:
         raise ForestError(f"{run.path} holds no {FILE}: nothing was launched there; python -m harness.launch <grid.yaml> does") from None
     except (ValueError, KeyError, TypeError) as error:

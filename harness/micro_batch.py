@@ -32,6 +32,14 @@ def smaller(folder: Path) -> int | None:
         return None
 
 
+def because(folder: Path) -> str:
+    """Why the last attempt at the stage in `folder` was made smaller; empty where none was."""
+    try:
+        return str(json.loads((folder / FILE).read_text())["because"])
+    except FileNotFoundError:
+        return ""
+
+
 def fitting(spec: StageSpec, folder: Path, world: int) -> StageSpec:
     """The stage as it is to be run: the same, id included, but for the images of one forward pass."""
     small, share = smaller(folder), spec.recipe.batch_size // world
@@ -41,14 +49,14 @@ def fitting(spec: StageSpec, folder: Path, world: int) -> StageSpec:
     return replace(spec, recipe=replace(spec.recipe, micro_batch_size=micro))
 
 
-def shrink(spec: StageSpec, folder: Path, world: int, because: str) -> int | None:
+def shrink(spec: StageSpec, folder: Path, world: int, reason: str) -> int | None:
     """Images of a forward pass from now on, half of those that `spec` (as it was run) had; None when it had one alone.
 
     Written down for the next attempt. Ranks that run out of memory together all write the same.
     """
     half = halved(spec.recipe, world, asked(spec.recipe, world))
     if half is not None:
-        write_json(folder / FILE, {"micro_batch_size": half, "because": because})
+        write_json(folder / FILE, {"micro_batch_size": half, "because": reason})
     return half
 
 

@@ -6,6 +6,7 @@
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from harness.records import RunFolder
 from harness.submissions import arrays
 from jobs.files import write_json
 from jobs.scheduler import SchedulerError, ask
+from jobs.specs import ClusterSpec
 
 LIMIT = 2  # failures after which a node is left out for the rest of the grid
 BROKEN = re.compile(r"DOWN|FAIL|NOT_RESPONDING|ERROR|UNKNOWN|\*")
@@ -32,6 +34,16 @@ def faults(run: RunFolder) -> dict[str, int]:
 def left_out(run: RunFolder) -> tuple[str, ...]:
     """The nodes that have failed too often for this grid."""
     return tuple(node for node, count in faults(run).items() if count >= LIMIT)
+
+
+def around_bad_nodes(run: RunFolder, cluster: ClusterSpec) -> ClusterSpec:
+    """The cluster without the nodes that have failed too often; says which."""
+    out = left_out(run)
+    if cluster.kind != "slurm" or not out:
+        return cluster
+    print(f"left out, having failed {LIMIT} times or more: {', '.join(out)}", flush=True)
+    given = [str(cluster.slurm["exclude"])] if cluster.slurm.get("exclude") else []
+    return replace(cluster, slurm={**cluster.slurm, "exclude": ",".join([*given, *out])})
 
 
 def broken_since(nodes: str, since: datetime) -> list[str]:

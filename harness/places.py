@@ -31,6 +31,11 @@ def find_run(given: str | None, runs: Path) -> RunFolder:
     raise PlaceError(f"'{given}' is no grid file and no run folder{meant(given, [folder.name for folder in launched(runs)], 'run folders under ' + str(runs))}")
 
 
+def is_run(given: str, runs: Path) -> bool:
+    """True when a name is that of a file or folder rather than the beginning of an id."""
+    return Path(given).exists() or (runs / given / FILE).exists()
+
+
 def grid_name(path: Path) -> str:
     """What a grid file calls itself. Raises PlaceError."""
     try:

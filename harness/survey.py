@@ -4,7 +4,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +13,7 @@ from harness.queue_state import JobState, queue_state
 from harness.records import RunFolder
 from harness.submissions import Submission, submissions
 from jobs.claims import is_claimed
+from jobs.rewinds import TODO
 from jobs.scheduler import PATIENCE_S, SchedulerError, complain
 
 State = Literal["done", "running", "queued", "blocked", "failed", "open", "unknown"]
@@ -36,12 +37,13 @@ class Survey:
     stands_at: Mapping[str, str]  # cell -> the stage that failed, or the first one that is not done
     jobs: Mapping[str, JobState]  # by name, of all jobs that still matter
     job_of: Mapping[str, Submission]  # stage -> the job that has it; the last one that had it where none lives
+    dropped: frozenset[str] = frozenset()  # stages that no job will run: failed, behind a failed one, or of cancelled cells alone
     silent: str = ""  # why SLURM's jobs are unknown
     launching: bool = False  # a launch of this grid is at work now
 
     def exported(self, stage: str) -> bool:
-        """True when a stage has left its weights."""
-        return "export" in self.files.get(stage, ())
+        """True when a stage has left its weights, and nobody asks it for those of another step."""
+        return left_weights(self.files.get(stage, frozenset()))
 
     def alive(self, stage: str) -> JobState | None:
         """The living job that has a stage; None where none has."""
@@ -49,19 +51,19 @@ class Survey:
         return state if state is not None and state.alive else None
 
     def under_way(self, one: Submission) -> str:
-        """The stage that a job is at: the first without weights, or its last, whose cells are being measured."""
-        return next((stage for stage in one.stages if not self.exported(stage)), one.stages[-1])
+        """The stage that a job is at: the first that it has to run and that has no weights, or its last, whose cells are being measured."""
+        return next((stage for stage in one.stages if not self.exported(stage) and stage not in self.dropped), one.stages[-1])
 
 
-def survey(run: RunFolder, *, patience_s: float = PATIENCE_S, say: Callable[[str], None] = complain) -> Survey:
-    """What a run folder holds now. Raises ForestError where nothing was launched. SLURM's silence is told, not raised."""
-    forest = read_forest(run)
-    files = listings(run)
+def survey(run: RunFolder, *, launching: bool | None = None, patience_s: float = PATIENCE_S, say: Callable[[str], None] = complain) -> Survey:
+    """What a run folder holds now. Raises ForestError where nothing was launched. SLURM's silence is told, not raised.
+
+    launching: whether a launch is at work; None: its lock says so.
+    """
+    forest, files, submitted = read_forest(run), listings(run), submissions(run)
     cells = f"{run.path}/cells"
     recorded = {name for name in names(run.path / "cells") if os.path.exists(f"{cells}/{name}/record.json")}
-    submitted = submissions(run)
-    stages = unfinished(forest, files, recorded)
-    jobs, silent = look(run, [one for one in submitted if not stages.isdisjoint(one.stages)], files, patience_s, say)
+    jobs, silent = look(run, unfinished(submitted, forest, files, recorded), files, patience_s, say)
     found = Survey(
         forest=forest,
         files=files,
@@ -69,15 +71,16 @@ def survey(run: RunFolder, *, patience_s: float = PATIENCE_S, say: Callable[[str
         stands_at={},
         jobs=jobs,
         job_of=owners(submitted, jobs),
+        dropped=dropped(forest, files, run.cancelled_cells()),
         silent=silent,
-        launching=is_claimed(run.path / "launch.lock"),
+        launching=is_claimed(run.path / "launch.lock") if launching is None else launching,
     )
     places = {cell: place(found, path) for cell, (_, path) in forest.cells.items()}
     states = {cell: state(found, run, cell, path, places[cell], cell in recorded) for cell, (_, path) in forest.cells.items()}
-    return Survey(**{**found.__dict__, "states": states, "stands_at": places})
+    return replace(found, states=states, stands_at=places)
 
 
-def names(folder: Path) -> list[str]:
+def names(folder: Path | str) -> list[str]:
     """What a folder holds; nothing where there is none."""
     try:
         return os.listdir(folder)
@@ -87,14 +90,30 @@ def names(folder: Path) -> list[str]:
 
 def listings(run: RunFolder) -> dict[str, frozenset[str]]:
     """The names in every stage's folder."""
-    folder = run.path / "stages"
-    return {stage: frozenset(names(folder / stage)) for stage in names(folder)}
+    folder = f"{run.path}/stages"
+    return {stage: frozenset(names(f"{folder}/{stage}")) for stage in names(folder)}
 
 
-def unfinished(forest: Forest, files: Mapping[str, frozenset[str]], recorded: Collection[str]) -> set[str]:
-    """Stages that a job may still be at: without weights or failure, or with a cell that waits to be measured."""
-    waiting = {path[-1] for cell, (_, path) in forest.cells.items() if cell not in recorded}
-    return {stage for stage in forest.stages if not {"export", "failure.json"} & files.get(stage, frozenset())} | waiting
+def left_weights(names: frozenset[str]) -> bool:
+    """True for the folder of a finished stage."""
+    return "export" in names and TODO not in names
+
+
+def unfinished(submitted: Sequence[Submission], forest: Forest, files: Mapping[str, frozenset[str]], recorded: Collection[str]) -> list[Submission]:
+    """Jobs that may still be at something: a stage without weights or failure, or a cell that waits to be measured."""
+    ended = {stage for stage, names in files.items() if left_weights(names) or "failure.json" in names}
+    ended -= {path[-1] for cell, (_, path) in forest.cells.items() if cell not in recorded}
+    return [one for one in submitted if not ended.issuperset(one.stages)]
+
+
+def dropped(forest: Forest, files: Mapping[str, frozenset[str]], cancelled: Collection[str]) -> frozenset[str]:
+    """Stages that no job will run: every cell that needs them is cancelled, or has failed at or before them."""
+    failed = {stage for stage, names in files.items() if "failure.json" in names}
+    needed: set[str] = set()
+    for cell, (_, path) in forest.cells.items():
+        if cell not in cancelled:
+            needed.update(path if failed.isdisjoint(path) else path[: next(place for place, stage in enumerate(path) if stage in failed)])
+    return frozenset(forest.stages) - needed
 
 
 def look(
@@ -113,7 +132,7 @@ def process_state(run: RunFolder, one: Submission, files: Mapping[str, frozenset
     if one.host == socket.gethostname():
         lives = works_for(int(one.job.rpartition(":")[2]), one.folder)
     else:
-        lives = any(heard_s(run, stage) < HEARTBEAT_S for stage in one.stages if "export" not in files.get(stage, ()))
+        lives = any(heard_s(run, stage) < HEARTBEAT_S for stage in one.stages if not left_weights(files.get(stage, frozenset())))
     return JobState(job=one.job, state="RUNNING" if lives else "ENDED", nodes=one.host)
 
 

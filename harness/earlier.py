@@ -1,0 +1,88 @@
+"""What earlier launches of a grid left on SLURM: jobs that live and keep their stages, and jobs that ended before their stage did."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.cases import cases
+from harness.forest import FILE
+from harness.micro_batch import because, fitting, shrink
+from harness.nodes import blame, notice
+from harness.orders import CellPath
+from harness.plan import Plan
+from harness.records import Failure, RunFolder
+from harness.survey import Survey, survey
+from harness.triage import Case
+from jobs.scheduler import SchedulerSilent
+from jobs.specs import ClusterSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Earlier:
+    """Living jobs by the stages that they keep, and what was done about those that ended."""
+
+    living: Mapping[str, str]
+    told: tuple[str, ...] = ()
+
+
+def earlier(run: RunFolder, plan: Plan, cluster: ClusterSpec) -> Earlier:
+    """What a new launch has to respect. Stages that ran out of memory are made smaller, nodes that failed are counted.
+
+    Raises SchedulerSilent where SLURM does not say which jobs live: launching then could run a stage twice.
+    """
+    if not (run.path / FILE).exists():
+        return Earlier(living={})
+    found = survey(run, launching=False)
+    if found.silent:
+        raise SchedulerSilent(found.silent)
+    living = {stage: job.job for stage in found.job_of if not found.job_of[stage].local and (job := found.alive(stage))}
+    told = [line for case in cases(run, found) if case.stage in plan.stages and (line := settle(run, plan, cluster, found, case))]
+    return Earlier(living=living, told=tuple(told))
+
+
+def settle(run: RunFolder, plan: Plan, cluster: ClusterSpec, found: Survey, case: Case) -> str:
+    """What was done about a stage whose job ended before it did; empty when nothing had to be."""
+    folder, spec = run.stage(case.stage), plan.stages[case.stage]
+    if case.policy == "halve":
+        reason = f"SLURM job {found.job_of[case.stage].job}: {case.what}"
+        if because(folder) == reason:
+            return ""
+        micro = shrink(fitting(spec, folder, cluster.ranks), folder, cluster.ranks, reason)
+        if micro is not None:
+            return f"stage {case.stage} ran out of memory: it goes on with micro-batches of {micro} images, the global batch kept"
+        failure = Failure(kind="OutOfMemory", message=f"{reason}, with one image at a time: see {case.log}", stage=case.stage, host=case.node)
+        run.write_failure(case.stage, failure)
+        return f"stage {case.stage} ran out of memory with one image at a time: it has failed"
+    if case.policy == "elsewhere" and not notice(run, folder) and case.node and not set(case.node) & set("[,"):
+        blame(run, case.node, f"{found.job_of[case.stage].job}-end", case.what)
+        return f"stage {case.stage} lost its node {case.node}"
+    return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shares:
+    """Cells by who runs what is left of them."""
+
+    ours: tuple[CellPath, ...]
+    theirs: tuple[CellPath, ...]  # all of it is with jobs of an earlier launch
+    waiting: tuple[CellPath, ...]  # begins with stages that such a job has
+
+    def told(self, living: Mapping[str, str]) -> list[str]:
+        """What a user should know of the cells that are not ours."""
+        jobs = sorted({living[stage] for path in (*self.theirs, *self.waiting) for stage in path.stages if stage in living})
+        named = f"{', '.join(jobs[:4])}{f' ... {jobs[-1]}, {len(jobs)} in all' if len(jobs) > 4 else ''}"
+        lines = []
+        if self.theirs:
+            lines.append(f"{len(self.theirs)} cells are with jobs of an earlier launch, which SLURM still has ({named}); they are not submitted again")
+        if self.waiting:
+            lines.append(f"{len(self.waiting)} cells start from what such jobs are at ({named}); launch again when those have ended")
+        return lines
+
+
+def share(run: RunFolder, left: Sequence[CellPath], living: Mapping[str, str]) -> Shares:
+    """Who runs what is left of each cell."""
+    kept: dict[str, list[CellPath]] = {"ours": [], "theirs": [], "waiting": []}
+    for path in left:
+        todo = [stage for stage in path.stages if not run.done(stage)] or [path.stages[-1]]
+        held = [stage in living for stage in todo]
+        kept["theirs" if all(held) else "waiting" if any(held) else "ours"].append(path)
+    return Shares(**{name: tuple(paths) for name, paths in kept.items()})

@@ -1,0 +1,62 @@
+"""Smaller micro-batches beside a stage."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.micro_batch import asked, fitting, halved, note, shrink, smaller
+from jobs.engine import batching
+from jobs.specs import RecipeSpec, StageSpec
+from tests.harness.make_runs import fake_run
+
+
+def spec_of(tmp_path: Path, **recipe: object) -> StageSpec:
+    """A real stage, with another recipe."""
+    spec = next(iter(fake_run(tmp_path).plan.stages.values()))
+    return replace(spec, recipe=replace(spec.recipe, **recipe))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("batch", "world", "chain"), [(64, 1, [64, 32, 16, 8, 4, 2, 1]), (48, 1, [48, 24, 12, 6, 3, 1]), (60, 2, [30, 15, 6, 3, 1]), (7, 1, [7, 1])])
+def test_halving_keeps_the_global_batch_down_to_one_image(batch: int, world: int, chain: list[int]) -> None:
+    recipe, found = RecipeSpec(batch_size=batch), []
+    micro: int | None = asked(recipe, world)
+    while micro is not None:
+        found.append(micro)
+        made = batching(replace(recipe, micro_batch_size=micro), world)
+        assert made.micro * made.accumulation * world == batch
+        micro = halved(recipe, world, micro)
+    assert found == chain
+
+
+def test_a_stage_that_ran_out_of_memory_keeps_its_id_and_batch(tmp_path: Path) -> None:
+    spec, folder = spec_of(tmp_path, batch_size=64), tmp_path / "stage"
+    assert fitting(spec, folder, 1) is spec
+    assert shrink(spec, folder, 1, "no memory") == 32
+    again = fitting(spec, folder, 1)
+    assert (again.id, again.recipe.batch_size, again.recipe.micro_batch_size) == (spec.id, 64, 32)
+    assert shrink(again, folder, 1, "no memory") == 16
+
+
+def test_ranks_that_run_out_together_halve_once(tmp_path: Path) -> None:
+    spec, folder = spec_of(tmp_path, batch_size=64), tmp_path / "stage"
+    as_run = fitting(spec, folder, 2)
+    assert {shrink(as_run, folder, 2, "no memory") for _ in range(2)} == {16} and smaller(folder) == 16
+
+
+def test_one_image_cannot_be_halved(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, batch_size=64, micro_batch_size=1)
+    assert shrink(spec, tmp_path / "stage", 1, "no memory") is None and smaller(tmp_path / "stage") is None
+
+
+def test_another_number_of_ranks_takes_the_next_size_that_comes_out_even(tmp_path: Path) -> None:
+    spec, folder = spec_of(tmp_path, batch_size=60), tmp_path / "stage"
+    shrink(spec, folder, 2, "no memory")
+    assert smaller(folder) == 15
+    assert fitting(spec, folder, 3).recipe.micro_batch_size == 10
+    assert fitting(spec, folder, 6) is spec, "10 images fit: no rank has 15"
+
+
+def test_the_note_names_the_stage_and_both_batches() -> None:
+    text = note("abc", 8, RecipeSpec(batch_size=64))
+    assert "abc" in text and "8 images" in text and "global batch of 64" in text

@@ -1,0 +1,112 @@
+"""What status says."""
+
+import json
+import os
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from harness.micro_batch import FILE
+from harness.nodes import blame
+from harness.status import main
+from harness.survey import survey
+from tests.harness.fake_slurm import SILENT, FakeSlurm
+from tests.harness.make_runs import FakeRun, fake_run
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRun:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    return fake_run(tmp_path)
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What status prints, lines with their spaces made one."""
+    assert main(arguments) == 0
+    return "\n".join(" ".join(line.split()) for line in capsys.readouterr().out.splitlines())
+
+
+def test_every_state_has_its_number_and_stages_at_work_their_line(fake: FakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slurm = FakeSlurm(tmp_path / "slurm", monkeypatch)
+    one, two = fake.trunks
+    fake.finish(one)
+    done, failed, ran = fake.cells_of(one)
+    fake.finish(done.stages[1])
+    fake.record(done)
+    fake.fail(failed.stages[1])
+    fake.submit({"17_0": [ran.stages[1]], "17_1": [two]})
+    slurm.queue(j17_0="RUNNING", j17_1="PENDING:Priority")
+    fake.beat(ran.stages[1])
+    text = said(capsys)
+    assert "small: 1 of 6 cells done (runs/small)" in text
+    assert "done running queued blocked failed open\n1 1 3 0 1 0" in text
+    assert f"{ran.stages[1]} vim_micro finetune magnitude(0.9) seed 0 1/4 0.500 100 1:15 17_0 node1" in text
+    assert "2 of 8 stages done, 2.0 hours of training used; about" in text
+    assert "1 cells, 1 stages: ValueError" in text and f"python -m harness.logs {failed.stages[1]}" in text and "python -m harness.launch" in text
+    assert len(slurm.calls("squeue")) == 1 and not slurm.calls("sacct")
+
+
+def test_nodes_left_out_and_smaller_batches_are_told(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    for attempt in ("17-0", "17-1"):
+        blame(fake.run, "node3", attempt, "lost")
+    blame(fake.run, "node1", "18-0", "lost")
+    folder = fake.run.stage(fake.trunks[0])
+    folder.mkdir(parents=True)
+    (folder / FILE).write_text(json.dumps({"micro_batch_size": 8, "because": "no memory"}))
+    text = said(capsys)
+    assert "nodes that failed: node1 (1), node3 (2); left out for the rest of this grid: node3" in text
+    assert "1 stages ran out of memory and go on with smaller micro-batches" in text
+
+
+def test_while_slurm_is_silent_no_job_is_called_gone(fake: FakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slurm = FakeSlurm(tmp_path / "slurm", monkeypatch)
+    monkeypatch.setattr("harness.status.survey", partial(survey, patience_s=0.0, say=lambda text: None))
+    fake.submit({"17": [fake.trunks[0]]})
+    slurm.fails("squeue", SILENT)
+    text = said(capsys)
+    assert "unknown" in text and "does not answer" in text and "nothing is lost" in text and "ENDED" not in text
+
+
+def test_a_stage_that_is_not_heard_of_says_so(fake: FakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeSlurm(tmp_path / "slurm", monkeypatch).queue(j17="RUNNING")
+    fake.submit({"17": [fake.trunks[0]]})
+    fake.beat(fake.trunks[0])
+    heard = os.path.getmtime(fake.run.stage(fake.trunks[0]) / "progress.json") - 600
+    os.utime(fake.run.stage(fake.trunks[0]) / "progress.json", (heard, heard))
+    assert "not heard of for 10:0" in said(capsys)
+
+
+def test_a_changed_grid_is_told(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "was changed" not in said(capsys, "grid.yaml")
+    fake.grid.path.write_text(fake.grid.source + "# more\n")
+    assert "grid.yaml was changed since it was launched" in said(capsys, "grid.yaml")
+
+
+@pytest.mark.parametrize("named", ["grid.yaml", "runs/small", "small", None])
+def test_a_run_is_found_by_grid_folder_name_and_by_itself(fake: FakeRun, capsys: pytest.CaptureFixture[str], named: str | None) -> None:
+    assert "small: 0 of 6 cells done" in said(capsys, *([named] if named else []))
+
+
+def test_without_a_grid_here_the_newest_run_is_shown(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    fake.grid.path.unlink()
+    assert "small: 0 of 6 cells done" in said(capsys)
+
+
+def test_a_name_that_fits_nothing_is_answered_with_the_nearest(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["smal"]) == 2
+    assert "did you mean small?" in capsys.readouterr().err
+
+
+def test_a_grid_never_launched_is_told_how_to_be(fake: FakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "other.yaml").write_text("name: other\n")
+    assert main(["other.yaml"]) == 2
+    assert "never launched" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert main(["--runs", "empty", "--", "other.yaml"]) == 2
+
+
+def test_watching_ends_when_nothing_is_under_way(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--watch"]) == 0
+    assert "0 of 6 cells done" in capsys.readouterr().out
