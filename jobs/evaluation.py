@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from jobs.engine import Ranks
+from jobs.removal import load_structure
 from jobs.specs import ModelSpec
 
 TOP = 5
@@ -49,15 +50,22 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], ranks: 
 
 
 def load_model(model: ModelSpec, *, classes: int, img_size: int, scan: str, weights: Path) -> nn.Module:
-    """The network of a saved safetensors file, in evaluation mode on the CPU. WeightsError names the file and what does not fit."""
+    """The network of a saved safetensors file, in evaluation mode on the CPU; the smaller one where a structure.json lies beside it.
+
+    WeightsError names the file and what does not fit.
+    """
     from safetensors.torch import load_file
 
+    from models.pruning.structure import find_groups, remove
     from models.registry import create_model
 
     network = create_model(model.name, classes, img_size, scan_backend=scan, **model.options)
+    structure = load_structure(weights.parent)
     try:
+        if structure is not None:
+            remove(network, find_groups(network, img_size), structure.kept)
         network.load_state_dict(load_file(weights), strict=True)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise WeightsError(f"{weights} does not hold the weights of {model.label}: {error}") from error
     return network.eval()
 

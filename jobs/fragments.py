@@ -97,6 +97,14 @@ class Fragments:
             stored.masked_fill_(where, 0.0)
 
     @torch.no_grad()
+    def add_l1(self, name: str, strength: float) -> None:
+        """Adds the gradient of an L1 penalty, strength * sign(w), to this rank's part of the averaged gradient."""
+        fragment = self.by_name[name]
+        stored = _stored_gradient(self.engine, fragment)
+        if stored is not None:
+            stored.add_(fragment.master().sign(), alpha=strength)
+
+    @torch.no_grad()
     def write(self, weights: Mapping[str, Tensor]) -> None:
         """Sets master and parameter from whole tensors that are the same on every rank."""
         for name, value in weights.items():

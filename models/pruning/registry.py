@@ -9,12 +9,14 @@ from typing import Any
 from models.pruning.base import PruningMethod
 from models.pruning.dense import Dense
 from models.pruning.dynamic import Dynamic
+from models.pruning.early_bird import EarlyBird
 from models.pruning.gradient import Gradient
 from models.pruning.iterative_magnitude import IterativeMagnitude
 from models.pruning.magnitude import Magnitude
 from models.pruning.random import Random
 from models.pruning.rigl import RigL
 from models.pruning.semi_structured import SemiStructured
+from models.pruning.structured import Structured
 from models.pruning.wanda import Wanda
 
 PRUNERS: dict[str, type[PruningMethod]] = {
@@ -23,10 +25,12 @@ PRUNERS: dict[str, type[PruningMethod]] = {
     "magnitude": Magnitude,
     "dynamic": Dynamic,
     "iterative_magnitude": IterativeMagnitude,
+    "early_bird": EarlyBird,
     "gradient": Gradient,
     "rigl": RigL,
     "wanda": Wanda,
     "semi_structured": SemiStructured,
+    "structured": Structured,
 }
 
 

@@ -7,7 +7,6 @@ smaller network is made from the whole one on any machine: create_model, then `r
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -31,6 +30,15 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Owned:
+    """What a group of units owns of one parameter."""
+
+    parameter: str
+    dimension: int
+    places: Tensor  # along it, (units, places of each) int64
+
+
+@dataclass(frozen=True, kw_only=True)
 class Group:
     """Units that can be removed one by one, and everything that goes with them."""
 
@@ -38,6 +46,7 @@ class Group:
     kind: str
     count: int
     parts: tuple[Part, ...]
+    owned: tuple[Owned, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +97,9 @@ class _Graph:
     def groups(self, names: set[str]) -> Iterator[Group]:
         for units in units_of(self.twin):
             if units.name in names:
-                yield Group(name=units.name, kind=units.kind, count=units.count, parts=tuple(self.parts(units)))
+                parts = tuple(self.parts(units))
+                owned = tuple(one for part in parts for one in parameters_of(self.twin, part))
+                yield Group(name=units.name, kind=units.kind, count=units.count, parts=parts, owned=owned)
 
     def parts(self, units: Units) -> Iterator[Part]:
         """Everything that depends on the units, each part once for each side."""
@@ -127,17 +138,16 @@ def customized() -> dict[type, Any]:
     return {LayerNorm2d: Norm()}
 
 
-def owned(model: nn.Module, group: Group) -> Iterator[tuple[str, int, Tensor]]:
-    """Name, dimension and places (units, places of each) of everything that a group owns of the parameters."""
-    for part in group.parts:
-        if part.dimension is not None:
-            yield part.name, part.dimension, part.places
-            continue
-        layer = model.get_submodule(part.name)
-        across = part.side == "in" and not one_to_one(layer)
-        yield f"{part.name}.weight", int(across), part.places
-        if not across and getattr(layer, "bias", None) is not None:
-            yield f"{part.name}.bias", 0, part.places
+def parameters_of(model: nn.Module, part: Part) -> Iterator[Owned]:
+    """The parameters of a part."""
+    if part.dimension is not None:
+        yield Owned(parameter=part.name, dimension=part.dimension, places=part.places)
+        return
+    layer = model.get_submodule(part.name)
+    across = part.side == "in" and not one_to_one(layer)
+    yield Owned(parameter=f"{part.name}.weight", dimension=int(across), places=part.places)
+    if not across and getattr(layer, "bias", None) is not None:
+        yield Owned(parameter=f"{part.name}.bias", dimension=0, places=part.places)
 
 
 def one_to_one(layer: Any) -> bool:
@@ -194,5 +204,6 @@ def silence(model: nn.Module, groups: Sequence[Group], kept: Kept) -> None:
     for group in groups:
         if group.name in kept:
             gone = sorted(set(range(group.count)) - set(kept[group.name]))
-            for name, dimension, places in owned(model, group):
-                model.get_parameter(name).index_fill_(dimension, places[gone].flatten().to(model.get_parameter(name).device), 0.0)
+            for one in group.owned:
+                parameter = model.get_parameter(one.parameter)
+                parameter.index_fill_(one.dimension, one.places[gone].flatten().to(parameter.device), 0.0)

@@ -1,0 +1,116 @@
+"""Structured pruning: whole channels, heads and hidden units go, and the network is smaller."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from models.pruning.base import Budget, Progress, Pruner, PruningMethod, Stage
+from models.pruning.knobs import Scope, check_count, check_share, finetune, trunk
+from models.pruning.units import DEFAULT_KINDS, check_kinds, units_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+
+    from models.pruning.structure import Group
+
+
+@dataclass(frozen=True, kw_only=True)
+class Structured(PruningMethod):
+    """Train, remove the units of the lowest scores together with all that depends on them, fine-tune the smaller network.
+
+    Dependencies as Fang et al., arXiv 2301.12900 (torch-pruning) find them. A unit's score, over all weights of layers that it owns:
+
+    | criterion | score |
+    |---|---|
+    | norm | L2 norm (Fang et al., section 3.3, without its regularization) |
+    | magnitude | sum of absolute values (Li et al., arXiv 1608.08710, section 3.1, over the whole group) |
+    | taylor | sum over batches of (sum of g w)^2 (Molchanov et al., arXiv 1906.10771, eq. 8, with a unit's weights as one) |
+    | random | a lot: the baseline |
+
+    taylor reads the first `batches` batches of the fine-tuning and removes after them; biases and bare parameters count too. With scope: global, norm
+    and magnitude are divided by their mean over the group, as groups own different numbers of weights.
+    """
+
+    name: ClassVar[str] = "structured"
+    needs_gradients: ClassVar[bool] = True
+    removes_units: ClassVar[bool] = True
+    ratio: float  # of units, not of weights
+    criterion: Literal["norm", "magnitude", "taylor", "random"] = "norm"
+    scope: Scope = "layer"
+    units: tuple[str, ...] = DEFAULT_KINDS
+    batches: int = 8  # taylor alone: global batches
+
+    def __post_init__(self) -> None:
+        check_share("ratio", self.ratio)
+        check_kinds(self.units)
+        check_count("batches", self.batches, "batch")
+
+    def stages(self, budget: Budget) -> tuple[Stage, ...]:
+        """The dense training, then fine-tuning of the smaller network. ValueError for taylor without an epoch, and so without gradients."""
+        if self.criterion == "taylor" and budget.finetune_epochs < 1:
+            raise ValueError("criterion taylor needs gradients of the trained network: finetune_epochs must be at least 1, got 0")
+        return trunk(budget), finetune(budget, self)
+
+    def check(self, network: Module) -> None:
+        """Raises ValueError where a group of units would be left empty."""
+        from models.pruning.selection import check_ratio
+
+        check_ratio(units_of(network, self.units), self.ratio, self.scope, self.units)
+
+    def begin(self, pruner: Pruner) -> None:
+        """Removes units of the trained network, unless gradients are needed first."""
+        if self.criterion == "random":
+            self.remove(pruner, {group.name: lots(pruner.seed, group) for group in self.groups(pruner)})
+        elif self.criterion != "taylor":
+            self.remove(pruner, {group.name: self.size(pruner, group) for group in self.groups(pruner)})
+
+    def after_backward(self, pruner: Pruner, progress: Progress) -> None:
+        """Takes a batch into Taylor's sums, which live in the pruner's state."""
+        if self.criterion != "taylor":
+            return
+        for group in self.groups(pruner):
+            change = sum(per_unit(pruner.read_gradient(one.parameter) * pruner.read_weight(one.parameter), one.dimension, one.places) for one in group.owned)
+            pruner.state[group.name] = pruner.state.get(group.name, 0.0) + change.square()  # type: ignore[union-attr]
+
+    def after_step(self, pruner: Pruner, progress: Progress) -> None:
+        """Removes units once Taylor's batches are read."""
+        if pruner.state and progress.step == min(self.batches, progress.steps):
+            scores = {group.name: pruner.state[group.name] for group in self.groups(pruner)}
+            pruner.state.clear()
+            self.remove(pruner, scores)
+
+    def groups(self, pruner: Pruner) -> tuple[Group, ...]:
+        """Those of the kinds that this method removes; none once it has."""
+        return tuple(group for group in pruner.groups if group.kind in self.units)
+
+    def size(self, pruner: Pruner, group: Group) -> Tensor:
+        """Norm or magnitude of each unit."""
+        power = 2 if self.criterion == "norm" else 1
+        layers = [one for one in group.owned if one.parameter.split(".")[-1] in ("weight", "B", "C")]
+        sizes = sum(per_unit(pruner.read_weight(one.parameter).abs() ** power, one.dimension, one.places) for one in layers) ** (1 / power)
+        return sizes / sizes.mean() if self.scope == "global" else sizes  # type: ignore[union-attr, return-value]
+
+    def remove(self, pruner: Pruner, scores: dict[str, Tensor]) -> None:
+        """Leaves the best units."""
+        from models.pruning.selection import indices_kept, keep_best
+        from models.pruning.structure import Structure
+
+        counts = {name: len(score) for name, score in scores.items()}
+        pruner.remove(Structure(kept=indices_kept(keep_best(scores, self.ratio, self.scope)), counts=counts))
+
+
+def per_unit(values: Tensor, dimension: int, places: Tensor) -> Tensor:
+    """Sums, (units,), of a parameter-shaped tensor over what each unit owns of it."""
+    along = values.transpose(0, dimension).flatten(1).sum(1) if values.dim() > 1 else values
+    return along[places.to(values.device)].sum(1)
+
+
+def lots(seed: int, group: Group) -> Tensor:
+    """A random number in [0, 1) for every unit: a function of the seed and the group's name, on any machine and rank."""
+    import torch
+
+    digest = sha256(f"{seed} {group.name}".encode()).digest()
+    return torch.rand(group.count, generator=torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1))
