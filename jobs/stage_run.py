@@ -316,11 +316,11 @@ class StageRun:
             epochs=self.spec.stage.epochs,
             train_s=time.monotonic() - self.began_s,
             train_img_per_s=images / tally.stepping_s if tally.stepping_s else 0.0,
-            sparsity=self.masking.sparsity(),
+            sparsity=self.sparsity(),
             joules=self.energy.total(),
         )
         if self.ranks.rank == 0:
-            write_export(self.folder, self.snapshot.model.state_dict(), self.masking.masks, result)
+            write_export(self.folder, self.snapshot.model.state_dict(), self.masking.masks, result, self.removal.done)
         drop_checkpoints(self.checkpoints, self.ranks)
         return result
 
