@@ -15,7 +15,7 @@ from harness.nodes import blame, faults
 from harness.orders import CellPath, Order
 from harness.records import Failure, Record, RunFolder
 from harness.triage import policy_of
-from jobs.scheduler import requeue, this_job
+from jobs.scheduler import SchedulerSilent, requeue, this_job
 from jobs.specs import StageSpec
 
 if TYPE_CHECKING:
@@ -69,10 +69,10 @@ def send_back(without: list[str] | tuple[()]) -> bool:
 def fail(run: RunFolder, spec: StageSpec, order: Order, error: Exception, ranks: "Ranks") -> None:
     """Writes why a stage stopped, and a record that says so for every cell that passes through it.
 
-    Two errors stand in the log alone: that of a rank that merely lost its peer (the peer says it, or nobody does and the job counts as killed); and a
-    full disk, which is no fault of the cell: the stage stays open.
+    Three errors stand in the log alone: that of a rank that merely lost its peer (the peer says it, or nobody does and the job counts as killed); and
+    a full disk or a scheduler that does not answer, which are no fault of the cell: the stage stays open.
     """
-    if peer_lost(error) or disk_full(error):
+    if peer_lost(error) or disk_full(error) or isinstance(error, SchedulerSilent):
         return
     failure = Failure(
         kind="diverged" if type(error).__name__ == "Diverged" else type(error).__name__,

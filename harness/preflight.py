@@ -55,11 +55,13 @@ def kernel_problems(cluster: ClusterSpec, cells: Sequence[Cell]) -> list[str]:
 
 
 def scheduler_problems(cluster: ClusterSpec) -> list[str]:
-    """A scheduler that this machine does not reach."""
+    """A scheduler that this machine does not reach, or that would refuse the jobs."""
     if cluster.kind != "slurm":
         return []
     from submitit import SlurmExecutor
 
     if SlurmExecutor.affinity() > 0:
-        return []
+        from harness.slurm_limits import slurm_problems
+
+        return slurm_problems(cluster)
     return ["cluster: no srun on this machine, so it cannot submit to SLURM; launch on a login node, or say 'cluster: local'"]

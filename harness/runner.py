@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.costs import path_costs
 from harness.environment import environment
-from harness.failures import BlockedError, identity, now, respond
+from harness.failures import BlockedError, identity, now, respond, send_back
 from harness.forest import stage_title
 from harness.micro_batch import asked, fitting, note, smaller
 from harness.nodes import notice
@@ -45,6 +45,8 @@ def run_order(order: Order) -> None:
     for spec in order.stages:
         while attempt(run, spec, order, ranks):
             give_memory_back()
+    if this_job() and not any(run.done(spec.id) for spec in order.stages):
+        raise NothingDone("no stage of this job has left weights; SLURM does not start what waits for it")
 
 
 def attempt(run: RunFolder, spec: StageSpec, order: Order, ranks: "Ranks") -> bool:
@@ -60,7 +62,9 @@ def attempt(run: RunFolder, spec: StageSpec, order: Order, ranks: "Ranks") -> bo
                 finish_cell(run, order, path, ranks, spec)
     except Exception as error:
         again = respond(run, spec, order, error, ranks)
-        if ranks.world > 1:
+        if ranks.world > 1 and not isinstance(error, BlockedError):
+            if len(order.stages) > 1 and run.failure(spec.id) is not None:
+                send_back(())  # the ranks are out of step: another attempt at this job goes on with its other stages
             raise
         return again
     return False
@@ -228,6 +232,10 @@ def whereabouts() -> dict[str, Any]:
     job = this_job()
     slurm = {"job": job, "nodes": os.environ.get("SLURM_JOB_NODELIST"), "restarts": int(os.environ.get("SLURM_RESTART_COUNT", "0"))} if job else {}
     return {"host": socket.gethostname(), "pid": os.getpid(), **slurm}
+
+
+class NothingDone(RuntimeError):
+    """A job ends without weights for those that wait for it; why stands with its stages."""
 
 
 def sha256(path: Path) -> str:

@@ -1,50 +1,87 @@
-"""The one door to submitit: a function and its arguments become jobs in this process, on this machine, or on a SLURM cluster."""
+"""The door to submitit: a function and its argument become a job in this process or on this machine; jobs/slurm_arrays.py has those of a SLURM cluster."""
 
+import math
 import os
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.scheduler import ask, this_job
 from jobs.specs import ClusterSpec
 
 if TYPE_CHECKING:
     from submitit import Job
 
+IDLE_LIMIT = 3  # runs that reach their time limit without headway
+SLACK_S = 60.0  # by which SLURM's clock and ours may differ
 
-MAX_NUM_TIMEOUT = 3  # submitit's own: how often a job that runs into its time limit is queued again
+
+class NoHeadway(RuntimeError):
+    """A job ran into its time limit again and again and came no further."""
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True)
 class OnNode:
-    """What every rank of a job calls. Preemption (USR2) queues the same call again: stages go on from their own checkpoints."""
+    """What every rank of a job calls. Preemption and the time limit (USR2) queue the same call again: stages go on from their own checkpoints.
+
+    headway: from the argument, something that changes when the job has come further; a job that reaches its time limit without that, time after time, is
+    ended with NoHeadway. All else may interrupt it as often as it likes.
+    """
 
     function: Callable[[Any], None]
     argument: Any
+    headway: Callable[[Any], object] | None = None
+    limit_s: float = math.inf  # after which SLURM says that the time is over
+    idle: int = 0  # runs that reached it without headway, one after the other
+    began_s: float = 0.0
+    stood_at: object = None
 
     def __call__(self) -> None:
-        """Exports RANK, WORLD_SIZE, MASTER_ADDR ... where the job has several ranks, then calls the function."""
+        """Exports RANK, WORLD_SIZE and where the ranks meet when the job has several, then calls the function."""
         export_ranks()
+        self.began_s, self.stood_at = time.monotonic(), self.place()
         self.function(self.argument)
 
+    def place(self) -> object:
+        """How far the job has come."""
+        return None if self.headway is None else self.headway(self.argument)
+
     def checkpoint(self) -> Any:
-        """What submitit queues when the job is preempted. Nothing is saved here: a collective save in rank 0's signal handler would deadlock."""
+        """What submitit queues when the job is to leave its nodes. Nothing is saved here: a collective save in rank 0's signal handler would deadlock.
+
+        Raises NoHeadway; SchedulerSilent where SLURM's controller could not be told.
+        """
         from submitit.helpers import DelayedSubmission
 
-        return DelayedSubmission(self)
+        idle = self.idle if self.place() == self.stood_at else 0
+        if self.headway is not None and time.monotonic() - self.began_s > self.limit_s - SLACK_S:
+            idle += self.place() == self.stood_at
+        if idle >= IDLE_LIMIT:
+            remedy = "raise timeout_min, or set checkpoint_steps so that a checkpoint fits into one run"
+            raise NoHeadway(f"{idle} runs in a row reached the time limit without leaving a new checkpoint; {remedy}")
+        if job := this_job():
+            ask("squeue", "--noheader", f"--jobs={job}")  # waits for a controller that is down: submitit would give the job up
+        return DelayedSubmission(replace(self, idle=idle))
 
 
 def export_ranks() -> None:
-    """Sets torch's rendezvous variables from the scheduler's; a job of one rank needs none."""
+    """Sets torch's variables from the scheduler's, and the file through which the ranks meet; a job of one rank needs none."""
     from submitit import JobEnvironment
 
-    if "SUBMITIT_EXECUTOR" not in os.environ or JobEnvironment().num_tasks == 1:
+    if "SUBMITIT_EXECUTOR" not in os.environ or (job := JobEnvironment()).num_tasks == 1:
         return
-    from submitit.helpers import TorchDistributedEnvironment
-
-    # CUDA_VISIBLE_DEVICES stays as SLURM set it: submitit's default hides the other GPUs while DeepSpeed selects by LOCAL_RANK
-    TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
+    # CUDA_VISIBLE_DEVICES stays as SLURM set it; DeepSpeed selects by LOCAL_RANK
+    os.environ |= {
+        "RANK": str(job.global_rank),
+        "WORLD_SIZE": str(job.num_tasks),
+        "LOCAL_RANK": str(job.local_rank),
+        "LOCAL_WORLD_SIZE": str(job.num_tasks // job.num_nodes),
+        "NNODES": str(job.num_nodes),
+        "MEETING_PLACE": str(job.paths.folder / f"{job.job_id}-{os.environ.get('SLURM_RESTART_COUNT', '0')}.meeting"),
+    }
 
 
 def submit(cluster: ClusterSpec, folder: Path, function: Callable[[Any], None], argument: Any, *, name: str, slot: int = 0) -> "Job":
@@ -56,9 +93,9 @@ def submit(cluster: ClusterSpec, folder: Path, function: Callable[[Any], None], 
     from submitit.local.debug import DebugExecutor
 
     if cluster.kind == "slurm":
-        raise ValueError("SLURM jobs are submitted as arrays: use submit_array")
+        raise ValueError("SLURM jobs are submitted as arrays: use jobs.slurm_arrays")
     if cluster.kind == "debug":
-        return DebugExecutor(folder).submit(OnNode(function, argument))
+        return DebugExecutor(folder).submit(OnNode(function=function, argument=argument))
     executor = LocalExecutor(folder)
     executor.update_parameters(
         timeout_min=cluster.timeout_min,
@@ -68,7 +105,7 @@ def submit(cluster: ClusterSpec, folder: Path, function: Callable[[Any], None], 
         name=name,
         stderr_to_stdout=True,
     )
-    return executor.submit(OnNode(function, argument))
+    return executor.submit(OnNode(function=function, argument=argument))
 
 
 def living_ranks(job: "Job") -> int:
@@ -100,49 +137,6 @@ def stop_tree(pid: int) -> None:
         with suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(family, timeout=10)
-
-
-def submit_array(
-    cluster: ClusterSpec, folder: Path, function: Callable[[Any], None], arguments: Sequence[Any], *, name: str, after: Sequence[str] = ()
-) -> "list[Job]":
-    """The jobs of one SLURM array, which starts when the jobs `after` have ended, well or not."""
-    from submitit import SlurmExecutor
-
-    parameters = slurm_parameters(cluster, name, after)
-    executor = SlurmExecutor(folder, max_num_timeout=parameters.pop("max_num_timeout", MAX_NUM_TIMEOUT))
-    executor.update_parameters(**parameters)
-    with executor.batch():
-        return [executor.submit(OnNode(function, argument)) for argument in arguments]
-
-
-def slurm_parameters(cluster: ClusterSpec, name: str, after: Sequence[str] = ()) -> dict[str, Any]:
-    """submitit's SLURM parameters for a cluster: what the profile says, with the defaults that multi-rank jobs need."""
-    given = {key.removeprefix("slurm_"): value for key, value in cluster.slurm.items()}
-    if after:
-        given["dependency"] = "afterany:" + ":".join(after)
-    parameters: dict[str, Any] = {
-        "job_name": name,
-        "nodes": cluster.nodes,
-        "ntasks_per_node": cluster.tasks_per_node,
-        "cpus_per_task": cluster.cpus_per_task,
-        "time": cluster.timeout_min,
-        "stderr_to_stdout": True,
-        "use_srun": True,
-        # a rank that dies ends the job: without it the others wait for their collective
-        "srun_args": ["--kill-on-bad-exit=1"],
-        # submitit forces --wckey=submitit unless told otherwise, and some clusters reject it
-        "wckey": None,
-        **given,
-    }
-    if cluster.gpus_per_node:
-        parameters["gpus_per_node"] = cluster.gpus_per_node
-    if cluster.mem_gb:
-        parameters["mem"] = f"{cluster.mem_gb:g}GB"
-    if cluster.max_parallel:
-        parameters["array_parallelism"] = cluster.max_parallel
-    if cluster.setup:
-        parameters["setup"] = list(cluster.setup)
-    return parameters
 
 
 def local_slots(cluster: ClusterSpec) -> int:

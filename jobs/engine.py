@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 
+from jobs.rendezvous import meet
 from jobs.specs import RecipeSpec
 
 if TYPE_CHECKING:
@@ -69,8 +71,9 @@ class Ranks:
 def rendezvous(threads: int) -> Ranks:
     """This process's place, after meeting the others; torch computes with `threads` threads. A second call meets nobody again.
 
-    Several ranks are told by RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT (torchrun's names, which submitit exports too). Without
-    WORLD_SIZE, or with 1, there is one rank, and no port is opened. Raises RendezvousError where a name is missing.
+    Several ranks are told by RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT, as torchrun sets them; or, instead of the last two, by
+    MEETING_PLACE, a file through which rank 0 says where it listens, as our own jobs are. Without WORLD_SIZE, or with 1, there is one rank, and no port
+    is opened. Raises RendezvousError where a name is missing, MeetingError where ranks are.
     """
     torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark = False
@@ -107,6 +110,11 @@ def _device(local_rank: int) -> torch.device:
 def _meet(rank: int, world: int, backend: str) -> None:
     if world == 1:
         distributed.init_process_group(backend, store=distributed.HashStore(), rank=0, world_size=1, timeout=TIMEOUT)
+        return
+    if "MEETING_PLACE" in os.environ:
+        one_node = os.environ.get("NNODES", "1") == "1"
+        store = meet(Path(os.environ["MEETING_PLACE"]), rank=rank, world=world, one_node=one_node, timeout=TIMEOUT)
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=TIMEOUT)
         return
     missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:

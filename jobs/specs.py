@@ -107,6 +107,7 @@ class ClusterSpec:
     profile_s: float = 2.0  # given to timing each finished network beside its dense one; more turns noise into digits
     profile_batch: int = 32  # images of the batch whose throughput is measured
     setup: tuple[str, ...] = ()  # slurm: shell lines before the job
+    environment: Mapping[str, str] = field(default_factory=dict)  # slurm: variables of the job
     slurm: Mapping[str, Any] = field(default_factory=dict)  # partition, account, qos, constraint, gres, exclude, ...
     cache: str = "~/.cache/vssm-bench"  # .beton files
 

@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import pytest
-from submitit.slurm.slurm import _make_sbatch_string
 
 from harness.grid import read_grid
-from jobs.cluster import slurm_parameters
+from jobs.slurm_arrays import ranges, submission
 from jobs.specs import ClusterSpec
 
 PROFILES = sorted((Path(__file__).parents[2] / "slurm").glob("*.yaml"))
@@ -19,11 +18,9 @@ def cluster_of(tmp_path: Path, cluster: str) -> ClusterSpec:
     return read_grid(grid).cluster
 
 
-def sbatch(tmp_path: Path, cluster: ClusterSpec, after: tuple[str, ...] = ()) -> str:
-    """The submission file that submitit makes of a cluster."""
-    parameters = slurm_parameters(cluster, "t", after)
-    parameters.pop("max_num_timeout", None)
-    return _make_sbatch_string(command="run", folder=tmp_path, **parameters)
+def sbatch(tmp_path: Path, cluster: ClusterSpec, after: str = "") -> str:
+    """The submission file that is made of a cluster."""
+    return submission(cluster, tmp_path, [0], name="t", after=after)
 
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.name)
@@ -35,9 +32,28 @@ def test_a_profile_becomes_a_submission_file(tmp_path: Path, profile: Path) -> N
     assert "--kill-on-bad-exit=1" in text and "wckey" not in text
 
 
-def test_a_level_waits_for_the_one_before_it_however_that_ended(tmp_path: Path) -> None:
-    text = sbatch(tmp_path, cluster_of(tmp_path, "{kind: slurm, partition: p}"), after=("12", "13"))
-    assert "#SBATCH --dependency=afterany:12:13" in text
+def test_a_job_whose_parent_has_failed_leaves_the_queue(tmp_path: Path) -> None:
+    text = sbatch(tmp_path, cluster_of(tmp_path, "{kind: slurm, partition: p, dependency: 'after:7'}"), after="aftercorr:12")
+    assert "#SBATCH --dependency=aftercorr:12,after:7\n" in text and "#SBATCH --kill-on-invalid-dep=yes" in text
+
+
+def test_variables_are_exported_before_the_setup_lines(tmp_path: Path) -> None:
+    text = sbatch(tmp_path, cluster_of(tmp_path, "{kind: slurm, environment: {A: '1 2', B: x}, setup: [module load cuda]}"))
+    assert "export A='1 2'\nexport B=x\nmodule load cuda\n" in text
+
+
+def test_arguments_of_srun_are_added_to_ours(tmp_path: Path) -> None:
+    text = sbatch(tmp_path, cluster_of(tmp_path, "{kind: slurm, cpus_per_task: 4, srun_args: [--mpi=none]}"))
+    assert "--kill-on-bad-exit=1 --cpus-per-task=4 --mpi=none" in text
+
+
+def test_an_array_has_the_tasks_it_is_given_and_its_own_limit(tmp_path: Path) -> None:
+    text = submission(ClusterSpec(kind="slurm"), tmp_path, [3, 0, 1, 7], name="t", at_a_time=2)
+    assert "#SBATCH --array=0-1,3,7%2" in text and f"--output={tmp_path}/%A_%a_0_log.out" in text
+
+
+def test_task_ids_are_shortened_and_none_is_lost() -> None:
+    assert ranges([0]) == "0" and ranges(range(5)) == "0-4" and ranges([9, 0, 1, 5, 6, 7]) == "0-1,5-7,9"
 
 
 def test_submitits_names_come_with_and_without_their_prefix(tmp_path: Path) -> None:
