@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from harness.grid import Cell
 from jobs.specs import ClusterSpec, image_size
+from models.pruning.registry import method_label
 
 
 def preflight(cluster: ClusterSpec, cells: Sequence[Cell]) -> list[str]:
@@ -22,19 +23,27 @@ def data_problems(cells: Sequence[Cell]) -> list[str]:
 
 
 def model_problems(cells: Sequence[Cell]) -> list[str]:
-    """Networks that cannot be built for their images; built without memory."""
+    """Networks that cannot be built for their images, or not be pruned as asked; built without memory."""
     import torch
 
     from models.registry import create_model
 
     problems = []
-    distinct = {(cell.model.label, image_size(cell.data)): cell for cell in cells}
-    for cell in distinct.values():
+    distinct: dict[tuple[str, int], list[Cell]] = {}
+    for cell in cells:
+        distinct.setdefault((cell.model.label, image_size(cell.data)), []).append(cell)
+    for (label, size), alike in distinct.items():
         try:
             with torch.device("meta"):
-                create_model(cell.model.name, 10, image_size(cell.data), **cell.model.options)
+                network = create_model(alike[0].model.name, 10, size, **alike[0].model.options)
         except ValueError as error:
-            problems.append(f"model {cell.model.label}: {error}")
+            problems.append(f"model {label}: {error}")
+            continue
+        for method in {method_label(cell.method): cell.method for cell in alike}.values():
+            try:
+                method.check(network)
+            except ValueError as error:
+                problems.append(f"model {label}, pruning {method_label(method)}: {error}")
     return problems
 
 

@@ -3,7 +3,7 @@
     runs/<grid>/
         grid.yaml  plan.json  code.json  code.diff     the grid as launched, what it expands to, the code that ran it
         stages/<id>/  stage.json  micro_batch.json  metrics.jsonl  progress.json  checkpoints/  export/ | failure.json
-        cells/<id>/   record.json  model.safetensors  masks.safetensors
+        cells/<id>/   record.json  model.safetensors  masks.safetensors  structure.json
         jobs/<n>/     submitit's folder: logs; stages.json: which job runs which stages
         claims/<id>   locked while a process works on the stage or cell
         cancelled/<id>  a cell that is wanted no more, until the next launch
@@ -86,6 +86,7 @@ class Metrics(Strict):
     train_gpu_h: float | None = None  # hours of a GPU, of the whole path; None on a CPU
     train_cpu_h: float | None = None  # hours of a core, of the whole path; None on a GPU
     train_j: float | None = None  # joules of the devices, of the whole path
+    structure: dict[str, tuple[int, int]] = {}  # units kept and units before, of each group (layers.0.mixer.d_inner) that could lose some
     micro_batches: dict[str, int] = {}  # images of a forward pass, of the stages that did not fit into memory with what the recipe asks for
 
 

@@ -151,6 +151,7 @@ def measure(run: RunFolder, path: CellPath, weights: Path, cluster: ClusterSpec,
     from jobs.evaluation import evaluate, load_masks, load_model
     from jobs.exports import read_result
     from jobs.profiling import profile
+    from jobs.removal import load_structure
     from models.registry import create_model
     from models.ssm.backends import scan_backend_used
 
@@ -174,6 +175,8 @@ def measure(run: RunFolder, path: CellPath, weights: Path, cluster: ClusterSpec,
         batch_size=cluster.profile_batch,
         seconds=cluster.profile_s,
     )
+    structure = load_structure(weights.parent)
+    removed = structure.notes if structure else ()
     results = [result for stage in path.stages if (result := read_result(run.stage(stage)))]
     metrics = Metrics(
         top1=scores.top1,
@@ -185,7 +188,8 @@ def measure(run: RunFolder, path: CellPath, weights: Path, cluster: ClusterSpec,
         file_bytes=weights.stat().st_size,
         **path_costs(results, ranks, threads),
         micro_batches=small,
-        **asdict(profiled) | {"notes": [*profiled.notes, *(note(stage, micro, cell.recipe) for stage, micro in small.items())]},
+        structure=structure.summary if structure else {},
+        **asdict(profiled) | {"notes": [*profiled.notes, *removed, *(note(stage, micro, cell.recipe) for stage, micro in small.items())]},
     )
     scan = scan_backend_used(ranks.device.type, cell.recipe.scan)
     return metrics, environment(ranks=ranks.world, threads=threads, loader=cell.data.loader, scan=scan, data_sha256=data.sha256)
@@ -195,8 +199,8 @@ def save_weights(run: RunFolder, path: CellPath) -> str:
     """The cell's own copy of the last stage's exported files (a hard link where the file system has them)."""
     folder = run.record_path(path.cell.id).parent
     folder.mkdir(parents=True, exist_ok=True)
-    for exported in (run.stage(path.stages[-1]) / "export").glob("*.safetensors"):
-        if exported.name.startswith("rewind-"):
+    for exported in (run.stage(path.stages[-1]) / "export").iterdir():
+        if exported.name not in ("model.safetensors", "masks.safetensors", "structure.json"):
             continue
         target = folder / exported.name
         target.unlink(missing_ok=True)
