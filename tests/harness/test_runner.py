@@ -5,12 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from harness import runner
-from harness.records import RunFolder
+from harness import failures, runner
 from harness.failures import disk_full, fail, peer_lost
-from harness.runner import claimed_together
+from harness.micro_batch import smaller
+from harness.nodes import faults
+from harness.records import RunFolder
+from harness.runner import NothingDone, claimed_together, run_order
 from jobs.claims import claimed
 from jobs.engine import Ranks, rendezvous
+from jobs.specs import ClusterSpec, StageSpec
+from tests.harness.fake_slurm import FakeSlurm
 from tests.harness.make_orders import orders_of, small_grid
 
 
@@ -71,3 +75,95 @@ def test_ranks_wait_for_a_claim_without_holding_a_collective_open(tmp_path: Path
     with claimed_together(tmp_path / "a", Counting(rank=0, local_rank=0, world=1, device=alone.device)):
         assert asked[-1] and asked.count(False) >= 3
     thread.join()
+
+
+class OneStage:
+    """Stands in for training: fails as it is told, attempt by attempt, and notes the micro-batches it was run with."""
+
+    def __init__(self, *errors: Exception | None) -> None:
+        self.errors, self.micros = list(errors), []
+
+    def __call__(self, run: RunFolder, spec: StageSpec, cluster: ClusterSpec, ranks: Ranks) -> None:
+        self.micros.append(spec.recipe.micro_batch_size)
+        error = self.errors.pop(0)
+        if error is not None:
+            raise error
+        (run.stage(spec.id) / "export").mkdir(parents=True)
+
+
+def run_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: OneStage) -> tuple[RunFolder, str]:
+    """The run folder after one job of one trunk, and the trunk."""
+    run = RunFolder(tmp_path / "run")
+    orders, _ = orders_of(small_grid(tmp_path), run)
+    monkeypatch.setattr(runner, "run_stage", stage)
+    run_order(orders[0])
+    return run, orders[0].stages[0].id
+
+
+NO_MEMORY = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+
+def test_out_of_memory_goes_on_with_half_the_images_until_it_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = OneStage(NO_MEMORY, NO_MEMORY, None)
+    run, trunk = run_alone(tmp_path, monkeypatch, stage)
+    assert stage.micros == [None, 32, 16] and run.done(trunk) and run.failure(trunk) is None
+
+
+def test_one_image_that_does_not_fit_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = OneStage(*[NO_MEMORY] * 7)
+    run, trunk = run_alone(tmp_path, monkeypatch, stage)
+    assert stage.micros == [None, 32, 16, 8, 4, 2, 1]
+    failure = run.failure(trunk)
+    assert failure is not None and "can't allocate memory" in failure.message and failure.host
+
+
+def test_an_error_of_the_code_is_never_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = OneStage(ValueError("no"))
+    run, trunk = run_alone(tmp_path, monkeypatch, stage)
+    assert stage.micros == [None] and run.failure(trunk) is not None
+
+
+def test_a_node_at_fault_is_counted_and_the_job_sent_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slurm = FakeSlurm(tmp_path / "slurm", monkeypatch)
+    for name, value in {"SLURM_JOB_ID": "17", "SLURMD_NODENAME": "node2", "SLURM_RESTART_COUNT": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(failures, "REQUEUED_S", 0.0)
+    with pytest.raises(NothingDone):  # in earnest SLURM has killed the job before
+        run_alone(tmp_path, monkeypatch, OneStage(RuntimeError("CUDA error: uncorrectable ECC error encountered")))
+    run = RunFolder(tmp_path / "run")
+    assert not list(run.path.glob("stages/*/failure.json")) and faults(run) == {"node2": 1}
+    assert slurm.calls("scontrol") == ["requeue 17", "update JobId=17 ExcNodeList=node2"]
+
+
+def test_a_node_at_fault_without_a_scheduler_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, trunk = run_alone(tmp_path, monkeypatch, OneStage(RuntimeError("CUDA error: uncorrectable ECC error encountered")))
+    assert run.failure(trunk) is not None
+
+
+def test_of_several_ranks_the_job_is_queued_again_with_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slurm = FakeSlurm(tmp_path / "slurm", monkeypatch)
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.setattr(failures, "REQUEUED_S", 0.0)
+    run = RunFolder(tmp_path / "run")
+    orders, _ = orders_of(small_grid(tmp_path), run)
+    spec = orders[0].stages[0]
+    two = Ranks(rank=1, local_rank=1, world=2, device=one_rank().device)
+    assert not failures.respond(run, spec, orders[0], NO_MEMORY, two)
+    assert smaller(run.stage(spec.id)) == 16 and run.failure(spec.id) is None and slurm.calls("scontrol") == ["requeue 17"]
+
+
+def test_a_stage_of_cancelled_cells_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder(tmp_path / "run")
+    orders, paths = orders_of(small_grid(tmp_path), run)
+    (run.path / "cancelled").mkdir(parents=True)
+    trunk = orders[0].stages[0].id
+    stage = OneStage(None)
+    monkeypatch.setattr(runner, "run_stage", stage)
+    behind = [path for path in paths if trunk in path.stages]
+    for path in behind:
+        (run.path / "cancelled" / path.cell.id).touch()
+    run_order(orders[0])
+    assert stage.micros == []
+    (run.path / "cancelled" / behind[0].cell.id).unlink()
+    run_order(orders[0])
+    assert run.done(trunk), "one cell wants it still"
