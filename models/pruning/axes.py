@@ -37,7 +37,8 @@ def surrogate(model: nn.Module, axis: Axis) -> tuple[nn.Module, list[Tensor]]:
     """A copy of the network without memory (meta device) whose scans couple what shares `axis`, and the list that a forward pass fills with couplings
     of states, which reach no output of the network.
     """
-    twin, states = copy.deepcopy(model).to("meta").eval(), []
+    without_memory: dict[int, Any] = {id(one): nn.Parameter(one.detach().to("meta")) for one in model.parameters()}
+    twin, states = copy.deepcopy(model, without_memory).to("meta").eval(), []
     for module in twin.modules():
         for backend in {"scan_backend", "backend"} & vars(module).keys():
             setattr(module, backend, "reference")

@@ -63,15 +63,12 @@ class Structure:
         return {name: (len(self.kept[name]) if name in self.kept else count, count) for name, count in self.counts.items()}
 
 
-def find_groups(model: nn.Module, img_size: int, kinds: Sequence[str] | None = None) -> tuple[Group, ...]:
-    """The groups of units of `model`, in its order, of some kinds where they are given. Nothing is computed: the graph is traced without memory."""
-    wanted = [units.name for units in units_of(model, kinds)]
-    states = {units.name for units in units_of(model, kinds) if units.kind == "state"}
-    found: dict[str, Group] = {}
-    for axis, names in (("channels", set(wanted) - states), ("states", states)):
-        if names:
-            found |= {group.name: group for group in _Graph(model, img_size, axis).groups(names)}  # type: ignore[arg-type]
-    return tuple(found[name] for name in wanted)
+def find_groups(model: nn.Module, img_size: int) -> tuple[Group, ...]:
+    """The groups of units of the whole network `model`, in its order. Nothing is computed: the graph is traced without memory."""
+    declared = units_of(model)
+    axes: dict[str, Axis] = {units.name: "states" if units.kind == "state" else "channels" for units in declared}
+    graphs = {axis: _Graph(model, img_size, axis) for axis in set(axes.values())}
+    return tuple(graphs[axes[units.name]].group(units.name) for units in declared)
 
 
 class _Graph:
@@ -94,12 +91,13 @@ class _Graph:
         self.dimensions = {id(parameter): dimension for parameter, dimension in bare_parameters(self.twin, axis)}
         self.names = {id(part): name for name, part in (*self.twin.named_modules(), *self.twin.named_parameters())}
 
-    def groups(self, names: set[str]) -> Iterator[Group]:
-        for units in units_of(self.twin):
-            if units.name in names:
-                parts = tuple(self.parts(units))
-                owned = tuple(one for part in parts for one in parameters_of(self.twin, part))
-                yield Group(name=units.name, kind=units.kind, count=units.count, parts=parts, owned=owned)
+        self.units = {units.name: units for units in units_of(self.twin)}
+
+    def group(self, name: str) -> Group:
+        units = self.units[name]
+        parts = tuple(self.parts(units))
+        owned = tuple(one for part in parts for one in parameters_of(self.twin, part))
+        return Group(name=name, kind=units.kind, count=units.count, parts=parts, owned=owned)
 
     def parts(self, units: Units) -> Iterator[Part]:
         """Everything that depends on the units, each part once for each side."""
@@ -152,7 +150,9 @@ def parameters_of(model: nn.Module, part: Part) -> Iterator[Owned]:
 
 def one_to_one(layer: Any) -> bool:
     """Whether an input of the layer goes into the output of the same index alone: norms and depthwise convolutions."""
-    return not isinstance(layer, nn.Linear) and getattr(layer, "groups", layer) in (layer, getattr(layer, "out_channels", None))
+    if hasattr(layer, "groups"):
+        return bool(layer.groups == layer.out_channels > 1)
+    return not isinstance(layer, nn.Linear)
 
 
 def check_kept(groups: Sequence[Group], kept: Kept) -> None:
