@@ -2,15 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import get_origin
 
 from analysis.comparability import Key
-from analysis.rows import Row
+from analysis.rows import Row, structural_macs
 from analysis.statistics import SETTLED
 from harness.records import Metrics, Record
 
 Value = str | float | int | bool | None
 MEGA, GIGA = 1e6, 1e9
-METRICS = tuple(name for name in Metrics.model_fields if name not in ("layers", "uncounted_ops", "collapsed", "notes"))  # one value each
+METRICS = tuple(name for name, field in Metrics.model_fields.items() if get_origin(field.annotation) not in (dict, list))  # one value each
+IDENTITY = ("grid", "model", "pruning", "seed", "status", "weights_sha256", "started", "finished")
+MACHINE = ("commit", "dirty", "host", "ranks", "threads", "loader", "scan", "data_sha256")
 
 
 @dataclass(frozen=True)
@@ -33,10 +36,9 @@ def ratio(above: float | None, below: float | None) -> float | None:
     return above / below if above is not None and below else None
 
 
-def dense_macs(row: Row) -> float | None:
-    """MACs of the dense network that the row began from."""
-    dense = row if row.is_dense else row.dense
-    return dense.mean(lambda m: m.macs) if dense else None
+def dense_params(metrics: Metrics) -> int:
+    """Parameters before pruning; a record older than the field is of a network that nothing had cut."""
+    return metrics.params if metrics.params_dense is None else metrics.params_dense
 
 
 def collapsed(row: Row) -> str:
@@ -77,20 +79,50 @@ LEADERBOARD: tuple[Column, ...] = (
     Column("sparsity", "", "share of zeros among prunable weights", lambda r: r.mean(lambda m: m.sparsity_prunable)),
     Column("sparsity_all", "", "share of zeros among all parameters", lambda r: r.mean(lambda m: m.sparsity_all)),
     Column("param_count", "millions", "parameters", lambda r: scaled(r.mean(lambda m: m.params), 1 / MEGA)),
-    Column("params", "", "parameters", lambda r: r.mean(lambda m: m.params)),
+    Column("params", "", "parameters of the saved network", lambda r: r.mean(lambda m: m.params)),
+    Column("params_dense", "", "parameters of the architecture before pruning; more than params where units were removed", lambda r: r.mean(dense_params)),
     Column("params_nonzero", "", "parameters that are not zero", lambda r: r.mean(lambda m: m.params_nonzero)),
-    Column("compression", "x", "parameters / non-zero parameters", lambda r: ratio(r.mean(lambda m: m.params), r.mean(lambda m: m.params_nonzero))),
-    Column("infer_gmacs", "GMACs", "multiply-accumulates of an image, zeros counted", lambda r: scaled(r.mean(lambda m: m.macs), 1 / GIGA)),
+    Column(
+        "compression",
+        "x",
+        "parameters before pruning / non-zero parameters",
+        lambda r: ratio(r.mean(dense_params), r.mean(lambda m: m.params_nonzero)),
+    ),
+    Column("gmacs_dense", "GMACs", "multiply-accumulates of an image before pruning", lambda r: scaled(r.mean(lambda m: m.macs), 1 / GIGA)),
+    Column(
+        "infer_gmacs",
+        "GMACs",
+        "the same of the saved network as it stands, zeros counted: structural",
+        lambda r: scaled(r.mean(structural_macs), 1 / GIGA),
+    ),
     Column(
         "gmacs_nonzero", "GMACs", "the same without those of zero weights: theoretical", lambda r: scaled(r.mean(lambda m: m.macs_nonzero), 1 / GIGA)
     ),
-    Column("speedup_theoretical", "x", "MACs of dense / MACs of non-zero weights", lambda r: ratio(dense_macs(r), r.mean(lambda m: m.macs_nonzero))),
+    Column(
+        "uncounted_share",
+        "",
+        "operations that are not counted, of all, at most (names and numbers: cells.csv, record.json)",
+        lambda r: r.mean(lambda m: m.uncounted_share),
+    ),
+    Column(
+        "speedup_theoretical",
+        "x",
+        "MACs before pruning / MACs of non-zero weights",
+        lambda r: ratio(r.mean(lambda m: m.macs), r.mean(lambda m: m.macs_nonzero)),
+    ),
     Column(
         "speedup_structural",
         "x",
-        "MACs of dense / MACs of the network as it stands; 1 under a mask",
-        lambda r: ratio(dense_macs(r), r.mean(lambda m: m.macs)),
+        "MACs before pruning / MACs of the network as it stands; 1 under a mask",
+        lambda r: ratio(r.mean(lambda m: m.macs), r.mean(structural_macs)),
     ),
+    Column(
+        "speedup_measured",
+        "x",
+        "throughput / that of the dense network in the same run, median over seeds; 1 under a mask that was not faster in every turn",
+        lambda r: r.median(lambda m: m.speedup_measured),
+    ),
+    Column("speedup_latency", "x", "the same for the latency of one image", lambda r: r.median(lambda m: m.speedup_latency)),
     Column("infer_samples_per_sec", "images/s", "median over seeds of measured throughput", lambda r: r.median(lambda m: m.throughput_img_per_s)),
     Column(
         "infer_step_time",
@@ -99,12 +131,18 @@ LEADERBOARD: tuple[Column, ...] = (
         lambda r: r.median(lambda m: ratio(1000 * m.throughput_batch, m.throughput_img_per_s)),
     ),
     Column("infer_batch_size", "images", "batch of the throughput", lambda r: r.key.infer_batch_size),
-    Column("latency_ms", "ms", "median over seeds of the time of one image", lambda r: r.median(lambda m: m.latency_ms)),
+    Column("latency_ms", "ms", "time of one image, p50; median over seeds", lambda r: r.median(lambda m: m.latency_ms)),
+    Column("latency_p90_ms", "ms", "the same, p90", lambda r: r.median(lambda m: m.latency_p90_ms)),
+    Column("latency_p99_ms", "ms", "the same, p99; empty where fewer than 100 images were timed", lambda r: r.median(lambda m: m.latency_p99_ms)),
     Column("peak_memory_mb", "MB", "10^6 bytes; median over seeds", lambda r: scaled(r.median(lambda m: m.peak_memory_bytes), 1 / MEGA)),
     Column("file_mb", "MB", "10^6 bytes of the saved file", lambda r: scaled(r.mean(lambda m: m.file_bytes), 1 / MEGA)),
     Column("train_samples_per_sec", "images/s", "median over seeds", lambda r: r.median(lambda m: m.train_img_per_s)),
     Column("epochs", "", "of the whole path, mask search and shared stages included", lambda r: r.mean(lambda m: m.epochs)),
     Column("train_s", "s", "of the whole path, mask search and shared stages included", lambda r: r.mean(lambda m: m.train_s)),
+    Column("train_gpu_h", "h", "hours of a GPU, of the whole path; empty on a CPU", lambda r: r.mean(lambda m: m.train_gpu_h)),
+    Column("train_cpu_h", "h", "hours of a CPU core, of the whole path; empty on a GPU", lambda r: r.mean(lambda m: m.train_cpu_h)),
+    Column("train_wh", "Wh", "energy of the GPUs or CPUs, of the whole path; empty where none tells", lambda r: scaled(r.mean(lambda m: m.train_j), 1 / 3600)),
+    Column("infer_j_per_img", "J", "energy of the GPU or CPU for an image; empty where it does not tell", lambda r: r.median(lambda m: m.infer_j_per_img)),
     Column("key", "", "comparability key; rows of different keys are never ranked together", lambda r: r.key.short),
     Column("data", "", "data set and a hash of its settings", lambda r: r.key.data),
     Column("img_size", "pixels", "input size", lambda r: (r.done + r.failed)[0].spec.get("data", {}).get("img_size")),
@@ -117,6 +155,8 @@ LEADERBOARD: tuple[Column, ...] = (
     Column("threads", "", "CPU threads of a process", lambda r: r.key.threads),
     Column("loader", "", "what fed the training, with its version", lambda r: r.key.loader),
     Column("scan", "", "backend of the selective scan", lambda r: r.key.scan),
+    Column("clock_mhz", "MHz", "clock of the device right after timing; median over seeds", lambda r: r.median(lambda m: m.clock_mhz)),
+    Column("speed_protocol", "", "how speeds are measured: batch sizes, dtype, warm-up, timer", lambda r: r.key.speed_protocol),
     Column("flops_convention", "", "how MACs are counted", lambda r: r.key.flops_convention),
     Column("collapsed", "", "prunable parameters with no weight left, in any seed: an alarm", collapsed),
     Column("commit", "", "code versions; + marks a tree with changes", lambda r: " ".join(sorted({version(c) for c in r.done + r.failed}))),
@@ -138,6 +178,7 @@ CELLS: tuple[str, ...] = (
     *METRICS,
     "collapsed",
     "uncounted_ops",
+    "notes",
     "commit",
     "dirty",
     "host",
@@ -156,18 +197,18 @@ CELLS: tuple[str, ...] = (
 
 def cell_line(record: Record, key: Key) -> dict[str, Value]:
     """A line of cells.csv: identity, every number of the record under its own name and in its own unit, environment."""
-    numbers = record.metrics.model_dump(include=set(METRICS)) if record.metrics else {}
-    machine = record.environment.model_dump(include={"commit", "dirty", "host", "ranks", "threads", "loader", "scan", "data_sha256"})
+    found = record.metrics
     return {
         "cell": record.id,
         "key": key.short,
-        **record.model_dump(include={"grid", "model", "pruning", "seed", "status", "weights_sha256", "started", "finished"}),
+        **{name: getattr(record, name) for name in IDENTITY},
         "failure": record.failure.kind if record.failure else None,
         "failed_stage": record.failure.stage if record.failure else None,
-        **numbers,
-        "collapsed": " ".join(record.metrics.collapsed) if record.metrics else None,
-        "uncounted_ops": " ".join(record.metrics.uncounted_ops) if record.metrics else None,
-        **machine,
+        **({name: getattr(found, name) for name in METRICS} if found else {}),
+        "collapsed": " ".join(found.collapsed) if found else None,
+        "uncounted_ops": " ".join(found.uncounted_ops) if found else None,
+        "notes": "; ".join(found.notes) if found else None,
+        **{name: getattr(record.environment, name) for name in MACHINE},
         "device": record.environment.gpu or record.environment.cpu,
         "stages": " ".join(record.stages),
     }

@@ -4,9 +4,10 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
+from analysis.decoding import decoded, parts_of
 from harness.records import Record
 
 CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=str)
@@ -30,6 +31,7 @@ class Key:
     scan: str
     infer_batch_size: int | None
     flops_convention: str | None
+    speed_protocol: str | None  # empty in records that are older than the field
 
     @property
     def short(self) -> str:
@@ -39,23 +41,53 @@ class Key:
 
 def key_of(record: Record) -> Key:
     """The comparability key of a record."""
-    data, recipe, machine = record.spec.get("data", {}), record.spec.get("recipe", {}), record.environment
+    machine, measured, parts = record.environment, record.metrics, parts_of(record)
+    around = (machine.data_sha256, machine.gpu or machine.cpu, machine.ranks, machine.threads, machine.loader, machine.scan)
+    protocol = (measured.throughput_batch, measured.flops_convention, measured.speed_protocol) if measured else (None, None, None)
+    if parts is None:
+        return make_key(record.spec.get("data", {}), record.spec.get("recipe", {}), around, protocol)
+    return key_of_texts(parts.data, parts.recipe, around, protocol)
+
+
+@lru_cache(maxsize=4096)
+def key_of_texts(data: bytes, recipe: bytes, around: tuple[Any, ...], protocol: tuple[Any, ...]) -> Key:
+    """As `make_key`, once for all cells that share their settings."""
+    return make_key(decoded(data), decoded(recipe), around, protocol)
+
+
+def make_key(data: Mapping[str, Any], recipe: Mapping[str, Any], around: tuple[Any, ...], protocol: tuple[Any, ...]) -> Key:
+    """The key of settings, surroundings and measuring protocol."""
     what = {name: value for name, value in data.items() if name not in PLACES}
+    data_sha256, device, ranks, threads, loader, scan = around
+    infer_batch_size, flops_convention, speed_protocol = protocol
     return Key(
         data=f"{what.get('name') or what.get('source')} {digest(what)[:6]}",
-        data_sha256=machine.data_sha256,
+        data_sha256=data_sha256,
         recipe=digest(recipe)[:6],
         batch_size=recipe.get("batch_size", 0),
         dtype=recipe.get("dtype", "unknown"),
         epochs=f"{recipe.get('epochs')}+{recipe.get('finetune_epochs')}",
-        device=machine.gpu or machine.cpu,
-        ranks=machine.ranks,
-        threads=machine.threads,
-        loader=machine.loader,
-        scan=machine.scan,
-        infer_batch_size=record.metrics.throughput_batch if record.metrics else None,
-        flops_convention=record.metrics.flops_convention if record.metrics else None,
+        device=device,
+        ranks=ranks,
+        threads=threads,
+        loader=loader,
+        scan=scan,
+        infer_batch_size=infer_batch_size,
+        flops_convention=flops_convention,
+        speed_protocol=speed_protocol,
     )
+
+
+def row_of(record: Record) -> str:
+    """The hash that the records of one row share."""
+    parts = parts_of(record)
+    return same_but_seed(record.spec) if parts is None else row_of_texts(parts.model, parts.pruning, parts.data, parts.recipe)
+
+
+@lru_cache(maxsize=1 << 16)
+def row_of_texts(model: bytes, pruning: bytes, data: bytes, recipe: bytes) -> str:
+    """As `same_but_seed`, once for all seeds of a row."""
+    return same_but_seed({"model": decoded(model), "pruning": decoded(pruning), "data": decoded(data), "recipe": decoded(recipe)})
 
 
 @cache

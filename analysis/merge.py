@@ -11,7 +11,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from analysis.store import Entry, Store
+from analysis.decoding import stored_record
+from analysis.store import Entry, File, Store
 from analysis.validation import check_spec, read_entry, reason
 from harness.records import Record
 
@@ -58,7 +59,8 @@ def merge(runs: Sequence[Path], store: Path | None = None) -> Merged:
     if not collected.entries:
         unread = "".join(f"\n  {one.path}: {one.reason}" for one in collected.skipped[:10])
         raise AnalysisError(f"no readable record in {', '.join(map(str, runs))}: no cell has ended there yet{unread}")
-    records = tuple(Record.model_validate_json(entry.text) for entry in collected.entries)
+    with no_collection():
+        records = tuple(stored_record(entry.text) for entry in collected.entries)
     skipped = list(collected.skipped)
     return Merged(records=records, planned=planned(runs, skipped), conflicts=collected.conflicts, skipped=tuple(skipped))
 
@@ -67,10 +69,8 @@ def collect(runs: Sequence[Path], store: Path | None) -> Collected:
     """What the records under `runs` say, without making objects of those that the store knows. Raises AnalysisError for what is no run folder."""
     with no_collection():
         kept = Store(store)
-        files = list(record_files(runs))
-        found = [entry for file in files if (entry := kept.known(*file))]
-        known = {entry.path for entry in found}
-        read = read_all([file for file in files if file[0] not in known])
+        found, unread = kept.known(record_files(runs))
+        read = read_all(unread)
         new = [one for one in read if isinstance(one, Entry)]
         kept.append(new)
         entries, conflicts = settle(found + new)
@@ -87,9 +87,6 @@ def no_collection() -> Iterator[None]:
     finally:
         if paused:
             gc.enable()
-
-
-File = tuple[str, int, int]  # path, size, time of change in ns
 
 
 def read_all(files: Sequence[File]) -> list[Entry | Skipped]:

@@ -8,7 +8,7 @@ from itertools import groupby
 from statistics import fmean, median
 from typing import Any
 
-from analysis.comparability import Key, digest, key_of, same_but_seed, unlabelled
+from analysis.comparability import Key, digest, key_of, row_of, same_but_seed, unlabelled
 from analysis.merge import Merged
 from analysis.statistics import Standing, Summary, differences, holm, paired_p_values, standings, summarize
 from harness.records import Metrics, Record
@@ -94,7 +94,7 @@ def make_rows(merged: Merged) -> tuple[Row, ...]:
     failed: list[Record] = []
     for record in merged.records:
         if record.status == "done":
-            groups[same_but_seed(record.spec), key_of(record)].append(record)
+            groups[row_of(record), key_of(record)].append(record)
         else:
             failed.append(record)
     lost = place_failures(failed, groups.keys())
@@ -114,7 +114,7 @@ def place_failures(failed: Iterable[Record], known: Iterable[tuple[str, Key]]) -
         neighbours.setdefault((key.data, key.recipe), key)
     placed: dict[tuple[str, Key], list[Record]] = defaultdict(list)
     for record in failed:
-        spec, own = same_but_seed(record.spec), key_of(record)
+        spec, own = row_of(record), key_of(record)
         placed[spec, siblings.get(spec) or neighbours.get((own.data, own.recipe)) or own].append(record)
     return placed
 
@@ -162,7 +162,12 @@ def criterion(row: Row) -> tuple[float, float, float]:
     """What rows are sorted by, smallest first: mean top-1 (most first), MACs, MACs of non-zero weights."""
     if row.top1 is None:
         return float("inf"), float("inf"), float("inf")
-    return -row.top1.mean, row.mean(lambda m: m.macs) or 0.0, row.mean(lambda m: m.macs_nonzero) or 0.0
+    return -row.top1.mean, row.mean(structural_macs) or 0.0, row.mean(lambda m: m.macs_nonzero) or 0.0
+
+
+def structural_macs(metrics: Metrics) -> int:
+    """MACs of the saved network as it stands; a record older than the field is of a network that nothing had cut."""
+    return metrics.macs if metrics.macs_structural is None else metrics.macs_structural
 
 
 def model_of(row: Row) -> str:

@@ -4,7 +4,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from statistics import fmean, stdev
+from math import fsum
+from statistics import fmean
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
 LEVEL = 0.95
 SETTLED = 3  # seeds from which a rank has an interval
+TOGETHER = 64  # rows that are compared at once with the first of a group
 SAME = 1e-9  # points: differences closer than this differ by rounding alone
 
 
@@ -34,7 +36,7 @@ def summarize(values: Sequence[float]) -> Summary | None:
     mean = fmean(values)
     if n == 1:
         return Summary(mean=mean, std=None, n=1, low=None, high=None)
-    std = stdev(values)
+    std = (fsum((value - mean) ** 2 for value in values) / (n - 1)) ** 0.5
     half = t_quantile(n - 1) * std / n**0.5
     return Summary(mean=mean, std=std, n=n, low=mean - half, high=mean + half)
 
@@ -120,7 +122,8 @@ def standings(samples: Sequence[Mapping[int, float]], draws: int = 2000) -> list
     counts = random.multinomial(len(seeds), numpy.full(len(seeds), 1 / len(seeds)), size=fewer(draws, len(samples)))
     weights = present @ counts.T
     resampled = numpy.where(weights > 0, (values * present) @ counts.T / numpy.maximum(weights, 1), means[:, None])
-    wider = numpy.array([t_quantile(n - 1) / norm.ppf((1 + LEVEL) / 2) * (n / (n - 1)) ** 0.5 if n > 1 else 0.0 for n in sizes.tolist()])
+    normal = float(norm.ppf((1 + LEVEL) / 2))
+    wider = numpy.array([t_quantile(n - 1) / normal * (n / (n - 1)) ** 0.5 if n > 1 else 0.0 for n in sizes.tolist()])
     means_drawn = means[:, None] + wider[:, None] * (resampled - means[:, None])
     ranks = rankdata(-means_drawn.round(9), method="min", axis=0)
     tail = 100 * (1 - LEVEL) / 2
@@ -134,15 +137,21 @@ def tie_groups(means: "numpy.ndarray", sizes: "numpy.ndarray") -> list[int]:
     """The group of each row, in ranked order: a row opens a new one when the 95% interval of the group's first minus its own mean lies above 0."""
     import numpy
 
-    groups: list[int] = []
-    first = None
-    for i in range(len(means)):
-        if sizes[i] >= SETTLED and (first is None or numpy.percentile(means[first] - means[i], 100 * (1 - LEVEL) / 2) > 0):
-            first = i
-            groups.append(groups[-1] + 1 if groups else 1)
+    settled = numpy.flatnonzero(sizes >= SETTLED)
+    opens = numpy.zeros(len(means), dtype=int)
+    place = 1
+    while place < len(settled):
+        first = settled[place - 1]
+        for start in range(place, len(settled), TOGETHER):
+            chunk = settled[start : start + TOGETHER]
+            apart = numpy.flatnonzero(numpy.percentile(means[first] - means[chunk], 100 * (1 - LEVEL) / 2, axis=1) > 0)
+            if len(apart):
+                break
         else:
-            groups.append(groups[-1] if groups else 1)
-    return groups
+            break
+        place = start + int(apart[0]) + 1
+        opens[settled[place - 1]] = 1
+    return (1 + numpy.cumsum(opens)).tolist()
 
 
 def fewer(draws: int, rows: int) -> int:

@@ -1,20 +1,28 @@
 """An append-only file of what merges have read, so that the next one reads what is new alone.
 
-A line a record: size and time of its file, its SHA-256, what tells cells apart, and the record itself. The same content at
-another place is kept once. The store is derived: without it, or with a damaged line, the files are read again.
+A block a merge: columns of what tells records apart, then their texts. The same content at another place is kept once. The store is derived: without it,
+or with a damaged block, files are read again.
 """
 
 import fcntl
+import mmap
 import os
+import struct
 import time
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
+
+import msgspec
 
 from harness.records import SCHEMA
 
-HEADER = f"vssm-bench records, store 1, schema {SCHEMA}\n".encode()
+HEADER = f"vssm-bench records, store 2, schema {SCHEMA}\n".encode()
+BLOCK = struct.Struct("<QQI")  # bytes of columns, bytes of texts, CRC-32 of the columns
 SETTLING_NS = 2_000_000_000  # a file changed so recently might change again within one tick of its clock: it is read again next time
+
+File = tuple[str, int, int]  # path, size, time of change in ns
 
 
 class Entry(NamedTuple):
@@ -29,61 +37,137 @@ class Entry(NamedTuple):
     status: str
     finished: str
     outcome: str
-    text: bytes
+    text: bytes | memoryview
+
+
+class Columns(msgspec.Struct, array_like=True):
+    """The entries of a block, without their texts."""
+
+    path: list[str]
+    size: list[int]
+    mtime_ns: list[int]
+    sha256: list[str]
+    cell: list[str]
+    key: list[str]
+    status: list[str]
+    finished: list[str]
+    outcome: list[str]
+    length: list[int]  # bytes of each text, one behind the other; 0: the same content stands elsewhere in the store
+
+
+COLUMNS = msgspec.msgpack.Decoder(Columns)
 
 
 class Store:
-    """The entries of a store file; later lines replace earlier ones of the same path. None: nothing is known and nothing kept."""
+    """The entries of a store file; later ones replace earlier ones of the same path. None: nothing is known and nothing kept."""
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        self.lines: dict[str, list[bytes]] = {}
-        self.contents: dict[bytes, list[bytes]] = {}
-        content = path.read_bytes() if path and path.exists() else b""
-        self.separator = b"" if content.endswith(b"\n") else b"\n"  # behind a line that a kill tore
-        self.readable = content.startswith(HEADER)
-        if self.readable:
-            self.read(content)
+        self.entries: dict[str, Entry] = {}
+        self.texts: dict[str, memoryview] = {}  # by SHA-256
+        if path and path.exists():
+            self.read(mapped(path))
 
-    def read(self, content: bytes) -> None:
-        """Takes in every whole line."""
-        for line in content.split(b"\n")[1:-1]:
-            fields = line.split(b"\t", 10)
-            if len(fields) == 11 and fields[9] == b"%d" % len(fields[10]):  # else a kill tore it
-                self.lines[os.fsdecode(fields[0])] = fields
-                if fields[10]:
-                    self.contents[fields[3]] = fields
+    def read(self, content: memoryview) -> None:
+        """Takes in every whole block."""
+        if content[: len(HEADER)] == HEADER:
+            for columns, texts in blocks(content, len(HEADER)):
+                self.take(columns, texts)
 
-    def known(self, path: str, size: int, mtime_ns: int) -> Entry | None:
-        """The entry of a file that has not changed since it was read."""
-        fields = self.lines.get(path)
-        if fields is None or fields[1] != b"%d" % size or fields[2] != b"%d" % mtime_ns:
-            return None
-        whole = self.contents.get(fields[3])
-        if whole is None:
-            return None
-        sha256, cell, key, status, finished, outcome = map(os.fsdecode, whole[3:9])
-        return Entry(path, size, mtime_ns, sha256, cell, key, status, finished, outcome, whole[10])
+    def take(self, columns: Columns, texts: "Texts") -> None:
+        """Takes in a block."""
+        for *fields, length in zip(*(getattr(columns, name) for name in Columns.__struct_fields__), strict=True):
+            if length:
+                self.texts.setdefault(fields[3], texts.next(length))
+            if fields[3] in self.texts:
+                self.entries[fields[0]] = Entry(*fields, self.texts[fields[3]])
+
+    def known(self, files: Iterable[File]) -> tuple[list[Entry], list[File]]:
+        """The entries of files that have not changed since they were read, and the files that are new or have."""
+        found, new = [], []
+        for file in files:
+            entry = self.entries.get(file[0])
+            if entry is not None and entry[:3] == file:
+                found.append(entry)
+            else:
+                new.append(file)
+        return found, new
 
     def append(self, entries: Sequence[Entry]) -> None:
-        """Adds entries; the record of a content that is there already is not written again. Merges at the same time take turns."""
-        if self.path is None or not entries:
-            return
+        """Adds entries; the text of a content that is there already is not written again. Merges at the same time take turns."""
         settled = time.time_ns() - SETTLING_NS
-        lines = b"".join(self.line(entry) for entry in entries if entry.mtime_ns < settled)
+        kept = [entry for entry in entries if entry.mtime_ns < settled]
+        if self.path is None or not kept:
+            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab") as file:
+        with self.path.open("ab+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            if not self.readable:
-                file.truncate(0)
-            empty = os.fstat(file.fileno()).st_size == 0
-            file.write((HEADER if empty else self.separator) + lines)
+            end = whole_end(file)
+            file.truncate(end)  # what a kill tore off, or another version wrote, is dead
+            file.writelines([HEADER] * (end == 0) + self.block(kept))
 
-    def line(self, entry: Entry) -> bytes:
-        """The line of an entry, empty where a field holds a separator."""
-        text = b"" if entry.sha256.encode() in self.contents else entry.text
-        fields = [os.fsencode(str(field)) for field in entry[:9]] + [b"%d" % len(text), text]
-        if any(b"\t" in field or b"\n" in field for field in fields):
-            return b""
-        self.contents[entry.sha256.encode()] = fields
-        return b"\t".join(fields) + b"\n"
+    def block(self, entries: Sequence[Entry]) -> list[bytes | memoryview]:
+        """The parts of a block."""
+        texts: list[bytes | memoryview] = []
+        lengths: list[int] = []
+        written: set[str] = set()
+        for entry in entries:
+            fresh = entry.sha256 not in self.texts and entry.sha256 not in written
+            written.add(entry.sha256)
+            lengths.append(len(entry.text) if fresh else 0)
+            texts += [entry.text] if fresh else []
+        columns = msgspec.msgpack.encode(Columns(*map(list, list(zip(*entries, strict=True))[:-1]), lengths))
+        return [BLOCK.pack(len(columns), sum(lengths), zlib.crc32(columns)), columns, *texts]
+
+
+class Texts:
+    """The texts of a block, handed out one after the other."""
+
+    def __init__(self, content: memoryview, start: int) -> None:
+        self.content, self.at = content, start
+
+    def next(self, length: int) -> memoryview:
+        """The next text."""
+        text = self.content[self.at : self.at + length]
+        self.at += length
+        return text
+
+
+def mapped(path: Path) -> memoryview:
+    """The bytes of a file, read when they are looked at."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)) if size else memoryview(b"")
+
+
+def blocks(content: memoryview, start: int) -> Iterator[tuple[Columns, Texts]]:
+    """The whole blocks of a store from an offset on; a damaged one ends them."""
+    while start + BLOCK.size <= len(content):
+        columns_bytes, texts_bytes, checksum = BLOCK.unpack(content[start : start + BLOCK.size])
+        texts_at = start + BLOCK.size + columns_bytes
+        end = texts_at + texts_bytes
+        columns = content[start + BLOCK.size : texts_at]
+        if end > len(content) or zlib.crc32(columns) != checksum:
+            return
+        try:
+            yield COLUMNS.decode(columns), Texts(content, texts_at)
+        except msgspec.DecodeError:
+            return
+        start = end
+
+
+def whole_end(file: BinaryIO) -> int:
+    """Where the last whole block of a store ends; 0 for a file that is none."""
+    size = os.fstat(file.fileno()).st_size
+    file.seek(0)
+    end = len(HEADER) if file.read(len(HEADER)) == HEADER else 0
+    while end:
+        file.seek(end)
+        head = file.read(BLOCK.size)
+        if len(head) < BLOCK.size:
+            break
+        columns_bytes, texts_bytes, _ = BLOCK.unpack(head)
+        if end + BLOCK.size + columns_bytes + texts_bytes > size:
+            break
+        end += BLOCK.size + columns_bytes + texts_bytes
+    return end
