@@ -11,7 +11,8 @@ from typing import IO
 
 import pytest
 
-SCRIPTS = Path(__file__).parents[2] / "slurm" / "testcluster"
+ROOT = Path(__file__).parents[2]
+SCRIPTS = ROOT / "slurm" / "testcluster"
 NUMBERS = range(9, 4, -1)  # those of the tests; 0 to 4 are left to people
 UNAVAILABLE = 3  # up.sh: this machine cannot have a cluster
 
@@ -70,7 +71,7 @@ def started(**settings: str) -> Iterator[Cluster]:
         assert up.returncode == 0, up.stdout + up.stderr
         root = Path(environment["TESTCLUSTER_ROOT"])
         try:
-            yield Cluster(root=root, environment=environment | {"SLURM_CONF": str(root / "etc" / "slurm.conf")})
+            yield Cluster(root=root, environment=environment | {"SLURM_CONF": str(root / "etc" / "slurm.conf"), "PYTHONPATH": str(ROOT)})
         finally:
             subprocess.run([SCRIPTS / "down.sh"], env=environment, capture_output=True, timeout=300, check=False)
 
