@@ -32,6 +32,11 @@ class Choice:
     line: int
     key: str
     label: str | None = None  # the user's own
+    entry: Node | None = None  # as it stands in the file
+
+    def line_of(self, field: str) -> int:
+        """The line of one of its fields; its own where the field is not given."""
+        return self.entry.line_of([field]) if self.entry else self.line
 
 
 def entries(node: Node | None, key: str, report: Report) -> list[tuple[Node, str]]:
@@ -114,7 +119,7 @@ def _model(entry: Node, key: str, name: str, given: Mapping[str, Any], label: st
         return None
     spec = ModelSpec(name=name, options=effective_options(name, given), label=label or model_label(name, given))
     return Choice(
-        value=spec, identity=canonical(model_identity(spec)), names=(spec.label, name), fields=plain(config), line=entry.line, key=key, label=label
+        value=spec, identity=canonical(model_identity(spec)), names=(spec.label, name), fields=plain(config), line=entry.line, key=key, label=label, entry=entry
     )
 
 
@@ -141,7 +146,8 @@ def _method(entry: Node, key: str, name: str, given: Mapping[str, Any], label: s
         report.add(entry.line_of([knob] if knob else []), f"{key}.{knob}" if knob else key, str(error))
         return None
     names = (label or method_label(method), name)
-    return Choice(value=method, identity=canonical(method_identity(method)), names=names, fields=plain(method), line=entry.line, key=key, label=label)
+    identity, fields = canonical(method_identity(method)), plain(method)
+    return Choice(value=method, identity=identity, names=names, fields=fields, line=entry.line, key=key, label=label, entry=entry)
 
 
 def read_data(node: Node | None, folder: Path, report: Report) -> list[Choice]:
@@ -191,7 +197,8 @@ def _read_specs(
             report.add(entry.line_of([name]), f"{path}.{name}", message)
         if len(report.problems) == before:
             values = [finish(value) for value in values]
-            found += [Choice(value=v, identity=canonical(identity(v)), names=(), fields=plain(v), line=entry.line, key=path) for v in values]
+            place = {"names": (), "line": entry.line, "key": path, "entry": entry}
+            found += [Choice(value=value, identity=canonical(identity(value)), fields=plain(value), **place) for value in values]
     return distinct(found, report)
 
 

@@ -15,6 +15,7 @@ from harness.cluster_profile import read_cluster
 from harness.exclude import check_patterns, read_exclusions
 from harness.expansion import build
 from harness.identity import canonical, cell_id, data_identity, method_identity, model_identity, plain, recipe_identity
+from harness.limits import batch_clash, step_beyond, training_images
 from harness.yaml_source import GridError, Node, Problem, Report, nearest, read_yaml
 from jobs.specs import ClusterSpec, DataSpec, ModelSpec, RecipeSpec
 from models.pruning.base import Budget, PruningMethod
@@ -81,6 +82,14 @@ class Grid:
     cluster: ClusterSpec
     path: Path
     source: str  # the file's text, to be frozen in the run folder
+    choices: tuple[Choice, ...] = ()  # whose values the cells share
+
+    def place(self, value: Any, field: str = "") -> str:
+        """Where a model, method, data set or recipe of a cell stands: 'grid.yaml:3: models[0]', with `field` its line and key; else the file."""
+        found = next((choice for choice in self.choices if choice.value is value), None)
+        if found is None:
+            return str(self.path)
+        return f"{self.path}:{found.line_of(field)}: {found.key}" + (f".{field}" if field else "")
 
 
 def read_grid(path: Path) -> Grid:
@@ -101,11 +110,12 @@ def read_grid(path: Path) -> Grid:
         "seed": read_seeds(keys.get("seeds"), report),
     }
     _check_budgets(axes["pruning"], axes["recipe"], report)
+    _check_steps(axes["pruning"], axes["recipe"], axes["data"], report)
     check_patterns(keys.get("exclude"), axes, report)
     cells = () if report.problems else _cells(axes, keys.get("exclude"), report)
     if report.problems:
         raise GridError(report.problems)
-    return Grid(name=name, cells=cells, cluster=cluster, path=path, source=source)
+    return Grid(name=name, cells=cells, cluster=cluster, path=path, source=source, choices=tuple(itertools.chain(*axes.values())))
 
 
 def _name(node: Node | None, report: Report) -> str:
@@ -125,6 +135,19 @@ def _check_budgets(methods: list[Choice], recipes: list[Choice], report: Report)
             method.value.stages(Budget(epochs=recipe.value.epochs, finetune_epochs=recipe.value.finetune_epochs))
         except ValueError as error:
             report.add(method.line, method.key, f"{error} (with the recipe of line {recipe.line})")
+
+
+def _check_steps(methods: list[Choice], recipes: list[Choice], sets: list[Choice], report: Report) -> None:
+    """Reports batches that are larger than a data set, and steps to rewind to that its training never makes; where its size is known."""
+    for recipe, data in itertools.product(recipes, sets):
+        clash, images = batch_clash(recipe.value, data.value), training_images(data.value)
+        if clash:
+            report.add(recipe.line_of("batch_size"), f"{recipe.key}.batch_size", clash)
+        elif images is not None:
+            budget = Budget(epochs=recipe.value.epochs, finetune_epochs=recipe.value.finetune_epochs)
+            for method in methods:
+                if late := step_beyond(method.value, budget, images // recipe.value.batch_size):
+                    report.add(method.line_of("rewind_step"), method.key, f"{late} (with the recipe of line {recipe.line} and {data.value.source})")
 
 
 def _cells(axes: Mapping[str, list[Choice]], exclude: Node | None, report: Report) -> tuple[Cell, ...]:

@@ -61,9 +61,9 @@ def plan_and_launch(grid: Grid, plan: Plan, run: RunFolder, options: argparse.Na
     left, failed = to_run(run, paths, options.retry_failed)
     warn_of_strangers(run, paths)
     if options.dry_run or left:
-        problems = preflight(grid.cluster, [path.cell for path in left])
+        problems = preflight(grid, [path.cell for path in left])
         if problems:
-            print("\n".join(f"{grid.path}: {problem}" for problem in problems), file=sys.stderr)
+            print("\n".join(problems), file=sys.stderr)
             return USAGE
     if options.dry_run:
         print(describe(plan, grid, make_packs(grid, plan, run, left), done=done_stages(plan, run)))

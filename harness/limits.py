@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from jobs.specs import ClusterSpec, DataSpec, RecipeSpec, image_size
+from models.pruning.base import Budget, PruningMethod
 
 Limit = tuple[str, Callable[[Any], bool]]  # what must hold, in words and in Python; None passes
 Broken = Iterator[tuple[str, str]]  # field, message
@@ -62,6 +63,35 @@ PATHS: Mapping[str, tuple[bool | None, bool | None]] = {
     "imagefolder": (True, None),
     "beton": (True, True),
 }
+
+
+# Images that a source has for training; the others are counted when their files are read.
+IMAGES: Mapping[str, int] = {"digits": 1438, "cifar10": 50_000, "cifar100": 50_000}
+
+
+def training_images(data: DataSpec) -> int | None:
+    """Images that are left for training once the validation split is carved from them; None where only the files know."""
+    images = data.samples if data.source == "synthetic" else IMAGES.get(data.source)
+    return None if images is None else images - round(data.val_fraction * images)
+
+
+def batch_clash(recipe: RecipeSpec, data: DataSpec) -> str | None:
+    """Why a recipe makes no step on a data set; None where it makes some, or nobody knows yet."""
+    images = training_images(data)
+    if images is None or recipe.batch_size <= images:
+        return None
+    return f"{recipe.batch_size} is more than the {images} training images of {data.source} (val_fraction {data.val_fraction:g} is kept apart); at most {images}"
+
+
+def step_beyond(method: PruningMethod, budget: Budget, steps_per_epoch: int) -> str | None:
+    """Which step a method rewinds to that its stage never makes; None where it makes them all, or the method cannot use the budget at all."""
+    try:
+        stages = method.stages(budget)
+    except ValueError:
+        return None
+    late = ((stage, step) for stage in stages for step in stage.keep_steps if step > stage.epochs * steps_per_epoch)
+    stage, step = next(late, (None, None))
+    return f"rewinds to step {step}, and {stage.name} ends with step {stage.epochs * steps_per_epoch}" if stage else None
 
 
 def broken(spec: Any, limits: Mapping[str, Limit]) -> Broken:

@@ -2,48 +2,52 @@
 
 from collections.abc import Sequence
 
-from harness.grid import Cell
+from harness.grid import Cell, Grid
 from jobs.specs import ClusterSpec, image_size
 from models.pruning.registry import method_label
 
 
-def preflight(cluster: ClusterSpec, cells: Sequence[Cell]) -> list[str]:
-    """What is wrong, one sentence each: data or a scheduler that is not there, a network that the images do not fit, a scan that is not built."""
+def preflight(grid: Grid, cells: Sequence[Cell]) -> list[str]:
+    """What is wrong, one line each with its place in the grid: data or a scheduler that is not there, a network that the images do not fit, a pruning
+    target that a network cannot reach, a scan that is not built.
+    """
     if not cells:
         return []
-    return [*data_problems(cells), *model_problems(cells), *kernel_problems(cluster, cells), *scheduler_problems(cluster)]
+    elsewhere = [*kernel_problems(grid.cluster, cells), *scheduler_problems(grid.cluster)]
+    return [*data_problems(grid, cells), *model_problems(grid, cells), *(f"{grid.path}: {problem}" for problem in elsewhere)]
 
 
-def data_problems(cells: Sequence[Cell]) -> list[str]:
+def data_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
     """Data that this machine cannot prepare."""
     from jobs.data import check_data
 
-    distinct = {repr(cell.data): cell.data for cell in cells}
-    return [problem for data in distinct.values() for problem in check_data(data)]
+    distinct = {id(cell.data): cell.data for cell in cells}
+    return [f"{grid.place(data)}: {problem}" for data in distinct.values() for problem in check_data(data)]
 
 
-def model_problems(cells: Sequence[Cell]) -> list[str]:
-    """Networks that cannot be built for their images, or not be pruned as asked; built without memory."""
+def model_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
+    """Networks that cannot be built for their images, or not be pruned as asked; each is built once, without memory."""
     import torch
 
     from models.registry import create_model
 
     problems = []
-    distinct: dict[tuple[str, int], list[Cell]] = {}
+    distinct: dict[tuple[int, int], list[Cell]] = {}
     for cell in cells:
-        distinct.setdefault((cell.model.label, image_size(cell.data)), []).append(cell)
-    for (label, size), alike in distinct.items():
+        distinct.setdefault((id(cell.model), image_size(cell.data)), []).append(cell)
+    for (_, size), alike in distinct.items():
+        label, place = alike[0].model.label, grid.place(alike[0].model)
         try:
             with torch.device("meta"):
                 network = create_model(alike[0].model.name, 10, size, **alike[0].model.options)
         except ValueError as error:
-            problems.append(f"model {label}: {error}")
+            problems.append(f"{place}: model {label}: {error}")
             continue
-        for method in {method_label(cell.method): cell.method for cell in alike}.values():
+        for method in {id(cell.method): cell.method for cell in alike}.values():
             try:
                 method.check(network)
             except ValueError as error:
-                problems.append(f"model {label}, pruning {method_label(method)}: {error}")
+                problems.append(f"{grid.place(method)}: {method_label(method)} on {label}: {error}")
     return problems
 
 

@@ -1,5 +1,7 @@
 """Iterative magnitude pruning with rewinding: lottery tickets."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -35,6 +37,15 @@ class IterativeMagnitude(Scoped):
     def sparsity(self) -> float:
         """Share of zeros after all rounds, but for rounding."""
         return 1.0 - (1.0 - self.rate) ** self.rounds
+
+    def check_reach(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """ValueError where a round finds too few weights left to drop one, or drops the last."""
+        left = total = sum(map(math.prod, shapes.values()))
+        for number in range(1, self.rounds + 1):
+            gone = round(self.rate * left)
+            if gone in (0, left):
+                raise ValueError(f"round {number} of {self.rounds} would drop {gone} of {left} weights that are left of {total}; ask for fewer rounds")
+            left -= gone
 
     def stages(self, budget: Budget) -> tuple[Stage, ...]:
         """The dense training, which keeps the weights to rewind to, then for each round a stage that only draws the mask and one that trains under it.

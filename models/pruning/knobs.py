@@ -1,11 +1,18 @@
 """Knobs that several methods share, with their checks. No torch at import."""
 
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from models.pruning.base import Budget, Progress, PruningMethod, Stage
 from models.pruning.schedule import Schedule, sparsity_at
-from models.pruning.scope import DEFAULT_GROUPS, check_groups
+from models.pruning.scope import DEFAULT_GROUPS, check_groups, prunable_names
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 Scope = Literal["global", "layer"]
 
@@ -14,6 +21,16 @@ def check_share(name: str, value: float) -> None:
     """Raises ValueError unless 0 <= value < 1."""
     if not 0.0 <= value < 1.0:
         raise ValueError(f"{name} must be in [0, 1), got {value:g}")
+
+
+def check_living(zeros: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]], rule: str) -> None:
+    """Raises ValueError where `zeros` leave a parameter without a weight: nothing passes such a layer, so its target cannot be meant."""
+    dead = [name for name, shape in shapes.items() if zeros[name] >= math.prod(shape)]
+    if dead:
+        largest = max(dead, key=lambda name: math.prod(shapes[name]))
+        others = f" and {len(dead) - 1} more" if len(dead) > 1 else ""
+        remedy = "lower the sparsity, or leave its group out"
+        raise ValueError(f"{rule} drops all {math.prod(shapes[largest])} weights of '{largest}'{others}: {remedy}")
 
 
 def check_count(name: str, value: int, unit: str) -> None:
@@ -31,6 +48,14 @@ class Scoped(PruningMethod):
     def __post_init__(self) -> None:
         check_groups(self.groups)
 
+    def check(self, network: Module) -> None:
+        """Raises ValueError, with numbers, where the network has nothing in the groups, or the method cannot do on it what its knobs say."""
+        names = frozenset(prunable_names(network, self.groups))
+        self.check_reach({name: tuple(parameter.shape) for name, parameter in network.named_parameters() if name in names})
+
+    def check_reach(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """ValueError, with numbers, where the target is out of reach over prunable parameters of these shapes."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Targeted(Scoped):
@@ -42,6 +67,14 @@ class Targeted(Scoped):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_share("sparsity", self.sparsity)
+
+    def check_reach(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """ValueError where a parameter, or with scope global the whole network, is left without a weight."""
+        sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+        if self.scope == "layer":
+            check_living({name: round(self.sparsity * size) for name, size in sizes.items()}, shapes, f"sparsity {self.sparsity:g} of every layer")
+        elif round(self.sparsity * sum(sizes.values())) == sum(sizes.values()):
+            raise ValueError(f"sparsity {self.sparsity:g} of {sum(sizes.values())} prunable weights leaves none; lower it, or prune more groups")
 
 
 @dataclass(frozen=True, kw_only=True)

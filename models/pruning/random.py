@@ -1,11 +1,13 @@
 """Random masks: what a method must beat."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from models.pruning.allocation import erk
 from models.pruning.base import Budget, Pruner, Stage
-from models.pruning.knobs import Targeted, finetune, from_scratch, trunk
+from models.pruning.knobs import Targeted, check_living, finetune, from_scratch, trunk
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +35,12 @@ class Random(Targeted):
         """As one-shot pruning of the trained network, or as training from scratch."""
         return (trunk(budget), finetune(budget, self)) if self.at == "trained" else from_scratch(budget, self)
 
+    def check_reach(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """ValueError where a parameter is left without a weight by ratios that the shapes decide."""
+        super().check_reach(shapes)
+        if self.ratios == "erk":
+            check_living(erk(shapes, self.sparsity), shapes, f"sparsity {self.sparsity:g} with ratios: erk")
+
     def begin(self, pruner: Pruner) -> None:
         """Draws the lots."""
         from models.pruning.masks import choose, drop
@@ -46,7 +54,6 @@ class Random(Targeted):
 
     def zeros(self, pruner: Pruner) -> dict[str, int]:
         """Zeros of each parameter under the rule whose ratios are borrowed."""
-        from models.pruning.allocation import erk
         from models.pruning.masks import choose, living
 
         weights = pruner.weights()

@@ -1,11 +1,13 @@
 """Sparse training from the first step to the last."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from models.pruning.allocation import erk
 from models.pruning.base import Budget, Progress, Pruner, Stage
-from models.pruning.knobs import Scoped, check_count, check_share, from_scratch
+from models.pruning.knobs import Scoped, check_count, check_living, check_share, from_scratch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,16 +41,23 @@ class RigL(Scoped):
         """One stage as long as the control's two. ValueError without an epoch."""
         return from_scratch(budget, self)
 
+    def zeros(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+        """Zeros of each parameter, from the first step to the last."""
+        if self.distribution == "erk":
+            return erk(shapes, self.sparsity)
+        return {name: round(self.sparsity * math.prod(shape)) for name, shape in shapes.items()}
+
+    def check_reach(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """ValueError where a parameter never has a weight."""
+        check_living(self.zeros(shapes), shapes, f"sparsity {self.sparsity:g} with distribution: {self.distribution}")
+
     def begin(self, pruner: Pruner) -> None:
         """Draws the first mask by lot, with the zeros of each parameter set by `distribution`."""
-        from models.pruning.allocation import erk
         from models.pruning.masks import drop
         from models.pruning.random import draw
 
         lots = draw(pruner, pruner.seed)
-        shapes = {name: lot.shape for name, lot in lots.items()}
-        uniform = {name: round(self.sparsity * lot.numel()) for name, lot in lots.items()}
-        zeros = erk(shapes, self.sparsity) if self.distribution == "erk" else uniform
+        zeros = self.zeros({name: tuple(lot.shape) for name, lot in lots.items()})
         pruner.set_masks({name: drop({name: lot}, zeros[name])[name] for name, lot in lots.items()})
 
     def after_backward(self, pruner: Pruner, progress: Progress) -> None:

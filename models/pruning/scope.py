@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from difflib import get_close_matches
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
 )
 
 
+@cache
 def group_of(name: str, dimensions: int) -> str:
     """The one group of a parameter, by its full name and its number of dimensions."""
     *_, last = parts = name.split(".")

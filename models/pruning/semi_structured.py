@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -27,16 +29,28 @@ class SemiStructured(Scoped):
         """The dense training, then fine-tuning under the mask."""
         return trunk(budget), finetune(budget, self)
 
+    def check_reach(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """ValueError where no parameter takes the pattern."""
+        if not any(map(takes_pattern, shapes.values())):
+            largest = sorted(shapes.items(), key=lambda item: -math.prod(item[1]))[:3]
+            given = ", ".join(f"{name} {shape}" for name, shape in largest)
+            raise ValueError(f"0 of {len(shapes)} prunable parameters are matrices whose inputs are a multiple of {BLOCK}: {given}; choose other groups")
+
     def begin(self, pruner: Pruner) -> None:
         """Draws the mask from the trained weights."""
         pruner.set_masks({name: two_of_four(weight) for name, weight in pruner.weights().items()})
+
+
+def takes_pattern(shape: Sequence[int]) -> bool:
+    """Whether a parameter is a matrix, (out, in), whose inputs come in blocks."""
+    return len(shape) == 2 and shape[1] % BLOCK == 0
 
 
 def two_of_four(weight: Tensor) -> Tensor:
     """The mask of a matrix (out, in) by absolute value, the later of equal neighbours kept; all True where the pattern does not apply."""
     import torch
 
-    if weight.dim() != 2 or weight.shape[1] % BLOCK:
+    if not takes_pattern(weight.shape):
         return torch.ones_like(weight, dtype=torch.bool)
     blocks = weight.abs().reshape(-1, BLOCK)
     order = blocks.argsort(dim=1, stable=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -11,6 +13,9 @@ from models.pruning.scope import DENSE_BY_DEFAULT
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+SLACK = 0.01  # of the sparsity, that may be missed by rounding within rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +41,15 @@ class Wanda(Scoped):
     def stages(self, budget: Budget) -> tuple[Stage, ...]:
         """The dense training, then fine-tuning under the mask."""
         return trunk(budget), finetune(budget, self)
+
+    def check_reach(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """ValueError where rows are so short that keeping one weight of each misses the target by more than SLACK."""
+        total = sum(map(math.prod, shapes.values()))
+        gone = sum(shape[0] * zeros_of_row(math.prod(shape[1:]), self.sparsity) for shape in shapes.values())
+        if self.sparsity - gone / total > SLACK:
+            short = sum(shape[0] for shape in shapes.values() if zeros_of_row(math.prod(shape[1:]), self.sparsity) < round(self.sparsity * math.prod(shape[1:])))
+            reach = f"sparsity {self.sparsity:g} is out of reach: {gone} of {total} prunable weights, {gone / total:.3g}, can go"
+            raise ValueError(f"{reach}, as each of {short} short rows keeps one; lower it, or leave their groups out")
 
     def begin(self, pruner: Pruner) -> None:
         """Draws the mask from the trained weights and their inputs."""

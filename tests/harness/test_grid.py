@@ -294,6 +294,14 @@ MISTAKES = {
         "recipe: {batch_size: 63}\ncluster: {tasks_per_node: 2}",
         "5: recipe.batch_size: 63 cannot be divided by 2 ranks; a multiple of 2 can",
     ),
+    "batch above the digits": (
+        "recipe:\n  epochs: 2\n  batch_size: 2048",
+        "7: recipe.batch_size: 2048 is more than the 1294 training images of digits (val_fraction 0.1 is kept apart); at most 1294",
+    ),
+    "batch above a synthetic set": (
+        "data: {source: synthetic, samples: 100, val_fraction: 0.25}\nrecipe: {batch_size: 76}",
+        "6: recipe.batch_size: 76 is more than the 75 training images of synthetic (val_fraction 0.25 is kept apart); at most 75",
+    ),
     "batch over micro-batches": (
         "recipe:\n  micro_batch_size: 12\n  batch_size: 64\ncluster: {tasks_per_node: 2}",
         "7: recipe.batch_size: 64 cannot be divided by 2 ranks x micro_batch_size 12; a multiple of 24 can",
@@ -335,6 +343,17 @@ MISTAKES = {
 def test_a_mistake_is_named_with_its_line_and_key(folder: Path, added: str, said: str) -> None:
     (found,) = mistakes(START + added + "\n")
     assert found.startswith(f"grid.yaml:{said}")
+
+
+def test_a_batch_is_not_held_against_images_that_nobody_has_counted(folder: Path) -> None:
+    assert read(START + "data: {source: beton, path: a, test_path: b}\nrecipe: {batch_size: 100000}\n").cells
+
+
+def test_a_step_to_rewind_to_that_the_training_never_makes_is_refused(folder: Path) -> None:
+    text = START.replace("[dense]", "\n- dense\n- method: iterative_magnitude\n  rounds: 1\n  rewind_step: %d") + "recipe: {epochs: 2, batch_size: 64}\n"
+    assert len(read(text % 40).cells) == 2
+    (found,) = mistakes(text % 41)
+    assert found == "grid.yaml:7: pruning[1]: rewinds to step 41, and train ends with step 40 (with the recipe of line 9 and digits)"
 
 
 ENTRIES = {
