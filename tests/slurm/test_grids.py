@@ -14,6 +14,7 @@ from harness.launch import main
 from harness.plan import make_plan
 from jobs.engine import Ranks, rendezvous
 from jobs.evaluation import load_masks
+from jobs.removal import load_structure
 from jobs.specs import RecipeSpec, StageSpec
 from jobs.stage_run import StageRun
 from models.layers import weight_decay_groups
@@ -92,17 +93,19 @@ def test_the_seed_grid_plans_on_a_login_node(tmp_path, monkeypatch, capsys):
     srun.write_text("#!/bin/sh\n")
     srun.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr("harness.slurm_limits.slurm_problems", lambda cluster: [])  # what the cluster offers is asked elsewhere
     monkeypatch.chdir(tmp_path)
     assert main([str(SEED), "--dry-run"]) == 0
-    assert "seed: 162 cells" in capsys.readouterr().out
+    assert "seed: 189 cells" in capsys.readouterr().out
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_seed_grid_crosses_nine_models_with_six_methods_and_three_seeds():
+def test_the_seed_grid_crosses_nine_models_with_seven_methods_and_three_seeds():
     grid = read_grid(SEED)
     methods = {method_label(cell.method) for cell in grid.cells}
-    assert len(grid.cells) == 9 * 6 * 3 and len({cell.model.label for cell in grid.cells}) == 9
-    assert methods == {"dense", "random(0.6)", "magnitude(0.6)", "dynamic(0.6)", "iterative_magnitude(0.5904, rounds=4)", "gradient(0.6)"}
+    assert len(grid.cells) == 9 * 7 * 3 and len({cell.model.label for cell in grid.cells}) == 9
+    masked = {"dense", "random(0.6)", "magnitude(0.6)", "dynamic(0.6)", "iterative_magnitude(0.5904, rounds=4)", "gradient(0.6)"}
+    assert methods == masked | {"early_bird(ratio=0.6)"}
     assert {cell.method.name for cell in grid.cells} <= set(PRUNERS)
 
 
@@ -110,8 +113,8 @@ def test_the_seed_grid_shares_the_dense_training_of_each_model_and_seed():
     grid = read_grid(SEED)
     plan = make_plan(grid.cells)
     first = [path[0] for path in plan.paths.values()]
-    assert max(first.count(stage) for stage in set(first)) == 4  # dense, random, magnitude, gradient
-    assert len(plan.stages) == 27 * (1 + 4 + 1 + 9)  # the trunk, fine-tuning on it, dynamic, and IMP's own trunk with its four rounds
+    assert max(first.count(stage) for stage in set(first)) == 5  # dense, random, magnitude, IMP, gradient
+    assert len(plan.stages) == 27 * (1 + 4 + 8 + 2)  # the trunk, fine-tuning on it, IMP's four rounds, dynamic and early_bird
 
 
 @pytest.mark.slow
@@ -122,5 +125,9 @@ def test_every_method_prunes_every_model_of_the_seed_grid(tmp_path, label):
     for spec in plan.stages.values():
         train(spec, tmp_path, rendezvous(threads=1))
     for cell in cells:
-        masks = load_masks(tmp_path / plan.paths[cell.id][-1] / "export")
-        assert sparsity_of(masks) == pytest.approx(getattr(cell.method, "sparsity", 0.0), abs=1e-4), method_label(cell.method)
+        export = tmp_path / plan.paths[cell.id][-1] / "export"
+        assert sparsity_of(load_masks(export)) == pytest.approx(getattr(cell.method, "sparsity", 0.0), abs=1e-4), method_label(cell.method)
+        structure = load_structure(export)
+        units = structure.summary.values() if structure else [(1, 1)]
+        kept, before = (sum(counts) for counts in zip(*units, strict=True))
+        assert kept == before - round(getattr(cell.method, "ratio", 0.0) * before), method_label(cell.method)
