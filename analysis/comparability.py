@@ -39,14 +39,15 @@ class Key:
         return digest_of_key(self)[:6]
 
 
-def key_of(record: Record) -> Key:
-    """The comparability key of a record."""
+def place_of(record: Record) -> tuple[str, Key]:
+    """The hash that the records of one row share, and the comparability key."""
     machine, measured, parts = record.environment, record.metrics, parts_of(record)
     around = (machine.data_sha256, machine.gpu or machine.cpu, machine.ranks, machine.threads, machine.loader, machine.scan)
     protocol = (measured.throughput_batch, measured.flops_convention, measured.speed_protocol) if measured else (None, None, None)
     if parts is None:
-        return make_key(record.spec.get("data", {}), record.spec.get("recipe", {}), around, protocol)
-    return key_of_texts(parts.data, parts.recipe, around, protocol)
+        spec = record.spec
+        return same_but_seed(spec), make_key(spec.get("data", {}), spec.get("recipe", {}), around, protocol)
+    return row_of_texts(*parts), key_of_texts(parts.data, parts.recipe, around, protocol)
 
 
 @lru_cache(maxsize=4096)
@@ -76,12 +77,6 @@ def make_key(data: Mapping[str, Any], recipe: Mapping[str, Any], around: tuple[A
         flops_convention=flops_convention,
         speed_protocol=speed_protocol,
     )
-
-
-def row_of(record: Record) -> str:
-    """The hash that the records of one row share."""
-    parts = parts_of(record)
-    return same_but_seed(record.spec) if parts is None else row_of_texts(parts.model, parts.pruning, parts.data, parts.recipe)
 
 
 @lru_cache(maxsize=1 << 16)

@@ -8,7 +8,7 @@ from itertools import groupby
 from statistics import fmean, median
 from typing import Any
 
-from analysis.comparability import Key, digest, key_of, row_of, same_but_seed, unlabelled
+from analysis.comparability import Key, digest, place_of, same_but_seed, unlabelled
 from analysis.merge import Merged
 from analysis.statistics import Standing, Summary, differences, holm, paired_p_values, standings, summarize
 from harness.records import Metrics, Record
@@ -94,7 +94,7 @@ def make_rows(merged: Merged) -> tuple[Row, ...]:
     failed: list[Record] = []
     for record in merged.records:
         if record.status == "done":
-            groups[row_of(record), key_of(record)].append(record)
+            groups[place_of(record)].append(record)
         else:
             failed.append(record)
     lost = place_failures(failed, groups.keys())
@@ -114,7 +114,7 @@ def place_failures(failed: Iterable[Record], known: Iterable[tuple[str, Key]]) -
         neighbours.setdefault((key.data, key.recipe), key)
     placed: dict[tuple[str, Key], list[Record]] = defaultdict(list)
     for record in failed:
-        spec, own = row_of(record), key_of(record)
+        spec, own = place_of(record)
         placed[spec, siblings.get(spec) or neighbours.get((own.data, own.recipe)) or own].append(record)
     return placed
 
@@ -135,14 +135,16 @@ def with_dense(rows: Sequence[Row]) -> list[Row]:
 def ranked(rows: Sequence[Row]) -> tuple[Row, ...]:
     """The rows in the leaderboard's order, the key with most cells first, with ranks counted within each key; equal means and MACs share a rank."""
     cells = Counter(row.key for row in rows for _ in row.done)
-    order = sorted(rows, key=lambda row: (-cells[row.key], row.key.short, *criterion(row), row.model, row.pruning))
+    scored = [(criterion(row), row) for row in rows]
+    scored.sort(key=lambda one: (-cells[one[1].key], one[1].key.short, *one[0], one[1].model, one[1].pruning))
     placed: list[Row] = []
-    position = 0
-    for row in order:
+    position, last = 0, None
+    for score, row in scored:
         before = placed[-1] if placed and placed[-1].key == row.key else None
         position = position + 1 if before else 1
-        tied = before is not None and criterion(before) == criterion(row)
+        tied = before is not None and score == last
         placed.append(replace(row, rank=None if not row.done else before.rank if before and tied else position))
+        last = score
     return tuple(placed)
 
 

@@ -11,6 +11,7 @@ import struct
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -74,13 +75,14 @@ class Store:
             for columns, texts in blocks(content, len(HEADER)):
                 self.take(columns, texts)
 
-    def take(self, columns: Columns, texts: "Texts") -> None:
+    def take(self, columns: Columns, texts: memoryview) -> None:
         """Takes in a block."""
-        for *fields, length in zip(*(getattr(columns, name) for name in Columns.__struct_fields__), strict=True):
-            if length:
-                self.texts.setdefault(fields[3], texts.next(length))
-            if fields[3] in self.texts:
-                self.entries[fields[0]] = Entry(*fields, self.texts[fields[3]])
+        ends = accumulate(columns.length)
+        own = [texts[end - length : end] for length, end in zip(columns.length, ends, strict=True)]
+        self.texts |= {sha256: text for sha256, text in zip(columns.sha256, own, strict=True) if text}
+        found = [text or self.texts.get(sha256, text) for sha256, text in zip(columns.sha256, own, strict=True)]
+        *fields, _ = (getattr(columns, name) for name in Columns.__struct_fields__)
+        self.entries |= {entry.path: entry for entry in map(Entry, *fields, found) if entry.text}
 
     def known(self, files: Iterable[File]) -> tuple[list[Entry], list[File]]:
         """The entries of files that have not changed since they were read, and the files that are new or have."""
@@ -120,19 +122,6 @@ class Store:
         return [BLOCK.pack(len(columns), sum(lengths), zlib.crc32(columns)), columns, *texts]
 
 
-class Texts:
-    """The texts of a block, handed out one after the other."""
-
-    def __init__(self, content: memoryview, start: int) -> None:
-        self.content, self.at = content, start
-
-    def next(self, length: int) -> memoryview:
-        """The next text."""
-        text = self.content[self.at : self.at + length]
-        self.at += length
-        return text
-
-
 def mapped(path: Path) -> memoryview:
     """The bytes of a file, read when they are looked at."""
     with path.open("rb") as file:
@@ -140,8 +129,8 @@ def mapped(path: Path) -> memoryview:
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)) if size else memoryview(b"")
 
 
-def blocks(content: memoryview, start: int) -> Iterator[tuple[Columns, Texts]]:
-    """The whole blocks of a store from an offset on; a damaged one ends them."""
+def blocks(content: memoryview, start: int) -> Iterator[tuple[Columns, memoryview]]:
+    """The whole blocks of a store from an offset on, each with its texts; a damaged one ends them."""
     while start + BLOCK.size <= len(content):
         columns_bytes, texts_bytes, checksum = BLOCK.unpack(content[start : start + BLOCK.size])
         texts_at = start + BLOCK.size + columns_bytes
@@ -150,7 +139,7 @@ def blocks(content: memoryview, start: int) -> Iterator[tuple[Columns, Texts]]:
         if end > len(content) or zlib.crc32(columns) != checksum:
             return
         try:
-            yield COLUMNS.decode(columns), Texts(content, texts_at)
+            yield COLUMNS.decode(columns), content[texts_at:end]
         except msgspec.DecodeError:
             return
         start = end
