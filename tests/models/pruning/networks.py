@@ -1,0 +1,51 @@
+"""Small networks of every variant, moved away from their initialisation so that nothing is zero or one by accident."""
+
+import torch
+from torch import nn
+
+from models.registry import create_model
+
+VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
+    "vim": ("vim_micro", {}),
+    "vim+se": ("vim_micro", {"se": True}),
+    "vim+mobilenet": ("vim_micro", {"mobilenet": {"expand": 2}}),
+    "vim+s4": ("vim_micro", {"s4": True}),
+    "vim+s5": ("vim_micro", {"s5": {"d_state": 8, "blocks": 2}}),
+    "mambavision": ("mambavision_micro", {}),
+    "mambavision, layer scale": ("mambavision_micro", {"layer_scale": 0.5}),
+    "mambavision+swa": ("mambavision_micro", {"swa": {"window": 3, "shift": 1}}),
+    "mambavision+s4": ("mambavision_micro", {"s4": True}),
+    "mambavision+s5": ("mambavision_micro", {"s5": {"d_state": 8}}),
+    "mambavision+attention_pool": ("mambavision_micro", {"attention_pool": True}),
+    "mambavision+attention_pool everywhere": ("mambavision_micro", {"attention_pool": {"downsample": True, "heads": 2}}),
+    "mambavision+convnext": ("mambavision_micro", {"convnext": True}),
+    "mambavision+convnext, plain convolutions": ("mambavision_micro", {"convnext": {"kernel": 7, "separable": False, "fewer_blocks": False}}),
+    "mambavision+se": ("mambavision_micro", {"se": True}),
+    "mambavision+mobilenet": ("mambavision_micro", {"mobilenet": {"expand": 2}}),
+    "mambavision+mobilenet+convnext+se": ("mambavision_micro", {"mobilenet": True, "convnext": True, "se": True}),
+    "vit": ("vit_micro", {}),
+}
+SMALLER = {"vim_micro": {"dim": 16, "depth": 2}, "mambavision_micro": {"dim": 8, "in_dim": 6, "depths": [1, 1, 2, 2]}, "vit_micro": {"dim": 16, "depth": 2}}
+
+
+def small_network(variant: str, seed: int = 0) -> nn.Module:
+    """The network of a variant, in evaluation mode."""
+    name, options = VARIANTS[variant]
+    return moved(create_model(name, 10, 32, **SMALLER[name], **options), seed)
+
+
+@torch.no_grad()
+def moved(network: nn.Module, seed: int = 0) -> nn.Module:
+    """The network with all its parameters and statistics displaced at random."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in network.parameters():
+        parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+    for buffer in network.buffers():
+        if buffer.is_floating_point():
+            buffer.add_(torch.rand(buffer.shape, generator=generator))
+    return network.eval()
+
+
+def images(count: int = 2) -> torch.Tensor:
+    """(count, 3, 32, 32), always the same."""
+    return torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(9))
