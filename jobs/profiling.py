@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from jobs.energy import Meter
 from jobs.multiply_adds import CONVENTION, count
 from jobs.speed import FASTER, Timing, clock_mhz, protocol, race, speedup, speedups
+from jobs.sparse_kernels import patterned, semi_structured_speedup
 from jobs.uncounted import WORTH_A_NOTE
 from models.pruning.masks import living
 
@@ -45,7 +46,7 @@ class Profile:
     latency_p99_ms: float | None
     dense_throughput_img_per_s: float
     dense_latency_ms: float
-    speedup_measured: float
+    speedup_measured: float | None  # of 2:4 masks that with 2:4 kernels, where the device has them
     speedup_latency: float
     infer_j_per_img: float | None
     peak_memory_bytes: int
@@ -77,6 +78,9 @@ def profile(
         peak, peak_note = peak_memory(model, images)
         whole = model if dense is None else dense().to(images).eval()
         speed = measure(model, whole, images, seconds, same_shape=shapes(model) == shapes(whole))
+        if patterned(masks):
+            speed["speedup_measured"], told = semi_structured_speedup(model, masks, img_size=img_size, batch_size=batch_size)
+            speed["notes"].append(told)
         joules, silent = energy(model, images)
     model.train(was_training)
     macs = costs.macs if shapes(model) == shapes(whole) else count(whole, img_size=img_size, masks={}).macs
