@@ -45,7 +45,7 @@ def run_order(order: Order) -> None:
     for spec in order.stages:
         while attempt(run, spec, order, ranks):
             give_memory_back()
-    if this_job() and not any(run.done(spec.id) for spec in order.stages):
+    if this_job() and not ranks.broadcast(any(run.done(spec.id) for spec in order.stages)):  # one rank looks: what others see may be old, over NFS
         raise NothingDone("no stage of this job has left weights; SLURM does not start what waits for it")
 
 

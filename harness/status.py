@@ -28,6 +28,7 @@ from harness.survey import STATES, Survey, heard_s, survey
 from harness.times import duration
 
 WATCH_S = 5.0
+WIDTH = 200  # of what goes to a file or a pipe
 ROWS = 20  # stages at work that are shown
 GROUPS = 8
 SILENT_S = 300.0  # without a word from a stage at work, after which that is said
@@ -38,7 +39,7 @@ TRAIN_S = re.compile(rb'"train_s": ([\d.e+-]+)')
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code."""
     options = parse(arguments)
-    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
     try:
         run = find_run(options.grid, options.runs)
         if options.watch:
@@ -163,7 +164,7 @@ def stages_table(run: RunFolder, found: Survey, told: Mapping[str, dict[str, flo
     """The stages at work, and how far each is."""
     shown = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("stage", "", "epoch", "loss", "img/s", "left", "job", "on"):
-        shown.add_column(name, justify="right" if name in ("epoch", "loss", "img/s", "left") else "left", no_wrap=True)
+        shown.add_column(name, justify="right" if name in ("epoch", "loss", "img/s", "left") else "left", no_wrap=name != "")
     for stage, one in list(told.items())[:ROWS]:
         shown.add_row(stage, found.forest.stages[stage][0], *heartbeat(found, stage, one, heard_s(run, stage)), *whereabouts(found, stage))
     if len(told) > ROWS:

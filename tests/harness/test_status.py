@@ -18,7 +18,6 @@ from tests.harness.make_runs import FakeRun, fake_run
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRun:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
     return fake_run(tmp_path)
 
 
