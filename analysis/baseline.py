@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.columns import LEADERBOARD, Value
+from analysis.columns import COLUMNS, Value
 from analysis.merge import AnalysisError
 from analysis.rows import Row
 from analysis.statistics import LEVEL, holm
@@ -84,8 +84,7 @@ def beside_lines(rows: Sequence[Row], published: Path) -> Iterator[dict[str, Val
 
     Raises AnalysisError when the file has not timm's columns.
     """
-    columns = {column.name: column for column in LEADERBOARD}
-    ours = [beside_line("ours", {name: columns[name].read(row) for name in BESIDE[1:]}) for row in rows if row.top1]
+    ours = [beside_line("ours", {name: COLUMNS[name].read(row) for name in BESIDE[1:]}) for row in rows if row.top1]
     theirs = [beside_line(published.name, line) for line in read_table(published, ("model", "top1"))]
     yield from sorted([*ours, *theirs], key=lambda line: -float(line["top1"] or 0))
 

@@ -165,6 +165,8 @@ LEADERBOARD: tuple[Column, ...] = (
 )
 
 
+COLUMNS = {column.name: column for column in LEADERBOARD}
+
 CELLS: tuple[str, ...] = (
     "cell",
     "key",

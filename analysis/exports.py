@@ -6,13 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations, groupby
 from typing import Any
 
-from analysis.columns import LEADERBOARD, Value
+from analysis.columns import COLUMNS, Value
 from analysis.comparability import differing, same_but_seed
 from analysis.merge import Merged
 from analysis.printing import HEADINGS, shown, title
 from analysis.rows import Row
 from analysis.statistics import differences, holm, paired_p_values, signed_rank_p_values, summarize
 
+FAMILY = 500  # rows of one model and key that are all compared with each other
 COSTS = ("gmacs_nonzero", "infer_gmacs", "latency_ms", "params_nonzero", "file_mb", "train_s")  # columns of the leaderboard, less is better
 PARETO = ("key", "cost", "unit", "value", "top1", "model", "pruning", "rank", "cells")
 COVERAGE = ("model", "pruning", "key", "n_expected", "done", "failed", "missing", "seeds_done", "seeds_failed", "seeds_missing", "cells_missing")
@@ -21,13 +22,12 @@ COMPARISONS = ("key", "model", "a", "b", "n", "difference", "ci95_low", "ci95_hi
 
 def pareto_lines(rows: Sequence[Row]) -> Iterator[dict[str, Value]]:
     """The rows that no other row of their key beats in both top-1 and a cost; cheapest first, for every key and cost."""
-    columns = {column.name: column for column in LEADERBOARD}
     for key, group in groupby(rows, key=lambda row: row.key):
         board = list(group)
         for cost in COSTS:
-            for row, value in front(board, [columns[cost].read(row) for row in board]):
-                line = {name: columns[name].read(row) for name in ("top1", "model", "pruning", "rank", "cells")}
-                yield {"key": key.short, "cost": cost, "unit": columns[cost].unit, "value": value, **line}
+            for row, value in front(board, [COLUMNS[cost].read(row) for row in board]):
+                line = {name: COLUMNS[name].read(row) for name in ("top1", "model", "pruning", "rank", "cells")}
+                yield {"key": key.short, "cost": cost, "unit": COLUMNS[cost].unit, "value": value, **line}
 
 
 def front(rows: Sequence[Row], costs: Sequence[Value]) -> list[tuple[Row, float]]:
@@ -96,7 +96,7 @@ def comparison_lines(rows: Sequence[Row]) -> Iterator[dict[str, Value]]:
     for row in rows:
         families[row.key.short, row.model].append(row)
     for (key, model), family in families.items():
-        pairs = [(a, b, differences(a.seeds, b.seeds)) for a, b in combinations(family, 2)]
+        pairs = [(a, b, differences(a.seeds, b.seeds)) for a, b in compared(family)]
         pairs = [pair for pair in pairs if pair[2]]
         samples = [sample for _, _, sample in pairs]
         p_values = paired_p_values(samples)
@@ -108,7 +108,24 @@ def comparison_lines(rows: Sequence[Row]) -> Iterator[dict[str, Value]]:
             yield {"key": key, "model": model, "a": a.pruning, "b": b.pruning, "n": told.n, **line}
 
 
+def compared(family: Sequence[Row]) -> Iterable[tuple[Row, Row]]:
+    """Every two rows, best first; of a large family each row with the best and with dense, as nobody reads a million pairs."""
+    if len(family) <= FAMILY:
+        return combinations(family, 2)
+    anchors = {0} | {i for i, row in enumerate(family) if row.is_dense}
+    pairs = {(min(i, anchor), max(i, anchor)) for anchor in anchors for i in range(len(family)) if i != anchor}
+    return ((family[a], family[b]) for a, b in sorted(pairs))
+
+
 LEFT = ("model", "pruning")
+SPEEDUPS = {"theory ×": "speedup_theoretical", "structural ×": "speedup_structural", "measured ×": "speedup_measured"}  # headings: columns
+PAPER = (*HEADINGS, *SPEEDUPS)
+
+
+def paper(row: Row) -> tuple[str, ...]:
+    """A row as Markdown and LaTeX have it, under PAPER: as printed, and the three speed-ups apart."""
+    values = [COLUMNS[name].read(row) for name in SPEEDUPS.values()]
+    return (*shown(row), *("" if value is None else f"{value:.2f}" for value in values))
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -116,8 +133,8 @@ def markdown(rows: Sequence[Row]) -> str:
     differ, parts = differing(row.key for row in rows), []
     for key, group in groupby(rows, key=lambda row: row.key):
         lines = [marked(title(key, differ)), ""]
-        lines += [f"| {' | '.join(HEADINGS)} |", f"|{'|'.join('---' if heading in LEFT else '---:' for heading in HEADINGS)}|"]
-        lines += [f"| {' | '.join(map(marked, shown(row)))} |" for row in group]
+        lines += [f"| {' | '.join(PAPER)} |", f"|{'|'.join('---' if heading in LEFT else '---:' for heading in PAPER)}|"]
+        lines += [f"| {' | '.join(map(marked, paper(row)))} |" for row in group]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
@@ -127,22 +144,22 @@ def marked(text: str) -> str:
     return re.sub(r"([\\`*_|~\[\]])", r"\\\1", text).replace("&", "&amp;").replace("<", "&lt;")
 
 
-TEX = {"\\": r"\textbackslash{}", "±": r"$\pm$", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {sign: "\\" + sign for sign in "&%$#_{}"}
+TEX = {"\\": r"\textbackslash{}", "±": r"$\pm$", "×": r"$\times$", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {sign: "\\" + sign for sign in "&%$#_{}"}
 
 
 def latex(rows: Sequence[Row]) -> str:
     """The leaderboards as LaTeX tables (package booktabs), one a key; the first tie group in bold."""
     differ, parts = differing(row.key for row in rows), []
     for key, group in groupby(rows, key=lambda row: row.key):
-        spec = "".join("l" if heading in LEFT else "r" for heading in HEADINGS)
-        head = [f"% {title(key, differ)}", rf"\begin{{tabular}}{{{spec}}}", r"\toprule", " & ".join(map(tex, HEADINGS)) + r" \\", r"\midrule"]
+        spec = "".join("l" if heading in LEFT else "r" for heading in PAPER)
+        head = [f"% {title(key, differ)}", rf"\begin{{tabular}}{{{spec}}}", r"\toprule", " & ".join(map(tex, PAPER)) + r" \\", r"\midrule"]
         parts.append("\n".join([*head, *map(tex_row, group), r"\bottomrule", r"\end{tabular}"]))
     return "\n\n".join(parts) + "\n"
 
 
 def tex_row(row: Row) -> str:
     """A line of a tabular."""
-    cells = [tex(cell) for cell in shown(row)]
+    cells = [tex(cell) for cell in paper(row)]
     if row.standing and row.standing.tie == 1:
         cells[HEADINGS.index("top-1 %")] = rf"\textbf{{{cells[HEADINGS.index('top-1 %')]}}}"
     return " & ".join(cells) + r" \\"

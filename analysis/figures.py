@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.columns import LEADERBOARD
+from analysis.columns import COLUMNS
 from analysis.comparability import digest
 from analysis.exports import COSTS, front
 from analysis.rows import Row
@@ -27,7 +27,6 @@ COLORS = (
     "#444444",
 )  # Okabe and Ito's, told apart by colour-blind readers
 SYMBOLS = {"circle": "o", "square": "s", "diamond": "D", "triangle-up": "^", "cross": "P", "x": "X", "star": "*"}  # Plotly's name: matplotlib's
-COLUMNS = {column.name: column for column in LEADERBOARD}
 
 
 @dataclass(frozen=True, kw_only=True)

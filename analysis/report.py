@@ -13,11 +13,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from analysis.columns import LEADERBOARD
+from analysis.columns import COLUMNS, LEADERBOARD
 from analysis.comparability import differing
 from analysis.curves import curve
 from analysis.exports import COSTS, coverage_lines
-from analysis.figures import COLORS, COLUMNS, accuracy_figure, axis, pareto_figure
+from analysis.figures import COLORS, accuracy_figure, axis, pareto_figure
 from analysis.merge import Merged
 from analysis.printing import counted, title
 from analysis.rows import Row
@@ -96,15 +96,24 @@ SHOWN: tuple[Shown, ...] = (
     Shown("of all", "sparsity_all", fixed("sparsity_all", ".1%")),
     Shown("parameters", "params", large("params")),
     Shown("non-zero", "params_nonzero", large("params_nonzero")),
-    Shown("GMACs", "infer_gmacs", fixed("infer_gmacs", ".4g")),
+    Shown("GMACs dense", "gmacs_dense", fixed("gmacs_dense", ".4g")),
+    Shown("structural", "infer_gmacs", fixed("infer_gmacs", ".4g")),
     Shown("non-zero", "gmacs_nonzero", fixed("gmacs_nonzero", ".4g")),
+    Shown("× theory", "speedup_theoretical", fixed("speedup_theoretical", ".2f")),
+    Shown("× structural", "speedup_structural", fixed("speedup_structural", ".2f")),
+    Shown("× measured", "speedup_measured", fixed("speedup_measured", ".2f")),
     Shown("images/s", "infer_samples_per_sec", large("infer_samples_per_sec")),
-    Shown("latency ms", "latency_ms", fixed("latency_ms", ".3g")),
+    Shown("p50 ms", "latency_ms", fixed("latency_ms", ".3g")),
+    Shown("p90 ms", "latency_p90_ms", fixed("latency_p90_ms", ".3g")),
+    Shown("p99 ms", "latency_p99_ms", fixed("latency_p99_ms", ".3g")),
     Shown("memory MB", "peak_memory_mb", fixed("peak_memory_mb", ".4g")),
     Shown("file MB", "file_mb", fixed("file_mb", ".3g")),
     Shown("train images/s", "train_samples_per_sec", large("train_samples_per_sec")),
     Shown("epochs", "epochs", fixed("epochs", ".4g")),
     Shown("train s", "train_s", large("train_s")),
+    Shown("GPU h", "train_gpu_h", fixed("train_gpu_h", ".3g")),
+    Shown("CPU h", "train_cpu_h", fixed("train_cpu_h", ".3g")),
+    Shown("train Wh", "train_wh", fixed("train_wh", ".3g")),
     Shown("failed", "failed", lambda row: row.failures, left=True),
 )
 

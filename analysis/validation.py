@@ -99,6 +99,8 @@ def reason(path: str, error: Exception) -> str:
     version = stated_version(path)
     if isinstance(version, int) and version > SCHEMA:
         return f"schema {version} is newer than {SCHEMA}, which this version reads; update vssm-bench"
+    if isinstance(version, int) and version < SCHEMA:
+        return f"schema {version} is older than {SCHEMA}, which this version reads; run its cell again, or merge with the version that wrote it"
     at = ".".join(map(str, first["loc"])) or "the whole file"
     return f"no record of schema {SCHEMA}: {at}: {first['msg']}"
 

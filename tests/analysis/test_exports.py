@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 import scipy.stats
 
+import analysis.exports
 from analysis.exports import comparison_lines, coverage_lines, latex, markdown, pareto_lines
 from analysis.merge import Merged
 from analysis.rows import Row, make_rows
@@ -68,9 +69,23 @@ def test_comparisons_pair_seeds_and_correct_for_their_number() -> None:
     assert lines["dense", "random-0.5"]["difference"] == pytest.approx((7 + 5 + 6.5) / 3)
 
 
+def test_of_a_large_family_each_row_is_compared_with_the_best_and_with_dense(monkeypatch: pytest.MonkeyPatch) -> None:
+    accuracies = {"magnitude-0.5": 97.0, "magnitude-0.6": 96.0, "dense": 95.0, "magnitude-0.7": 94.0}
+    rows = rows_of(*(fake_record(top1 + seed, pruning=pruning, seed=seed) for pruning, top1 in accuracies.items() for seed in range(2)))
+    monkeypatch.setattr(analysis.exports, "FAMILY", 3)
+    best, second, dense, last = accuracies
+    pairs = [(line["a"], line["b"]) for line in comparison_lines(rows)]
+    assert pairs == [(best, second), (best, dense), (best, last), (second, dense), (dense, last)]
+
+
 def test_models_are_not_compared_with_each_other_but_methods_are() -> None:
     lines = list(comparison_lines(rows_of(*fake_grid())))
     assert len(lines) == 2 * math.comb(5, 2)
+
+
+def test_markdown_keeps_the_three_speed_ups_apart() -> None:
+    told = markdown(rows_of(fake_record(97.0, pruning="magnitude-0.5", macs_structural=6_000_000, speedup_measured=1.7)))
+    assert told.splitlines()[2].endswith("| theory × | structural × | measured × |") and told.splitlines()[4].endswith("| 1.67 | 2.00 | 1.70 |")
 
 
 def test_markdown_has_a_line_a_row_and_no_stray_signs() -> None:

@@ -39,7 +39,19 @@ def test_every_column_stands_in_its_place_with_its_unit(tmp_path: Path) -> None:
         "params_nonzero": "102000",
         "infer_gmacs": "0.012",
         "gmacs_nonzero": "0.0072",
+        "gmacs_dense": "0.012",
+        "uncounted_share": "0.03",
+        "speedup_theoretical": "1.6666667",
         "speedup_structural": "1",
+        "speedup_measured": "1",
+        "latency_ms": "5",
+        "latency_p90_ms": "6",
+        "latency_p99_ms": "8",
+        "clock_mhz": "2600",
+        "train_gpu_h": "",
+        "train_cpu_h": "0.5",
+        "train_wh": "2",
+        "infer_j_per_img": "0.25",
         "infer_samples_per_sec": "400",
         "infer_step_time": "160",
         "infer_batch_size": "64",
@@ -53,6 +65,23 @@ def test_every_column_stands_in_its_place_with_its_unit(tmp_path: Path) -> None:
         "device": "Example CPU (avx2)",
     }
     assert {name: pruned[name] for name in expected} == expected
+
+
+def test_a_smaller_network_has_figures_before_and_after_it_was_cut(tmp_path: Path) -> None:
+    cut = {"params": 60_000, "params_nonzero": 50_000, "macs_structural": 3_000_000, "macs_nonzero": 2_000_000, "speedup_measured": 2.5}
+    run = fake_run(tmp_path, [fake_record(97.0, pruning="early_bird-0.5", **cut)])
+    publish([run], run)
+    (row,) = table(run / "leaderboard.csv")
+    expected = {"params_dense": 170_000, "params": 60_000, "compression": 3.4, "gmacs_dense": 0.012, "infer_gmacs": 0.003, "gmacs_nonzero": 0.002}
+    expected |= {"speedup_theoretical": 6.0, "speedup_structural": 4.0, "speedup_measured": 2.5}
+    assert {name: float(row[name]) for name in expected} == pytest.approx(expected)
+
+
+def test_a_cell_tells_its_notes_and_every_number_of_its_record(tmp_path: Path) -> None:
+    run = fake_run(tmp_path, [fake_record(97.0, notes=["a", "b"])])
+    publish([run], run)
+    (cell,) = table(run / "cells.csv")
+    assert (cell["notes"], cell["uncounted_ops"], cell["dense_latency_ms"], cell["train_j"]) == ("a; b", "aten::gelu", "5.1", "7200")
 
 
 def test_the_statistics_are_over_seeds(tmp_path: Path) -> None:

@@ -3,7 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from analysis.columns import COLUMNS
 from analysis.merge import AnalysisError, merge
+from analysis.rows import make_rows
+from harness.records import Metrics
 from tests.analysis.make_records import fake_environment, fake_record, fake_run
 
 
@@ -57,6 +60,28 @@ def test_a_newer_schema_is_skipped_and_says_so(tmp_path: Path) -> None:
     path = run / "cells" / record.id / "record.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 2, "novelty": 1}))
     assert "schema 2 is newer than 1" in merge([run]).skipped[0].reason
+
+
+def test_an_older_schema_is_skipped_and_says_so(tmp_path: Path) -> None:
+    record = fake_record(97.0)
+    run = fake_run(tmp_path, [record, fake_record(96.0, seed=1)])
+    path = run / "cells" / record.id / "record.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 0}))
+    assert "schema 0 is older than 1" in merge([run]).skipped[0].reason
+
+
+def test_a_record_from_before_the_newer_fields_still_counts(tmp_path: Path) -> None:
+    record = fake_record(97.0, pruning="magnitude-0.5")
+    path = fake_run(tmp_path, [record]) / "cells" / record.id / "record.json"
+    whole = json.loads(path.read_text())
+    newer = [name for name, field in Metrics.model_fields.items() if not field.is_required()]
+    assert len(newer) > 15
+    path.write_text(json.dumps(whole | {"metrics": {name: value for name, value in whole["metrics"].items() if name not in newer}}))
+    (found,) = merge([tmp_path]).records
+    (row,) = make_rows(merge([tmp_path]))
+    assert found.metrics is not None and found.metrics.speedup_measured is None and found.metrics.notes == []
+    told = {name: COLUMNS[name].read(row) for name in ("infer_gmacs", "gmacs_dense", "speedup_structural", "compression", "speedup_measured")}
+    assert told == {"infer_gmacs": 0.012, "gmacs_dense": 0.012, "speedup_structural": 1.0, "compression": pytest.approx(5 / 3), "speedup_measured": None}
 
 
 @pytest.mark.parametrize(

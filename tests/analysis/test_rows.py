@@ -30,7 +30,7 @@ def test_dense_is_compared_within_one_model() -> None:
 
 
 def test_rows_are_ranked_by_mean_then_by_macs() -> None:
-    rows = rows_of(fake_record(90, model="slow", macs=200), fake_record(95, model="best"), fake_record(90, model="fast", macs=100))
+    rows = rows_of(fake_record(90, model="slow", macs_structural=200), fake_record(95, model="best"), fake_record(90, model="fast", macs_structural=100))
     assert [(row.rank, row.model) for row in rows] == [(1, "best"), (2, "fast"), (3, "slow")]
 
 
@@ -39,7 +39,7 @@ def test_rows_that_nothing_tells_apart_share_a_rank() -> None:
     assert [row.rank for row in rows] == [1, 1, 3]
 
 
-@pytest.mark.parametrize("change", ["device", "loader", "dtype", "batch_size", "recipe", "measuring", "threads", "data"])
+@pytest.mark.parametrize("change", ["device", "loader", "dtype", "batch_size", "recipe", "measuring", "protocol", "threads", "data"])
 def test_rows_of_different_keys_are_ranked_apart(change: str) -> None:
     ours = fake_record(97)
     other = {
@@ -50,6 +50,7 @@ def test_rows_of_different_keys_are_ranked_apart(change: str) -> None:
         "dtype": lambda: fake_record(95, model="b", spec=fake_spec("dense", 0, dtype="bf16")),
         "batch_size": lambda: fake_record(95, model="b", spec=fake_spec("dense", 0, batch_size=128)),
         "recipe": lambda: fake_record(95, model="b", spec=fake_spec("dense", 0, lr=1e-4)),
+        "protocol": lambda: fake_record(95, model="b", speed_protocol="forward pass, bf16, batch 1 and 64"),
         "measuring": lambda: fake_record(95, model="b", throughput_batch=8),
     }[change]()
     rows = rows_of(ours, other)

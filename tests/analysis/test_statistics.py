@@ -1,7 +1,10 @@
 import numpy
 import pytest
 import scipy.stats
+from hypothesis import assume, given
+from hypothesis.strategies import floats, lists
 
+import analysis.statistics
 from analysis.statistics import Standing, differences, holm, paired_p_values, signed_rank_p_values, standings, summarize
 
 
@@ -61,6 +64,23 @@ def test_holm_leaves_out_what_has_no_p_value_and_never_exceeds_1() -> None:
     assert holm([]) == []
 
 
+def rejected(p_values: list[float], level: float) -> set[int]:
+    """Holm's procedure as he wrote it: from the smallest p on, reject while p <= level / hypotheses left."""
+    found: set[int] = set()
+    for k, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        if p_values[i] > level / (len(p_values) - k):
+            break
+        found.add(i)
+    return found
+
+
+@given(p_values=lists(floats(0.0001, 1.0), min_size=1, max_size=8), level=floats(0.001, 0.999))
+def test_a_corrected_p_is_the_level_at_which_holms_procedure_rejects(p_values: list[float], level: float) -> None:
+    corrected = holm(p_values)
+    assume(all(abs(p - level) > 1e-9 for p in corrected if p is not None))
+    assert {i for i, p in enumerate(corrected) if p is not None and p <= level} == rejected(p_values, level)
+
+
 def board(true_means: numpy.ndarray, seeds: int, random: numpy.random.Generator) -> tuple[numpy.ndarray, list[dict[int, float]]]:
     """The true places of simulated rows, and the rows, both in the order of the observed means. Half of the noise is shared by a seed's runs."""
     runs = true_means[:, None] + random.normal(0, 0.7, seeds) + random.normal(0, 0.7, (len(true_means), seeds))
@@ -93,6 +113,18 @@ def test_a_row_of_fewer_than_3_seeds_has_no_interval_and_joins_no_group() -> Non
     rows = [{0: 95.0, 1: 96.0, 2: 97.0}, {0: 94.0}, {0: 10.0, 1: 11.0, 2: 12.0}]
     assert [one and one.tie for one in standings(rows)] == [1, None, 2]
     assert standings([{0: 1.0}, {}]) == [None, None]
+
+
+def test_the_first_row_that_is_settled_opens_the_first_group() -> None:
+    rows = [{0: 99.0}, {0: 95.0, 1: 96.0, 2: 97.0}, {0: 10.0, 1: 11.0, 2: 12.0}]
+    assert [one and one.tie for one in standings(rows)] == [None, 1, 2]
+
+
+def test_groups_of_many_rows_are_those_of_one_row_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = board(90 - 0.05 * numpy.arange(200), 3, numpy.random.default_rng(4))[1]
+    together = [one.tie for one in standings(rows) if one]
+    monkeypatch.setattr(analysis.statistics, "TOGETHER", 1)
+    assert together == [one.tie for one in standings(rows) if one] and len(set(together)) > 3
 
 
 def test_standings_are_the_same_every_time() -> None:

@@ -1,0 +1,53 @@
+"""What msgspec reads is what pydantic reads."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from analysis.comparability import place_of
+from analysis.decoding import checked_record, parts_of, stored_record
+from harness.records import Record, RunFolder
+from tests.analysis.make_records import fake_grid, fake_record
+
+
+def same(ours: Any, pydantics: Any) -> bool:
+    """Whether every field, nested ones too, has the same value."""
+    if isinstance(pydantics, BaseModel):
+        return all(same(getattr(ours, name), getattr(pydantics, name)) for name in type(pydantics).model_fields)
+    return bool(ours == pydantics)
+
+
+def text(folder: Path, record: Record) -> bytes:
+    return RunFolder(folder).write_record(record).read_bytes()
+
+
+@pytest.mark.parametrize("record", [fake_record(97.0, pruning="magnitude-0.5"), fake_record(None), fake_record(96.0, top5=None, notes=[])])
+def test_both_readers_find_what_was_written(tmp_path: Path, record: Record) -> None:
+    content = text(tmp_path, record)
+    for found in (checked_record(content), stored_record(content)):
+        assert not isinstance(found, BaseModel) and same(found, record)
+
+
+def test_a_value_that_msgspec_refuses_and_pydantic_takes_is_read(tmp_path: Path) -> None:
+    content = text(tmp_path, fake_record(97.0, train_loss=float("nan")))
+    found = checked_record(content)
+    assert isinstance(found, BaseModel) and found.metrics is not None and found.metrics.train_loss != found.metrics.train_loss
+    assert same(stored_record(content).environment, found.environment)
+
+
+@pytest.mark.parametrize(("right", "wrong"), [(b'"top1": 97.0', b'"top1": "high"'), (b'"seed": 0', b'"sede": 0'), (b'0.5', b'{"a": 1}')])
+def test_what_is_wrong_is_refused_in_pydantics_words(tmp_path: Path, right: bytes, wrong: bytes) -> None:
+    content = text(tmp_path, fake_record(97.0, pruning="magnitude-0.5"))
+    assert right in content
+    with pytest.raises(ValidationError):
+        checked_record(content.replace(right, wrong))
+
+
+def test_rows_and_keys_do_not_depend_on_the_reader(tmp_path: Path) -> None:
+    records = fake_grid(seeds=2)
+    read = [stored_record(text(tmp_path, record)) for record in records]
+    assert all(parts_of(record) is not None for record in read) and all(parts_of(record) is None for record in records)
+    assert [place_of(record) for record in read] == [place_of(record) for record in records]
+    assert len({place_of(record)[0] for record in read}) == len(records) / 2
