@@ -1,0 +1,74 @@
+import copy
+
+import pytest
+import torch
+
+from models.pruning.gates import Gate, fold_gates, insert_gates
+from models.pruning.structure import find_groups
+from models.pruning.units import DEFAULT_KINDS
+from tests.models.pruning.networks import images, small_network
+
+
+def gated_copy(network, seed=5):
+    """A copy with gates, all of them away from 1, and the gates by group."""
+    copied = copy.deepcopy(network)
+    gates = insert_gates(copied, [group for group in find_groups(copied, 32) if group.kind in DEFAULT_KINDS])
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for module in copied.modules():
+            if isinstance(module, Gate):
+                module.scale.copy_(torch.rand(module.scale.shape, generator=generator) + 0.5)
+    return copied, gates
+
+
+def computed(network):
+    with torch.no_grad():
+        return network.eval()(images())
+
+
+@pytest.mark.parametrize("variant", ["vim", "vim+mobilenet", "vim+s5", "mambavision", "mambavision+attention_pool", "mambavision+convnext", "vit"])
+def test_folding_leaves_the_official_names_and_the_same_outputs(variant):
+    network = small_network(variant)
+    gated, gates = gated_copy(network)
+    before = computed(gated)
+    assert not torch.allclose(before, computed(network), atol=1e-2)
+    fold_gates(gated)
+    assert list(gated.state_dict()) == list(network.state_dict())
+    assert not any(module._forward_pre_hooks for module in gated.modules())
+    assert torch.allclose(computed(gated), before, rtol=1e-4, atol=1e-5)
+    assert gates
+
+
+def test_gates_of_one_change_nothing():
+    network = small_network("mambavision+attention_pool")
+    before = computed(network)
+    insert_gates(network, [group for group in find_groups(network, 32) if group.kind in DEFAULT_KINDS])
+    assert torch.equal(computed(network), before)
+
+
+def test_every_group_has_the_gate_that_scales_its_units_and_a_norm_serves_where_there_is_one():
+    network = small_network("mambavision")
+    groups = [group for group in find_groups(network, 32) if group.kind in DEFAULT_KINDS]
+    gates = insert_gates(network, groups)
+    assert [*gates] == [group.name for group in groups]
+    assert all(network.get_parameter(gates[group.name]).shape == (group.count,) for group in groups)
+    assert gates["levels.0.blocks.0.hidden"] == "levels.0.blocks.0.norm1.weight"
+    assert gates["patch_embed.hidden"] == "patch_embed.conv_down.1.weight"
+    assert gates["levels.2.blocks.0.mixer.d_inner_z"] == "levels.2.blocks.0.mixer.out_proj.gate_d_inner_z.scale"
+
+
+def test_a_gate_of_zero_silences_its_unit():
+    network = small_network("mambavision")
+    gates = insert_gates(network, [group for group in find_groups(network, 32) if group.kind == "heads"])
+    with torch.no_grad():
+        network.get_parameter(gates["levels.2.blocks.1.mixer.heads"])[2] = 0.0
+        without = computed(network)
+        network.levels[2].blocks[1].mixer.qkv.weight[64 + 16 : 64 + 24].normal_()  # the values of head 2
+        assert torch.equal(computed(network), without)
+
+
+def test_gates_learn():
+    network = small_network("vim").train()
+    gates = insert_gates(network, [group for group in find_groups(network, 32) if group.kind == "inner"])
+    network(images()).square().sum().backward()
+    assert all(network.get_parameter(gate).grad.count_nonzero() == 32 for gate in gates.values())

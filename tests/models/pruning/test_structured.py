@@ -1,0 +1,140 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from models.pruning.base import Budget, Progress, Pruner
+from models.pruning.registry import create_method, method_label
+from models.pruning.structure import find_groups
+from tests.models.pruning.networks import images, small_network
+
+
+class Caught:
+    """A pruner over a network that keeps what it is told to remove."""
+
+    def __init__(self, variant, seed=0):
+        self.network, self.structures = small_network(variant), []
+        self.pruner = Pruner(
+            names=(),
+            seed=seed,
+            read_weight=lambda name: self.network.get_parameter(name).detach().clone(),
+            read_gradient=lambda name: self.network.get_parameter(name).grad.clone(),
+            input_norms={}.get,
+            apply=lambda masks: None,
+            groups=find_groups(self.network, 32),
+            remove=self.remove,
+        )
+
+    def remove(self, structure):
+        self.structures.append(structure)
+        self.pruner.groups = ()
+
+    def backward(self, number):
+        """The gradient of another loss for each number."""
+        self.network.zero_grad()
+        (self.network(images()) * torch.arange(1, 11).roll(number)).sum().backward()
+
+    @property
+    def kept(self):
+        (structure,) = self.structures
+        return structure.kept
+
+
+def weights_of_inner_unit(network, layer, unit):
+    """All weights of layers that channel `unit` of a Vim mixer owns, by hand."""
+    mixer, inner = network.layers[layer].mixer, 32
+    weights = [mixer.in_proj.weight[unit], mixer.in_proj.weight[inner + unit], mixer.out_proj.weight[:, unit]]
+    for conv, x_proj, dt_proj in ((mixer.conv1d, mixer.x_proj, mixer.dt_proj), (mixer.conv1d_b, mixer.x_proj_b, mixer.dt_proj_b)):
+        weights += [conv.weight[unit], x_proj.weight[:, unit], dt_proj.weight[unit]]
+    return [weight.detach() for weight in weights]
+
+
+def best(scores, count):
+    return sorted(sorted(range(len(scores)), key=lambda unit: -scores[unit])[:count])
+
+
+@pytest.mark.parametrize(("criterion", "power"), [("norm", 2), ("magnitude", 1)])
+def test_the_units_of_the_largest_weights_stay(criterion, power):
+    caught = Caught("vim")
+    create_method("structured", ratio=0.75, criterion=criterion).begin(caught.pruner)
+    for layer in range(2):
+        parts = [weights_of_inner_unit(caught.network, layer, unit) for unit in range(32)]
+        scores = [sum(float((part.abs() ** power).sum()) for part in weights) for weights in parts]
+        assert caught.kept[f"layers.{layer}.mixer.d_inner"] == best(scores, 8)
+
+
+def test_taylor_squares_what_the_loss_would_change_by_batch_and_sums():
+    caught = Caught("vim")
+    method = create_method("structured", ratio=0.75, criterion="taylor", batches=3)
+    scores = {layer: [0.0] * 32 for layer in range(2)}
+    method.begin(caught.pruner)
+    for step in range(1, 4):
+        assert not caught.structures
+        caught.backward(step)
+        for layer, sums in scores.items():
+            for unit in range(32):
+                change = 0.0
+                for name, parameter in caught.network.layers[layer].mixer.named_parameters():
+                    rows = [unit, 32 + unit] if name == "in_proj.weight" else [unit]
+                    across = name in ("out_proj.weight", "x_proj.weight", "x_proj_b.weight")
+                    index = (slice(None), rows) if across else (rows,)
+                    change += float((parameter.detach()[index] * parameter.grad[index]).sum())
+                sums[unit] += change**2
+        progress = Progress(step=step, steps=9, steps_per_epoch=3)
+        method.after_backward(caught.pruner, progress)
+        method.after_step(caught.pruner, progress)
+    assert {layer: caught.kept[f"layers.{layer}.mixer.d_inner"] for layer in scores} == {layer: best(sums, 8) for layer, sums in scores.items()}
+    assert not caught.pruner.state
+    method.after_backward(caught.pruner, replace(progress, step=4))
+    method.after_step(caught.pruner, replace(progress, step=4))
+    assert len(caught.structures) == 1
+
+
+def test_lots_depend_on_the_seed_alone():
+    knobs = {"ratio": 0.5, "criterion": "random", "units": ("inner", "state")}
+    kept = []
+    for seed in (0, 0, 1):
+        caught = Caught("vim", seed)
+        create_method("structured", **knobs).begin(caught.pruner)
+        kept.append(caught.kept)
+    assert kept[0] == kept[1] != kept[2]
+    assert {len(units) for units in kept[0].values()} == {16, 4}
+
+
+def test_one_threshold_for_all_groups_compares_with_each_groups_mean():
+    caught = Caught("mambavision")
+    with torch.no_grad():
+        caught.network.levels[3].blocks[0].mlp.fc1.weight.mul_(100)
+        caught.network.levels[3].blocks[0].mlp.fc2.weight.mul_(100)
+    create_method("structured", ratio=0.5, scope="global", units=("mlp",)).begin(caught.pruner)
+    sizes = [len(caught.kept[name]) / count for name, count in caught.structures[0].counts.items()]
+    assert 0.3 < min(sizes) < max(sizes) < 0.7
+    assert sum(len(units) for units in caught.kept.values()) == sum(caught.structures[0].counts.values()) // 2
+
+
+def test_groups_of_other_kinds_are_not_touched():
+    caught = Caught("mambavision")
+    create_method("structured", ratio=0.5, units=("heads",)).begin(caught.pruner)
+    assert {name.rpartition(".")[2] for name in caught.structures[0].counts} == {"heads"}
+    assert caught.structures[0].summary["levels.2.blocks.1.mixer.heads"] == (2, 4)
+
+
+def test_it_starts_from_the_dense_training_that_others_share():
+    method = create_method("structured", ratio=0.5)
+    assert method.stages(Budget(epochs=3, finetune_epochs=2))[0] == create_method("magnitude", sparsity=0.5).stages(Budget(epochs=3, finetune_epochs=2))[0]
+    assert [stage.epochs for stage in method.stages(Budget(epochs=3, finetune_epochs=0))] == [3, 0]
+    with pytest.raises(ValueError, match="finetune_epochs must be at least 1, got 0"):
+        create_method("structured", ratio=0.5, criterion="taylor").stages(Budget(epochs=3, finetune_epochs=0))
+
+
+@pytest.mark.parametrize(
+    ("knobs", "said"),
+    [({"ratio": 1.0}, "ratio must be in"), ({"ratio": 0.5, "units": ("channels",)}, "unknown units 'channels'"), ({"ratio": 0.5, "batches": 0}, "batches must be")],
+)
+def test_impossible_knobs_are_refused(knobs, said):
+    with pytest.raises(ValueError, match=said):
+        create_method("structured", **knobs)
+
+
+def test_its_label_says_what_the_ratio_is_of():
+    assert method_label(create_method("structured", ratio=0.5, units=("inner", "mlp"))) == "structured(ratio=0.5, units=inner+mlp)"
