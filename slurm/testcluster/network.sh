@@ -29,8 +29,12 @@ start_network() {
     done
 }
 
-stop_network() {
-    local space
-    for space in /run/netns/vssm"$NUMBER"-node*; do [ ! -e "$space" ] || ip netns del "${space##*/}"; done
-    ip link del "$BRIDGE" 2>/dev/null || true
+stop_network() { # and whatever a killed job left in the nodes
+    local space link
+    for space in /run/netns/vssm"$NUMBER"-node*; do
+        [ -e "$space" ] || continue
+        ip netns pids "${space##*/}" | xargs -r kill -9 2>/dev/null
+        ip netns del "${space##*/}"
+    done
+    for link in /sys/class/net/"$BRIDGE" /sys/class/net/"$BRIDGE"-*; do [ ! -e "$link" ] || ip link del "${link##*/}" 2>/dev/null; done
 }

@@ -45,7 +45,7 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = 120)
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, f"waited {seconds} s for {what}"
-        time.sleep(0.2)
+        time.sleep(0.1)
 
 
 @pytest.fixture(scope="session")
@@ -65,6 +65,7 @@ def started(**settings: str) -> Iterator[Cluster]:
     with free_number() as lock:
         number = Path(lock.name).stem
         environment = {**os.environ, **settings, "TESTCLUSTER": number, "TESTCLUSTER_ROOT": f"/tmp/vssm-testcluster-{number}"}
+        subprocess.run([SCRIPTS / "down.sh"], env=environment, capture_output=True, timeout=300, check=False)  # what a killed test run left
         up = subprocess.run([SCRIPTS / "up.sh"], env=environment, capture_output=True, text=True, timeout=900, check=False)
         if up.returncode == UNAVAILABLE:
             pytest.skip(up.stderr.strip().splitlines()[-1])

@@ -97,7 +97,13 @@ def test_the_rank_that_failed_ends_the_job_and_its_error_is_the_one_kept(cluster
 
 def test_a_signal_before_the_job_listens_does_not_kill_it(cluster: Cluster, submit: Callable[..., dict[int, str]], tmp_path: Path) -> None:
     names = submit({0: {"folder": str(tmp_path), "name": "a", "until": "go"}})
-    while not (tmp_path / "a.starts").exists():
+    wait_until(lambda: cluster.jobs()[names[0]] == "RUNNING", "the job to start")
+
+    def started_despite_signals() -> bool:
         subprocess.run(["scancel", "--signal=USR2", names[0]], capture_output=True, check=False)
+        assert cluster.jobs()[names[0]] != "FAILED"
+        return (tmp_path / "a.starts").exists()
+
+    wait_until(started_despite_signals, "the job to listen")
     (tmp_path / "go").touch()
     wait_until(lambda: cluster.jobs()[names[0]] == "COMPLETED", "the job to end well")

@@ -1,0 +1,90 @@
+"""A grid of toys, launched on the test cluster by the user's own commands."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from harness import launch
+from harness.grid import read_grid
+from harness.orders import cell_paths
+from harness.plan import make_plan
+from harness.records import RunFolder
+from harness.survey import Survey, survey
+from tests.slurm import toys
+from tests.slurm.conftest import Cluster, wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+GRID = """
+name: toys
+recipe: {epochs: 1, finetune_epochs: 1, batch_size: 64}
+models: [vim_micro]
+pruning: [dense, {method: magnitude, sparsity: [0.5, 0.9]}]
+seeds: [0, 1]
+cluster: {kind: slurm, partition: main, mem_gb: 1, timeout_min: 30, environment: {PYTHONPATH: ROOT, OMP_NUM_THREADS: "1"}, CLUSTER}
+"""
+
+
+@dataclass
+class Toys:
+    """2 trunks with 3 children each, one job a stage unless told otherwise."""
+
+    cluster: Cluster
+    folder: Path
+    grid: Path
+
+    @classmethod
+    def of(cls, cluster: Cluster, folder: Path, monkeypatch: pytest.MonkeyPatch, text: str = GRID, **options: object) -> "Toys":
+        """In `folder`, where commands then run too; nothing launched yet. `options`: of the cluster."""
+        monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
+        monkeypatch.setattr("harness.arrays.run_order", toys.run_order)
+        monkeypatch.chdir(folder)
+        path = folder / "grid.yaml"
+        path.write_text(text.replace("ROOT", str(ROOT)).replace("CLUSTER", ", ".join(f"{name}: {value}" for name, value in options.items())))
+        return cls(cluster, folder, path)
+
+    @property
+    def run(self) -> RunFolder:
+        """Its run folder."""
+        return RunFolder(self.folder / "runs" / "toys")
+
+    @property
+    def paths(self) -> dict[str, tuple[str, ...]]:
+        """Cells and their stages."""
+        grid = read_grid(self.grid)
+        return {path.cell.id: path.stages for path in cell_paths(grid, make_plan(grid.cells))}
+
+    @property
+    def trunks(self) -> list[str]:
+        """The shared first stages."""
+        return list(dict.fromkeys(stages[0] for stages in self.paths.values()))
+
+    def say(self, what: str, *stages: str) -> None:
+        """What these stages do; nothing: they are done."""
+        for stage in stages:
+            toy = self.run.path / "toys" / stage
+            toy.parent.mkdir(parents=True, exist_ok=True)
+            toy.write_text(what)
+
+    def launch(self, *options: str) -> int:
+        """The exit code."""
+        return launch.main([str(self.grid), *options])
+
+    def look(self) -> Survey:
+        """What status knows."""
+        return survey(self.run)
+
+    def counts(self) -> dict[str, int]:
+        """Cells by state."""
+        states = list(self.look().states.values())
+        return {state: states.count(state) for state in sorted(set(states))}
+
+    def wait_for(self, seconds: float = 120, **counts: int) -> None:
+        """Returns when so many cells are in these states."""
+        wait_until(lambda: self.counts() == counts, f"{counts}; it is {self.counts()}: {os.listdir(self.run.path)}", seconds)
+
+    def end(self) -> None:
+        """Leaves no job behind."""
+        self.cluster.call("scancel", "--name=toys", check=False)
+        wait_until(lambda: not self.cluster.call("squeue", "--noheader", "--name=toys").strip(), "the queue to be empty")

@@ -1,0 +1,47 @@
+"""Status and logs beside the real daemons."""
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from harness import logs, status
+from harness.survey import survey
+from tests.slurm.conftest import SCRIPTS, Cluster
+from tests.slurm.launches import Toys
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+
+
+def test_status_and_logs_tell_what_the_daemons_do_and_a_controller_that_is_down_changes_no_verdict(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    toys = Toys.of(cluster, tmp_path, monkeypatch)
+    held, free = toys.trunks
+    toys.say("hold", held)
+    assert toys.launch() == 0
+    toys.wait_for(done=3, running=3)
+    capfd.readouterr()
+
+    assert status.main([]) == 0
+    told = " ".join(capfd.readouterr().out.split())
+    job = toys.look().job_of[held].job
+    node = cluster.call("squeue", "--noheader", "--format=%N", f"--jobs={job}").strip()
+    assert f"{held} vim_micro train seed 0 starting {job} {node}" in told and "3 of 6 cells done" in told
+
+    assert logs.main([held[:8]]) == 0
+    assert f"stage {held}: vim_micro  train  seed 0" in capfd.readouterr().out
+
+    os.kill(int((cluster.root / "run" / "slurmctld.pid").read_text()), signal.SIGKILL)
+    down = survey(toys.run, patience_s=0.0, say=lambda text: None)
+    assert down.silent and [*down.states.values()].count("unknown") == 3 and [*down.states.values()].count("done") == 3
+    back = threading.Timer(1.0, lambda: cluster.call(SCRIPTS / "up.sh"))
+    back.start()
+    assert toys.counts() == {"done": 3, "running": 3}, "it is waited for"
+    back.join()
+
+    (toys.run.path / "toys" / held).unlink()
+    toys.wait_for(done=6)
+    toys.end()

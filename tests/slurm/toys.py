@@ -1,0 +1,75 @@
+"""Jobs on a real SLURM that train nothing: our own way of a job, with a stage that does as the test says in place of training.
+
+    <run>/toys/<stage>    hold: the stage waits until the file is gone    raise: a mistake in the code    memory: no memory above 16 images
+    <stage>/attempts      one line for every time that the stage was begun: job, restarts, node, images of a forward pass
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from harness import runner
+from harness.failures import identity
+from harness.orders import CellPath, Order
+from harness.records import Environment, Record, RunFolder
+from jobs.engine import Ranks, batching
+from jobs.specs import ClusterSpec, StageSpec
+
+
+def run_order(order: Order) -> None:
+    """Stands in for harness.runner's in this process, which is the job's own."""
+    import jobs.data
+    import jobs.training
+
+    jobs.data.prepare = lambda spec, cache: None  # type: ignore[assignment, misc]
+    jobs.training.train_stage = train  # type: ignore[assignment]
+    runner.finish_cell = finish  # type: ignore[assignment]
+    runner.run_order(order)
+
+
+def train(spec: StageSpec, data: None, folder: Path, *, parent: Path | None, rewind: Path | None, ranks: Ranks, cluster: ClusterSpec) -> None:
+    """Does as the test says, then leaves an export."""
+    micro = batching(spec.recipe, ranks.world).micro
+    if ranks.rank == 0:
+        told = [os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_RESTART_COUNT", "0"), os.environ["SLURMD_NODENAME"], str(micro)]
+        with (folder / "attempts").open("a") as file:
+            file.write(" ".join(map(str, told)) + "\n")
+    toy = folder.parents[1] / "toys" / spec.id
+    while (what := said(toy)) == "hold":
+        time.sleep(0.2)
+    if what == "raise":
+        raise ValueError("a mistake in the code")
+    if what == "memory" and micro > 16 and ranks.rank == 0:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+    if what == "kill":
+        os.kill(os.getpid(), 9)
+    if ranks.rank == 0:
+        (folder / "export").mkdir()
+        (folder / "export" / "result.json").write_text(json.dumps({"train_s": 1.0, "steps": 10, "epochs": 1}))
+    ranks.barrier()
+
+
+def finish(run: RunFolder, order: Order, path: CellPath, ranks: Ranks, last: StageSpec) -> None:
+    """A record without numbers."""
+    surroundings = Environment(
+        commit=None, dirty=None, python="", versions={}, host="", cpu="", gpu=None, ranks=1, threads=1, loader="", scan="", data_sha256=""
+    )
+    if ranks.rank == 0 and not run.record_path(path.cell.id).exists():
+        run.write_record(Record(**identity(order, path), status="done", environment=surroundings, started="", finished=""))
+
+
+def said(toy: Path) -> str:
+    """What the test says of a stage."""
+    try:
+        return toy.read_text()
+    except OSError:
+        return ""
+
+
+def attempts(run: RunFolder, stage: str) -> list[dict[str, Any]]:
+    """Every time that a stage was begun."""
+    path = run.stage(stage) / "attempts"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [dict(zip(("job", "restarts", "node", "micro"), line.split(), strict=True)) for line in lines]
