@@ -49,6 +49,20 @@ CASES = {
         "models: [vim_micro]\npruning: [{method: iterative_magnitude, rounds: 60, groups: [dt_proj]}]",
         "grid.yaml:5: pruning[0]: iterative_magnitude(0.999998, groups=dt_proj, rounds=60) on vim_micro: round 34 of 60 would drop 0 of 2 weights that are left of 4096",
     ),
+    "a group without a unit": (
+        "models: [mambavision_micro]\npruning: [{method: structured, ratio: 0.9}]",
+        "grid.yaml:5: pruning[0]: structured(ratio=0.9) on mambavision_micro: ratio 0.9 removes all 4 units of levels.2.blocks.2.mixer.heads, and one "
+        "stays, so that ratio must be below 0.875",
+    ),
+    "more units than there are": (
+        "models: [mambavision_micro]\npruning: [{method: early_bird, ratio: 0.9, units: [heads]}]",
+        "grid.yaml:5: pruning[0]: early_bird(ratio=0.9, units=heads) on mambavision_micro: ratio 0.9 removes 14 of the network's 16 units, and one of each "
+        "of its 3 groups stays, so that ratio can be at most 0.812",
+    ),
+    "units that are not there": (
+        "models: [vim_micro]\npruning: [{method: structured, ratio: 0.5, units: [heads, mlp]}]",
+        "grid.yaml:5: pruning[0]: structured(ratio=0.5, units=heads+mlp) on vim_micro: the network has no units of the kinds heads, mlp",
+    ),
     "an image that does not fit": (
         "models:\n- {name: vim_micro, patch_size: 64}\npruning: [dense]",
         "grid.yaml:5: models[0]: model vim_micro(patch_size=64): patch_size 64 is larger than the image, 32 px",
