@@ -6,6 +6,7 @@ The template escapes what stands in records; Plotly's texts are escaped where fi
 import base64
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -141,6 +142,7 @@ def report(rows: Sequence[Row], merged: Merged, runs: Sequence[Path]) -> str:
         explained=LEADERBOARD,
         sort_value=sort_value,
         cells=lambda row: sorted(row.done + row.failed, key=lambda record: record.seed),
+        notes=notes,
         holes=[line for line in coverage_lines(rows, merged) if line["failed"] or line["missing"]],
         failures=[record for row in rows for record in row.failed],
         merged=merged,
@@ -195,6 +197,15 @@ def layers(row: Row) -> dict[str, float]:
     """Percent of zeros of each prunable parameter, mean over seeds."""
     tables = [record.metrics.layers for record in row.done if record.metrics]
     return {name: 100 * fmean(table.get(name, 0.0) for table in tables) for name in (tables[0] if tables else {})}
+
+
+def notes(row: Row) -> list[str]:
+    """What the records of a row remark, each remark once, with the seeds that made it."""
+    seeds: dict[str, list[str]] = defaultdict(list)
+    for record in row.done:
+        for note in record.metrics.notes if record.metrics else []:
+            seeds[note].append(str(record.seed))
+    return [note if len(who) == len(row.done) else f"seed {', '.join(who)}: {note}" for note, who in seeds.items()]
 
 
 def script_safe(value: Any) -> str:

@@ -42,6 +42,8 @@ def evil_run(folder: Path) -> Path:
         grid=EVIL,
         environment=fake_environment(host=EVIL, cpu=EVIL, commit=EVIL, versions={EVIL: EVIL}, loader=EVIL),
         layers={EVIL: 0.5},
+        notes=[EVIL],
+        speed_protocol=EVIL,
     )
     failed = fake_record(None, model="m2", pruning="dense").model_copy(
         update={"failure": Failure(kind=EVIL, message=EVIL, stage=EVIL, traceback=EVIL), "grid": EVIL}
@@ -111,6 +113,12 @@ def test_every_cell_has_the_command_that_runs_it_again(tmp_path: Path) -> None:
     records = [*fake_grid(), fake_record(None, pruning="magnitude-0.99")]
     page = page_of(fake_run(tmp_path, records))
     assert all(f"python -m harness.reproduce {record.id}<" in page for record in records)
+
+
+def test_remarks_of_a_row_are_told_once_with_the_seeds_that_made_them(tmp_path: Path) -> None:
+    records = [fake_record(97.0, seed=seed, notes=["energy: none", *(["unsettled"] if seed else [])]) for seed in range(3)]
+    page = page_of(fake_run(tmp_path, records))
+    assert page.count("energy: none") == 1 and page.count('<p class="note">seed 1, 2: unsettled</p>') == 1
 
 
 def test_curves_are_joined_along_the_stages_of_a_cell(tmp_path: Path) -> None:
