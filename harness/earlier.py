@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.cases import cases
+from harness.failures import begun
 from harness.forest import FILE
 from harness.micro_batch import because, fitting, shrink
 from harness.nodes import blame, notice
@@ -53,7 +54,7 @@ def settle(run: RunFolder, plan: Plan, cluster: ClusterSpec, found: Survey, case
         run.write_failure(case.stage, failure)
         return f"stage {case.stage} ran out of memory with one image at a time: it has failed"
     if case.policy == "elsewhere" and not notice(run, folder) and case.node and not set(case.node) & set("[,"):
-        blame(run, case.node, f"{found.job_of[case.stage].job}-end", case.what)
+        blame(run, case.node, f"{found.job_of[case.stage].job}-end", begun(folder), case.what)
         return f"stage {case.stage} lost its node {case.node}"
     return ""
 

@@ -1,19 +1,18 @@
 """What happens when a stage fails on its node: it goes on with less, it goes elsewhere, or it stops with a record that says why."""
 
+import json
 import os
 import socket
 import time
 import traceback
-from dataclasses import replace
 from pathlib import Path
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from harness.environment import environment
 from harness.micro_batch import shrink
 from harness.nodes import blame, faults
 from harness.orders import CellPath, Order
-from harness.records import Failure, Record, RunFolder
+from harness.records import Failure, Record, RunFolder, now
 from harness.triage import policy_of
 from jobs.scheduler import SchedulerSilent, requeue, this_job
 from jobs.specs import StageSpec
@@ -41,20 +40,26 @@ def respond(run: RunFolder, spec: StageSpec, order: Order, error: Exception, ran
         if ranks.world > 1:
             send_back(())  # the other ranks wait in a collective: the job has to end
         return ranks.world == 1
-    if policy == "elsewhere" and go_elsewhere(run, error):
+    if policy == "elsewhere" and go_elsewhere(run, spec.id, error):
         return False
     fail(run, spec, order, error, ranks)
     return False
 
 
-def go_elsewhere(run: RunFolder, error: Exception) -> bool:
+def go_elsewhere(run: RunFolder, stage: str, error: Exception) -> bool:
     """True when SLURM will start this job again on other nodes. This node's failure is counted."""
     job = this_job()
     if job is None:
         return False
     restarts, node = int(os.environ.get("SLURM_RESTART_COUNT", "0")), os.environ.get("SLURMD_NODENAME", socket.gethostname())
-    blame(run, node, f"{job}-{restarts}", f"{type(error).__name__}: {error}")
+    blame(run, node, f"{job}-{restarts}", begun(run.stage(stage)), f"{type(error).__name__}: {error}")
     return restarts < ELSEWHERE and send_back([*faults(run)])
+
+
+def begun(folder: Path) -> str:
+    """When the attempt at the stage in `folder` began, ISO 8601."""
+    path = folder / "stage.json"
+    return str(json.loads(path.read_text())["started"]) if path.exists() else now()
 
 
 def send_back(without: list[str] | tuple[()]) -> bool:
@@ -134,8 +139,3 @@ def texts(error: BaseException | None) -> list[str]:
         found.append(str(error) or type(error).__name__)
         error = error.__cause__ or error.__context__
     return found
-
-
-def now() -> str:
-    """This moment, ISO 8601 in UTC."""
-    return datetime.now(UTC).isoformat(timespec="seconds")

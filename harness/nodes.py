@@ -1,6 +1,6 @@
 """Nodes at fault: how often each has failed under this grid's jobs, and which are left out of what still waits.
 
-    nodes/<node>/<job>-<restarts>.json     one failure of a node; written by whoever notices it first, so that all count alike
+    nodes/<node>/<job>-<restarts>.json     a job that a node took along; whoever notices it writes the same
 """
 
 import json
@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from harness.records import RunFolder
+from harness.records import RunFolder, now
 from harness.submissions import arrays
 from jobs.files import write_json
 from jobs.scheduler import SchedulerError, ask
@@ -20,15 +20,25 @@ LIMIT = 2  # failures after which a node is left out for the rest of the grid
 BROKEN = re.compile(r"DOWN|FAIL|NOT_RESPONDING|ERROR|UNKNOWN|\*")
 
 
-def blame(run: RunFolder, node: str, attempt: str, why: str) -> None:
-    """Counts a failure of a node, once an attempt ('17_3-0': job and how often it had been restarted)."""
-    write_json(run.path / "nodes" / node / f"{attempt}.json", {"why": why})
+def blame(run: RunFolder, node: str, attempt: str, since: str, why: str) -> None:
+    """Counts a failure of a node under an attempt ('17_3-0': job and how often it had been restarted) that had run there since then (ISO 8601)."""
+    write_json(run.path / "nodes" / node / f"{attempt}.json", {"since": since, "noticed": now(), "why": why})
 
 
 def faults(run: RunFolder) -> dict[str, int]:
-    """How often each node has failed."""
+    """How often each node has failed. Jobs that it took along together count once: a failure is new when its job began after the last one was noticed."""
     folder = run.path / "nodes"
-    return {node.name: sum(1 for _ in node.glob("*.json")) for node in sorted(folder.iterdir())} if folder.is_dir() else {}
+    return {node.name: incidents(node) for node in sorted(folder.iterdir())} if folder.is_dir() else {}
+
+
+def incidents(node: Path) -> int:
+    """The failures told of in a node's folder."""
+    told = [json.loads(path.read_text()) for path in node.glob("*.json")]
+    count, noticed = 0, ""
+    for one in sorted(told, key=lambda one: (one["since"], one["noticed"])):
+        if one["since"] > noticed:
+            count, noticed = count + 1, one["noticed"]
+    return count
 
 
 def left_out(run: RunFolder) -> tuple[str, ...]:
@@ -84,7 +94,7 @@ def notice(run: RunFolder, folder: Path) -> list[str]:
         attempt = f"{told['job']}-{told['restarts']}"
         broken = broken_since(told["nodes"], datetime.fromisoformat(told["started"]))
         for node in broken:
-            blame(run, node, attempt, f"job {told['job']} ended there without a word, and the node was lost or restarted")
+            blame(run, node, attempt, told["started"], f"job {told['job']} ended there without a word, and the node was lost or restarted")
         if set(broken) & set(left_out(run)):
             leave_out(arrays(run), left_out(run))
     except (FileNotFoundError, KeyError, SchedulerError):  # the first attempt, or one that was not SLURM's, or SLURM does not say

@@ -12,6 +12,7 @@
 
 import os
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -188,6 +189,11 @@ class RunFolder:
             record = self.record(cell)
             if record is not None and record.status == "failed":
                 self.record_path(cell).unlink()
+
+
+def now() -> str:
+    """This moment, ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 class RecordError(ValueError):

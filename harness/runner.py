@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from harness.costs import path_costs
 from harness.environment import environment
-from harness.failures import BlockedError, identity, now, respond, send_back
+from harness.failures import BlockedError, identity, respond, send_back
 from harness.forest import stage_title
 from harness.micro_batch import asked, fitting, note, smaller
 from harness.nodes import notice
 from harness.orders import CellPath, Order
-from harness.records import Metrics, Record, RunFolder
+from harness.records import Metrics, Record, RunFolder, now
 from jobs.claims import claimed
 from jobs.files import write_json
 from jobs.scheduler import this_job

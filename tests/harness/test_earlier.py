@@ -82,10 +82,13 @@ def test_one_image_too_many_is_a_failure(fake: FakeRun, slurm: FakeSlurm) -> Non
 NODE = "NodeName={} State={} BootTime=2020-01-01T00:00:00 SlurmdStartTime={}"
 
 
-def attempt(fake: FakeRun, job: str, restarts: int = 0) -> Path:
+LONG_AGO, LATER = "2026-01-01T00:00:00+00:00", "2100-01-01T00:00:00+00:00"
+
+
+def attempt(fake: FakeRun, job: str, restarts: int = 0, started: str = LONG_AGO) -> Path:
     """A stage whose last attempt was this job's, on node1 and node2."""
     folder = fake.run.stage(fake.trunks[0])
-    write_json(folder / "stage.json", {"job": job, "restarts": restarts, "nodes": "node[1-2]", "started": "2026-01-01T00:00:00+00:00"})
+    write_json(folder / "stage.json", {"job": job, "restarts": restarts, "nodes": "node[1-2]", "started": started})
     return folder
 
 
@@ -110,7 +113,9 @@ def test_a_node_that_fails_twice_is_left_out_of_what_waits_and_of_what_comes(fak
     slurm.says("scontrol", NODE.format("node2", "DOWN", "None"))
     notice(fake.run, attempt(fake, "17_0", restarts=0))
     assert left_out(fake.run) == () and around_bad_nodes(fake.run, SLURM) == SLURM
-    notice(fake.run, attempt(fake, "17_0", restarts=1))
+    notice(fake.run, attempt(fake, "18"))
+    assert faults(fake.run) == {"node2": 1}, "both jobs went with the node at once"
+    notice(fake.run, attempt(fake, "17_0", restarts=1, started=LATER))
     assert left_out(fake.run) == ("node2",)
     assert [call for call in slurm.calls("scontrol") if call.startswith("update")] == ["update JobId=17 ExcNodeList=node2", "update JobId=18 ExcNodeList=node2"]
     kept = replace(SLURM, slurm={"exclude": "node9", "partition": "main"})

@@ -48,9 +48,9 @@ def test_every_state_has_its_number_and_stages_at_work_their_line(fake: FakeRun,
 
 
 def test_nodes_left_out_and_smaller_batches_are_told(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
-    for attempt in ("17-0", "17-1"):
-        blame(fake.run, "node3", attempt, "lost")
-    blame(fake.run, "node1", "18-0", "lost")
+    for attempt, since in {"17-0": "2026-01-01T00:00:00+00:00", "17-1": "2100-01-01T00:00:00+00:00"}.items():
+        blame(fake.run, "node3", attempt, since, "lost")
+    blame(fake.run, "node1", "18-0", "2026-01-01T00:00:00+00:00", "lost")
     folder = fake.run.stage(fake.trunks[0])
     folder.mkdir(parents=True)
     (folder / FILE).write_text(json.dumps({"micro_batch_size": 8, "because": "no memory"}))

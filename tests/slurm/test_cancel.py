@@ -6,7 +6,7 @@ import pytest
 
 from harness import cancel
 from harness.launch import NOTHING_TO_DO
-from tests.slurm.conftest import Cluster
+from tests.slurm.conftest import Cluster, wait_until
 from tests.slurm.launches import Toys
 from tests.slurm.toys import attempts
 
@@ -22,6 +22,7 @@ def test_a_cell_goes_alone_a_grid_goes_whole_and_the_next_launch_goes_on(
     toys.wait_for(running=6)
     assert toys.launch() == NOTHING_TO_DO, "all of it is with SLURM"
     assert "6 cells are with jobs of an earlier launch" in capfd.readouterr().out
+    wait_until(lambda: all(attempts(toys.run, stage) for stage in toys.trunks), "the stages to begin")
     before = cluster.jobs()
 
     cell, (trunk, own) = next(iter(toys.paths.items()))

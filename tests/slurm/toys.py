@@ -6,32 +6,49 @@
 
 import json
 import os
+import sys
 import time
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 from harness import runner
 from harness.failures import identity
+from harness.micro_batch import asked
 from harness.orders import CellPath, Order
 from harness.records import Environment, Record, RunFolder
-from jobs.engine import Ranks, batching
 from jobs.specs import ClusterSpec, StageSpec
+
+if TYPE_CHECKING:
+    from jobs.engine import Ranks
 
 
 def run_order(order: Order) -> None:
-    """Stands in for harness.runner's in this process, which is the job's own."""
-    import jobs.data
-    import jobs.training
-
-    jobs.data.prepare = lambda spec, cache: None  # type: ignore[assignment, misc]
-    jobs.training.train_stage = train  # type: ignore[assignment]
+    """Stands in for harness.runner's in this process, which is the job's own. One rank needs no torch, which would take most of its time."""
+    if order.cluster.ranks == 1:
+        sys.modules["jobs.engine"] = SimpleNamespace(rendezvous=lambda threads: Alone())  # type: ignore[assignment]
+    sys.modules["jobs.data"] = SimpleNamespace(prepare=lambda spec, cache: None)  # type: ignore[assignment]
+    sys.modules["jobs.training"] = SimpleNamespace(train_stage=train)  # type: ignore[assignment]
     runner.finish_cell = finish  # type: ignore[assignment]
     runner.run_order(order)
 
 
-def train(spec: StageSpec, data: None, folder: Path, *, parent: Path | None, rewind: Path | None, ranks: Ranks, cluster: ClusterSpec) -> None:
+class Alone:
+    """The only rank."""
+
+    rank, local_rank, world = 0, 0, 1
+
+    def broadcast(self, value: Any) -> Any:
+        """What there is to be told."""
+        return value
+
+    def barrier(self) -> None:
+        """Nobody to wait for."""
+
+
+def train(spec: StageSpec, data: None, folder: Path, *, parent: Path | None, rewind: Path | None, ranks: "Ranks", cluster: ClusterSpec) -> None:
     """Does as the test says, then leaves an export."""
-    micro = batching(spec.recipe, ranks.world).micro
+    micro = asked(spec.recipe, ranks.world)
     if ranks.rank == 0:
         told = [os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_RESTART_COUNT", "0"), os.environ["SLURMD_NODENAME"], str(micro)]
         with (folder / "attempts").open("a") as file:
@@ -51,7 +68,7 @@ def train(spec: StageSpec, data: None, folder: Path, *, parent: Path | None, rew
     ranks.barrier()
 
 
-def finish(run: RunFolder, order: Order, path: CellPath, ranks: Ranks, last: StageSpec) -> None:
+def finish(run: RunFolder, order: Order, path: CellPath, ranks: "Ranks", last: StageSpec) -> None:
     """A record without numbers."""
     surroundings = Environment(
         commit=None, dirty=None, python="", versions={}, host="", cpu="", gpu=None, ranks=1, threads=1, loader="", scan="", data_sha256=""
