@@ -208,6 +208,22 @@ def test_rewinding_takes_early_weights_under_late_masks_and_the_rates_from_there
     assert [line["step"] for line in lines(tmp_path / "second", "epoch")] == [8, 12]
 
 
+@pytest.mark.parametrize("zero_stage", [0, 3])
+def test_what_is_kept_for_rewinding_are_the_weights_after_that_step_to_the_bit(tmp_path, monkeypatch, zero_stage):
+    history, train_step = {0: toy_net(0).state_dict()}, StageRun.train_step
+
+    def spy(run, batches):
+        train_step(run, batches)
+        history[run.tally.step] = run.fragments.weights()
+
+    monkeypatch.setattr(StageRun, "train_step", spy)
+    train(tmp_path, dense(keep_steps=(0, 3, 4, 12)), zero_stage=zero_stage, ema=0.9)
+    kept = exported(tmp_path).rewinds
+    assert list(kept) == [0, 3, 4, 12]
+    for step, path in kept.items():
+        assert_same(load_file(path), {name: history[step][name] for name in load_file(path)})
+
+
 def test_rewinding_without_kept_weights_is_an_error_that_names_the_stage(tmp_path):
     train(tmp_path / "first", dense(epochs=1))
     with pytest.raises(ExportError, match="first has no weights of step 3 to rewind to: it kept none"):
@@ -326,7 +342,7 @@ CASES = {
     "regrown": {"stage": {"method": REGROWN}, "zero_stage": 1, "ema": 0.9, "dtype": "bf16", "optimizer": "sgd"},
     "bf16": {"stage": {"method": Halve(move=7)}, "zero_stage": 3, "dtype": "bf16"},
     "sgd": {"zero_stage": 1, "optimizer": "sgd", "net": {"norm": True, "dropout": 0.3}},
-    "lamb": {"optimizer": "lamb", "net": {"norm": True, "dropout": 0.3}, "dtype": "bf16"},
+    "lamb": {"stage": {"method": Halve(move=7)}, "optimizer": "lamb", "net": {"norm": True, "dropout": 0.3}, "dtype": "bf16"},
 }
 
 
@@ -384,7 +400,10 @@ def test_a_killed_stage_goes_on_to_the_same_bits_and_a_loss_that_diverges_on_one
     for case in CASES:
         undisturbed, resumed = folder / case / "undisturbed", folder / case / "cut"
         assert_same(weights(resumed), weights(undisturbed))
-        assert_same(load_masks(resumed / "export"), load_masks(undisturbed / "export"))
+        masks = load_masks(resumed / "export")
+        assert_same(masks, load_masks(undisturbed / "export"))
+        assert bool(masks) == ("stage" in CASES[case])
+        assert not any(weights(resumed)[name][~mask].any() for name, mask in masks.items()), f"{case}: averaged or last weights are not zero"
         kept, expected = exported(resumed).rewinds, exported(undisturbed).rewinds
         assert list(kept) == list(expected) == [0, 6]
         for step, path in expected.items():
