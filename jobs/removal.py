@@ -1,4 +1,4 @@
-"""Removal within a stage: what can be removed from its network, the gates of the search, the smaller network; and the file that says what was removed.
+"""Removal within a stage: what can be removed from its network, the gates of a search, the smaller network; and the file that says what is gone.
 
     structure.json, beside model.safetensors:  {"kept": {group: [units that stay]}, "counts": {group: units before}, "notes": [...]}
 """

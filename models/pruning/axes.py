@@ -1,7 +1,7 @@
 """Surrogates for what the graph of dependencies cannot see: the scans. Each says which tensors share an axis, and nothing else of what a scan does.
 
-Tracing the scan itself does not end (it is one step a token), and no graph tells that a channel of u owns a row of A_log, or that a state owns a column
-of A_log, a row of B and a row of C. Here the tensors that share an axis are multiplied element by element, which is what couples them in the graph.
+Tracing the scan itself does not end (it is one step a token), and no graph tells that a channel of u owns a row of A_log, or that a state owns a
+column of A_log, a row of B and a row of C. Here the tensors that share an axis are multiplied element by element, which couples them in the graph.
 """
 
 import copy
@@ -62,7 +62,9 @@ def bare_parameters(model: nn.Module, axis: Axis) -> Iterator[tuple[nn.Parameter
 
 
 class Slices(TorchFunctionMode):
-    """Within it a split is made of slices: torch-pruning maps indices through a slice wherever it goes, through a split only if each part goes one way."""
+    """Within it a split is made of slices: torch-pruning maps indices through a slice wherever it goes, but through a split only where each part is
+    used once.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """What torch calls in place of `func`."""

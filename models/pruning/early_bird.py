@@ -24,9 +24,9 @@ class EarlyBird(PruningMethod):
     """Train with a gate on every channel, head and hidden unit, all gates under L1; draw a mask of units at every epoch's end; when the last masks
     agree, remove what the last one drops, and train the smaller network for the rest of the budget, on the same schedule.
 
-    You et al., arXiv 1909.11957, section 3 and algorithm 1: masks drop the lowest `ratio` of all |gate|; a FIFO holds the last five; the ticket is found
-    when the normalised Hamming distances of the newest to each of the others are at most epsilon. There the gates are BatchNorm's scales; here they
-    are those of the norms that scale a group's units, and learnable factors where no norm does (see `models.pruning.gates`).
+    You et al., arXiv 1909.11957, section 3 and algorithm 1: masks drop the lowest `ratio` of all |gate|; a FIFO holds the last five; the ticket is
+    found when the normalised Hamming distances of the newest to each of the others are at most epsilon. There the gates are BatchNorm's scales; here
+    they are those of the norms that scale a group's units, and learnable factors where no norm does (see `models.pruning.gates`).
     """
 
     name: ClassVar[str] = "early_bird"
@@ -38,7 +38,7 @@ class EarlyBird(PruningMethod):
     l1: float = 1e-4  # added to a gate's gradient, times its sign
     scope: Scope = "global"
     units: tuple[str, ...] = GATED
-    search_epochs: int | None = None  # after so many the last mask is taken, found or not; None: the recipe's epochs, so that finetune_epochs are left
+    search_epochs: int | None = None  # after so many the last mask is taken; None: the recipe's epochs, so that finetune_epochs are left
 
     def __post_init__(self) -> None:
         check_share("ratio", self.ratio)
@@ -89,7 +89,8 @@ class EarlyBird(PruningMethod):
         pruner.state["masks"] = history
         epoch = progress.step // progress.steps_per_epoch
         if self.found(history):
-            self.remove(pruner, masks, f"ticket found after epoch {epoch}: the last {self.fifo} masks are at most {max(distances(history)):.3f} apart")
+            apart = f"the last {self.fifo} masks are at most {max(distances(history)):.3f} apart"
+            self.remove(pruner, masks, f"ticket found after epoch {epoch}: {apart}")
         elif epoch == self.search_epochs:
             apart = f"the last {len(history)} masks are up to {max(distances(history), default=0.0):.3f} apart"
             self.remove(pruner, masks, f"no ticket in {epoch} epochs ({apart}, and epsilon is {self.epsilon:g}): the last mask was taken")
@@ -104,7 +105,8 @@ class EarlyBird(PruningMethod):
         from models.pruning.structure import Structure
 
         learned = sum(gate.endswith(".scale") for gate in pruner.gates.values())
-        criterion = f"criterion: |gate| under L1 {self.l1:g}, {learned} groups by learned factors, {len(pruner.gates) - learned} by the scales of norms"
+        gates = f"{learned} groups by learned factors, {len(pruner.gates) - learned} by the scales of norms"
+        criterion = f"criterion: |gate| under L1 {self.l1:g}, {gates}"
         pruner.state.clear()
         counts = {name: len(mask) for name, mask in masks.items()}
         pruner.remove(Structure(kept=indices_kept(masks), counts=counts, notes=(note, criterion)))

@@ -1,7 +1,7 @@
 """Removing units: which parts of which parameters a unit owns, found by torch-pruning's graph of dependencies, and the smaller network.
 
-What is removed is said by what is kept, a plain mapping from a group of units to the units that stay: {"layers.0.mixer.d_inner": [0, 2, 5]}. With it the
-smaller network is made from the whole one on any machine: create_model, then `remove`.
+What is removed is said by what is kept, a plain mapping from a group of units to the units that stay: {"layers.0.mixer.d_inner": [0, 2, 5]}. With it
+the smaller network is made from the whole one on any machine: create_model, then `remove`.
 """
 
 from collections import defaultdict
@@ -72,7 +72,7 @@ def find_groups(model: nn.Module, img_size: int) -> tuple[Group, ...]:
 
 
 class _Graph:
-    """torch-pruning's graph of dependencies along one axis."""
+    """torch-pruning's graph of dependencies along one axis (Fang et al., arXiv 2301.12900)."""
 
     def __init__(self, model: nn.Module, img_size: int, axis: Axis) -> None:
         from torch_pruning import DependencyGraph
@@ -90,10 +90,10 @@ class _Graph:
             )
         self.dimensions = {id(parameter): dimension for parameter, dimension in bare_parameters(self.twin, axis)}
         self.names = {id(part): name for name, part in (*self.twin.named_modules(), *self.twin.named_parameters())}
-
         self.units = {units.name: units for units in units_of(self.twin)}
 
     def group(self, name: str) -> Group:
+        """One group with all that it owns."""
         units = self.units[name]
         parts = tuple(self.parts(units))
         owned = tuple(one for part in parts for one in parameters_of(self.twin, part))

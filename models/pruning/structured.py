@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from models.pruning.structure import Group
+    from models.pruning.structure import Group, Owned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +72,9 @@ class Structured(PruningMethod):
         if self.criterion != "taylor":
             return
         for group in self.groups(pruner):
-            change = sum(per_unit(pruner.read_gradient(one.parameter) * pruner.read_weight(one.parameter), one.dimension, one.places) for one in group.owned)
-            pruner.state[group.name] = pruner.state.get(group.name, 0.0) + change.square()  # type: ignore[union-attr]
+            products = ((one, pruner.read_gradient(one.parameter) * pruner.read_weight(one.parameter)) for one in group.owned)
+            square = sum(per_unit(product, one) for one, product in products).square()  # type: ignore[union-attr]
+            pruner.state[group.name] = pruner.state[group.name] + square if group.name in pruner.state else square
 
     def after_step(self, pruner: Pruner, progress: Progress) -> None:
         """Removes units once Taylor's batches are read."""
@@ -89,8 +90,8 @@ class Structured(PruningMethod):
     def size(self, pruner: Pruner, group: Group) -> Tensor:
         """Norm or magnitude of each unit."""
         power = 2 if self.criterion == "norm" else 1
-        layers = [one for one in group.owned if one.parameter.split(".")[-1] in ("weight", "B", "C")]
-        sizes = sum(per_unit(pruner.read_weight(one.parameter).abs() ** power, one.dimension, one.places) for one in layers) ** (1 / power)
+        layers = [one for one in group.owned if one.parameter.split(".")[-1] in ("weight", "B", "C")]  # B and C are S4's and S5's
+        sizes = sum(per_unit(pruner.read_weight(one.parameter).abs() ** power, one) for one in layers) ** (1 / power)
         return sizes / sizes.mean() if self.scope == "global" else sizes  # type: ignore[union-attr, return-value]
 
     def remove(self, pruner: Pruner, scores: dict[str, Tensor]) -> None:
@@ -102,10 +103,10 @@ class Structured(PruningMethod):
         pruner.remove(Structure(kept=indices_kept(keep_best(scores, self.ratio, self.scope)), counts=counts))
 
 
-def per_unit(values: Tensor, dimension: int, places: Tensor) -> Tensor:
+def per_unit(values: Tensor, owned: Owned) -> Tensor:
     """Sums, (units,), of a parameter-shaped tensor over what each unit owns of it."""
-    along = values.transpose(0, dimension).flatten(1).sum(1) if values.dim() > 1 else values
-    return along[places.to(values.device)].sum(1)
+    along = values.transpose(0, owned.dimension).flatten(1).sum(1) if values.dim() > 1 else values
+    return along[owned.places.to(values.device)].sum(1)
 
 
 def lots(seed: int, group: Group) -> Tensor:

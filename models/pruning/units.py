@@ -76,8 +76,8 @@ def _nothing(module: Any) -> Declared:
 def _bidirectional_mixer(mixer: Any) -> Declared:
     yield "d_inner", _inputs("inner", mixer.out_proj)
     if not mixer.fixed:
-        for suffix, x_proj, dt_proj, A_log in (("", mixer.x_proj, mixer.dt_proj, mixer.A_log), ("_b", mixer.x_proj_b, mixer.dt_proj_b, mixer.A_b_log)):
-            yield f"d_state{suffix}", _states(x_proj, A_log.shape[1], first=dt_proj.in_features)
+        yield "d_state", _states(mixer.x_proj, mixer.A_log.shape[1], first=mixer.dt_proj.in_features)
+        yield "d_state_b", _states(mixer.x_proj_b, mixer.A_b_log.shape[1], first=mixer.dt_proj_b.in_features)
 
 
 def _mambavision_mixer(mixer: Any) -> Declared:
@@ -104,6 +104,11 @@ def _conv_block(block: Any) -> Declared:
     yield "hidden", _outputs("conv", first, first.out_channels, block.conv2)
 
 
+def _sequence(first: Any, last: Any) -> Declared:
+    """The channels that the first convolution of a sequence makes and the last one takes."""
+    yield "hidden", _outputs("conv", first, first.out_channels, last)
+
+
 UNITS: Mapping[str, Callable[[Any], Declared]] = {
     "models.vim.BidirectionalMixer": _bidirectional_mixer,
     "models.mambavision.SSMMixer": _mambavision_mixer,
@@ -115,8 +120,8 @@ UNITS: Mapping[str, Callable[[Any], Declared]] = {
     "models.layers.Mlp": lambda mlp: iter([("hidden", _inputs("mlp", mlp.fc2))]),
     "timm.layers.mlp.Mlp": lambda mlp: iter([("hidden", _inputs("mlp", mlp.fc2))]),
     "models.convolution.ConvBlock": _conv_block,
-    "models.convolution.InvertedBlock": lambda block: iter([("hidden", _outputs("conv", block.branch[0], block.branch[0].out_channels, block.branch[6]))]),
-    "models.convolution.Stem": lambda stem: iter([("hidden", _outputs("conv", stem.conv_down[0], stem.conv_down[0].out_channels, stem.conv_down[3]))]),
+    "models.convolution.InvertedBlock": lambda block: _sequence(block.branch[0], block.branch[6]),
+    "models.convolution.Stem": lambda stem: _sequence(stem.conv_down[0], stem.conv_down[3]),
     "models.layers.InvertedTokenPath": lambda path: iter([("hidden", _inputs("conv", path.narrow))]),
     "models.layers.SqueezeExcite": lambda se: iter([("hidden", _inputs("se", se.excite))]),
     "models.convolution.MapExcite": lambda se: iter([("hidden", _outputs("se", se.reduce, se.reduce.out_channels, se.excite))]),

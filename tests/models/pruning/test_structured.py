@@ -120,8 +120,8 @@ def test_groups_of_other_kinds_are_not_touched():
 
 
 def test_it_starts_from_the_dense_training_that_others_share():
-    method = create_method("structured", ratio=0.5)
-    assert method.stages(Budget(epochs=3, finetune_epochs=2))[0] == create_method("magnitude", sparsity=0.5).stages(Budget(epochs=3, finetune_epochs=2))[0]
+    method, budget = create_method("structured", ratio=0.5), Budget(epochs=3, finetune_epochs=2)
+    assert method.stages(budget)[0] == create_method("magnitude", sparsity=0.5).stages(budget)[0]
     assert [stage.epochs for stage in method.stages(Budget(epochs=3, finetune_epochs=0))] == [3, 0]
     with pytest.raises(ValueError, match="finetune_epochs must be at least 1, got 0"):
         create_method("structured", ratio=0.5, criterion="taylor").stages(Budget(epochs=3, finetune_epochs=0))
@@ -129,7 +129,11 @@ def test_it_starts_from_the_dense_training_that_others_share():
 
 @pytest.mark.parametrize(
     ("knobs", "said"),
-    [({"ratio": 1.0}, "ratio must be in"), ({"ratio": 0.5, "units": ("channels",)}, "unknown units 'channels'"), ({"ratio": 0.5, "batches": 0}, "batches must be")],
+    [
+        ({"ratio": 1.0}, "ratio must be in"),
+        ({"ratio": 0.5, "units": ("channels",)}, "unknown units 'channels'"),
+        ({"ratio": 0.5, "batches": 0}, "batches must be"),
+    ],
 )
 def test_impossible_knobs_are_refused(knobs, said):
     with pytest.raises(ValueError, match=said):
