@@ -3,7 +3,7 @@
 demo        python -m harness.launch grid.yaml in an empty folder: seconds, accuracies
 startup     one cell from process start to first step, and where the time goes
 planning    10,000 cells to ids, stages and jobs
-others      scan, global_threshold, merging: `python -m benchmarks.NAME` each, minutes
+others      scan, steps, global_threshold, enforcement, merging: `python -m benchmarks.NAME` each, minutes; methods: the table of a run
 """
 
 import csv
