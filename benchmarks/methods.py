@@ -45,7 +45,7 @@ def table(rows: Iterable[Row]) -> list[str]:
         lines.append(f"| dense | {shown(dense, None)} |" + " |" * (len(LEVELS) - 1) + f" {dense['epochs']} |")
     at_90 = {name: float(levels[90]["top1"] or 0) if 90 in levels else 0.0 for name, levels in found.items()}
     for name in sorted(found, key=lambda name: -at_90[name]):
-        baseline = found.get("structured random" if name in UNITS else "random", {})
+        baseline = {} if name == "structured random" else found.get("structured random" if name in UNITS else "random", {})
         cells = [shown(found[name].get(level), baseline.get(level)) for level in LEVELS]
         lines.append(f"| {name} | {' | '.join(cells)} | {found[name].get(90, {}).get('epochs', '')} |")
     return lines

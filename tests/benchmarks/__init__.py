@@ -1,0 +1,1 @@
+"""Tests of what benchmarks print and of the grids that they run."""
