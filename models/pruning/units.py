@@ -5,8 +5,8 @@ The channels of the residual stream are no units: every block reads and writes t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ DEFAULT_KINDS = ("inner", "heads", "mlp", "conv")
 class Units:
     """A group of units of one module, and where the graph of dependencies is entered to find all that they own."""
 
-    name: str  # within the network: layers.0.mixer.d_inner
+    name: str  # within its module: d_inner; from `units_of` on within the network: layers.0.mixer.d_inner
     kind: str
     root: Any  # a layer or a bare parameter
     side: str  # of the root, where the units lie: its outputs, "out", or its inputs, "in"
@@ -62,82 +62,72 @@ def units_of(model: Module, kinds: Sequence[str] | None = None) -> tuple[Units, 
 
 def declared(name: str, module: Module) -> Iterator[Units]:
     """The groups of one module."""
-    for suffix, fields in UNITS.get(f"{type(module).__module__}.{type(module).__name__}", _nothing)(module):
-        yield Units(name=f"{name}.{suffix}" if name else suffix, **fields)
+    row = UNITS.get(f"{type(module).__module__}.{type(module).__name__}")
+    for units in row(module) if row else ():
+        yield replace(units, name=f"{name}.{units.name}" if name else units.name)
 
 
-Declared = Iterator[tuple[str, dict[str, Any]]]
-
-
-def _nothing(module: Any) -> Declared:
-    return iter(())
-
-
-def _bidirectional_mixer(mixer: Any) -> Declared:
-    yield "d_inner", _inputs("inner", mixer.out_proj)
+def _bidirectional_mixer(mixer: Any) -> Iterable[Units]:
+    yield _inputs("d_inner", "inner", mixer.out_proj)
     if not mixer.fixed:
-        yield "d_state", _states(mixer.x_proj, mixer.A_log.shape[1], first=mixer.dt_proj.in_features)
-        yield "d_state_b", _states(mixer.x_proj_b, mixer.A_b_log.shape[1], first=mixer.dt_proj_b.in_features)
+        yield _states("d_state", mixer.x_proj, mixer.A_log.shape[1], first=mixer.dt_proj.in_features)
+        yield _states("d_state_b", mixer.x_proj_b, mixer.A_b_log.shape[1], first=mixer.dt_proj_b.in_features)
 
 
-def _mambavision_mixer(mixer: Any) -> Declared:
-    scanned, other = mixer.conv1d_x, mixer.conv1d_z
-    yield "d_inner_x", _outputs("inner", scanned, scanned.out_channels, mixer.out_proj)
-    yield "d_inner_z", _outputs("inner", other, other.out_channels, mixer.out_proj) | {"consumed": scanned.out_channels}
+def _mambavision_mixer(mixer: Any) -> Iterable[Units]:
+    yield _outputs("d_inner_x", "inner", mixer.conv1d_x, mixer.out_proj)
+    yield replace(_outputs("d_inner_z", "inner", mixer.conv1d_z, mixer.out_proj), consumed=mixer.conv1d_x.out_channels)
     if mixer.ssm is None:
-        yield "d_state", _states(mixer.x_proj, mixer.A_log.shape[1], first=mixer.dt_proj.in_features)
+        yield _states("d_state", mixer.x_proj, mixer.A_log.shape[1], first=mixer.dt_proj.in_features)
 
 
-def _attention(attention: Any) -> Declared:
+def _attention(attention: Any) -> Iterable[Units]:
     heads = attention.proj.in_features // attention.head_dim
-    yield "heads", _inputs("heads", attention.proj) | {"count": heads, "width": attention.head_dim}
+    yield replace(_inputs("heads", "heads", attention.proj), count=heads, width=attention.head_dim)
 
 
-def _mambavision(network: Any) -> Declared:
+def _final_pool(network: Any) -> Iterable[Units]:
     if network.pool is not None:
         value, width = network.pool.value, network.pool.value_dim
-        yield "pool.heads", _outputs("heads", value, value.out_features // width, network.head) | {"width": width}
+        count = value.out_features // width
+        yield Units(name="pool.heads", kind="heads", root=value, side="out", consumer=network.head, count=count, width=width)
 
 
-def _conv_block(block: Any) -> Declared:
+def _conv_block(block: Any) -> Iterable[Units]:
     first = block.conv1 if hasattr(block.conv1, "out_channels") else block.conv1[-1]
-    yield "hidden", _outputs("conv", first, first.out_channels, block.conv2)
+    yield _outputs("hidden", "conv", first, block.conv2)
 
 
-def _sequence(first: Any, last: Any) -> Declared:
-    """The channels that the first convolution of a sequence makes and the last one takes."""
-    yield "hidden", _outputs("conv", first, first.out_channels, last)
-
-
-UNITS: Mapping[str, Callable[[Any], Declared]] = {
+# By a module's class, spelt out: nothing is imported here.
+UNITS: Mapping[str, Callable[[Any], Iterable[Units]]] = {
     "models.vim.BidirectionalMixer": _bidirectional_mixer,
     "models.mambavision.SSMMixer": _mambavision_mixer,
-    "models.ssm.s4d.S4D": lambda ssm: iter([("d_state", _states(ssm.log_A_real, ssm.log_A_real.shape[1]))]),
-    "models.ssm.s5.S5": lambda ssm: iter([("d_state", _states(ssm.Lambda_re, len(ssm.Lambda_re)))]),
+    "models.mambavision.MambaVision": _final_pool,
     "models.attention.Attention": _attention,
     "models.attention.SlidingWindowAttention": _attention,
-    "models.mambavision.MambaVision": _mambavision,
-    "models.layers.Mlp": lambda mlp: iter([("hidden", _inputs("mlp", mlp.fc2))]),
-    "timm.layers.mlp.Mlp": lambda mlp: iter([("hidden", _inputs("mlp", mlp.fc2))]),
+    "models.ssm.s4d.S4D": lambda ssm: [_states("d_state", ssm.log_A_real, ssm.log_A_real.shape[1])],
+    "models.ssm.s5.S5": lambda ssm: [_states("d_state", ssm.Lambda_re, len(ssm.Lambda_re))],
+    "models.layers.Mlp": lambda mlp: [_inputs("hidden", "mlp", mlp.fc2)],
+    "models.layers.InvertedTokenPath": lambda path: [_inputs("hidden", "conv", path.narrow)],
+    "models.layers.SqueezeExcite": lambda se: [_inputs("hidden", "se", se.excite)],
+    "models.convolution.MapExcite": lambda se: [_outputs("hidden", "se", se.reduce, se.excite)],
     "models.convolution.ConvBlock": _conv_block,
-    "models.convolution.InvertedBlock": lambda block: _sequence(block.branch[0], block.branch[6]),
-    "models.convolution.Stem": lambda stem: _sequence(stem.conv_down[0], stem.conv_down[3]),
-    "models.layers.InvertedTokenPath": lambda path: iter([("hidden", _inputs("conv", path.narrow))]),
-    "models.layers.SqueezeExcite": lambda se: iter([("hidden", _inputs("se", se.excite))]),
-    "models.convolution.MapExcite": lambda se: iter([("hidden", _outputs("se", se.reduce, se.reduce.out_channels, se.excite))]),
+    "models.convolution.InvertedBlock": lambda block: [_outputs("hidden", "conv", block.branch[0], block.branch[6])],
+    "models.convolution.Stem": lambda stem: [_outputs("hidden", "conv", stem.conv_down[0], stem.conv_down[3])],
+    "timm.layers.mlp.Mlp": lambda mlp: [_inputs("hidden", "mlp", mlp.fc2)],
 }
 
 
-def _inputs(kind: str, layer: Any) -> dict[str, Any]:
+def _inputs(name: str, kind: str, layer: Any) -> Units:
     """Every input of a linear layer is a unit."""
-    return {"kind": kind, "root": layer, "side": "in", "consumer": layer, "count": layer.in_features}
+    return Units(name=name, kind=kind, root=layer, side="in", consumer=layer, count=layer.in_features)
 
 
-def _outputs(kind: str, layer: Any, count: int, consumer: Any) -> dict[str, Any]:
-    """Outputs of a layer are units."""
-    return {"kind": kind, "root": layer, "side": "out", "consumer": consumer, "count": count}
+def _outputs(name: str, kind: str, convolution: Any, consumer: Any) -> Units:
+    """Every output of a convolution is a unit."""
+    return Units(name=name, kind=kind, root=convolution, side="out", consumer=consumer, count=convolution.out_channels)
 
 
-def _states(root: Any, count: int, first: int = 0) -> dict[str, Any]:
+def _states(name: str, root: Any, count: int, first: int = 0) -> Units:
     """States, found from the rows of x_proj that make B, or from the state matrix of a fixed state space."""
-    return {"kind": "state", "root": root, "side": "out", "consumer": None, "count": count, "first": first}
+    return Units(name=name, kind="state", root=root, side="out", consumer=None, count=count, first=first)
