@@ -126,6 +126,9 @@ class Status:
         small = [stage for stage, names in found.files.items() if "micro_batch.json" in names]
         if small:
             lines.append(f"{len(small)} stages ran out of memory and go on with smaller micro-batches, the global batch kept: {', '.join(small[:4])}")
+        held = [job for job in found.jobs.values() if not job.running and "held" in job.reason.lower()]
+        if held:
+            lines.append(f"{len(held)} jobs are held ({held[0].reason}) and start when somebody says: scontrol release {' '.join(job.job for job in held[:4])}")
         if found.silent:
             lines.append(f"{found.silent}: whether its jobs run is not known; nothing is lost, ask again later")
         frozen, given = self.run.path / "grid.yaml", Path(found.forest.file)

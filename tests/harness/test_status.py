@@ -109,3 +109,9 @@ def test_a_grid_never_launched_is_told_how_to_be(fake: FakeRun, capsys: pytest.C
 def test_watching_ends_when_nothing_is_under_way(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--watch"]) == 0
     assert "0 of 6 cells done" in capsys.readouterr().out
+
+
+def test_a_job_that_slurm_holds_back_is_told_with_its_release(fake: FakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeSlurm(tmp_path / "slurm", monkeypatch).queue(j17_1="PENDING:launch failed requeued held")
+    fake.submit({"17_1": [fake.trunks[0]]})
+    assert "1 jobs are held (launch failed requeued held) and start when somebody says: scontrol release 17_1" in said(capsys)

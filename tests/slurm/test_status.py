@@ -9,7 +9,7 @@ import pytest
 
 from harness import logs, status
 from harness.survey import survey
-from tests.slurm.conftest import SCRIPTS, Cluster
+from tests.slurm.conftest import SCRIPTS, Cluster, wait_until
 from tests.slurm.launches import Toys
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
@@ -34,7 +34,8 @@ def test_status_and_logs_tell_what_the_daemons_do_and_a_controller_that_is_down_
     assert logs.main([held[:8]]) == 0
     assert f"stage {held}: vim_micro  train  seed 0" in capfd.readouterr().out
 
-    os.kill(int((cluster.root / "run" / "slurmctld.pid").read_text()), signal.SIGKILL)
+    os.kill(int((cluster.root / "run" / "slurmctld.pid").read_text()), signal.SIGTERM)
+    wait_until(lambda: not (cluster.root / "run" / "slurmctld.pid").exists() or "down" in cluster.call("scontrol", "ping", check=False).lower(), "the controller to end")
     down = survey(toys.run, patience_s=0.0, say=lambda text: None)
     assert down.silent and [*down.states.values()].count("unknown") == 3 and [*down.states.values()].count("done") == 3
     back = threading.Timer(1.0, lambda: cluster.call(SCRIPTS / "up.sh"))
