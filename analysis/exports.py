@@ -112,7 +112,7 @@ def compared(family: Sequence[Row]) -> Iterable[tuple[Row, Row]]:
     """Every two rows, best first; of a large family each row with the best and with dense, as nobody reads a million pairs."""
     if len(family) <= FAMILY:
         return combinations(family, 2)
-    anchors = {0} | {i for i, row in enumerate(family) if row.is_dense}
+    anchors = {0, next((i for i, row in enumerate(family) if row.is_dense), 0)}
     pairs = {(min(i, anchor), max(i, anchor)) for anchor in anchors for i in range(len(family)) if i != anchor}
     return ((family[a], family[b]) for a, b in sorted(pairs))
 

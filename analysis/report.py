@@ -25,6 +25,7 @@ from analysis.rows import Row
 from analysis.statistics import SETTLED
 
 HERE = Path(__file__).parent
+MANY = 1000  # rows of a leaderboard that the page shows
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,7 @@ class Board:
     key: str
     title: str
     rows: tuple[tuple[int, Row], ...]
+    left_out: int  # rows behind those
 
 
 def report(rows: Sequence[Row], merged: Merged, runs: Sequence[Path]) -> str:
@@ -158,10 +160,10 @@ def report(rows: Sequence[Row], merged: Merged, runs: Sequence[Path]) -> str:
 
 
 def make_boards(rows: Sequence[Row]) -> list[Board]:
-    """The leaderboards of the page, one a key."""
+    """The leaderboards of the page, one a key, each with as many rows as a browser can hold."""
     keys = differing(row.key for row in rows)
     groups = [(key, tuple(group)) for key, group in groupby(enumerate(rows), key=lambda one: one[1].key)]
-    return [Board(key=key.short, title=title(key, keys), rows=group) for key, group in groups]
+    return [Board(key=key.short, title=title(key, keys), rows=group[:MANY], left_out=len(group[MANY:])) for key, group in groups]
 
 
 def sort_value(shown: Shown, row: Row) -> str:

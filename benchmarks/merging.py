@@ -71,7 +71,7 @@ def record(i: int) -> dict[str, Any]:
     """Record number i."""
     spec = {
         "model": {"name": "vim_micro"},
-        "pruning": {"method": "dense", "number": i // 5},
+        "pruning": {"method": "magnitude" if i >= 5 else "dense", "number": i // 5},
         "data": {"source": "digits"},
         "recipe": {"batch_size": 64},
     }

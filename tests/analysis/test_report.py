@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import analysis.report
 from analysis.curves import curve
 from analysis.exports import COSTS
 from analysis.figures import accuracy_figure, draw, lines, write_figures
@@ -119,6 +120,13 @@ def test_remarks_of_a_row_are_told_once_with_the_seeds_that_made_them(tmp_path: 
     records = [fake_record(97.0, seed=seed, notes=["energy: none", *(["unsettled"] if seed else [])]) for seed in range(3)]
     page = page_of(fake_run(tmp_path, records))
     assert page.count("energy: none") == 1 and page.count('<p class="note">seed 1, 2: unsettled</p>') == 1
+
+
+def test_a_page_holds_what_a_browser_can_and_says_what_it_leaves_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = fake_run(tmp_path, fake_grid())
+    monkeypatch.setattr(analysis.report, "MANY", 4)
+    page = page_of(run)
+    assert page.count("<tr data-row=") == 4 and "6 more rows stand in leaderboard.csv" in page
 
 
 def test_curves_are_joined_along_the_stages_of_a_cell(tmp_path: Path) -> None:
