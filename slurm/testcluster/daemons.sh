@@ -62,7 +62,7 @@ stop_daemon() { # PIDFILE PROGRAM: ends that process, and no other that may have
 }
 
 cancel_jobs() { # slurmstepd outlives slurmd: jobs end first
-    timeout 5 scontrol ping 2>/dev/null | grep -q 'is UP' || return 0
+    alive "$RUN/slurmctld.pid" slurmctld || return 0
     local tries=100
     timeout 60 scancel --user=root 2>/dev/null || true
     while [ -n "$(timeout 10 squeue -h -t running,completing 2>/dev/null)" ] && ((tries--)); do sleep .1; done

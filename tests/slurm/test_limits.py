@@ -1,0 +1,61 @@
+"""What a profile asks for that SLURM does not have is said before anything is submitted; what SLURM does not take now waits."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.arrays import submit_arrays
+from harness.records import RunFolder
+from harness.slurm_limits import free_jobs, gpus, minutes, slurm_problems
+from jobs.specs import ClusterSpec
+from tests.harness.make_orders import orders_of, small_grid
+from tests.slurm.conftest import Cluster
+
+FITS = ClusterSpec(kind="slurm", nodes=2, tasks_per_node=2, mem_gb=2, timeout_min=30, slurm={"partition": "main"})
+
+
+def test_numbers_are_read_as_slurm_writes_them() -> None:
+    assert gpus("gpu:a100:4(S:0-1),gpu:v100:2,shard:8") == 6 and gpus("gpu:2") == 2 and gpus("(null)") == 0
+    assert minutes("1-02:30:00") == 1590 and minutes("00:30:00") == 30 and minutes("30:00") == 30 and minutes("2-00:00:00") == 2880
+
+
+@pytest.mark.slurm
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({}, None),
+        ({"slurm": {}}, None),
+        ({"slurm": {"partition": "man"}}, "no partition 'man'; did you mean 'main'? valid: main, high, short"),
+        ({"nodes": 5}, "cluster.nodes: 5 nodes asked for; main up to 4; no partition has more"),
+        ({"nodes": 3, "slurm": {"partition": "short"}}, "short up to 2; enough in main, high"),
+        ({"timeout_min": 31, "slurm": {"partition": "short"}}, "cluster.timeout_min: 31 minutes asked for; short up to 30; enough in main, high"),
+        ({"cpus_per_task": 2}, "cluster.tasks_per_node x cpus_per_task: 4 CPUs of a node asked for; main up to 2"),
+        ({"mem_gb": 6}, "cluster.mem_gb: 6144 MB of a node asked for; main up to 5000"),
+        ({"gpus_per_node": 3}, "cluster.gpus_per_node: 3 GPUs of a node asked for; main up to 2"),
+        ({"slurm": {"partition": "main", "constraint": "a100"}}, "SLURM would refuse these jobs: allocation failure: Invalid feature specification"),
+    ],
+)
+def test_what_slurm_cannot_give_is_told(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, asked: dict[str, object], told: str | None) -> None:
+    monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
+    problems = slurm_problems(replace(FITS, **asked))  # type: ignore[arg-type]
+    assert (problems == []) if told is None else (len(problems) == 1 and told in problems[0]), problems
+
+
+@pytest.mark.slurm
+@pytest.mark.slow
+def test_jobs_beyond_what_a_user_may_submit_stay_open_and_parents_come_first(
+    accounting_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_CONF", accounting_cluster.environment["SLURM_CONF"])
+    accounting_cluster.call("sacctmgr", "-i", "modify", "user", "root", "set", "MaxSubmitJobs=5")
+    run = RunFolder(tmp_path / "run")
+    orders, _ = orders_of(small_grid(tmp_path), run)
+    later = ClusterSpec(kind="slurm", timeout_min=1, slurm={"additional_parameters": {"begin": "now+1hour"}})
+    try:
+        lines = submit_arrays(later, run, orders)
+        assert len(orders) == 8 and "3 jobs wait for room in SLURM's queue (it takes 5 more of yours now)" in lines[-1], lines
+        assert len(accounting_cluster.jobs()) == 5 and free_jobs() == 0
+    finally:
+        accounting_cluster.call("scancel", "--user=root")
