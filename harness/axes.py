@@ -119,7 +119,14 @@ def _model(entry: Node, key: str, name: str, given: Mapping[str, Any], label: st
         return None
     spec = ModelSpec(name=name, options=effective_options(name, given), label=label or model_label(name, given))
     return Choice(
-        value=spec, identity=canonical(model_identity(spec)), names=(spec.label, name), fields=plain(config), line=entry.line, key=key, label=label, entry=entry
+        value=spec,
+        identity=canonical(model_identity(spec)),
+        names=(spec.label, name),
+        fields=plain(config),
+        line=entry.line,
+        key=key,
+        label=label,
+        entry=entry,
     )
 
 

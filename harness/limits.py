@@ -80,7 +80,8 @@ def batch_clash(recipe: RecipeSpec, data: DataSpec) -> str | None:
     images = training_images(data)
     if images is None or recipe.batch_size <= images:
         return None
-    return f"{recipe.batch_size} is more than the {images} training images of {data.source} (val_fraction {data.val_fraction:g} is kept apart); at most {images}"
+    apart = f"val_fraction {data.val_fraction:g} is kept apart"
+    return f"{recipe.batch_size} is more than the {images} training images of {data.source} ({apart}); at most {images}"
 
 
 def step_beyond(method: PruningMethod, budget: Budget, steps_per_epoch: int) -> str | None:

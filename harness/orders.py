@@ -42,7 +42,7 @@ def done_stages(plan: Plan, run: RunFolder) -> frozenset[str]:
 
 
 def to_replay(plan: Plan, run: RunFolder) -> list[str]:
-    """Stages that were finished before anybody rewound to a step of theirs: they are trained again as far as that step, and nothing of theirs is lost."""
+    """Stages that were finished before anybody rewound to a step of theirs: trained again as far as that step, they lose nothing."""
     kept = ((spec.id, spec.stage.keep_steps) for spec in plan.stages.values() if spec.stage.keep_steps)
     return [stage for stage, steps in kept if (run.stage(stage) / "export").is_dir() and missing_steps(run.stage(stage), steps)]
 

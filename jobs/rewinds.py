@@ -53,7 +53,7 @@ def replay_folder(folder: Path, steps: Iterable[int]) -> Path:
 
 
 def adopt_replay(folder: Path, steps: tuple[int, ...]) -> None:
-    """Takes the weights that a replay kept into the export, or where the replay went another way than the stage did says so; then drops the replay."""
+    """Takes the weights that a replay kept into the export, or says where the replay went another way than the stage did; then drops the replay."""
     export, replay = folder / "export", replay_folder(folder, steps)
     difference = first_difference(folder / "metrics.jsonl", replay / "metrics.jsonl")
     for step in steps:

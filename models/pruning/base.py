@@ -63,7 +63,7 @@ class Pruner:
 
     names: tuple[str, ...]  # prunable parameters, in the model's order
     masks: Mapping[str, Tensor] = field(default_factory=dict)  # empty: dense
-    state: dict[str, Tensor] = field(default_factory=dict)  # what the method keeps between its hooks; checkpoints hold it, the next stage starts empty
+    state: dict[str, Tensor] = field(default_factory=dict)  # what the method keeps between hooks; checkpoints hold it, the next stage starts empty
     seed: int = 0  # the cell's
     read_weight: Callable[[str], Tensor]  # of a method that keeps_dense: what the mask hides too
     read_gradient: Callable[[str], Tensor]  # within after_backward alone; mean over the global batch

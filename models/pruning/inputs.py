@@ -53,7 +53,8 @@ def layer_of(model: nn.Module, name: str) -> nn.Module:
     owner, _, last = name.rpartition(".")
     layer = model.get_submodule(owner)
     if last != "weight" or not isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):
-        raise ValueError(f"'{name}' is not the weight of a linear layer or a convolution: it has no inputs whose norms could be taken; leave its group out")
+        why = "it has no inputs whose norms could be taken; leave its group out"
+        raise ValueError(f"'{name}' is not the weight of a linear layer or a convolution: {why}")
     return layer
 
 

@@ -44,11 +44,12 @@ class IterativeMagnitude(Scoped):
         for number in range(1, self.rounds + 1):
             gone = round(self.rate * left)
             if gone in (0, left):
-                raise ValueError(f"round {number} of {self.rounds} would drop {gone} of {left} weights that are left of {total}; ask for fewer rounds")
+                counts = f"{gone} of {left} weights that are left of {total}"
+                raise ValueError(f"round {number} of {self.rounds} would drop {counts}; ask for fewer rounds")
             left -= gone
 
     def stages(self, budget: Budget) -> tuple[Stage, ...]:
-        """The dense training, which keeps the weights to rewind to, then for each round a stage that only draws the mask and one that trains under it.
+        """The dense training, which keeps the weights to rewind to; for each round a stage that only draws the mask, and one that trains under it.
 
         No stage says how many rounds follow, so a cell of k + 1 rounds shares k of them with a cell of k.
         """

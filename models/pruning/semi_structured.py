@@ -34,7 +34,8 @@ class SemiStructured(Scoped):
         if not any(map(takes_pattern, shapes.values())):
             largest = sorted(shapes.items(), key=lambda item: -math.prod(item[1]))[:3]
             given = ", ".join(f"{name} {shape}" for name, shape in largest)
-            raise ValueError(f"0 of {len(shapes)} prunable parameters are matrices whose inputs are a multiple of {BLOCK}: {given}; choose other groups")
+            none = f"0 of {len(shapes)} prunable parameters are matrices whose inputs are a multiple of {BLOCK}"
+            raise ValueError(f"{none}: {given}; choose other groups")
 
     def begin(self, pruner: Pruner) -> None:
         """Draws the mask from the trained weights."""

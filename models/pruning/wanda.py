@@ -45,9 +45,10 @@ class Wanda(Scoped):
     def check_reach(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """ValueError where rows are so short that keeping one weight of each misses the target by more than SLACK."""
         total = sum(map(math.prod, shapes.values()))
-        gone = sum(shape[0] * zeros_of_row(math.prod(shape[1:]), self.sparsity) for shape in shapes.values())
+        rows = [(shape[0], math.prod(shape[1:])) for shape in shapes.values()]
+        gone = sum(count * zeros_of_row(width, self.sparsity) for count, width in rows)
         if self.sparsity - gone / total > SLACK:
-            short = sum(shape[0] for shape in shapes.values() if zeros_of_row(math.prod(shape[1:]), self.sparsity) < round(self.sparsity * math.prod(shape[1:])))
+            short = sum(count for count, width in rows if zeros_of_row(width, self.sparsity) < round(self.sparsity * width))
             reach = f"sparsity {self.sparsity:g} is out of reach: {gone} of {total} prunable weights, {gone / total:.3g}, can go"
             raise ValueError(f"{reach}, as each of {short} short rows keeps one; lower it, or leave their groups out")
 

@@ -350,7 +350,8 @@ def test_a_batch_is_not_held_against_images_that_nobody_has_counted(folder: Path
 
 
 def test_a_step_to_rewind_to_that_the_training_never_makes_is_refused(folder: Path) -> None:
-    text = START.replace("[dense]", "\n- dense\n- method: iterative_magnitude\n  rounds: 1\n  rewind_step: %d") + "recipe: {epochs: 2, batch_size: 64}\n"
+    rewinding = "\n- dense\n- method: iterative_magnitude\n  rounds: 1\n  rewind_step: %d"
+    text = START.replace("[dense]", rewinding) + "recipe: {epochs: 2, batch_size: 64}\n"
     assert len(read(text % 40).cells) == 2
     (found,) = mistakes(text % 41)
     assert found == "grid.yaml:7: pruning[1]: rewinds to step 41, and train ends with step 40 (with the recipe of line 9 and digits)"

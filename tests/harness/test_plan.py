@@ -38,7 +38,8 @@ class Rounds(PruningMethod):
 
     def stages(self, budget: Budget) -> tuple[Stage, ...]:
         first = Stage(name="train", epochs=budget.epochs, keep_steps=(5,))
-        later = (Stage(name=f"round_{k}", epochs=budget.epochs, method=Round(number=k), start="rewind", rewind_step=5) for k in range(1, self.rounds + 1))
+        numbers = range(1, self.rounds + 1)
+        later = (Stage(name=f"round_{k}", epochs=budget.epochs, method=Round(number=k), start="rewind", rewind_step=5) for k in numbers)
         return (first, *later)
 
 

@@ -83,7 +83,8 @@ def test_wanda_chooses_by_the_norms_of_the_first_training_images_through_the_tra
     network.load_state_dict(load_file(exported(tmp_path / "0_train").weights))
     images = torch.cat([global_batch(step, 16)[0] for step in range(3)])
     hidden = torch.relu(network.conv(images)).flatten(1)
-    met = {"fc.weight": hidden, "head.weight": torch.relu(network.fc(hidden)), "conv.weight": torch.nn.functional.unfold(images, 3, padding=1).mT.flatten(0, 1)}
+    patches = torch.nn.functional.unfold(images, 3, padding=1).mT.flatten(0, 1)
+    met = {"fc.weight": hidden, "head.weight": torch.relu(network.fc(hidden)), "conv.weight": patches}
     for name, inputs in met.items():
         weight = network.get_parameter(name).flatten(1)
         scores = weight.abs() * inputs.norm(dim=0)
@@ -121,4 +122,5 @@ def test_one_rank_and_two_draw_the_same_masks(tmp_path):
         first, second = (load_masks(sorted((tmp_path / world / path.name).iterdir())[-1] / "export") for world in ("one", "two"))
         assert first and first.keys() == second.keys()
         differing = sum(int((first[name] != second[name]).sum()) for name in first)
-        assert differing <= (0 if path.name.startswith(("SNIP", "Wanda")) else 4), path.name  # two ranks round their sums differently, and steps add up
+        # two ranks round their sums differently, and steps add up
+        assert differing <= (0 if path.name.startswith(("SNIP", "Wanda")) else 4), path.name

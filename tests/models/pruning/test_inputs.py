@@ -57,7 +57,10 @@ def test_a_convolution_over_tokens_has_one_for_each_tap(causal, reverse):
         torch.testing.assert_close(found[:, 0, tap], met.norm(dim=(0, 1)))
 
 
-@pytest.mark.parametrize("name", ["vim_micro", "vim_micro+se", "vim_micro+mobilenet", "mambavision_micro", "mambavision_micro+attention_pool", "vit_micro", "mambaout_micro"])
+SEEN = ("vim_micro", "vim_micro+se", "vim_micro+mobilenet", "mambavision_micro", "mambavision_micro+attention_pool", "vit_micro", "mambaout_micro")
+
+
+@pytest.mark.parametrize("name", SEEN)
 def test_every_layer_that_is_pruned_by_default_is_seen(name):
     base, *variant = name.split("+")
     model = create_model(base, 10, **dict.fromkeys(variant, True)).eval()

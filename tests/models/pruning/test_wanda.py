@@ -12,7 +12,10 @@ def test_every_row_loses_its_lowest_products_of_weight_and_norm(sparsity, values
     """By brute force, ties among them: of equal products the first goes."""
     generator = torch.Generator().manual_seed(0)
     shapes = {"linear": (6, 20), "conv": (5, 3, 2, 2), "depthwise": (7, 1, 4)}
-    draw = lambda shape: torch.randint(1, values, shape, generator=generator).float() if values else torch.randn(shape, generator=generator)  # noqa: E731
+
+    def draw(shape: tuple[int, ...]) -> torch.Tensor:
+        return torch.randint(1, values, shape, generator=generator).float() if values else torch.randn(shape, generator=generator)
+
     weights = {name: draw(shape) for name, shape in shapes.items()}
     norms = {"linear": draw((20,)).abs(), "conv": draw((1, 3, 2, 2)).abs(), "depthwise": draw((7, 1, 4)).abs()}
     before = {name: weight.clone() for name, weight in weights.items()}
