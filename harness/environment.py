@@ -12,7 +12,7 @@ from pathlib import Path
 from harness.records import Environment
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("torch", "deepspeed", "ffcv", "timm", "fvcore", "submitit", "numpy", "mamba-ssm", "causal-conv1d")
+PACKAGES = ("torch", "deepspeed", "ffcv", "timm", "fvcore", "torch-pruning", "submitit", "numpy", "mamba-ssm", "causal-conv1d")
 
 
 def git(*arguments: str) -> str | None:
