@@ -1,7 +1,7 @@
 // Depthwise convolution over positions, then SiLU: forward, and a backward that recomputes the sum before the SiLU. See models/ssm/conv.py.
 //
 // A task is one sample and one vector of channels: the whole sequence is gathered into vectors once, whatever its strides, and read from there.
-#include "simd.h"
+#include "tiles.h"
 
 extern "C" struct ConvArgs {
     int64_t batch, channels, length, taps, left, reverse, threads;  // y[l] sums weight[k] x[l - left + k]

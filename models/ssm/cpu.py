@@ -36,6 +36,7 @@ def _forward(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tenso
              delta_softplus: bool, reverse: bool, save: bool) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     kernel, parts = load_kernel(), _parameters(u, A, D, delta_bias)
     y, last, checkpoints = _outputs(u, A, B, save)
+    kernel.use_large_pages(y, checkpoints)
     args = _arguments(u, delta, A, B, C, z, delta_softplus, reverse)
     args.A, args.D, args.bias = (pointer(part) for part in parts)
     args.out, args.last, args.checkpoints = as_view(y), pointer(last), pointer(checkpoints) if save else None
@@ -57,6 +58,7 @@ def _backward(grad_y: Tensor, grad_last: Tensor | None, u: Tensor, delta: Tensor
     grad_z = u.new_empty(0) if z is None else empty_like(z)
     grad_A, grad_D, grad_bias = (u.new_empty(batch, channels, *tail, dtype=wide) for tail in ((states,), (), ()))
     grad_B, grad_C = (u.new_empty(batch, groups, _splits(kernel, u, groups), length, states, dtype=wide) for _ in "BC")
+    kernel.use_large_pages(grad_u, grad_delta, grad_z)
     last = None if grad_last is None else grad_last.to(wide).contiguous()
     args = _arguments(u, delta, A, B, C, z, delta_softplus, reverse)
     args.A, args.D, args.bias = (pointer(part) for part in parts)

@@ -74,6 +74,11 @@ class Kernel:
         """Runs the scan; results lie where `args` points."""
         self.library.vssm_scan(ctypes.byref(args), ctypes.c_int64(element_bytes), ctypes.c_int64(backwards))
 
+    def use_large_pages(self, *tensors: torch.Tensor) -> None:
+        """Asks the system for large pages under tensors that are about to be written for the first time. It may ignore that."""
+        for tensor in tensors:
+            self.library.vssm_use_large_pages(ctypes.c_void_p(tensor.data_ptr()), ctypes.c_int64(tensor.numel() * tensor.element_size()))
+
     def convolve(self, args: ConvArgs, element_bytes: int, backwards: bool) -> None:
         """Runs the convolution; results lie where `args` points."""
         self.library.vssm_conv(ctypes.byref(args), ctypes.c_int64(element_bytes), ctypes.c_int64(backwards))

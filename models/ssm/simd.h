@@ -4,9 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
-#include <memory>
 #include <type_traits>
 #include <utility>
 #if defined(__AVX512F__) || defined(__SSE2__)
@@ -50,6 +48,29 @@ struct FlushDenormals {
 
 // ---- exp, sigmoid, softplus ---------------------------------------------------------------------------------------------------------------------
 
+#if defined(__AVX512F__)
+// In sixteenths: 2^x = 2^floor(k) 2^(k - floor(k)) 2^f with k a multiple of 1/16 and |f| <= 1/32. The second factor comes from a table by the low
+// bits of k, which an addition of SIXTEENTHS leaves at the end of the significand; the third needs three terms for 1e-9.
+constexpr float SIXTEENTHS = 786432.0f;  // 1.5 * 2^19
+INLINE Float exp2_of_parts(Float shifted, Float f) {
+    const Float roots = {1.0f, 1.04427378f, 1.09050773f, 1.13878863f, 1.18920712f, 1.24185781f, 1.29683955f, 1.35425555f,
+                         1.41421356f, 1.47682615f, 1.54221083f, 1.61049033f, 1.68179283f, 1.75625216f, 1.83400809f, 1.91520656f};
+    const Float root = (Float)_mm512_permutexvar_ps((__m512i)shifted, (__m512)roots);
+    const Float y = root + root * (f * (f * (f * 5.550410866e-2f + 2.402265070e-1f) + 6.931471806e-1f));
+    return (Float)_mm512_scalef_ps((__m512)y, (__m512)(shifted - SIXTEENTHS));
+}
+INLINE Float exp2(Float x) {
+    const Float shifted = x + SIXTEENTHS;
+    return exp2_of_parts(shifted, x - (shifted - SIXTEENTHS));
+}
+// e^x to about 1 ulp: log2(e) in two parts, the first exact in a fused product and difference.
+INLINE Float exp(Float x) {
+    const Float low = Float{} - 87.0f, high = Float{} + 88.0f;
+    x = (Float)_mm512_min_ps((__m512)high, _mm512_max_ps((__m512)low, (__m512)x));  // in this order a NaN stays a NaN
+    const Float shifted = x * 1.44269504f + SIXTEENTHS;
+    return exp2_of_parts(shifted, (x * 1.44269504f - (shifted - SIXTEENTHS)) + x * 1.92596299e-8f);
+}
+#else
 // 2^f for f in [-0.5, 0.5]: minimax polynomial, 1.9e-9 relative before rounding.
 INLINE Float exp2_of_fraction(Float f) {
     Float p = f * 1.534581187e-4f + 1.339993122e-3f;
@@ -59,33 +80,27 @@ INLINE Float exp2_of_fraction(Float f) {
     p = p * f + 6.931472057e-1f;
     return p * f + 1.0f;
 }
-
-#if defined(__AVX512F__)
-INLINE Float rounded(Float x) { return (Float)_mm512_roundscale_ps((__m512)x, 8); }
-INLINE Float times_power_of_2(Float p, Float k) { return (Float)_mm512_scalef_ps((__m512)p, (__m512)k); }
-// In sixteenths: 2^x = 2^floor(k) 2^(k - floor(k)) 2^f with k a multiple of 1/16 and |f| <= 1/32. The second factor comes from a table by the low
-// bits of k, which the addition leaves at the end of the significand; the third needs three terms for 1e-9.
-INLINE Float exp2(Float x) {
-    const Float roots = {1.0f, 1.04427378f, 1.09050773f, 1.13878863f, 1.18920712f, 1.24185781f, 1.29683955f, 1.35425555f,
-                         1.41421356f, 1.47682615f, 1.54221083f, 1.61049033f, 1.68179283f, 1.75625216f, 1.83400809f, 1.91520656f};
-    const Float rounding = Float{} + 786432.0f;  // 1.5 * 2^19
-    const Float t = x + rounding, k = t - rounding, f = x - k;
-    const Float root = (Float)_mm512_permutexvar_ps((__m512i)t, (__m512)roots);
-    return times_power_of_2(root + root * (f * (f * (f * 5.550410866e-2f + 2.402265070e-1f) + 6.931471806e-1f)), k);
-}
-#else
 constexpr float ROUNDING = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits of the significand
 INLINE Float rounded(Float x) { return (x + ROUNDING) - ROUNDING; }
 INLINE Float times_power_of_2(Float p, Float k) {
     typedef Lanes<float>::Int Int;
     return (Float)((Int)p + ((Int)(k + ROUNDING) << 23));
 }
+INLINE Float clamped(Float x, float low, float high) {
+    x = x < low ? Float{} + low : x;  // in this order a NaN stays a NaN
+    return x > high ? Float{} + high : x;
+}
 INLINE Float exp2(Float x) {
-    const Float low = Float{} - 126.0f, high = Float{} + 127.0f;
-    x = x < low ? low : x;  // in this order a NaN stays a NaN
-    x = x > high ? high : x;
+    x = clamped(x, -126.0f, 127.0f);
     const Float k = rounded(x);
     return times_power_of_2(exp2_of_fraction(x - k), k);
+}
+// e^x to about 1 ulp: ln 2 in two parts, the first exact in products with k.
+INLINE Float exp(Float x) {
+    x = clamped(x, -87.0f, 88.0f);
+    const Float k = rounded(x * 1.44269504088896341f);
+    const Float r = (x - k * 0.693359375f) + k * 2.12194440e-4f;
+    return times_power_of_2(exp2_of_fraction(r * 1.44269504088896341f), k);
 }
 #endif
 INLINE Double exp2(Double x) {
@@ -94,15 +109,6 @@ INLINE Double exp2(Double x) {
     return y;
 }
 
-// e^x to about 1 ulp: ln 2 in two parts, the first exact in products with k.
-INLINE Float exp(Float x) {
-    const Float low = Float{} - 87.0f, high = Float{} + 88.0f;
-    x = x < low ? low : x;
-    x = x > high ? high : x;
-    const Float k = rounded(x * 1.44269504088896341f);
-    const Float r = (x - k * 0.693359375f) + k * 2.12194440e-4f;
-    return times_power_of_2(exp2_of_fraction(r * 1.44269504088896341f), k);
-}
 INLINE Double exp(Double x) {
     Double y;
     for (int i = 0; i < WIDTH<double>; i++) y[i] = std::exp(x[i]);
@@ -197,85 +203,18 @@ template <class T, int Step = 1> INLINE void transpose(Vec<T>* rows) {
     }
 }
 
-// Lane j of the result sums the lanes of rows[j]: a tree in which every step adds two rows into one.
-template <class T, int Step = 1> INLINE Vec<T> sums_of_lanes(Vec<T>* rows) {
-    constexpr auto lanes = std::make_integer_sequence<int, WIDTH<T>>{};
+// Sums over the lanes of `Count` rows, in one vector: lane j holds the sum of row j % Count or, where lanes are left, a part of it, and the other
+// parts lie Count lanes further each. A tree in which every step adds two rows into one.
+template <class T, int Count, int Step = 1> INLINE Vec<T> merged(const Vec<T>* rows) {
+    if constexpr (Count == 1) return rows[0];
+    else {
+        constexpr auto lanes = std::make_integer_sequence<int, WIDTH<T>>{};
+        Vec<T> half[Count / 2];
 #pragma GCC unroll 16
-    for (int i = 0; i < WIDTH<T> / Step; i += 2)
-        rows[i / 2] = lower_blocks<Step>(rows[i], rows[i + 1], lanes) + upper_blocks<Step>(rows[i], rows[i + 1], lanes);
-    if constexpr (Step * 2 < WIDTH<T>) return sums_of_lanes<T, Step * 2>(rows);
-    else return rows[0];
-}
-
-// A tensor (B, D, L): first element and strides in elements. Null: absent.
-struct View {
-    void* data;
-    int64_t b, d, l;
-    template <class S> S* at(int64_t batch, int64_t channel, int64_t position) const { return (S*)data + batch * b + channel * d + position * l; }
-};
-
-// The same tensor with its positions in the opposite order; an absent one stays absent.
-template <class S> View backwards(View view, int64_t length) {
-    if (view.data) view.data = view.at<S>(0, 0, length - 1);
-    view.l = -view.l;
-    return view;
-}
-
-// Tiles: `steps` positions x WIDTH channels, one vector a position; channels beyond `channels` are zero.
-template <class S, class T = Compute<S>>
-INLINE void load_tile(const View& view, int64_t b, int64_t d, int64_t l, int channels, int steps, Vec<T>* tile) {
-    const S* p = view.at<S>(b, d, l);
-    if (channels == WIDTH<T> && view.d == 1) {
-        for (int k = 0; k < steps; k++) tile[k] = load_vector(p + k * view.l);
-        return;
-    }
-    int k = 0;
-    if (channels == WIDTH<T> && (view.l == 1 || view.l == -1))
-        for (; k + WIDTH<T> <= steps; k += WIDTH<T>) {
-            Vec<T> rows[WIDTH<T>];
-            const S* first = p + (view.l == 1 ? k : -(k + WIDTH<T> - 1));
-            for (int j = 0; j < WIDTH<T>; j++) rows[j] = load_vector(first + j * view.d);
-            transpose<T>(rows);
-            for (int j = 0; j < WIDTH<T>; j++) tile[k + j] = rows[view.l == 1 ? j : WIDTH<T> - 1 - j];
-        }
-    for (; k < steps; k++) {
-        Vec<T> x{};
-        for (int j = 0; j < channels; j++) x[j] = load(p + j * view.d + k * view.l);
-        tile[k] = x;
+        for (int i = 0; i < Count / 2; i++)
+            half[i] = lower_blocks<Step>(rows[2 * i], rows[2 * i + 1], lanes) + upper_blocks<Step>(rows[2 * i], rows[2 * i + 1], lanes);
+        return merged<T, Count / 2, Step * 2>(half);
     }
 }
-
-template <class S, class T = Compute<S>>
-INLINE void store_tile(const View& view, int64_t b, int64_t d, int64_t l, int channels, int steps, const Vec<T>* tile) {
-    S* p = view.at<S>(b, d, l);
-    if (channels == WIDTH<T> && view.d == 1) {
-        for (int k = 0; k < steps; k++) store_vector(p + k * view.l, tile[k]);
-        return;
-    }
-    int k = 0;
-    if (channels == WIDTH<T> && (view.l == 1 || view.l == -1))
-        for (; k + WIDTH<T> <= steps; k += WIDTH<T>) {
-            Vec<T> rows[WIDTH<T>];
-            for (int j = 0; j < WIDTH<T>; j++) rows[view.l == 1 ? j : WIDTH<T> - 1 - j] = tile[k + j];
-            transpose<T>(rows);
-            S* first = p + (view.l == 1 ? k : -(k + WIDTH<T> - 1));
-            for (int j = 0; j < WIDTH<T>; j++) store_vector(first + j * view.d, rows[j]);
-        }
-    for (; k < steps; k++)
-        for (int j = 0; j < channels; j++) store(p + j * view.d + k * view.l, tile[k][j]);
-}
-
-// `count` vectors, aligned and zero; freed with the owner.
-struct Free {
-    void operator()(void* p) const { std::free(p); }
-};
-template <class T> struct Scratch {
-    std::unique_ptr<void, Free> memory;
-    Vec<T>* next;
-    explicit Scratch(int64_t count) : memory(std::aligned_alloc(64, (count * VECTOR_BYTES + 63) / 64 * 64)), next((Vec<T>*)memory.get()) {
-        memset(memory.get(), 0, count * VECTOR_BYTES);
-    }
-    Vec<T>* take(int64_t count) { return std::exchange(next, next + count); }
-};
 
 }  // namespace

@@ -105,7 +105,7 @@ def test_the_reference_equals_a_loop_over_numbers(groups: int, reverse: bool) ->
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize(("channels", "length", "states", "groups"), [(6, 70, 3, 3), (37, 33, 5, 0), (16, 64, 16, 1), (1, 1, 1, 0)])
+@pytest.mark.parametrize(("channels", "length", "states", "groups"), [(6, 70, 3, 3), (37, 33, 5, 0), (16, 64, 16, 1), (4, 20, 19, 2), (1, 1, 1, 0)])
 def test_the_kernel_equals_a_loop_over_numbers(variant: str, channels: int, length: int, states: int, groups: int, reverse: bool) -> None:
     inputs = problem(1, channels, length, states, groups)
     y, last = selective_scan(**inputs, delta_softplus=True, return_last_state=True, reverse=reverse, backend="cpu")
@@ -130,10 +130,11 @@ def test_gradients_of_the_kernel_pass_gradcheck(variant: str, reverse: bool) -> 
     assert torch.autograd.gradcheck(scan, tuple(inputs.values()))
 
 
+@pytest.mark.parametrize("states", [6, 19])
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 5e-6), (torch.bfloat16, 2e-2)])
-def test_narrow_types_stay_close_to_fp64(variant: str, dtype: torch.dtype, limit: float, channels_last: bool) -> None:
-    narrow = problem(2, 40, 75, 6, dtype=dtype, channels_last=channels_last)
+def test_narrow_types_stay_close_to_fp64(variant: str, dtype: torch.dtype, limit: float, channels_last: bool, states: int) -> None:
+    narrow = problem(2, 40, 75, states, dtype=dtype, channels_last=channels_last)
     got, want = gradients(narrow, backend="cpu"), gradients({name: tensor.double() for name, tensor in narrow.items()}, backend="reference")
     assert got["y"].dtype == dtype and got["last"].dtype == torch.float32
     for name, tensor in want.items():
@@ -175,6 +176,20 @@ def test_any_shape_stride_and_extreme_rate_agrees_with_the_reference(
     for name, tensor in want.items():
         assert torch.isfinite(got[name]).all(), name
         assert (got[name] - tensor).norm() <= 1e-4 * tensor.norm() + 1e-6, name
+
+
+def test_steps_and_gates_far_from_zero_agree_with_the_reference(variant: str) -> None:
+    inputs = problem(1, 20, 18, 2, dtype=torch.float32)
+    inputs["delta"], inputs["z"] = torch.linspace(-300, 300, 360).reshape(1, 20, 18), torch.linspace(-300, 300, 360).flip(0).reshape(1, 20, 18)
+    got, want = gradients(inputs, backend="cpu"), gradients(inputs, backend="reference")
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+
+
+def test_an_infinite_gate_and_a_step_of_minus_infinity_are_handed_on(variant: str) -> None:
+    inputs = problem(1, 20, 18, 2, dtype=torch.float32)
+    inputs["z"][0, 1, 3], inputs["z"][0, 5, 4], inputs["delta"][0, 2, 3] = float("inf"), float("-inf"), float("-inf")
+    got, want = (selective_scan(**inputs, delta_softplus=True, backend=backend) for backend in ("cpu", "reference"))
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4, equal_nan=True)
 
 
 def test_nan_is_handed_on(variant: str) -> None:
@@ -249,3 +264,9 @@ def test_half_precision_is_refused_by_the_kernel() -> None:
     inputs = {name: tensor.half() for name, tensor in problem(1, 2, 3, 1).items()}
     with pytest.raises(ValueError, match="fp32, bf16 and fp64, not torch.float16"):
         selective_scan(**inputs, backend="cpu")
+
+
+def test_asking_for_large_pages_leaves_memory_as_it_is() -> None:
+    memory = torch.arange(2_000_000)
+    kernel.load_kernel().use_large_pages(memory, memory[:0])
+    assert torch.equal(memory, torch.arange(2_000_000))
