@@ -139,7 +139,12 @@ class StageRun:
         self.average: Average | None = None
 
     def shrink(self, structure: Structure) -> None:
-        """Removes units and goes on with the smaller network, on the same schedule; optimizer and averages begin anew. A collective."""
+        """Removes units and goes on with the smaller network, on the same schedule; optimizer and averages begin anew. A collective.
+
+        ValueError: under masks, or a second time.
+        """
+        if self.masking.masks:
+            raise ValueError("units are removed from a network without masks, which have the shapes of the whole one; set masks afterwards")
         self.snapshot.take(self.fragments.weights(), self.engine.module)
         self.removal.apply(self.snapshot.model, structure)
         self.engine.close()

@@ -5,7 +5,7 @@ import json
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -20,9 +20,9 @@ from jobs.removal import load_structure
 from jobs.specs import DataSpec, ModelSpec, RecipeSpec, StageSpec
 from jobs.stage_run import StageRun
 from models.layers import weight_decay_groups
-from models.pruning.base import Budget, Stage
+from models.pruning.base import Budget, Pruner, PruningMethod, Stage
 from models.pruning.registry import create_method
-from models.pruning.structure import find_groups, remove, silence
+from models.pruning.structure import Structure, find_groups, remove, silence
 from models.registry import create_model
 from tests.jobs.processes import run_ranks
 from tests.jobs.toys import NO_DECAY, global_batch, toy_net
@@ -195,6 +195,30 @@ def test_a_stage_that_starts_from_a_smaller_network_goes_on_with_it(tmp_path):
     assert {name: tensor.shape for name, tensor in after.items()} == {name: tensor.shape for name, tensor in before.items()}
     assert not torch.equal(after["head.weight"], before["head.weight"])
     assert load_structure(tmp_path / "more" / "export") == load_structure(folder / "export")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Twice(PruningMethod):
+    """Removes half of the inner channels, sets a mask on what is left, and removes again."""
+
+    name: ClassVar[str] = "twice"
+    removes_units: ClassVar[bool] = True
+    masks: bool = True
+
+    def begin(self, pruner: Pruner) -> None:
+        half = Structure(kept={group.name: range(group.count // 2) for group in pruner.groups if group.kind == "inner"}, counts={})
+        pruner.remove(half)
+        if self.masks:
+            name = "layers.0.mixer.out_proj.weight"
+            pruner.set_masks({name: torch.arange(pruner.read_weight(name).numel()).view(16, 16) % 2 == 0})
+        pruner.remove(half)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("masks", "said"), [(True, "without masks.* set masks afterwards"), (False, "once; this one is a smaller one already")])
+def test_units_are_removed_once_and_before_masks(tmp_path, masks, said):
+    with pytest.raises(ValueError, match=said):
+        train(tmp_path, Stage(name="train", epochs=1, method=Twice(masks=masks)), rendezvous(threads=1))
 
 
 def test_multiply_adds_are_those_of_the_narrower_architecture():
