@@ -68,7 +68,7 @@ def drop_checkpoints(folder: Path, ranks: Ranks) -> None:
 
 
 def training_state(engine: Engine, fragments: Fragments) -> dict[str, Any]:
-    """This rank's own part of what the next step depends on, besides masks: masters, moments, buffers, random numbers."""
+    """This rank's own part of what the next step depends on, besides masks and weights under them: masters, moments, buffers, random numbers."""
     device = engine.ranks.device
     return {
         "masters": {name: fragment.master().clone() for name, fragment in fragments.by_name.items()},
