@@ -80,7 +80,7 @@ LEADERBOARD: tuple[Column, ...] = (
     Column("sparsity_all", "", "share of zeros among all parameters", lambda r: r.mean(lambda m: m.sparsity_all)),
     Column("param_count", "millions", "parameters", lambda r: scaled(r.mean(lambda m: m.params), 1 / MEGA)),
     Column("params", "", "parameters of the saved network", lambda r: r.mean(lambda m: m.params)),
-    Column("params_dense", "", "parameters of the architecture before pruning; more than params where units were removed", lambda r: r.mean(dense_params)),
+    Column("params_dense", "", "parameters before pruning; more than params where units were removed", lambda r: r.mean(dense_params)),
     Column("params_nonzero", "", "parameters that are not zero", lambda r: r.mean(lambda m: m.params_nonzero)),
     Column(
         "compression",
@@ -119,7 +119,7 @@ LEADERBOARD: tuple[Column, ...] = (
     Column(
         "speedup_measured",
         "x",
-        "throughput / that of the dense network in the same run, median over seeds; 1 under a mask that was not faster in every turn",
+        "throughput / that of dense in the same run, median over seeds; 1 under a mask that was not faster in every turn; empty: see notes",
         lambda r: r.median(lambda m: m.speedup_measured),
     ),
     Column("speedup_latency", "x", "the same for the latency of one image", lambda r: r.median(lambda m: m.speedup_latency)),
@@ -141,8 +141,8 @@ LEADERBOARD: tuple[Column, ...] = (
     Column("train_s", "s", "of the whole path, mask search and shared stages included", lambda r: r.mean(lambda m: m.train_s)),
     Column("train_gpu_h", "h", "hours of a GPU, of the whole path; empty on a CPU", lambda r: r.mean(lambda m: m.train_gpu_h)),
     Column("train_cpu_h", "h", "hours of a CPU core, of the whole path; empty on a GPU", lambda r: r.mean(lambda m: m.train_cpu_h)),
-    Column("train_wh", "Wh", "energy of the GPUs or CPUs, of the whole path; empty where none tells", lambda r: scaled(r.mean(lambda m: m.train_j), 1 / 3600)),
-    Column("infer_j_per_img", "J", "energy of the GPU or CPU for an image; empty where it does not tell", lambda r: r.median(lambda m: m.infer_j_per_img)),
+    Column("train_wh", "Wh", "energy of GPUs or CPUs, of the whole path; empty where none tells", lambda r: scaled(r.mean(lambda m: m.train_j), 1 / 3600)),
+    Column("infer_j_per_img", "J", "energy of GPU or CPU for an image; empty where it does not tell", lambda r: r.median(lambda m: m.infer_j_per_img)),
     Column("key", "", "comparability key; rows of different keys are never ranked together", lambda r: r.key.short),
     Column("data", "", "data set and a hash of its settings", lambda r: r.key.data),
     Column("img_size", "pixels", "input size", lambda r: (r.done + r.failed)[0].spec.get("data", {}).get("img_size")),

@@ -144,7 +144,8 @@ def marked(text: str) -> str:
     return re.sub(r"([\\`*_|~\[\]])", r"\\\1", text).replace("&", "&amp;").replace("<", "&lt;")
 
 
-TEX = {"\\": r"\textbackslash{}", "±": r"$\pm$", "×": r"$\times$", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {sign: "\\" + sign for sign in "&%$#_{}"}
+TEX = {sign: "\\" + sign for sign in "&%$#_{}"}
+TEX |= {"\\": r"\textbackslash{}", "±": r"$\pm$", "×": r"$\times$", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 
 
 def latex(rows: Sequence[Row]) -> str:

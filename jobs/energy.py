@@ -102,7 +102,7 @@ class Meter:
 
 
 class StageEnergy:
-    """Joules of a stage in training, over its ranks and over its restarts. A CPU package is shared by the ranks of a node: the first of them counts it."""
+    """Joules of a stage in training, over its ranks and restarts. Ranks of a node share its CPU packages: the first of them counts those."""
 
     def __init__(self, ranks: "Ranks", before: float | None) -> None:
         """`before`: this rank's joules when the stage was killed; None where they were not known."""

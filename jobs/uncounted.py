@@ -47,7 +47,8 @@ class Uncounted:
             )
         heavy = [name for name, bound in self.bounds.items() if bound > HEAVY * (counted + self.bounds.total())]
         if heavy:
-            raise ValueError(f"nothing counts {', '.join(heavy)}, which may be more than {HEAVY:.0%} of the work: give it a counter in jobs/multiply_adds.py")
+            remedy = "give it a counter in jobs/multiply_adds.py"
+            raise ValueError(f"nothing counts {', '.join(heavy)}, which may be more than {HEAVY:.0%} of the work: {remedy}")
 
 
 def numbers(value: Any) -> int:
