@@ -26,7 +26,8 @@ def printed(rows: Sequence[Row], merged: Merged) -> "Group":
     if differ:
         told = f"{len(parts)} leaderboards: rows that differ in {', '.join(differ)} are not ranked together."
         parts.append(Text(told, style="yellow"))
-    parts += noted([f"collapsed: {row.model}, {row.pruning}: nothing is left of {', '.join(dead)}" for row in rows if (dead := dead_layers(row))], "red")
+    emptied = [(row, dead) for row in rows if (dead := dead_layers(row))]
+    parts += noted([f"collapsed: {row.model}, {row.pruning}: nothing is left of {', '.join(dead)}" for row, dead in emptied], "red")
     parts += noted([f"conflict: {one}" for one in merged.conflicts], "red")
     parts += noted([f"skipped {one.path}: {one.reason}" for one in merged.skipped], "yellow")
     return Group(*parts)

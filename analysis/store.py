@@ -1,7 +1,7 @@
 """An append-only file of what merges have read, so that the next one reads what is new alone.
 
-A block a merge: columns of what tells records apart, then their texts. The same content at another place is kept once. The store is derived: without it,
-or with a damaged block, files are read again.
+A block a merge: columns of what tells records apart, then their texts. The same content at another place is kept once. The store is derived: without
+it, or with a damaged block, files are read again.
 """
 
 import fcntl

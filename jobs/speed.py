@@ -1,4 +1,4 @@
-"""How fast networks run, measured beside each other: contestants take turns in a shuffled order, so that whatever slows the machine slows them all."""
+"""How fast networks run, measured beside each other: contestants take turns in a shuffled order, so that what slows the machine slows them all."""
 
 import random
 import statistics

@@ -30,7 +30,8 @@ def test_dense_is_compared_within_one_model() -> None:
 
 
 def test_rows_are_ranked_by_mean_then_by_macs() -> None:
-    rows = rows_of(fake_record(90, model="slow", macs_structural=200), fake_record(95, model="best"), fake_record(90, model="fast", macs_structural=100))
+    fast, slow = (fake_record(90, model=name, macs_structural=macs) for name, macs in (("fast", 100), ("slow", 200)))
+    rows = rows_of(slow, fake_record(95, model="best"), fast)
     assert [(row.rank, row.model) for row in rows] == [(1, "best"), (2, "fast"), (3, "slow")]
 
 
