@@ -56,8 +56,13 @@ def shrink(spec: StageSpec, folder: Path, world: int, reason: str) -> int | None
     """
     half = halved(spec.recipe, world, asked(spec.recipe, world))
     if half is not None:
-        write_json(folder / FILE, {"micro_batch_size": half, "because": reason})
+        keep(folder, half, reason)
     return half
+
+
+def keep(folder: Path, micro: int, reason: str) -> None:
+    """Writes the size down for the next attempt at the stage in `folder`."""
+    write_json(folder / FILE, {"micro_batch_size": micro, "because": reason})
 
 
 def note(stage: str, micro: int, recipe: RecipeSpec) -> str:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.grid import Cell
+from harness.micro_batch import keep
 from harness.plan import make_plan
 from harness.queue import fresh_folder
 from harness.records import Environment, Record, RecordError, RunFolder, read_record
@@ -82,6 +83,8 @@ def run_again(record: Record, folder: Path) -> Record:
     plan = make_plan((cell,))
     cluster = ClusterSpec(kind="debug", cpus_per_task=record.environment.threads)
     path = CellPath(cell=cell, stages=plan.paths[cell.id])
+    for stage, micro in (record.metrics.micro_batches if record.metrics else {}).items():
+        keep(RunFolder(folder).stage(stage), micro, "the recorded run had no memory for more")
     run_order(Order(run=str(folder), grid=record.grid, stages=tuple(plan.stages.values()), cells=(path,), cluster=cluster))
     return read_record(RunFolder(folder).record_path(cell.id))
 

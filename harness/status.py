@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,11 +65,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def watch(run: RunFolder, console: Console) -> None:
-    """Shows the status until nothing runs or waits any more. Where there is no terminal, one status after the other."""
+    """Shows the status until nothing runs or waits any more; where there is no terminal, one below the other."""
     status = Status(run)
-    with Live(console=console, auto_refresh=False, transient=False, vertical_overflow="visible") as live:
+    with Live(console=console, auto_refresh=False, vertical_overflow="visible") if console.is_terminal else nullcontext() as live:
         while True:
-            live.update(status.look(), refresh=True)
+            shown = status.look()
+            live.update(shown, refresh=True) if live else console.print(shown)
             if not status.under_way:
                 return
             time.sleep(WATCH_S)

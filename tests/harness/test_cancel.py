@@ -11,8 +11,10 @@ import pytest
 
 from harness import survey as survey_module
 from harness.cancel import NOT_ALL, NOTHING, OK, USAGE, main
+from harness.launch import INTERRUPTED
 from tests.harness.fake_slurm import SILENT, FakeSlurm
 from tests.harness.make_runs import FakeRun, elsewhere, fake_run
+from tests.harness.test_launch import GRID, command, processes_of, run, wait_for, written
 
 
 @pytest.fixture
@@ -129,3 +131,17 @@ def test_a_job_of_another_machine_is_named_and_not_claimed_to_be_ended(fake: Fak
     assert main(["runs/small"]) == NOT_ALL
     told = capsys.readouterr().out
     assert "NOT ended" in told and "cancel there" in told
+
+
+@pytest.mark.slow
+def test_a_local_launch_is_stopped_with_its_jobs_and_the_next_one_goes_on(tmp_path: Path) -> None:
+    grid = written(tmp_path, GRID)
+    launcher = subprocess.Popen(command("harness.launch", grid), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_for(lambda: list(tmp_path.glob("runs/small/stages/*/stage.json")), launcher)
+    seen = run("harness.status", grid, cwd=tmp_path)
+    assert "2 of 2 cells" not in seen.stdout and f"{socket.gethostname()}:" in seen.stdout, seen.stdout + seen.stderr
+    cancelled = run("harness.cancel", grid, cwd=tmp_path)
+    assert cancelled.returncode == OK and f"stopped the launch by process {launcher.pid} and its jobs" in cancelled.stdout
+    launcher.communicate(timeout=60)
+    assert launcher.returncode == INTERRUPTED and not processes_of(tmp_path)
+    assert run("harness.cancel", grid, cwd=tmp_path).returncode == NOTHING

@@ -5,10 +5,24 @@ from pathlib import Path
 
 import pytest
 
-from harness.micro_batch import asked, fitting, halved, note, shrink, smaller
+from harness.grid import read_grid
+from harness.micro_batch import asked, fitting, halved, keep, note, shrink, smaller
+from harness.plan import make_plan
+from harness.records import read_record
 from jobs.engine import batching
 from jobs.specs import RecipeSpec, StageSpec
 from tests.harness.make_runs import fake_run
+from tests.harness.test_launch import run
+
+ONE_CELL = """
+name: one
+data: {source: synthetic, samples: 128}
+recipe: {epochs: 1, finetune_epochs: 1, batch_size: 64}
+models: [{name: vim_micro, depth: 1, dim: 32}]
+pruning: [dense]
+seeds: [0]
+cluster: {kind: local, max_parallel: 1, stages_per_job: 2}
+"""
 
 
 def spec_of(tmp_path: Path, **recipe: object) -> StageSpec:
@@ -60,3 +74,18 @@ def test_another_number_of_ranks_takes_the_next_size_that_comes_out_even(tmp_pat
 def test_the_note_names_the_stage_and_both_batches() -> None:
     text = note("abc", 8, RecipeSpec(batch_size=64))
     assert "abc" in text and "8 images" in text and "global batch of 64" in text
+
+
+@pytest.mark.slow
+def test_a_cell_that_ran_with_less_says_so_and_is_reproduced_to_the_bit(tmp_path: Path) -> None:
+    grid = tmp_path / "grid.yaml"
+    grid.write_text(ONE_CELL)
+    (cell,) = read_grid(grid).cells
+    trunk = make_plan([cell]).paths[cell.id][0]
+    keep(tmp_path / "runs" / "one" / "stages" / trunk, 16, "no memory")
+    done = run("harness.launch", grid, cwd=tmp_path)
+    record = read_record(tmp_path / "runs" / "one" / "cells" / cell.id / "record.json")
+    assert record.metrics is not None and record.metrics.micro_batches == {trunk: 16}, done.stdout + done.stderr
+    assert any(f"stage {trunk}" in note and "micro-batches of 16 images" in note and "global batch of 64" in note for note in record.metrics.notes)
+    again = run("harness.reproduce", cell.id, cwd=tmp_path)
+    assert again.returncode == 0 and "reproduced: equal to the bit" in again.stdout, again.stdout + again.stderr

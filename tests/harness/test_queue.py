@@ -9,6 +9,7 @@ import pytest
 
 from harness import queue as module
 from jobs.claims import claimed
+from jobs.files import write_json
 from harness.queue import RESTARTS, LocalQueue
 from harness.records import Failure, RunFolder
 from harness.failures import record_failure
@@ -195,3 +196,36 @@ def test_a_job_that_died_of_a_full_disk_stops_the_queue_and_fails_nothing(tmp_pa
     with pytest.raises(OSError, match="No space left"):
         queue.drain(say)
     assert not list(run.path.glob("stages/*/failure.json"))
+
+
+def test_a_job_that_ran_out_of_memory_and_left_a_smaller_batch_is_no_death(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    sizes = iter([32, 16, 8, 4])  # more often than a stage may die
+
+    def behave(stage: str) -> str:
+        size = next(sizes, None)
+        if size is None:
+            return "done"
+        write_json(run.stage(stage) / "micro_batch.json", {"micro_batch_size": size, "because": "no memory"})
+        return "killed"
+
+    grid = small_grid(tmp_path)
+    orders, paths = orders_of(grid, run)
+    cluster = replace(grid.cluster, max_parallel=1)
+    machine = Machine(run, behave)
+    LocalQueue(run, cluster, LocalQueue.of(run, orders, cluster).waiting, submit=machine.submit).drain(lambda queue: None)
+    assert all((record := run.record(path.cell.id)) and record.status == "done" for path in paths)
+    assert machine.started[:5] == [machine.started[0]] * 5
+
+
+def test_a_cell_that_is_cancelled_is_run_no_more_and_its_trunk_is_for_the_others(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    grid = small_grid(tmp_path)
+    orders, paths = orders_of(grid, run)
+    (run.path / "cancelled").mkdir(parents=True)
+    (run.path / "cancelled" / paths[0].cell.id).touch()
+    machine = Machine(run)
+    LocalQueue(run, grid.cluster, LocalQueue.of(run, orders, grid.cluster).waiting, submit=machine.submit).drain(lambda queue: None)
+    started = {stage for stages in machine.started for stage in stages}
+    assert paths[0].stages[0] in started and paths[0].stages[1] not in started
+    assert run.record(paths[0].cell.id) is None and all(run.record(path.cell.id) for path in paths[1:])

@@ -24,11 +24,12 @@ pruning: [dense, {method: magnitude, sparsity: [0.5, 0.9]}]
 seeds: [0, 1]
 cluster: {kind: slurm, partition: main, mem_gb: 1, timeout_min: 30, environment: {PYTHONPATH: ROOT, OMP_NUM_THREADS: "1"}, CLUSTER}
 """
+FEW = GRID.replace(", {method: magnitude, sparsity: [0.5, 0.9]}", "")  # 2 trunks with 1 child each
 
 
 @dataclass
 class Toys:
-    """2 trunks with 3 children each, one job a stage unless told otherwise."""
+    """2 trunks with 3 children each, one job a stage, unless told otherwise."""
 
     cluster: Cluster
     folder: Path

@@ -10,7 +10,7 @@ import pytest
 from harness import logs, status
 from harness.survey import survey
 from tests.slurm.conftest import SCRIPTS, Cluster, wait_until
-from tests.slurm.launches import Toys
+from tests.slurm.launches import FEW, Toys
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
@@ -18,18 +18,18 @@ pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 def test_status_and_logs_tell_what_the_daemons_do_and_a_controller_that_is_down_changes_no_verdict(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    toys = Toys.of(cluster, tmp_path, monkeypatch)
+    toys = Toys.of(cluster, tmp_path, monkeypatch, FEW)
     held, free = toys.trunks
     toys.say("hold", held)
     assert toys.launch() == 0
-    toys.wait_for(done=3, running=3)
+    toys.wait_for(done=1, running=1)
     capfd.readouterr()
 
     assert status.main([]) == 0
     told = " ".join(capfd.readouterr().out.split())
     job = toys.look().job_of[held].job
     node = cluster.call("squeue", "--noheader", "--format=%N", f"--jobs={job}").strip()
-    assert f"{held} vim_micro train seed 0 starting {job} {node}" in told and "3 of 6 cells done" in told
+    assert f"{held} vim_micro train seed 0 starting {job} {node}" in told and "1 of 2 cells done" in told
 
     assert logs.main([held[:8]]) == 0
     assert f"stage {held}: vim_micro  train  seed 0" in capfd.readouterr().out
@@ -37,12 +37,12 @@ def test_status_and_logs_tell_what_the_daemons_do_and_a_controller_that_is_down_
     os.kill(int((cluster.root / "run" / "slurmctld.pid").read_text()), signal.SIGTERM)
     wait_until(lambda: not (cluster.root / "run" / "slurmctld.pid").exists() or "down" in cluster.call("scontrol", "ping", check=False).lower(), "the controller to end")
     down = survey(toys.run, patience_s=0.0, say=lambda text: None)
-    assert down.silent and [*down.states.values()].count("unknown") == 3 and [*down.states.values()].count("done") == 3
+    assert down.silent and [*down.states.values()].count("unknown") == 1 and [*down.states.values()].count("done") == 1
     back = threading.Timer(1.0, lambda: cluster.call(SCRIPTS / "up.sh"))
     back.start()
-    assert toys.counts() == {"done": 3, "running": 3}, "it is waited for"
+    assert toys.counts() == {"done": 1, "running": 1}, "it is waited for"
     back.join()
 
     (toys.run.path / "toys" / held).unlink()
-    toys.wait_for(done=6)
+    toys.wait_for(done=2)
     toys.end()

@@ -8,7 +8,7 @@ from harness import status
 from harness.launch import NOTHING_TO_DO, OK
 from harness.nodes import blame, faults, left_out
 from tests.slurm.conftest import Cluster, wait_until
-from tests.slurm.launches import Toys
+from tests.slurm.launches import FEW, Toys
 from tests.slurm.toys import attempts
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
@@ -17,12 +17,12 @@ pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 def test_memory_is_halved_until_it_fits_and_a_mistake_in_the_code_waits_for_its_author(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    toys = Toys.of(cluster, tmp_path, monkeypatch, tasks_per_node=2)
+    toys = Toys.of(cluster, tmp_path, monkeypatch, FEW, tasks_per_node=2)
     large, wrong = toys.trunks
     toys.say("memory", large)
     toys.say("raise", wrong)
     assert toys.launch() == OK
-    toys.wait_for(done=3, failed=3)
+    toys.wait_for(done=1, failed=1)
     tries = attempts(toys.run, large)
     assert [one["micro"] for one in tries] == ["32", "16"], "two ranks: SLURM has queued the job again"
     assert len({one["job"] for one in tries}) == 1 and [one["restarts"] for one in tries] == ["0", "1"]
@@ -30,25 +30,25 @@ def test_memory_is_halved_until_it_fits_and_a_mistake_in_the_code_waits_for_its_
     capfd.readouterr()
     assert status.main([]) == 0
     told = " ".join(capfd.readouterr().out.split())
-    assert "3 cells, 1 stages: ValueError at tests/slurm/toys.py" in told and "a mistake in the code" in told and "--retry-failed" in told
+    assert "1 cells, 1 stages: ValueError at tests/slurm/toys.py" in told and "a mistake in the code" in told and "--retry-failed" in told
     assert "1 stages ran out of memory and go on with smaller micro-batches" in told
     assert toys.launch() == NOTHING_TO_DO and len(attempts(toys.run, wrong)) == 1
     (toys.run.path / "toys" / wrong).unlink()
     assert toys.launch("--retry-failed") == OK
-    toys.wait_for(done=6)
+    toys.wait_for(done=2)
     toys.end()
 
 
 def test_a_node_that_fails_twice_is_left_out_of_all_that_still_waits(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    toys = Toys.of(cluster, tmp_path, monkeypatch)
+    toys = Toys.of(cluster, tmp_path, monkeypatch, FEW)
     one, other = toys.trunks
     toys.say("hold", one, other)
     for name in (f"node{number}" for number in range(1, 5)):
         blame(toys.run, name, "an-earlier-job", "2026-01-01T00:00:00+00:00", "its first failure")
     assert toys.launch() == OK
-    toys.wait_for(running=6)
+    toys.wait_for(running=2)
     wait_until(lambda: attempts(toys.run, one), "the stage to begin")
     node = attempts(toys.run, one)[0]["node"]
     cluster.node("kill", node)
@@ -66,5 +66,5 @@ def test_a_node_that_fails_twice_is_left_out_of_all_that_still_waits(
         cluster.node("start", node)
     for stage in (one, other):
         (toys.run.path / "toys" / stage).unlink()
-    toys.wait_for(done=6)
+    toys.wait_for(done=2)
     toys.end()
