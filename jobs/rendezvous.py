@@ -8,9 +8,10 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from torch import distributed
 
@@ -49,7 +50,7 @@ def host(place: Path, one_node: bool, timeout: timedelta) -> distributed.TCPStor
     addresses, secret = ["127.0.0.1"] if one_node else own_addresses(), secrets.token_hex(8)
     store.set(KEY, secret)
     os.environ |= {"MASTER_ADDR": addresses[0], "MASTER_PORT": str(store.port)}
-    write_json(place, {"addresses": addresses, "port": store.port, "secret": secret})
+    write_json(place, {"host": socket.gethostname(), "addresses": addresses, "port": store.port, "secret": secret})
     return store
 
 
@@ -61,7 +62,7 @@ def join(place: Path, until: float, timeout: timedelta) -> distributed.TCPStore:
         time.sleep(PAUSE_S)
     told = json.loads(place.read_text())
     while time.monotonic() < until:
-        for address in told["addresses"]:
+        for address in worth_trying(told):
             store = reached(address, told["port"], told["secret"], timeout)
             if store is not None:
                 os.environ |= {"MASTER_ADDR": address, "MASTER_PORT": str(told["port"])}
@@ -69,6 +70,12 @@ def join(place: Path, until: float, timeout: timedelta) -> distributed.TCPStore:
         time.sleep(PAUSE_S)
     tried = ", ".join(told["addresses"])
     raise MeetingError(f"{socket.gethostname()} cannot reach rank 0 at {tried}, port {told['port']}: nodes must accept connections from each other")
+
+
+def worth_trying(told: Mapping[str, Any]) -> list[str]:
+    """Rank 0's addresses, without those that every machine has for itself, such as that of Docker's bridge, where there are others."""
+    mine = () if told["host"] == socket.gethostname() else own_addresses()
+    return [address for address in told["addresses"] if address not in mine] or told["addresses"]
 
 
 def reached(address: str, port: int, secret: str, timeout: timedelta) -> distributed.TCPStore | None:
