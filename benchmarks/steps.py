@@ -1,7 +1,7 @@
 """Tables: a training step of vim_tiny and mambavision_t on a CPU, one thread: against the same step with the scan as a loop, and where the time goes.
 
-With --gpu: images/s of training and inference on a CUDA device, fp32 and bf16, with mamba-ssm's kernels (slurm/install_cuda.sh). The scan of Vim's
-backward direction is there the official composition of these kernels: flip, scan, flip.
+With --gpu: images/s of training and inference on a CUDA device, fp32 and bf16, with mamba-ssm's kernels (slurm/install_cuda.sh), of this package's
+composition of them and of the official one (benchmarks/official.py), after their logits have been compared.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.official import composed_officially, upstream_kernels
 from benchmarks.scan import processor
 from models.registry import create_model
 
@@ -73,25 +74,45 @@ def shares(name: str, batch: int) -> Counter[str]:
     return Counter({group: time / total for group, time in spent.items()})
 
 
-def images_per_s(name: str, batch: int, dtype: torch.dtype, train: bool) -> float:
-    """Images a second on the GPU: 10 steps after 3 to warm up."""
-    model, images, labels, optimizer = made(name, batch, "cuda", "cuda", dtype)
+def made_for_gpu(name: str, batch: int, dtype: torch.dtype, official: bool) -> tuple[nn.Module, torch.Tensor, torch.Tensor, torch.optim.Optimizer]:
+    """`made` on the GPU, the mixers composed as the official code composes them if so asked."""
+    model, *others = made(name, batch, "cuda", "cuda", dtype)
+    return (composed_officially(model, *upstream_kernels()) if official else model, *others)  # type: ignore[return-value]
+
+
+def images_per_s(name: str, batch: int, dtype: torch.dtype, official: bool, train: bool) -> float:
+    """Images a second on the GPU: the median of five times ten steps, after three to warm up."""
+    model, images, labels, optimizer = made_for_gpu(name, batch, dtype, official)
+    model.train(train)
 
     def run() -> None:
         if train:
             step(model, images, labels, optimizer)
         else:
             with torch.no_grad():
-                model.eval()(images)
+                model(images)
 
     for _ in range(3):
         run()
-    torch.cuda.synchronize()
-    start = time.perf_counter()
-    for _ in range(10):
-        run()
-    torch.cuda.synchronize()
-    return 10 * batch / (time.perf_counter() - start)
+    times = []
+    for _ in range(5):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        for _ in range(10):
+            run()
+        torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return 10 * batch / statistics.median(times)
+
+
+def check_agreement(name: str) -> None:
+    """Raises AssertionError unless both compositions give the same fp32 logits, to the tolerance of upstream's own tests."""
+    logits = []
+    for official in (False, True):
+        model, images, *_ = made_for_gpu(name, 2, torch.float32, official)
+        with torch.no_grad():
+            logits.append(model.eval()(images))
+    torch.testing.assert_close(logits[1], logits[0], rtol=6e-4, atol=2e-3)
 
 
 def on_cpu(batch: int) -> None:
@@ -111,11 +132,13 @@ def on_cpu(batch: int) -> None:
 def on_gpu(batch: int) -> None:
     """Prints the table of the GPU."""
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, 224 px, batch {batch}, images/s\n")
-    print("| model | dtype | training | inference |\n|---|---|---:|---:|")
+    print("| model | dtype | composition | training | inference |\n|---|---|---|---:|---:|")
     for name in MODELS:
+        check_agreement(name)
         for dtype in (torch.float32, torch.bfloat16):
-            train, infer = (images_per_s(name, batch, dtype, train) for train in (True, False))
-            print(f"| {name} | {str(dtype).removeprefix('torch.')} | {train:.0f} | {infer:.0f} |", flush=True)
+            for composition in ("ours", "official"):
+                train, infer = (images_per_s(name, batch, dtype, composition == "official", train) for train in (True, False))
+                print(f"| {name} | {str(dtype).removeprefix('torch.')} | {composition} | {train:.0f} | {infer:.0f} |", flush=True)
 
 
 def main() -> None:

@@ -38,12 +38,15 @@ if first is None:
 wanted = "".join(f'{first.group(1)}cc_flag += ["-gencode", "arch=compute_{arch},code=sm_{arch}"]\n' for arch in archs)
 open(path, "w").write(pair.sub(lambda match: wanted if match.start() == first.start() else f"{match.group(1)}pass\n", text))
 PYTHON
-    say "$package for sm_${ARCHS//,/, sm_}"
+    say "$package for sm_${ARCHS//,/, sm_}, some minutes"
     env "${flag}_FORCE_BUILD=TRUE" MAX_JOBS="${MAX_JOBS:-8}" "$VENV/bin/pip" --quiet install --no-deps --no-build-isolation --no-cache-dir "$folder"/*/ || die "the build of $package failed"
     rm -rf "$folder"
 }
-"$VENV/bin/pip" --quiet install triton einops
+# What mamba-ssm's own Python imports, for the benchmark of the official composition; its other dependencies serve models that nothing here uses.
+"$VENV/bin/pip" --quiet install -c constraints.txt triton einops transformers
 build "$CONV" CAUSAL_CONV1D
 build "$MAMBA" MAMBA
 "$VENV/bin/python" -c 'import torch, selective_scan_cuda, causal_conv1d' || die "the kernels were built and do not load"
+"$VENV/bin/python" -c 'from mamba_ssm.ops.selective_scan_interface import selective_scan_fn' ||
+    say "mamba-ssm's own Python does not load (see above): all runs but \`python -m benchmarks.steps --gpu\`"
 say "ready: scans on a GPU run mamba-ssm's kernel"
