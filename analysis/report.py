@@ -109,6 +109,7 @@ SHOWN: tuple[Shown, ...] = (
     Shown("p90 ms", "latency_p90_ms", fixed("latency_p90_ms", ".3g")),
     Shown("p99 ms", "latency_p99_ms", fixed("latency_p99_ms", ".3g")),
     Shown("memory MB", "peak_memory_mb", fixed("peak_memory_mb", ".4g")),
+    Shown("in training", "train_peak_memory_mb", fixed("train_peak_memory_mb", ".4g")),
     Shown("file MB", "file_mb", fixed("file_mb", ".3g")),
     Shown("train images/s", "train_samples_per_sec", large("train_samples_per_sec")),
     Shown("epochs", "epochs", fixed("epochs", ".4g")),

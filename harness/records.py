@@ -86,6 +86,7 @@ class Metrics(Strict):
     infer_j_per_img: float | None = None  # joules of the device, at `throughput_batch`
     train_gpu_h: float | None = None  # hours of a GPU, of the whole path; None on a CPU
     train_cpu_h: float | None = None  # hours of a core, of the whole path; None on a GPU
+    train_peak_memory_bytes: int | None = None  # of a rank, the most of any stage
     train_j: float | None = None  # joules of the devices, of the whole path
     structure: dict[str, tuple[int, int]] = {}  # units kept and units before, of each group (layers.0.mixer.d_inner) that could lose some
     micro_batches: dict[str, int] = {}  # images of a forward pass, of the stages that did not fit into memory with what the recipe asks for

@@ -4,13 +4,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from jobs.energy import Meter
+from jobs.memory import forget_peak, peak_bytes
 from jobs.multiply_adds import CONVENTION, count
 from jobs.speed import FASTER, Timing, clock_mhz, protocol, race, speedup, speedups
 from jobs.sparse_kernels import patterned, semi_structured_speedup
@@ -203,7 +203,7 @@ def peak_memory(model: nn.Module, images: Tensor) -> tuple[int, str]:
     note = forget_peak(images.device)
     model(images)
     synchronise(images.device)
-    return peak_bytes(images.device), note
+    return peak_bytes(images.device), f"{note}, inference"
 
 
 def synchronise(device: torch.device) -> None:
@@ -221,23 +221,3 @@ def torch_threads(threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def forget_peak(device: torch.device) -> str:
-    """Starts the peak of memory anew and says what will be measured; where Linux forbids it, the peak is that of the process's whole life."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return "peak memory: allocated on the GPU, inference"
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return "peak memory: resident set of the process over its whole life"
-    return "peak memory: resident set of the process, inference"
-
-
-def peak_bytes(device: torch.device) -> int:
-    """The peak since `forget_peak`."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    status = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in status if line.startswith("VmHWM")).split()[1])

@@ -27,6 +27,7 @@ from jobs.evaluation import evaluate, load_masks
 from jobs.exports import ExportError, StageResult, exported, read_result, rewind_file, write_export, write_rewind
 from jobs.fragments import Fragments
 from jobs.masking import Masking
+from jobs.memory import forget_peak, peak_bytes
 from jobs.metrics import MetricsLog, Reporter, StageProgress, ignore
 from jobs.removal import Removal, structure_from_json, structure_to_json
 from jobs.schedule import schedule
@@ -75,6 +76,7 @@ class Tally:
     stepped: int = 0  # optimizer steps behind stepping_s
     elapsed_s: float = 0.0
     joules: float | None = 0.0  # of this rank's device
+    peak_bytes: int = 0  # of this rank
 
 
 def derived_seed(seed: int, *words: object) -> int:
@@ -126,6 +128,7 @@ class StageRun:
             self.log = MetricsLog(self.folder / "metrics.jsonl", self.tally.step)
         self.began_s = time.monotonic() - self.tally.elapsed_s
         self.energy = StageEnergy(self.ranks, self.tally.joules)
+        forget_peak(self.ranks.device)
         self.epochs_here = 0
         while self.tally.step < step:
             self.train_epoch()
@@ -322,6 +325,7 @@ class StageRun:
             train_s=time.monotonic() - self.began_s,
             train_img_per_s=images / tally.stepping_s if tally.stepping_s else 0.0,
             sparsity=self.sparsity(),
+            peak_memory_bytes=max(tally.peak_bytes, peak_bytes(self.ranks.device)),
             joules=self.energy.total(),
         )
         if self.ranks.rank == 0:
@@ -336,6 +340,7 @@ class StageRun:
     def save(self) -> None:
         """A checkpoint of this instant, by all ranks."""
         self.tally.elapsed_s, self.tally.joules = time.monotonic() - self.began_s, self.energy.own()
+        self.tally.peak_bytes = max(self.tally.peak_bytes, peak_bytes(self.ranks.device))
         state = {
             "tally": asdict(self.tally),
             "training": training_state(self.engine, self.fragments),

@@ -43,6 +43,7 @@ def fake_metrics(top1: float, sparsity: float = 0.0, **changes: Any) -> Metrics:
         infer_j_per_img=0.25,
         train_gpu_h=None,
         train_cpu_h=0.5,
+        train_peak_memory_bytes=900_000_000,
         train_j=7200.0,
         notes=["peak memory: resident set of the process, inference"],
         throughput_img_per_s=400.0,

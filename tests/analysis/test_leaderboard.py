@@ -56,6 +56,7 @@ def test_every_column_stands_in_its_place_with_its_unit(tmp_path: Path) -> None:
         "infer_step_time": "160",
         "infer_batch_size": "64",
         "peak_memory_mb": "300",
+        "train_peak_memory_mb": "900",
         "file_mb": "0.68",
         "train_samples_per_sec": "250",
         "epochs": "16",

@@ -7,9 +7,9 @@ from jobs.engine import Ranks
 from jobs.exports import StageResult
 
 TRUNK = StageResult(
-    val_top1=90.0, val_loss=0.3, train_loss=0.2, steps=10, epochs=12, train_s=3600.0, train_img_per_s=250.0, sparsity=0.0, joules=1000.0
+    val_top1=90.0, val_loss=0.3, train_loss=0.2, steps=10, epochs=12, train_s=3600.0, train_img_per_s=250.0, sparsity=0.0, joules=1000.0, peak_memory_bytes=700
 )
-TUNED = replace(TRUNK, epochs=4, train_s=1800.0, train_img_per_s=200.0, joules=500.0)
+TUNED = replace(TRUNK, epochs=4, train_s=1800.0, train_img_per_s=200.0, joules=500.0, peak_memory_bytes=900)
 
 
 def ranks(device: str) -> Ranks:
@@ -25,6 +25,11 @@ def test_the_whole_path_is_counted_on_every_core() -> None:
 def test_on_gpus_each_rank_is_one() -> None:
     found = path_costs([TRUNK, TUNED], ranks("cuda"), threads=4)
     assert (found["train_gpu_h"], found["train_cpu_h"]) == (1.5 * 2, None)
+
+
+def test_the_peak_of_memory_is_that_of_the_dearest_stage_that_tells() -> None:
+    assert path_costs([TRUNK, TUNED], ranks("cpu"), threads=1)["train_peak_memory_bytes"] == 900
+    assert path_costs([replace(TRUNK, peak_memory_bytes=None)], ranks("cpu"), threads=1)["train_peak_memory_bytes"] is None
 
 
 def test_joules_that_one_stage_lacks_are_unknown() -> None:
