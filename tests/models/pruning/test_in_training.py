@@ -12,10 +12,12 @@ from jobs.evaluation import load_masks
 from jobs.exports import exported
 from jobs.stage_run import StageRun
 from models.pruning.base import Budget
+from models.pruning.gradient import Gradient
 from models.pruning.masks import sparsity_of
 from models.pruning.registry import PRUNERS, create_method
 from tests.jobs.processes import run_ranks
 from tests.jobs.toys import NO_DECAY, ToyBatches, ToySamples, global_batch, toy_net, toy_spec
+from tests.models.pruning.fakes import lowest_dropped, same
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "dense": ("dense", {}),
@@ -91,6 +93,29 @@ def test_wanda_chooses_by_the_norms_of_the_first_training_images_through_the_tra
         zeros = round(0.6 * weight.shape[1])
         kept = scores > scores.kthvalue(zeros, dim=1, keepdim=True).values
         assert torch.equal(masks[name].flatten(1), kept), name
+
+
+@pytest.mark.parametrize("zero_stage", [0, 3])
+@pytest.mark.parametrize("case", ["gradient", "SNIP", "Taylor", "movement at once"])
+def test_gradient_scores_are_those_of_autograd_on_the_whole_batch(tmp_path, monkeypatch, case, zero_stage):
+    """One batch, so that no weight has moved: in micro-batches through the engine, and at once through torch alone."""
+    seen: dict[str, torch.Tensor] = {}
+    scores = Gradient.scores
+    monkeypatch.setattr(Gradient, "scores", lambda self, pruner: seen.update(scores(self, pruner)) or scores(self, pruner))
+    monkeypatch.setitem(CASES, "gradient", ("gradient", {"sparsity": 0.6, "criterion": "gradient"}))
+    monkeypatch.setitem(CASES, "movement at once", ("gradient", {"sparsity": 0.6, "criterion": "movement"}))
+    masks = load_masks(train_path(tmp_path, case, rendezvous(threads=1), zero_stage=zero_stage, micro_batch_size=4) / "export")
+    network = toy_net()
+    if case != "SNIP":
+        network.load_state_dict(load_file(exported(tmp_path / "0_train").weights))
+    images, labels = global_batch(0, 16)
+    torch.nn.functional.cross_entropy(network(images), labels, label_smoothing=0.1).backward()
+    pairs = {name: (network.get_parameter(name).detach(), network.get_parameter(name).grad) for name in masks}
+    formula = {"gradient": lambda w, g: g.abs(), "SNIP": lambda w, g: (g * w).abs(), "Taylor": lambda w, g: (g * w) ** 2}
+    expected = {name: formula.get(case, lambda w, g: -g * w)(*pair) for name, pair in pairs.items()}
+    for name, score in expected.items():
+        torch.testing.assert_close(seen[name], score, rtol=1e-4, atol=1e-4 * float(score.abs().max()))
+    assert same(masks, lowest_dropped({name: seen[name] for name in masks}, round(0.6 * sum(map(torch.numel, seen.values())))))
 
 
 def test_each_round_of_imp_drops_the_smallest_weights_that_the_round_before_trained(tmp_path):
