@@ -130,12 +130,12 @@ def trace(name: str, x: Sequence[Any], rows: Sequence[Row], *, mode: str) -> dic
 
 
 def intervals(rows: Sequence[Row]) -> tuple[list[float], list[float], list[float]]:
-    """Means of top-1, and how far their 95% intervals reach below and above; 0 where one seed gives none."""
+    """Means of top-1, and how far their 95% intervals reach below and above, within 0 and 100%; 0 where one seed gives none."""
     told = [row.top1 for row in rows if row.top1]
     return (
         [one.mean for one in told],
-        [0.0 if one.low is None else one.mean - one.low for one in told],
-        [0.0 if one.high is None else one.high - one.mean for one in told],
+        [0.0 if one.low is None else one.mean - max(one.low, 0.0) for one in told],
+        [0.0 if one.high is None else min(one.high, 100.0) - one.mean for one in told],
     )
 
 

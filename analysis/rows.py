@@ -44,6 +44,11 @@ class Row:
         """The pruning method's name, without its knobs."""
         return str(self.spec.get("pruning", {}).get("method", self.pruning))
 
+    @property
+    def epochs(self) -> int | None:
+        """Training epochs that a cell took; None where none is done."""
+        return metrics(self.done[0]).epochs if self.done else None
+
     @cached_property
     def seeds(self) -> dict[int, float]:
         """Top-1 in percent of every seed."""
@@ -127,9 +132,16 @@ def make_row(spec: str, key: Key, done: Sequence[Record], failed: Sequence[Recor
 
 
 def with_dense(rows: Sequence[Row]) -> list[Row]:
-    """The rows, each pruned one with the dense row that it is compared with."""
-    dense = {(row.key, model_of(row)): row for row in rows if row.is_dense}
-    return [row if row.is_dense else replace(row, dense=dense.get((row.key, model_of(row)))) for row in rows]
+    """The rows, each pruned one with the dense row that it is compared with: one that took the same epochs, else the one that took fewest."""
+    dense: dict[tuple[Key, str], list[Row]] = {}
+    for row in sorted((row for row in rows if row.is_dense), key=lambda row: row.epochs or 0):
+        dense.setdefault((row.key, model_of(row)), []).append(row)
+
+    def beside(row: Row) -> Row | None:
+        there = dense.get((row.key, model_of(row)), [])
+        return next((one for one in there if one.epochs == row.epochs), there[0] if there else None)
+
+    return [row if row.is_dense else replace(row, dense=beside(row)) for row in rows]
 
 
 def ranked(rows: Sequence[Row]) -> tuple[Row, ...]:

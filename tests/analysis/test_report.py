@@ -191,6 +191,11 @@ def test_error_bars_reach_the_ends_of_the_interval() -> None:
     )
 
 
+def test_error_bars_end_where_accuracies_do() -> None:
+    (trace,) = accuracy_figure(rows_of(fake_record(99.0, seed=0), fake_record(97.0, seed=1)))["data"]
+    assert trace["error_y"]["array"] == [2.0] and trace["error_y"]["arrayminus"][0] > 12
+
+
 def test_figures_for_papers_are_the_same_bytes_every_time(tmp_path: Path) -> None:
     shown = lines(rows_of(fake_record(97.0, model="a$b"), fake_record(90.0, model="a$b", pruning="magnitude-0.5")))
     first, again = (draw(shown, {}, "x", tmp_path / name) for name in "ab")
