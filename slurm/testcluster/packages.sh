@@ -5,13 +5,14 @@ PACKAGES="slurmctld slurmd slurm-client munge iproute2"
 installed() { [ "$(dpkg-query -W -f '${db:Status-Abbrev}\n' $PACKAGES 2>/dev/null | grep -c '^ii')" = "$(wc -w <<<"$PACKAGES")" ]; }
 
 install_packages() {
-    local apt="apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=5 -o Acquire::http::Timeout=30" policy="" log="$LOG/apt.log" try
+    local apt="apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 -o Acquire::http::Timeout=20" policy="" log="$LOG/apt.log" try
     export DEBIAN_FRONTEND=noninteractive
     command -v apt-get >/dev/null || no_packages
     # policy-rc.d keeps dpkg from starting daemons; one that stands there already is left alone
     [ -e /usr/sbin/policy-rc.d ] || { policy=/usr/sbin/policy-rc.d; printf '#!/bin/sh\nexit 101\n' >$policy; chmod +x $policy; }
     for try in 1 2 3; do
-        if $apt update >"$log" 2>&1 && $apt install -y --no-install-recommends $PACKAGES >>"$log" 2>&1; then break; fi
+        $apt update >"$log" 2>&1 || true # a source of somebody else's that is down does not matter
+        if $apt install -y --no-install-recommends $PACKAGES >>"$log" 2>&1; then break; fi
         [ "$try" = 3 ] || sleep 5
     done
     [ -z "$policy" ] || rm -f "$policy"
