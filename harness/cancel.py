@@ -18,6 +18,7 @@ from harness.places import PlaceError, find_part, find_run, is_run
 from harness.records import RunFolder
 from harness.submissions import Submission
 from harness.survey import Survey, survey
+from harness.wording import counted
 from jobs.claims import is_claimed
 from jobs.scheduler import SchedulerError, ask, requeue
 
@@ -143,7 +144,7 @@ def scancel(found: Survey, jobs: Sequence[Submission]) -> None:
 def count(jobs: Sequence[Submission]) -> str:
     """Jobs by number and name: '3 jobs (17_0, 17_1, 17_4)'."""
     ids = [one.job for one in jobs]
-    return f"{len(ids)} job{'s' if len(ids) > 1 else ''} ({', '.join(ids[:6])}{' ...' if len(ids) > 6 else ''})"
+    return f"{counted(len(ids), 'job')} ({', '.join(ids[:6])}{' ...' if len(ids) > 6 else ''})"
 
 
 def leave_out(found: Survey, one: Submission, ours: Iterable[str]) -> str:

@@ -13,6 +13,7 @@ from harness.plan import Plan
 from harness.records import Failure, RunFolder
 from harness.survey import Survey, survey
 from harness.triage import Case
+from harness.wording import counted
 from jobs.scheduler import SchedulerSilent
 from jobs.specs import ClusterSpec
 
@@ -53,7 +54,7 @@ def settle(run: RunFolder, plan: Plan, cluster: ClusterSpec, found: Survey, case
         failure = Failure(kind="OutOfMemory", message=f"{reason}, with one image at a time: see {case.log}", stage=case.stage, host=case.node)
         run.write_failure(case.stage, failure)
         return f"stage {case.stage} ran out of memory with one image at a time: it has failed"
-    if case.policy == "elsewhere" and not notice(run, folder) and case.node and not set(case.node) & set("[,"):
+    if case.policy == "elsewhere" and not notice(run, folder, cluster) and case.node and not set(case.node) & set("[,"):
         blame(run, case.node, f"{found.job_of[case.stage].job}-end", begun(folder), case.what)
         return f"stage {case.stage} lost its node {case.node}"
     return ""
@@ -73,9 +74,9 @@ class Shares:
         named = f"{', '.join(jobs[:4])}{f' ... {jobs[-1]}, {len(jobs)} in all' if len(jobs) > 4 else ''}"
         lines = []
         if self.theirs:
-            lines.append(f"{len(self.theirs)} cells are with jobs of an earlier launch, which SLURM still has ({named}); they are not submitted again")
+            lines.append(f"with jobs of an earlier launch, which SLURM still has ({named}): {counted(len(self.theirs), 'cell')}, not submitted again")
         if self.waiting:
-            lines.append(f"{len(self.waiting)} cells start from what such jobs are at ({named}); launch again when those have ended")
+            lines.append(f"start from what jobs of an earlier launch are at ({named}): {counted(len(self.waiting), 'cell')}; launch again when those have ended")
         return lines
 
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from harness.environment import environment
 from harness.micro_batch import shrink
-from harness.nodes import blame, faults
+from harness.nodes import blame, left_out, unwanted
 from harness.orders import CellPath, Order
 from harness.records import Failure, Record, RunFolder, now
 from harness.triage import policy_of
 from jobs.scheduler import SchedulerSilent, requeue, this_job
-from jobs.specs import StageSpec
+from jobs.specs import ClusterSpec, StageSpec
 
 if TYPE_CHECKING:
     from jobs.engine import Ranks
@@ -40,20 +40,20 @@ def respond(run: RunFolder, spec: StageSpec, order: Order, error: Exception, ran
         if ranks.world > 1:
             send_back(())  # the other ranks wait in a collective: the job has to end
         return ranks.world == 1
-    if policy == "elsewhere" and go_elsewhere(run, spec.id, error):
+    if policy == "elsewhere" and go_elsewhere(run, spec.id, order.cluster, error):
         return False
     fail(run, spec, order, error, ranks)
     return False
 
 
-def go_elsewhere(run: RunFolder, stage: str, error: Exception) -> bool:
+def go_elsewhere(run: RunFolder, stage: str, cluster: ClusterSpec, error: Exception) -> bool:
     """True when SLURM will start this job again on other nodes. This node's failure is counted."""
     job = this_job()
     if job is None:
         return False
     restarts, node = int(os.environ.get("SLURM_RESTART_COUNT", "0")), os.environ.get("SLURMD_NODENAME", socket.gethostname())
     blame(run, node, f"{job}-{restarts}", begun(run.stage(stage)), f"{type(error).__name__}: {error}")
-    return restarts < ELSEWHERE and send_back([*faults(run)])
+    return restarts < ELSEWHERE and send_back(unwanted(cluster, [node, *left_out(run)]))
 
 
 def begun(folder: Path) -> str:

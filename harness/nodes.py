@@ -13,7 +13,7 @@ from pathlib import Path
 from harness.records import RunFolder, now
 from harness.submissions import arrays
 from jobs.files import write_json
-from jobs.scheduler import SchedulerError, ask
+from jobs.scheduler import SchedulerError, ask, leave_out
 from jobs.specs import ClusterSpec
 
 LIMIT = 2  # failures after which a node is left out for the rest of the grid
@@ -52,8 +52,12 @@ def around_bad_nodes(run: RunFolder, cluster: ClusterSpec) -> ClusterSpec:
     if cluster.kind != "slurm" or not out:
         return cluster
     print(f"left out, having failed {LIMIT} times or more: {', '.join(out)}", flush=True)
-    given = [str(cluster.slurm["exclude"])] if cluster.slurm.get("exclude") else []
-    return replace(cluster, slurm={**cluster.slurm, "exclude": ",".join([*given, *out])})
+    return replace(cluster, slurm={**cluster.slurm, "exclude": ",".join(unwanted(cluster, out))})
+
+
+def unwanted(cluster: ClusterSpec, nodes: Iterable[str]) -> list[str]:
+    """What a profile excludes, and these nodes."""
+    return [*filter(None, [str(cluster.slurm.get("exclude") or "")]), *nodes]
 
 
 def broken_since(nodes: str, since: datetime) -> list[str]:
@@ -67,15 +71,6 @@ def broken_since(nodes: str, since: datetime) -> list[str]:
     return found
 
 
-def leave_out(jobs: Iterable[str], nodes: Iterable[str]) -> None:
-    """Keeps waiting jobs off some nodes. Jobs that run already, or are over, stay as they are."""
-    for job in jobs:
-        try:
-            ask("scontrol", "update", f"JobId={job}", f"ExcNodeList={','.join(nodes)}")
-        except SchedulerError:
-            continue  # SLURM refuses for a job that has begun
-
-
 def _moment(text: str) -> datetime:
     """SLURM's local time; long ago where it says None."""
     try:
@@ -84,7 +79,7 @@ def _moment(text: str) -> datetime:
         return datetime.fromtimestamp(0).astimezone()
 
 
-def notice(run: RunFolder, folder: Path) -> list[str]:
+def notice(run: RunFolder, folder: Path, cluster: ClusterSpec) -> list[str]:
     """Nodes blamed for an earlier attempt at the stage in `folder` that SLURM's job ended without a word; none where that is not known.
 
     When one of them has failed too often, everything that waits of this grid is kept off it.
@@ -95,8 +90,9 @@ def notice(run: RunFolder, folder: Path) -> list[str]:
         broken = broken_since(told["nodes"], datetime.fromisoformat(told["started"]))
         for node in broken:
             blame(run, node, attempt, told["started"], f"job {told['job']} ended there without a word, and the node was lost or restarted")
-        if set(broken) & set(left_out(run)):
-            leave_out(arrays(run), left_out(run))
+        if set(broken) & set(out := left_out(run)):
+            for job in arrays(run):
+                leave_out(job, unwanted(cluster, out))
     except (FileNotFoundError, KeyError, SchedulerError):  # the first attempt, or one that was not SLURM's, or SLURM does not say
         return []
     return broken

@@ -99,7 +99,7 @@ def run_stage(run: RunFolder, spec: StageSpec, cluster: ClusterSpec, ranks: "Ran
         if blocked:
             raise BlockedError(f"stage {blocked}, from which this one starts, has no weights: see {run.stage(blocked)}")
         if ranks.rank == 0:
-            notice(run, run.stage(spec.id))
+            notice(run, run.stage(spec.id), cluster)
             write_json(run.stage(spec.id) / "stage.json", {**describe(spec), "started": now(), **whereabouts()})
             print(f"stage {spec.id}: {stage_title(spec)}", flush=True)
         data = prepare(spec.data, Path(cluster.cache).expanduser())

@@ -26,7 +26,7 @@ from harness.nodes import faults, left_out
 from harness.places import PlaceError, find_run
 from harness.records import RunFolder
 from harness.survey import STATES, Survey, heard_s, survey
-from harness.times import duration
+from harness.wording import counted, duration
 
 WATCH_S = 5.0
 WIDTH = 200  # of what goes to a file or a pipe
@@ -97,7 +97,7 @@ class Status:
         groups = triage.grouped(cases(self.run, found))
         parts += [part for group in groups[:GROUPS] for part in group_text(group, found)]
         if len(groups) > GROUPS:
-            parts.append(Text(f"and {len(groups) - GROUPS} more kinds of failure"))
+            parts.append(Text(f"and {counted(len(groups) - GROUPS, 'more kind')} of failure"))
         return Group(*parts, *self.foot(found))
 
     def head(self, found: Survey, counts: Mapping[str, int]) -> Text:
@@ -121,16 +121,16 @@ class Status:
     def foot(self, found: Survey) -> list[Text]:
         """What needs a word besides."""
         lines = []
-        counted = ", ".join(f"{node} ({count})" for node, count in faults(self.run).items())
-        if counted:
+        blamed = ", ".join(f"{node} ({count})" for node, count in faults(self.run).items())
+        if blamed:
             out = left_out(self.run)
-            lines.append(f"nodes that failed: {counted}" + (f"; left out for the rest of this grid: {', '.join(out)}" if out else ""))
+            lines.append(f"nodes that failed: {blamed}" + (f"; left out for the rest of this grid: {', '.join(out)}" if out else ""))
         small = [stage for stage, names in found.files.items() if "micro_batch.json" in names]
         if small:
-            lines.append(f"{len(small)} stages ran out of memory and go on with smaller micro-batches, the global batch kept: {', '.join(small[:4])}")
+            lines.append(f"{counted(len(small), 'stage')} ran out of memory and went on with smaller micro-batches, the global batch kept: {', '.join(small[:4])}")
         held = [job for job in found.jobs.values() if not job.running and "held" in job.reason.lower()]
         if held:
-            lines.append(f"{len(held)} jobs are held ({held[0].reason}) and start when somebody says: scontrol release {' '.join(job.job for job in held[:4])}")
+            lines.append(f"held by SLURM, {counted(len(held), 'job')} ({held[0].reason}), until somebody says: scontrol release {' '.join(job.job for job in held[:4])}")
         if found.silent:
             lines.append(f"{found.silent}: whether its jobs run is not known; nothing is lost, ask again later")
         frozen, given = self.run.path / "grid.yaml", Path(found.forest.file)
@@ -232,7 +232,7 @@ def group_text(group: triage.Group, found: Survey) -> list[Text]:
     first = group.cases[0]
     place = f" at {group.place}" if group.place else ""
     nodes = triage.nodes_of(group.cases)
-    head = f"\n{group.cells} cells, {len(group.cases)} stages: {group.what}{place}" + (f", on {nodes}" if nodes else "")
+    head = f"\n{counted(group.cells, 'cell')}, {counted(len(group.cases), 'stage')}: {group.what}{place}" + (f", on {nodes}" if nodes else "")
     lines = [Text(head, style="bold red" if group.policy == "never" else "bold yellow")]
     lines += [Text(f"    {line}", style="dim") for line in first.excerpt]
     lines.append(Text(f"  of stage {first.stage} ({found.forest.stages[first.stage][0]}); all of it: python -m harness.logs {first.stage}"))

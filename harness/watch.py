@@ -14,7 +14,7 @@ from harness.forest import stage_title
 from harness.orders import CellPath, Order
 from harness.queue import LocalQueue, complete
 from harness.records import RunFolder
-from harness.times import duration
+from harness.wording import duration
 from jobs.specs import StageSpec
 
 LINE_EVERY_S = 30.0  # between progress lines where there is no terminal

@@ -84,10 +84,19 @@ def requeue(job: str, without: Iterable[str] = ()) -> bool:
     """True when SLURM takes a running job back into its queue, to start it again on other nodes than those named. Its processes are then killed."""
     try:
         ask("scontrol", "requeue", job)
-        excluded = ",".join(without)
-        if excluded:
-            ask("scontrol", "update", f"JobId={job}", f"ExcNodeList={excluded}")
     except SchedulerError as error:
         complain(f"job {job} is not queued again: {error}")
         return False
+    leave_out(job, without)
     return True
+
+
+def leave_out(job: str, nodes: Iterable[str]) -> None:
+    """Keeps a waiting job, or what waits of an array, off these nodes and no others; says so where SLURM refuses, as it does for what has begun."""
+    excluded = ",".join(dict.fromkeys(nodes))
+    if not excluded:
+        return
+    try:
+        ask("scontrol", "update", f"JobId={job}", f"ExcNodeList={excluded}")
+    except SchedulerError as error:
+        complain(f"job {job} may still start on {excluded}: {error}")

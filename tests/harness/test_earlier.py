@@ -39,7 +39,7 @@ def test_stages_of_living_jobs_are_not_ours(fake: FakeRun, slurm: FakeSlurm) -> 
     found = share(fake.run, fake.paths, before.living)
     assert found.ours == tuple(fake.cells_of(two)) and found.theirs == tuple(fake.cells_of(one)[:2]) and found.waiting == tuple(fake.cells_of(one)[2:])
     told = "\n".join(found.told(before.living))
-    assert "2 cells are with jobs of an earlier launch, which SLURM still has (17_0, 18_0, 18_1)" in told and "1 cells start from" in told
+    assert "with jobs of an earlier launch, which SLURM still has (17_0, 18_0, 18_1): 2 cells, not submitted again" in told and "1 cell; launch again" in told
 
 
 def test_a_job_that_has_ended_gives_its_stages_back(fake: FakeRun, slurm: FakeSlurm) -> None:
@@ -94,28 +94,28 @@ def attempt(fake: FakeRun, job: str, restarts: int = 0, started: str = LONG_AGO)
 
 def test_of_a_lost_jobs_nodes_the_one_that_is_down_is_blamed(fake: FakeRun, slurm: FakeSlurm) -> None:
     slurm.says("scontrol", NODE.format("node1", "MIXED", "2025-01-01T00:00:00"), NODE.format("node2", "DOWN*+NOT_RESPONDING", "2025-01-01T00:00:00"))
-    assert notice(fake.run, attempt(fake, "17_0")) == ["node2"] and faults(fake.run) == {"node2": 1}
-    assert notice(fake.run, attempt(fake, "17_0")) == ["node2"] and faults(fake.run) == {"node2": 1}, "one attempt counts once"
+    assert notice(fake.run, attempt(fake, "17_0"), SLURM) == ["node2"] and faults(fake.run) == {"node2": 1}
+    assert notice(fake.run, attempt(fake, "17_0"), SLURM) == ["node2"] and faults(fake.run) == {"node2": 1}, "one attempt counts once"
 
 
 def test_a_node_whose_slurmd_came_back_after_the_job_began_is_blamed(fake: FakeRun, slurm: FakeSlurm) -> None:
     slurm.says("scontrol", NODE.format("node1", "IDLE", "2026-01-02T00:00:00"), NODE.format("node2", "IDLE", "2025-01-01T00:00:00"))
-    assert notice(fake.run, attempt(fake, "17_0")) == ["node1"]
+    assert notice(fake.run, attempt(fake, "17_0"), SLURM) == ["node1"]
 
 
 def test_a_preempted_job_blames_no_node(fake: FakeRun, slurm: FakeSlurm) -> None:
     slurm.says("scontrol", NODE.format("node1", "MIXED", "2025-01-01T00:00:00"), NODE.format("node2", "IDLE", "None"))
-    assert notice(fake.run, attempt(fake, "17_0")) == [] and faults(fake.run) == {}
+    assert notice(fake.run, attempt(fake, "17_0"), SLURM) == [] and faults(fake.run) == {}
 
 
 def test_a_node_that_fails_twice_is_left_out_of_what_waits_and_of_what_comes(fake: FakeRun, slurm: FakeSlurm, capsys: pytest.CaptureFixture[str]) -> None:
     fake.submit({"17_0": [fake.trunks[0]], "18": [fake.trunks[1]]})
     slurm.says("scontrol", NODE.format("node2", "DOWN", "None"))
-    notice(fake.run, attempt(fake, "17_0", restarts=0))
+    notice(fake.run, attempt(fake, "17_0", restarts=0), SLURM)
     assert left_out(fake.run) == () and around_bad_nodes(fake.run, SLURM) == SLURM
-    notice(fake.run, attempt(fake, "18"))
+    notice(fake.run, attempt(fake, "18"), SLURM)
     assert faults(fake.run) == {"node2": 1}, "both jobs went with the node at once"
-    notice(fake.run, attempt(fake, "17_0", restarts=1, started=LATER))
+    notice(fake.run, attempt(fake, "17_0", restarts=1, started=LATER), SLURM)
     assert left_out(fake.run) == ("node2",)
     assert [call for call in slurm.calls("scontrol") if call.startswith("update")] == ["update JobId=17 ExcNodeList=node2", "update JobId=18 ExcNodeList=node2"]
     kept = replace(SLURM, slurm={"exclude": "node9", "partition": "main"})

@@ -43,7 +43,7 @@ def test_every_state_has_its_number_and_stages_at_work_their_line(fake: FakeRun,
     assert "done running queued blocked failed open\n1 1 3 0 1 0" in text
     assert f"{ran.stages[1]} vim_micro finetune magnitude(0.9) seed 0 1/4 0.500 100 1:15 17_0 node1" in text
     assert "2 of 8 stages done, 2.0 hours of training used; about" in text
-    assert "1 cells, 1 stages: ValueError" in text and f"python -m harness.logs {failed.stages[1]}" in text and "python -m harness.launch" in text
+    assert "1 cell, 1 stage: ValueError" in text and f"python -m harness.logs {failed.stages[1]}" in text and "python -m harness.launch" in text
     assert len(slurm.calls("squeue")) == 1 and not slurm.calls("sacct")
 
 
@@ -56,7 +56,7 @@ def test_nodes_left_out_and_smaller_batches_are_told(fake: FakeRun, capsys: pyte
     (folder / FILE).write_text(json.dumps({"micro_batch_size": 8, "because": "no memory"}))
     text = said(capsys)
     assert "nodes that failed: node1 (1), node3 (2); left out for the rest of this grid: node3" in text
-    assert "1 stages ran out of memory and go on with smaller micro-batches" in text
+    assert "1 stage ran out of memory and went on with smaller micro-batches" in text
 
 
 def test_while_slurm_is_silent_no_job_is_called_gone(fake: FakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,4 +114,4 @@ def test_watching_ends_when_nothing_is_under_way(fake: FakeRun, capsys: pytest.C
 def test_a_job_that_slurm_holds_back_is_told_with_its_release(fake: FakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     FakeSlurm(tmp_path / "slurm", monkeypatch).queue(j17_1="PENDING:launch failed requeued held")
     fake.submit({"17_1": [fake.trunks[0]]})
-    assert "1 jobs are held (launch failed requeued held) and start when somebody says: scontrol release 17_1" in said(capsys)
+    assert "held by SLURM, 1 job (launch failed requeued held), until somebody says: scontrol release 17_1" in said(capsys)

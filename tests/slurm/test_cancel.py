@@ -21,7 +21,7 @@ def test_a_cell_goes_alone_a_grid_goes_whole_and_the_next_launch_goes_on(
     assert toys.launch() == 0
     toys.wait_for(running=6)
     assert toys.launch() == NOTHING_TO_DO, "all of it is with SLURM"
-    assert "6 cells are with jobs of an earlier launch" in capfd.readouterr().out
+    assert "6 cells, not submitted again" in capfd.readouterr().out
     wait_until(lambda: all(attempts(toys.run, stage) for stage in toys.trunks), "the stages to begin")
     before = cluster.jobs()
 

@@ -22,20 +22,17 @@ def test_memory_is_halved_until_it_fits_and_a_mistake_in_the_code_waits_for_its_
     toys.say("memory", large)
     toys.say("raise", wrong)
     assert toys.launch() == OK
-    toys.wait_for(done=1, failed=1)
+    wait_until(lambda: toys.run.done(large) and toys.run.failure(wrong), "one stage to fit and the other to fail")
     tries = attempts(toys.run, large)
     assert [one["micro"] for one in tries] == ["32", "16"], "two ranks: SLURM has queued the job again"
     assert len({one["job"] for one in tries}) == 1 and [one["restarts"] for one in tries] == ["0", "1"]
-    assert len(attempts(toys.run, wrong)) == 1
+    toys.wait_for(done=1, failed=1)
     capfd.readouterr()
     assert status.main([]) == 0
     told = " ".join(capfd.readouterr().out.split())
-    assert "1 cells, 1 stages: ValueError at tests/slurm/toys.py" in told and "a mistake in the code" in told and "--retry-failed" in told
-    assert "1 stages ran out of memory and go on with smaller micro-batches" in told
+    assert "1 cell, 1 stage: ValueError at tests/slurm/toys.py" in told and "a mistake in the code" in told and "--retry-failed" in told
+    assert "1 stage ran out of memory and went on with smaller micro-batches" in told
     assert toys.launch() == NOTHING_TO_DO and len(attempts(toys.run, wrong)) == 1
-    (toys.run.path / "toys" / wrong).unlink()
-    assert toys.launch("--retry-failed") == OK
-    toys.wait_for(done=2)
     toys.end()
 
 

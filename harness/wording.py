@@ -1,4 +1,4 @@
-"""Times as people read them."""
+"""Times and numbers as people read them."""
 
 
 def duration(seconds: float) -> str:
@@ -9,3 +9,8 @@ def duration(seconds: float) -> str:
     hours, rest = divmod(whole, 3600)
     minutes, rest = divmod(rest, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def counted(number: int, word: str) -> str:
+    """'1 cell', '3 cells'."""
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
