@@ -183,6 +183,15 @@ def remove(model: nn.Module, groups: Sequence[Group], kept: Kept) -> None:
         layer = model.get_submodule(name)
         pruner = special.get(type(layer)) or PrunerBox[module2type(layer)]
         (pruner.prune_out_channels if side == "out" else pruner.prune_in_channels)(layer, places)
+    restate_sizes(model)
+
+
+def restate_sizes(model: nn.Module) -> None:
+    """Sets the sizes that timm's attention keeps beside its layers; the other networks read theirs from the layers."""
+    for module in model.modules():
+        attention: Any = module
+        if type(module).__module__ == "timm.layers.attention":
+            attention.attn_dim, attention.num_heads = attention.proj.in_features, attention.proj.in_features // attention.head_dim
 
 
 def dropped_places(groups: Sequence[Group], kept: Kept) -> dict[tuple[str, str, int | None], list[int]]:

@@ -114,6 +114,7 @@ UNITS: Mapping[str, Callable[[Any], Iterable[Units]]] = {
     "models.convolution.ConvBlock": _conv_block,
     "models.convolution.InvertedBlock": lambda block: [_outputs("hidden", "conv", block.branch[0], block.branch[6])],
     "models.convolution.Stem": lambda stem: [_outputs("hidden", "conv", stem.conv_down[0], stem.conv_down[3])],
+    "timm.layers.attention.Attention": _attention,
     "timm.layers.mlp.Mlp": lambda mlp: [_inputs("hidden", "mlp", mlp.fc2)],
 }
 
