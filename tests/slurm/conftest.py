@@ -41,7 +41,7 @@ class Cluster:
         return dict(line.split() for line in lines)
 
 
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 120) -> None:
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 240) -> None:
     """Returns when `condition()` holds; fails, saying `what` was waited for, when it does not in time."""
     until = time.monotonic() + seconds
     while not condition():

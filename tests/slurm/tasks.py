@@ -41,13 +41,16 @@ def meet(order: dict[str, Any]) -> None:
 
 
 def fail_in_one_rank(order: Any) -> None:
-    """Runs an order whose rank 2 meets an error while the others wait for it in a collective."""
+    """Runs an order of two stages: in the first one rank 2 meets an error while the others wait for it in a collective, the second ends well."""
     from harness import runner
 
     def run_stage(run: Any, spec: Any, cluster: Any, ranks: Any) -> None:
-        if ranks.rank == 2:
-            raise ValueError("rank 2 was the first to fail")
-        ranks.barrier()
+        if spec.id == order.stages[0].id and ranks.broadcast(run.failure(spec.id) is None):
+            if ranks.rank == 2:
+                raise ValueError("rank 2 was the first to fail")
+            ranks.barrier()
+        if spec.id == order.stages[1].id and ranks.rank == 0:
+            (run.stage(spec.id) / "export").mkdir(parents=True)
 
     runner.run_stage = run_stage
     runner.run_order(order)

@@ -86,13 +86,19 @@ def test_two_jobs_of_several_nodes_that_share_all_of_them_meet_apart(cluster: Cl
     assert not list(tmp_path.glob("jobs-0/*.meeting"))
 
 
-def test_the_rank_that_failed_ends_the_job_and_its_error_is_the_one_kept(cluster: Cluster, submit: Callable[..., dict[int, str]], tmp_path: Path) -> None:
+def test_a_rank_that_fails_ends_its_stage_at_once_with_its_own_error_and_the_jobs_other_stages_go_on(
+    cluster: Cluster, submit: Callable[..., dict[int, str]], tmp_path: Path
+) -> None:
     run = RunFolder(tmp_path / "run")
-    first = orders_of(small_grid(tmp_path), run)[0][0]
-    names = submit({0: replace(first, run=str(run.path), cluster=WIDE)}, spec=WIDE, function=tasks.fail_in_one_rank)
-    wait_until(lambda: cluster.jobs()[names[0]] == "FAILED", "the job to end although its other ranks wait")
-    failure = run.failure(first.stages[0].id)
+    orders, cells = orders_of(small_grid(tmp_path), run)
+    failing, well = (order.stages[0] for order in orders if order.stages[0].parent is None)
+    order = replace(orders[0], run=str(run.path), cluster=WIDE, stages=(failing, well), cells=cells)
+    names = submit({0: order}, spec=WIDE, function=tasks.fail_in_one_rank)
+    wait_until(lambda: run.failure(failing.id), "the error, although other ranks wait in a collective")
+    wait_until(lambda: cluster.jobs()[names[0]] == "COMPLETED", "the job to go on with its other stage")
+    failure = run.failure(failing.id)
     assert failure is not None and (failure.kind, failure.message) == ("ValueError", "rank 2 was the first to fail") and failure.host == "node2"
+    assert run.done(well.id) and not run.done(failing.id)
 
 
 def test_a_signal_before_the_job_listens_does_not_kill_it(cluster: Cluster, submit: Callable[..., dict[int, str]], tmp_path: Path) -> None:
