@@ -29,6 +29,19 @@ def test_dense_is_compared_within_one_model() -> None:
     assert pruned.against_dense is not None and pruned.against_dense.mean == pytest.approx(-1)
 
 
+def test_a_row_is_compared_with_the_dense_row_that_took_its_epochs_where_there_is_one() -> None:
+    longer = {"method": "dense", "label": "dense-long", "knobs": {"rounds": 2}}
+    records = [
+        fake_record(97, epochs=16),
+        fake_record(98, pruning="dense-long", epochs=48, spec=fake_spec("dense", 0) | {"pruning": longer}),
+        fake_record(96, pruning="magnitude-0.5", epochs=16),
+        fake_record(97, pruning="iterative_magnitude-0.5", epochs=48),
+        fake_record(95, pruning="iterative_magnitude-0.7", epochs=60),
+    ]
+    found = {row.pruning: row.dense.pruning for row in rows_of(*records) if row.dense}
+    assert found == {"magnitude-0.5": "dense", "iterative_magnitude-0.5": "dense-long", "iterative_magnitude-0.7": "dense"}
+
+
 def test_rows_are_ranked_by_mean_then_by_macs() -> None:
     fast, slow = (fake_record(90, model=name, macs_structural=macs) for name, macs in (("fast", 100), ("slow", 200)))
     rows = rows_of(slow, fake_record(95, model="best"), fast)

@@ -30,7 +30,7 @@ def test_every_row_is_named_as_its_class_says():
     [
         ("magnitud", {}, "unknown pruning method 'magnitud'; did you mean 'magnitude'.*dense, random, magnitude, dynamic"),
         ("magnitude", {"sparsty": 0.5}, "magnitude has no knob 'sparsty'; did you mean 'sparsity'.*groups, sparsity, scope"),
-        ("dense", {"sparsity": 0.5}, "dense has no knob 'sparsity'.*none"),
+        ("dense", {"sparsity": 0.5}, "dense has no knob 'sparsity'.*rounds"),
         ("magnitude", {}, "magnitude needs sparsity"),
         ("magnitude", {"sparsity": 1.0}, r"sparsity must be in \[0, 1\), got 1"),
         ("magnitude", {"sparsity": -0.1}, r"sparsity must be in \[0, 1\), got -0.1"),
