@@ -22,7 +22,7 @@ class Dense(PruningMethod):
             raise ValueError(f"rounds must be at least 0, got {self.rounds}")
 
     def stages(self, budget: Budget) -> tuple[Stage, ...]:
-        """Training, shared with every method that starts from it, and what follows; no method acts. A cell of more rounds shares those of one of fewer."""
+        """Training, shared with every method that starts from it, and what follows; no method acts. More rounds share those of fewer."""
         if not self.rounds:
             return trunk(budget), finetune(budget, None)
         again = (Stage(name=f"round_{number}", epochs=budget.epochs, start="parent") for number in range(1, self.rounds + 1))
