@@ -1,8 +1,9 @@
 """A rehearsal: a grid of 10,000 cells whose stages do nothing, by the user's own commands. `python -m benchmarks.rehearsal [cells]`
 
-Prints wall and CPU seconds of each command, which are fresh processes: plan, submit, status and cancel with one job a stage; then the run to its end, in
-jobs of 500 stages, status again, and the merge. Where SLURM answers (`slurm/testcluster/up.sh && source /tmp/vssm-testcluster-0/env.sh`) the jobs are
-SLURM's; elsewhere submit and cancel are left out, and the stages are run in this process. Everything lies in a temporary folder under runs/.
+Prints wall and CPU seconds of each command, which are fresh processes: plan, submit, status and cancel with one job a stage; then the run to its
+end, in jobs of 500 stages, status again, and the merge. Where SLURM answers (`slurm/testcluster/up.sh && source /tmp/vssm-testcluster-0/env.sh`)
+the jobs are SLURM's; elsewhere submit and cancel are left out, and the stages are run in this process. Everything lies in a temporary folder under
+runs/.
 """
 
 import json
@@ -23,7 +24,7 @@ from harness.plan import make_plan
 from harness.records import Environment, Metrics, Record, RunFolder, now
 from harness.survey import survey
 from jobs.scheduler import SchedulerError, ask
-from jobs.specs import ClusterSpec, StageSpec
+from jobs.specs import StageSpec
 
 ROOT = Path(__file__).resolve().parent.parent
 SEEDS = 50
@@ -91,10 +92,12 @@ def record(run: RunFolder, order: Order, path: CellPath, ranks: Any, last: Stage
 def timed(name: str, folder: Path, *command: str) -> str:
     """Prints wall and CPU seconds of a fresh process; returns what it said."""
     began, before = time.perf_counter(), os.times()
-    done = subprocess.run([sys.executable, "-m", *command], cwd=folder, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-m", *command], cwd=folder, capture_output=True, text=True, env=environment, check=False)
     wall, after = time.perf_counter() - began, os.times()
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
-    print(f"{name:44}{wall:>8.2f}{cpu:>8.2f}" + (f"   exit code {done.returncode}: {done.stderr.strip()[-300:]}" if done.returncode else ""), flush=True)
+    trouble = f"   exit code {done.returncode}: {done.stderr.strip()[-300:]}" if done.returncode else ""
+    print(f"{name:44}{wall:>8.2f}{cpu:>8.2f}{trouble}", flush=True)
     return done.stdout
 
 

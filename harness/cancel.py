@@ -120,9 +120,10 @@ def jobs_of(found: Survey, ours: frozenset[str]) -> tuple[list[Submission], list
 def end_jobs(found: Survey, jobs: Sequence[Submission]) -> list[str]:
     """What was ended, one line a kind."""
     slurm = [one for one in jobs if not one.local]
-    running = [one for one in slurm if found.jobs[one.job].running]
+    ran = [one for one in slurm if found.jobs[one.job].running]
+    waited = [one for one in slurm if one not in ran]
     scancel(found, slurm)
-    lines = [f"cancelled {count(group)} that {what}" for group, what in ((running, "ran"), ([one for one in slurm if one not in running], "waited")) if group]
+    lines = [f"cancelled {count(group)} that {what}" for group, what in ((ran, "ran"), (waited, "waited")) if group]
     for one in jobs:
         if one.local and one.host == socket.gethostname():
             end_process(int(one.job.rpartition(":")[2]))
@@ -152,8 +153,9 @@ def leave_out(found: Survey, one: Submission, ours: Iterable[str]) -> str:
     if found.under_way(one) not in ours or not found.jobs[one.job].running:
         return f"job {one.job} leaves the cell's stages out and goes on with those of other cells"
     if not one.local:
-        took = requeue(one.job)
-        return f"job {one.job} is queued again, for other cells' stages alone" if took else f"NOT ended: job {one.job}, which has other cells' stages too"
+        if requeue(one.job):
+            return f"job {one.job} is queued again, for other cells' stages alone"
+        return f"NOT ended: job {one.job}, which has other cells' stages too"
     if one.host != socket.gethostname():
         return f"NOT ended: the job of process {one.job.rpartition(':')[2]} on {one.host}; cancel there"
     end_process(int(one.job.rpartition(":")[2]))

@@ -76,7 +76,8 @@ class Shares:
         if self.theirs:
             lines.append(f"with jobs of an earlier launch, which SLURM still has ({named}): {counted(len(self.theirs), 'cell')}, not submitted again")
         if self.waiting:
-            lines.append(f"start from what jobs of an earlier launch are at ({named}): {counted(len(self.waiting), 'cell')}; launch again when those have ended")
+            cells = counted(len(self.waiting), "cell")
+            lines.append(f"start from what jobs of an earlier launch are at ({named}): {cells}; launch again when those have ended")
         return lines
 
 

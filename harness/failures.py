@@ -29,7 +29,7 @@ class BlockedError(RuntimeError):
 
 
 def respond(run: RunFolder, spec: StageSpec, order: Order, error: Exception, ranks: "Ranks") -> bool:
-    """True when the stage, as it was run in `spec`, is to go on at once in this process; otherwise its failure is written, or another attempt is on its way."""
+    """True when the stage, as it was run in `spec`, is to go on at once here; otherwise its failure is written, or another attempt is on its way."""
     if isinstance(error, BlockedError):
         print(f"stage {spec.id} is left out: {error}", flush=True)
         return False
@@ -118,7 +118,8 @@ def identity(order: Order, path: CellPath) -> dict[str, Any]:
 
 def peer_lost(error: Exception) -> bool:
     """True for what gloo, NCCL and torch's store raise on the ranks that are left when one has died."""
-    signs = ("connection closed by peer", "connection reset by peer", "broken pipe", "socket closed", "connection was likely closed", "remote process exited")
+    closed = ("connection closed by peer", "connection reset by peer", "connection was likely closed")
+    signs = (*closed, "broken pipe", "socket closed", "remote process exited")
     return any(sign in str(error).lower() for sign in signs)
 
 

@@ -1,6 +1,7 @@
 """The forest of a run folder as it was launched, in the few words that status, logs and cancel need: read in milliseconds, without torch.
 
-    forest.json    {"grid": name, "file": grid.yaml, "kind": local | slurm | debug, "stages": {id: [title, epochs]}, "cells": {id: [title, [stage, ...]]}}
+forest.json    {"grid": name, "file": grid.yaml, "kind": local | slurm | debug,
+                "stages": {id: [title, epochs]}, "cells": {id: [title, [stage, ...]]}}
 """
 
 import json

@@ -32,18 +32,20 @@ def freeze(grid: Grid, plan: Plan, run: RunFolder) -> None:
 
 
 def warn_of_strangers(run: RunFolder, paths: Sequence[CellPath]) -> None:
-    """Names what the run folder holds that this grid would not make today: cells of an earlier grid of the same name, and cells run when defaults were others.
+    """Names what the run folder holds that this grid would not make today: cells of an earlier grid of its name, and cells of other defaults.
 
     The latter have the same id because they differ in a default alone.
     """
     ours = {path.cell.id for path in paths}
     others = sum(path.parent.name not in ours for path in run.path.glob("cells/*/record.json"))
     if others:
-        print(f"warning: {run.path} also holds {others} cells of an earlier grid called {run.path.name}; they stay, and stand in its leaderboard", file=sys.stderr)
+        what = f"{others} cells of an earlier grid called {run.path.name}"
+        print(f"warning: {run.path} also holds {what}; they stay, and stand in its leaderboard", file=sys.stderr)
     for path in paths:
         record = run.record(path.cell.id)
         if record is not None and settings(record.spec) != settings(path.cell.to_json()):
-            print(f"warning: cell {record.id} was run when defaults were others; remove {run.record_path(record.id)} to run it again", file=sys.stderr)
+            remedy = f"remove {run.record_path(record.id)} to run it again"
+            print(f"warning: cell {record.id} was run when defaults were others; {remedy}", file=sys.stderr)
 
 
 def settings(spec: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -62,4 +64,5 @@ def unwritable(error: OSError, run: Path) -> str:
         owner = denied.owner()
     except (KeyError, OSError):
         owner = "another user"
-    return f"cannot write {path}: {error.strerror}. {denied} belongs to {owner}; ask them to say: chmod -R g+w {run}, and umask 002 before they launch"
+    remedy = f"ask them to say: chmod -R g+w {run}, and umask 002 before they launch"
+    return f"cannot write {path}: {error.strerror}. {denied} belongs to {owner}; {remedy}"

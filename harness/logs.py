@@ -64,7 +64,8 @@ def log_of(found: Survey, stage: str, rank: int | None) -> tuple[Submission, Pat
     """The job that has, or had, a stage, and the log of one of its ranks. Raises PlaceError where there is none yet."""
     one = found.job_of.get(stage)
     if one is None:
-        raise PlaceError(f"stage {stage} ({found.forest.stages[stage][0]}) was never handed to a job; python -m harness.launch {found.forest.file} does")
+        title, file = found.forest.stages[stage][0], found.forest.file
+        raise PlaceError(f"stage {stage} ({title}) was never handed to a job; python -m harness.launch {file} does")
     logs = one.logs()
     if not logs:
         state = found.jobs.get(one.job)
@@ -90,7 +91,8 @@ def tells_of_an_error(log: Path) -> bool:
 def own_part(text: str, stage: str) -> str:
     """What belongs to a stage in the log of a job that runs several: from its first line to the next stage's; all where it is not told apart."""
     begins = list(BEGIN.finditer(text))
-    kept = [(one.start(), after) for one, after in zip(begins, [*(one.start() for one in begins[1:]), len(text)]) if one[1] == stage]
+    ends = [*(one.start() for one in begins[1:]), len(text)]
+    kept = [(one.start(), end) for one, end in zip(begins, ends) if one[1] == stage]
     return "".join(text[start:end] for start, end in kept) if kept and len({one[1] for one in begins}) > 1 else text
 
 

@@ -1,6 +1,6 @@
 """How many images a stage puts through one forward pass of a rank, where what its recipe asks for did not fit into memory.
 
-The number lies beside the stage (`micro_batch.json`) and not in its settings: the global batch stays, micro-batches are accumulated, and no id changes.
+The number lies beside the stage (`micro_batch.json`) and not in its settings: the global batch stays, micro-batches are accumulated, no id changes.
 """
 
 import json
@@ -67,4 +67,5 @@ def keep(folder: Path, micro: int, reason: str) -> None:
 
 def note(stage: str, micro: int, recipe: RecipeSpec) -> str:
     """What a record says about it."""
-    return f"stage {stage} ran out of memory and went on with micro-batches of {micro} images; the global batch of {recipe.batch_size} is kept by accumulating them"
+    what = f"stage {stage} ran out of memory and went on with micro-batches of {micro} images"
+    return f"{what}; the global batch of {recipe.batch_size} is kept by accumulating them"

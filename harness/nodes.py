@@ -1,6 +1,6 @@
 """Nodes at fault: how often each has failed under this grid's jobs, and which are left out of what still waits.
 
-    nodes/<node>/<job>-<restarts>.json     a job that a node took along; whoever notices it writes the same
+nodes/<node>/<job>-<restarts>.json     a job that a node took along; whoever notices it writes the same
 """
 
 import json
@@ -26,7 +26,7 @@ def blame(run: RunFolder, node: str, attempt: str, since: str, why: str) -> None
 
 
 def faults(run: RunFolder) -> dict[str, int]:
-    """How often each node has failed. Jobs that it took along together count once: a failure is new when its job began after the last one was noticed."""
+    """How often each node has failed. Jobs that it took along together count once: a failure is new when its job began after the last was noticed."""
     folder = run.path / "nodes"
     return {node.name: incidents(node) for node in sorted(folder.iterdir())} if folder.is_dir() else {}
 

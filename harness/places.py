@@ -28,7 +28,8 @@ def find_run(given: str | None, runs: Path) -> RunFolder:
     for folder in (path, runs / given):
         if (folder / FILE).exists():
             return RunFolder(folder)
-    raise PlaceError(f"'{given}' is no grid file and no run folder{meant(given, [folder.name for folder in launched(runs)], 'run folders under ' + str(runs))}")
+    near = meant(given, [folder.name for folder in launched(runs)], f"run folders under {runs}")
+    raise PlaceError(f"'{given}' is no grid file and no run folder{near}")
 
 
 def is_run(given: str, runs: Path) -> bool:
@@ -62,7 +63,7 @@ def newest(runs: Path) -> RunFolder:
 
 
 def find_part(prefix: str, runs: Path) -> tuple[RunFolder, Forest, str]:
-    """The run folder, its forest, and the id of the one cell or stage that begins so, in the run folder launched last that has it. Raises PlaceError."""
+    """The run folder launched last that has a cell or stage beginning so, its forest, and that id; PlaceError where there is none, or several."""
     known: list[str] = []
     for folder in launched(runs):
         run = RunFolder(folder)
@@ -93,5 +94,3 @@ def meant(given: str, known: Iterable[str], what: str) -> str:
     if near:
         return f"; did you mean {' or '.join(near)}?"
     return f"; {what}: {', '.join(names[:6])}{' ...' if len(names) > 6 else ''}" if names else f"; there are no {what}"
-
-

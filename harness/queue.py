@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobs.claims import is_claimed
-from harness.records import Failure, RunFolder
 from harness.failures import record_failure
 from harness.micro_batch import smaller
 from harness.orders import Order
+from harness.records import Failure, RunFolder
 from harness.runner import run_order
 from harness.submissions import local_name
+from jobs.claims import is_claimed
 from jobs.cluster import living_ranks, local_slots, stop, submit
 from jobs.files import write_json
 from jobs.specs import ClusterSpec, StageSpec

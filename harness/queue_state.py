@@ -1,4 +1,7 @@
-"""What SLURM says of many jobs, from one squeue call and, where squeue has forgotten a job, at most one of sacct. Right without sacct, as far as anybody can know."""
+"""What SLURM says of many jobs, from one squeue call and, where squeue has forgotten a job, at most one of sacct.
+
+Right without sacct, as far as anybody can know.
+"""
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping

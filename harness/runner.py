@@ -1,29 +1,24 @@
-"""What a job does, on one screen: for each of its stages, claim, train, mark done; for each cell that a stage completes, measure the saved file and record.
+"""What a job does, on one screen: for each of its stages, claim, train, mark done; for each cell that a stage completes, measure and record.
 
 The same functions run on a SLURM node, in a local job and inside `reproduce`.
 """
 
 import gc
-import hashlib
 import os
-import shutil
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.costs import path_costs
-from harness.environment import environment
 from harness.failures import BlockedError, identity, respond, send_back
 from harness.forest import stage_title
-from harness.micro_batch import asked, fitting, note, smaller
+from harness.measuring import measure, save_weights, sha256
+from harness.micro_batch import fitting
 from harness.nodes import notice
 from harness.orders import CellPath, Order
-from harness.records import Metrics, Record, RunFolder, now
+from harness.records import Record, RunFolder, now
 from jobs.claims import claimed
 from jobs.files import write_json
 from jobs.scheduler import this_job
@@ -50,8 +45,9 @@ def run_order(order: Order) -> None:
 
 
 def attempt(run: RunFolder, spec: StageSpec, order: Order, ranks: "Ranks") -> bool:
-    """True when a stage did not fit into memory and is to go on at once with smaller micro-batches; False when it is done, has failed, or is not wanted."""
-    spec, wanted = ranks.broadcast((fitting(spec, run.stage(spec.id), ranks.world), any(not run.cancelled(path.cell.id) for path in behind(order, spec))))
+    """True when a stage did not fit into memory and is to go on at once with smaller micro-batches; False when it has ended or is not wanted."""
+    wanted = any(not run.cancelled(path.cell.id) for path in behind(order, spec))
+    spec, wanted = ranks.broadcast((fitting(spec, run.stage(spec.id), ranks.world), wanted))
     if not wanted:
         print(f"stage {spec.id} is left out: its cells were cancelled", flush=True)
         return False
@@ -136,85 +132,13 @@ def finish_cell(run: RunFolder, order: Order, path: CellPath, ranks: "Ranks", la
 
 @contextmanager
 def claimed_together(path: Path, ranks: "Ranks") -> Iterator[None]:
-    """Holds a claim while the block runs. Ranks ask each other every second whether rank 0 has it, so that none waits longer than a collective may."""
+    """Holds a claim while the block runs. Ranks ask every second whether rank 0 has it, so that none waits longer than a collective may."""
     while True:
         with claimed(path, wait=False) if ranks.rank == 0 else nullcontext(False) as held:
             if ranks.broadcast(held):
                 yield
                 return
         time.sleep(CLAIM_POLL_S)
-
-
-def measure(run: RunFolder, path: CellPath, weights: Path, cluster: ClusterSpec, ranks: "Ranks", last: StageSpec) -> Any:
-    """Metrics and environment of the saved file; meaningful on rank 0."""
-    from jobs.data import EvalLoader, prepare
-    from jobs.evaluation import evaluate, load_masks, load_model
-    from jobs.exports import read_result
-    from jobs.profiling import profile
-    from jobs.removal import load_structure
-    from models.registry import create_model
-    from models.ssm.backends import scan_backend_used
-
-    cell, threads = path.cell, cluster.cpus_per_task
-    data = prepare(cell.data, Path(cluster.cache).expanduser())
-    model = load_model(cell.model, classes=data.classes, img_size=data.img_size, scan=cell.recipe.scan, weights=weights).to(ranks.device)
-    small = micro_batches(run, path, ranks.world)
-    batch = small.get(last.id, cell.recipe.batch_size)
-    loader = EvalLoader(cell.data, data, "test", batch_size=batch, rank=ranks.rank, world=ranks.world, threads=threads)
-    scores = evaluate(model, loader.batches(), ranks)
-    if ranks.rank != 0:
-        return None
-    masks = load_masks(weights.parent)
-    whole = partial(create_model, cell.model.name, data.classes, data.img_size, scan_backend=cell.recipe.scan, **cell.model.options)
-    profiled = profile(
-        model,
-        img_size=data.img_size,
-        masks=masks,
-        threads=threads,
-        dense=None if cell.method.name == "dense" else whole,
-        batch_size=cluster.profile_batch,
-        seconds=cluster.profile_s,
-    )
-    structure = load_structure(weights.parent)
-    removed = structure.notes if structure else ()
-    results = [result for stage in path.stages if (result := read_result(run.stage(stage)))]
-    metrics = Metrics(
-        top1=scores.top1,
-        top5=scores.top5,
-        test_loss=scores.loss,
-        test_samples=scores.samples,
-        val_top1=results[-1].val_top1,
-        train_loss=results[-1].train_loss,
-        file_bytes=weights.stat().st_size,
-        **path_costs(results, ranks, threads),
-        micro_batches=small,
-        structure=structure.summary if structure else {},
-        **asdict(profiled) | {"notes": [*profiled.notes, *removed, *(note(stage, micro, cell.recipe) for stage, micro in small.items())]},
-    )
-    scan = scan_backend_used(ranks.device.type, cell.recipe.scan)
-    return metrics, environment(ranks=ranks.world, threads=threads, loader=cell.data.loader, scan=scan, data_sha256=data.sha256)
-
-
-def save_weights(run: RunFolder, path: CellPath) -> str:
-    """The cell's own copy of the last stage's exported files (a hard link where the file system has them)."""
-    folder = run.record_path(path.cell.id).parent
-    folder.mkdir(parents=True, exist_ok=True)
-    for exported in (run.stage(path.stages[-1]) / "export").iterdir():
-        if exported.name not in ("model.safetensors", "masks.safetensors", "structure.json"):
-            continue
-        target = folder / exported.name
-        target.unlink(missing_ok=True)
-        try:
-            target.hardlink_to(exported)
-        except OSError:
-            shutil.copy2(exported, target)
-    return str(folder / "model.safetensors")
-
-
-def micro_batches(run: RunFolder, path: CellPath, world: int) -> dict[str, int]:
-    """Images of a forward pass in those stages of a cell that did not fit into memory with what the recipe asks for."""
-    found = {stage: smaller(run.stage(stage)) for stage in path.stages}
-    return {stage: micro for stage, micro in found.items() if micro is not None and micro < asked(path.cell.recipe, world)}
 
 
 def describe(spec: StageSpec) -> dict[str, Any]:
@@ -240,9 +164,3 @@ def whereabouts() -> dict[str, Any]:
 
 class NothingDone(RuntimeError):
     """A job ends without weights for those that wait for it; why stands with its stages."""
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -127,10 +127,12 @@ class Status:
             lines.append(f"nodes that failed: {blamed}" + (f"; left out for the rest of this grid: {', '.join(out)}" if out else ""))
         small = [stage for stage, names in found.files.items() if "micro_batch.json" in names]
         if small:
-            lines.append(f"{counted(len(small), 'stage')} ran out of memory and went on with smaller micro-batches, the global batch kept: {', '.join(small[:4])}")
+            what = "ran out of memory and went on with smaller micro-batches, the global batch kept"
+            lines.append(f"{counted(len(small), 'stage')} {what}: {', '.join(small[:4])}")
         held = [job for job in found.jobs.values() if not job.running and "held" in job.reason.lower()]
         if held:
-            lines.append(f"held by SLURM, {counted(len(held), 'job')} ({held[0].reason}), until somebody says: scontrol release {' '.join(job.job for job in held[:4])}")
+            remedy = f"scontrol release {' '.join(job.job for job in held[:4])}"
+            lines.append(f"held by SLURM, {counted(len(held), 'job')} ({held[0].reason}), until somebody says: {remedy}")
         if found.silent:
             lines.append(f"{found.silent}: whether its jobs run is not known; nothing is lost, ask again later")
         frozen, given = self.run.path / "grid.yaml", Path(found.forest.file)
@@ -216,8 +218,8 @@ def left_s(found: Survey, spent_s: Mapping[str, float], told: Mapping[str, dict[
             seconds_of[kind] += seconds  # type: ignore[assignment]
     if not epochs_of[""]:
         return None
-    lost = {"failed", "blocked"}
-    needed = {stage for cell, (_, path) in found.forest.cells.items() if found.states[cell] not in lost for stage in path if not found.exported(stage)}
+    wanted = [path for cell, (_, path) in found.forest.cells.items() if found.states[cell] not in ("failed", "blocked")]
+    needed = {stage for path in wanted for stage in path if not found.exported(stage)}
     total = 0.0
     for stage in needed:
         title, epochs = found.forest.stages[stage]

@@ -1,6 +1,6 @@
 """Which job runs which stages: what launches wrote down when they started jobs.
 
-    jobs/<n>/stages.json     {job: [stage, ...]}; a job is SLURM's id (17, 17_3), or <host>:<process> for one on that machine
+jobs/<n>/stages.json     {job: [stage, ...]}; a job is SLURM's id (17, 17_3), or <host>:<process> for one on that machine
 """
 
 import json

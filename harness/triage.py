@@ -25,8 +25,10 @@ EXCERPT_LINES = 6
 SIGNS: tuple[tuple[str, Policy], ...] = (
     (r"out of memory|OutOfMemory|^MemoryError|CUBLAS_STATUS_ALLOC_FAILED|DefaultCPUAllocator: (can't allocate|not enough) memory|bad_alloc", "halve"),
     (r"Cannot allocate memory", "halve"),
-    (r"uncorrectable ECC|hardware error|GPU is lost|fallen off the bus|CUDA driver initialization failed|CUDA-capable device\(s\) is/are busy", "elsewhere"),
-    (r"no CUDA-capable device|ncclSystemError|NCCL.{0,200}unhandled system error|Input/output error|Stale file handle|Transport endpoint", "elsewhere"),
+    (r"uncorrectable ECC|hardware error|GPU is lost|fallen off the bus", "elsewhere"),
+    (r"CUDA driver initialization failed|CUDA-capable device\(s\) is/are busy|no CUDA-capable device", "elsewhere"),
+    (r"ncclSystemError|NCCL.{0,200}unhandled system error", "elsewhere"),
+    (r"Input/output error|Stale file handle|Transport endpoint", "elsewhere"),
 )
 STATES: dict[str, Policy] = {
     "OUT_OF_MEMORY": "halve",

@@ -67,7 +67,8 @@ class Watch:
                 self.console.print(f"{what}  top-1 {record.metrics.top1:.2f}%", markup=False, highlight=False, soft_wrap=True)
             elif record.failure:
                 where = self.run.stage(record.failure.stage) / "failure.json"
-                self.console.print(f"{what}  FAILED: {record.failure.kind}: {record.failure.message} ({where})", markup=False, style="red", highlight=False, soft_wrap=True)
+                text = f"{what}  FAILED: {record.failure.kind}: {record.failure.message} ({where})"
+                self.console.print(text, markup=False, style="red", highlight=False, soft_wrap=True)
 
     def tell_deaths(self, queue: LocalQueue) -> None:
         """One line for every job that has died since the last call and whose stage goes on."""
@@ -99,7 +100,8 @@ class Watch:
         for row in self.rows(queue):
             table.add_row(*row)
         waiting = sum(len(entry.order.stages) for entry in queue.waiting)
-        footer = f"{len(self.told)}/{len(self.cells)} cells, {waiting} stages waiting, {duration(time.monotonic() - self.started)}   Ctrl-C stops, the same command goes on"
+        counts = f"{len(self.told)}/{len(self.cells)} cells, {waiting} stages waiting, {duration(time.monotonic() - self.started)}"
+        footer = f"{counts}   Ctrl-C stops, the same command goes on"
         return Group(table, Text(footer, style="dim"))
 
 

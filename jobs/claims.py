@@ -1,7 +1,7 @@
 """Who may work on a stage: an advisory lock that the kernel drops when its holder dies, however it dies.
 
-Some network file systems (Lustre with -o localflock, NFS without locks) keep locks within one node. So a holder also writes down its SLURM job, and while
-SLURM lists that job on its nodes the claim stands, lock or no lock. Whoever lets go empties the file: what still stands there was left by a death.
+Some network file systems (Lustre with -o localflock, NFS without locks) keep locks within one node. So a holder also writes down its SLURM job, and
+while SLURM lists that job on its nodes the claim stands, lock or no lock. Whoever lets go empties the file: what stands there was left by a death.
 """
 
 import fcntl

@@ -1,4 +1,4 @@
-"""Questions and orders to SLURM by its own commands, with patience: a controller that is down for a minute is waited for, never taken for an answer. Stdlib alone."""
+"""Questions and orders to SLURM by its own commands, with patience: a controller that is down for a minute is no answer. Stdlib alone."""
 
 import os
 import re
@@ -37,7 +37,7 @@ def complain(text: str) -> None:
 def ask(*command: str, patience_s: float = PATIENCE_S, say: Callable[[str], None] = complain) -> str:
     """What a SLURM command prints. Asks again while the controller does not answer.
 
-    Raises SchedulerSilent when it is still silent after `patience_s` seconds, SchedulerError when it answers with an error or there is no such command.
+    Raises SchedulerSilent when it is silent after `patience_s` seconds, SchedulerError when it answers with an error or there is no such command.
     """
     until, told = time.monotonic() + patience_s, False
     while True:

@@ -39,7 +39,17 @@ class FakeRun:
 
     def beat(self, stage: str, **changes: object) -> None:
         """A stage tells how far it is."""
-        told = {"epoch": 1, "epochs": 4, "step": 25, "steps": 100, "loss": 0.5, "img_per_s": 100.0, "eta_s": 75.0, "val_top1": None, "time": time.time()}
+        told = {
+            "epoch": 1,
+            "epochs": 4,
+            "step": 25,
+            "steps": 100,
+            "loss": 0.5,
+            "img_per_s": 100.0,
+            "eta_s": 75.0,
+            "val_top1": None,
+            "time": time.time(),
+        }
         self.run.stage(stage).mkdir(parents=True, exist_ok=True)
         (self.run.stage(stage) / "progress.json").write_text(json.dumps(told | changes))
 

@@ -69,7 +69,9 @@ def test_the_last_cell_of_a_trunk_takes_the_trunk_along(fake: FakeRun, slurm: Fa
     assert "17_0" in cancelled and "17_1" not in cancelled and len(cancelled) == 4
 
 
-def test_a_job_with_other_cells_stages_is_queued_again_without_this_cells(fake: FakeRun, slurm: FakeSlurm, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_job_with_other_cells_stages_is_queued_again_without_this_cells(
+    fake: FakeRun, slurm: FakeSlurm, capsys: pytest.CaptureFixture[str]
+) -> None:
     fake.finish(fake.trunks[0])
     first, second, _ = fake.cells_of(fake.trunks[0])
     fake.submit({"17": [first.stages[1], second.stages[1]]})
@@ -102,7 +104,9 @@ def test_a_stage_is_no_cell(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -
     assert main([fake.trunks[0]]) == USAGE and "is a stage" in capsys.readouterr().err
 
 
-def test_nothing_is_cancelled_on_a_guess(fake: FakeRun, slurm: FakeSlurm, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_cancelled_on_a_guess(
+    fake: FakeRun, slurm: FakeSlurm, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     submit_all(fake, slurm)
     slurm.fails("squeue", SILENT)
     monkeypatch.setattr("jobs.scheduler.time.sleep", lambda seconds: None)

@@ -37,9 +37,14 @@ def test_stages_of_living_jobs_are_not_ours(fake: FakeRun, slurm: FakeSlurm) -> 
     before = earlier(fake.run, fake.plan, SLURM)
     assert set(before.living) == {one, *(path.stages[1] for path in fake.cells_of(one)[:2])}
     found = share(fake.run, fake.paths, before.living)
-    assert found.ours == tuple(fake.cells_of(two)) and found.theirs == tuple(fake.cells_of(one)[:2]) and found.waiting == tuple(fake.cells_of(one)[2:])
+    assert (
+        found.ours == tuple(fake.cells_of(two)) and found.theirs == tuple(fake.cells_of(one)[:2]) and found.waiting == tuple(fake.cells_of(one)[2:])
+    )
     told = "\n".join(found.told(before.living))
-    assert "with jobs of an earlier launch, which SLURM still has (17_0, 18_0, 18_1): 2 cells, not submitted again" in told and "1 cell; launch again" in told
+    assert (
+        "with jobs of an earlier launch, which SLURM still has (17_0, 18_0, 18_1): 2 cells, not submitted again" in told
+        and "1 cell; launch again" in told
+    )
 
 
 def test_a_job_that_has_ended_gives_its_stages_back(fake: FakeRun, slurm: FakeSlurm) -> None:
@@ -108,7 +113,9 @@ def test_a_preempted_job_blames_no_node(fake: FakeRun, slurm: FakeSlurm) -> None
     assert notice(fake.run, attempt(fake, "17_0"), SLURM) == [] and faults(fake.run) == {}
 
 
-def test_a_node_that_fails_twice_is_left_out_of_what_waits_and_of_what_comes(fake: FakeRun, slurm: FakeSlurm, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_node_that_fails_twice_is_left_out_of_what_waits_and_of_what_comes(
+    fake: FakeRun, slurm: FakeSlurm, capsys: pytest.CaptureFixture[str]
+) -> None:
     fake.submit({"17_0": [fake.trunks[0]], "18": [fake.trunks[1]]})
     slurm.says("scontrol", NODE.format("node2", "DOWN", "None"))
     notice(fake.run, attempt(fake, "17_0", restarts=0), SLURM)
@@ -117,7 +124,10 @@ def test_a_node_that_fails_twice_is_left_out_of_what_waits_and_of_what_comes(fak
     assert faults(fake.run) == {"node2": 1}, "both jobs went with the node at once"
     notice(fake.run, attempt(fake, "17_0", restarts=1, started=LATER), SLURM)
     assert left_out(fake.run) == ("node2",)
-    assert [call for call in slurm.calls("scontrol") if call.startswith("update")] == ["update JobId=17 ExcNodeList=node2", "update JobId=18 ExcNodeList=node2"]
+    assert [call for call in slurm.calls("scontrol") if call.startswith("update")] == [
+        "update JobId=17 ExcNodeList=node2",
+        "update JobId=18 ExcNodeList=node2",
+    ]
     kept = replace(SLURM, slurm={"exclude": "node9", "partition": "main"})
     assert around_bad_nodes(fake.run, kept).slurm == {"exclude": "node9,node2", "partition": "main"}
     assert "left out, having failed 2 times or more: node2" in capsys.readouterr().out

@@ -31,7 +31,9 @@ def spec_of(tmp_path: Path, **recipe: object) -> StageSpec:
     return replace(spec, recipe=replace(spec.recipe, **recipe))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("batch", "world", "chain"), [(64, 1, [64, 32, 16, 8, 4, 2, 1]), (48, 1, [48, 24, 12, 6, 3, 1]), (60, 2, [30, 15, 6, 3, 1]), (7, 1, [7, 1])])
+@pytest.mark.parametrize(
+    ("batch", "world", "chain"), [(64, 1, [64, 32, 16, 8, 4, 2, 1]), (48, 1, [48, 24, 12, 6, 3, 1]), (60, 2, [30, 15, 6, 3, 1]), (7, 1, [7, 1])]
+)
 def test_halving_keeps_the_global_batch_down_to_one_image(batch: int, world: int, chain: list[int]) -> None:
     recipe, found = RecipeSpec(batch_size=batch), []
     micro: int | None = asked(recipe, world)

@@ -27,7 +27,9 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return "\n".join(" ".join(line.split()) for line in capsys.readouterr().out.splitlines())
 
 
-def test_every_state_has_its_number_and_stages_at_work_their_line(fake: FakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_state_has_its_number_and_stages_at_work_their_line(
+    fake: FakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     slurm = FakeSlurm(tmp_path / "slurm", monkeypatch)
     one, two = fake.trunks
     fake.finish(one)
@@ -59,7 +61,9 @@ def test_nodes_left_out_and_smaller_batches_are_told(fake: FakeRun, capsys: pyte
     assert "1 stage ran out of memory and went on with smaller micro-batches" in text
 
 
-def test_while_slurm_is_silent_no_job_is_called_gone(fake: FakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_while_slurm_is_silent_no_job_is_called_gone(
+    fake: FakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     slurm = FakeSlurm(tmp_path / "slurm", monkeypatch)
     monkeypatch.setattr("harness.status.survey", partial(survey, patience_s=0.0, say=lambda text: None))
     fake.submit({"17": [fake.trunks[0]]})
@@ -68,7 +72,9 @@ def test_while_slurm_is_silent_no_job_is_called_gone(fake: FakeRun, capsys: pyte
     assert "unknown" in text and "does not answer" in text and "nothing is lost" in text and "ENDED" not in text
 
 
-def test_a_stage_that_is_not_heard_of_says_so(fake: FakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_that_is_not_heard_of_says_so(
+    fake: FakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     FakeSlurm(tmp_path / "slurm", monkeypatch).queue(j17="RUNNING")
     fake.submit({"17": [fake.trunks[0]]})
     fake.beat(fake.trunks[0])
@@ -111,7 +117,9 @@ def test_watching_ends_when_nothing_is_under_way(fake: FakeRun, capsys: pytest.C
     assert "0 of 6 cells done" in capsys.readouterr().out
 
 
-def test_a_job_that_slurm_holds_back_is_told_with_its_release(fake: FakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_slurm_holds_back_is_told_with_its_release(
+    fake: FakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     FakeSlurm(tmp_path / "slurm", monkeypatch).queue(j17_1="PENDING:launch failed requeued held")
     fake.submit({"17_1": [fake.trunks[0]]})
     assert "held by SLURM, 1 job (launch failed requeued held), until somebody says: scontrol release 17_1" in said(capsys)

@@ -31,7 +31,11 @@ def test_the_cpu_allocators_own_words_mean_out_of_memory() -> None:
         ("MemoryError", "Unable to allocate 5.00 GiB for an array with shape (1, 2)", "halve"),
         ("OSError", "[Errno 12] Cannot allocate memory", "halve"),
         ("AcceleratorError", "CUDA error: uncorrectable ECC error encountered", "elsewhere"),
-        ("DistBackendError", "NCCL error in: ../torch/csrc/ProcessGroupNCCL.cpp:1691, unhandled system error (run with NCCL_DEBUG=INFO)", "elsewhere"),
+        (
+            "DistBackendError",
+            "NCCL error in: ../torch/csrc/ProcessGroupNCCL.cpp:1691, unhandled system error (run with NCCL_DEBUG=INFO)",
+            "elsewhere",
+        ),
         ("OSError", "[Errno 116] Stale file handle: '/data'", "elsewhere"),
         ("ValueError", "top_k is out of range", "never"),
         ("KeyError", "'lr'", "never"),
@@ -48,7 +52,10 @@ def test_each_exception_has_its_policy(kind: str, message: str, policy: str) -> 
     [
         ("slurmstepd: error: Detected 1 oom_kill event in StepId=17.0. Some of the step tasks have been OOM Killed.", "OUT_OF_MEMORY"),
         ("slurmstepd: error: *** JOB 17 ON node1 CANCELLED AT 2026-01-01T00:00:00 DUE TO TIME LIMIT ***", "TIMEOUT"),
-        ("slurmstepd: error: *** JOB 17 ON node1 CANCELLED AT 2026-01-01T00:00:00 DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS ***", "NODE_FAIL"),
+        (
+            "slurmstepd: error: *** JOB 17 ON node1 CANCELLED AT 2026-01-01T00:00:00 DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS ***",
+            "NODE_FAIL",
+        ),
         ("slurmstepd: error: *** STEP 17.0 ON node1 CANCELLED AT 2026-01-01T00:00:00 ***", "CANCELLED"),
         ("epoch 1 loss 0.5", None),
     ],
@@ -80,9 +87,16 @@ def test_a_job_that_slurm_ended_is_a_case_of_the_stage_that_it_was_at(tmp_path: 
     one, two = fake.trunks
     folder = fake.submit({"17_0": [one, fake.cells_of(one)[0].stages[1]], "17_1": [two]})
     slurm.queue(j17_0="OUT_OF_MEMORY", j17_1="FAILED")
-    fake.log(folder, "17_1", "Starting with a\nCANCELLED AT x DUE TO TIME LIMIT\nStarting with b\nepoch 1\nslurmstepd: error: Detected 2 oom_kill events in StepId=17.1\n")
+    fake.log(
+        folder,
+        "17_1",
+        "Starting with a\nCANCELLED AT x DUE TO TIME LIMIT\nStarting with b\nepoch 1\nslurmstepd: error: Detected 2 oom_kill events in StepId=17.1\n",
+    )
     found = cases(fake.run, survey(fake.run))
-    assert {(case.what, case.policy, case.stage, case.cells) for case in found} == {("OUT_OF_MEMORY", "halve", one, 3), ("OUT_OF_MEMORY", "halve", two, 3)}
+    assert {(case.what, case.policy, case.stage, case.cells) for case in found} == {
+        ("OUT_OF_MEMORY", "halve", one, 3),
+        ("OUT_OF_MEMORY", "halve", two, 3),
+    }
 
 
 def test_without_accounts_the_log_tells_and_without_a_log_nothing_is_claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +106,10 @@ def test_without_accounts_the_log_tells_and_without_a_log_nothing_is_claimed(tmp
     slurm.fails("squeue", "slurm_load_jobs error: Invalid job id specified")
     slurm.fails("sacct", "Slurm accounting storage is disabled")
     fake.log(folder, "17", "slurmstepd: error: *** JOB 17 ON node1 CANCELLED AT 2026 DUE TO TIME LIMIT ***\n")
-    assert {case.stage: (case.what, case.policy) for case in cases(fake.run, survey(fake.run))} == {one: ("TIMEOUT", "again"), two: ("ENDED", "again")}
+    assert {case.stage: (case.what, case.policy) for case in cases(fake.run, survey(fake.run))} == {
+        one: ("TIMEOUT", "again"),
+        two: ("ENDED", "again"),
+    }
 
 
 def test_a_torn_failure_is_named(tmp_path: Path) -> None:

@@ -59,7 +59,9 @@ def left_by(path: Path, job: str) -> Path:
 
 
 @pytest.mark.parametrize(("state", "held"), [("RUNNING", True), ("COMPLETING", True), ("PENDING", False), ("COMPLETED", False)])
-def test_without_a_common_lock_slurms_word_on_the_holders_job_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, held: bool) -> None:
+def test_without_a_common_lock_slurms_word_on_the_holders_job_decides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, held: bool
+) -> None:
     FakeSlurm(tmp_path / "slurm", monkeypatch).says("squeue", state)
     claims._lives.cache_clear()
     path = left_by(tmp_path / "a", "17_3")

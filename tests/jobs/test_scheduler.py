@@ -43,7 +43,9 @@ def test_a_command_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytes
         ask("squeue")
 
 
-@pytest.mark.parametrize(("state", "lives"), [("RUNNING", True), ("COMPLETING", True), ("PENDING", False), ("NODE_FAIL", False), ("COMPLETED", False)])
+@pytest.mark.parametrize(
+    ("state", "lives"), [("RUNNING", True), ("COMPLETING", True), ("PENDING", False), ("NODE_FAIL", False), ("COMPLETED", False)]
+)
 def test_a_job_has_processes_in_some_states_alone(slurm: FakeSlurm, state: str, lives: bool) -> None:
     slurm.says("squeue", state)
     assert on_nodes("17_3") is lives

@@ -1,7 +1,7 @@
 """Jobs on a real SLURM that train nothing: our own way of a job, with a stage that does as the test says in place of training.
 
-    <run>/toys/<stage>    hold: the stage waits until the file is gone    raise: a mistake in the code    memory: no memory above 16 images
-    <stage>/attempts      one line for every time that the stage was begun: job, restarts, node, images of a forward pass
+<run>/toys/<stage>    hold: the stage waits until the file is gone    raise: a mistake in the code    memory: no memory above 16 images
+<stage>/attempts      one line for every time that the stage was begun: job, restarts, node, images of a forward pass
 """
 
 import json
