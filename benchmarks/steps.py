@@ -16,6 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.official import composed_officially, upstream_kernels
 from benchmarks.scan import processor
+from jobs.memory import keep_freed_memory
 from models.registry import create_model
 
 MODELS = ("vim_tiny", "mambavision_t")
@@ -118,6 +119,7 @@ def check_agreement(name: str) -> None:
 def on_cpu(batch: int) -> None:
     """Prints the tables of the CPU."""
     torch.set_num_threads(1)
+    keep_freed_memory()  # as a job does
     print(f"{processor()}, 1 thread, torch {torch.__version__}, fp32, 224 px, batch {batch}\n")
     print("| training step | C++ scan, s | loop, s | times as long |\n|---|---:|---:|---:|")
     for name in MODELS:

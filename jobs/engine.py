@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 
+from jobs.memory import keep_freed_memory
 from jobs.rendezvous import meet
 from jobs.specs import RecipeSpec
 
@@ -81,6 +82,8 @@ def rendezvous(threads: int) -> Ranks:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     rank, local_rank = (_place("RANK"), _place("LOCAL_RANK")) if world > 1 else (0, 0)
     device = _device(local_rank)
+    if device.type == "cpu":
+        keep_freed_memory()
     if not distributed.is_initialized():
         _meet(rank, world, "nccl" if device.type == "cuda" else "gloo")
         atexit.register(_part)
