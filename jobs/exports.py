@@ -35,7 +35,7 @@ class StageResult:
     train_s: float  # wall-clock, evaluation and checkpoints included, over all restarts
     train_img_per_s: float  # within steps alone; 0 without one
     sparsity: float  # share of zeros in the masked parameters
-    peak_memory_bytes: int | None = None  # of rank 0, training and validation; see `jobs.memory`
+    peak_memory_bytes: int | None = None  # of rank 0, training and validation; see `jobs.peak_memory`
     joules: float | None = None  # of all ranks' devices, over all restarts that count; None where the machine does not tell
 
 

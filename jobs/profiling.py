@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from jobs.energy import Meter
-from jobs.memory import forget_peak, peak_bytes
 from jobs.multiply_adds import CONVENTION, count
-from jobs.speed import FASTER, Timing, clock_mhz, protocol, race, speedup, speedups
+from jobs.peak_memory import forget_peak, peak_bytes
 from jobs.sparse_kernels import patterned, semi_structured_speedup
+from jobs.speed import FASTER, Timing, clock_mhz, protocol, race, speedup, speedups
 from jobs.uncounted import WORTH_A_NOTE
 from models.pruning.masks import living
 

@@ -27,8 +27,8 @@ from jobs.evaluation import evaluate, load_masks
 from jobs.exports import ExportError, StageResult, exported, read_result, rewind_file, write_export, write_rewind
 from jobs.fragments import Fragments
 from jobs.masking import Masking
-from jobs.memory import forget_peak, peak_bytes
 from jobs.metrics import MetricsLog, Reporter, StageProgress, ignore
+from jobs.peak_memory import forget_peak, peak_bytes
 from jobs.removal import Removal, structure_from_json, structure_to_json
 from jobs.schedule import schedule
 from jobs.snapshot import Snapshot, average_buffers
