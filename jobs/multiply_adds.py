@@ -36,8 +36,8 @@ class Costs:
 def count(model: nn.Module, *, img_size: int, masks: Mapping[str, Tensor]) -> Costs:
     """Multiply-adds of one image, zeros counted and zero weights free, by fvcore's trace of the model on the CPU.
 
-    What is traced runs the C++ scan, which is one operation in the trace whatever backend the model itself uses. ValueError: a heavy operation that
-    has no counter, or one of which nothing is known.
+    What is traced runs the C++ scan, which is one operation in the trace whatever backend the model itself uses. ValueError: an operation that has no
+    counter and is not known to be light.
     """
     from fvcore.nn import FlopCountAnalysis
 
@@ -49,7 +49,7 @@ def count(model: nn.Module, *, img_size: int, masks: Mapping[str, Tensor]) -> Co
     with torch.no_grad():
         by_operator = {name: int(macs) for name, macs in analysis.by_operator().items()}
     macs = sum(by_operator.values())
-    tally.uncounted.check(analysis.unsupported_ops(), macs)
+    tally.uncounted.check(analysis.unsupported_ops())
     return Costs(
         macs=macs,
         macs_nonzero=round(tally.nonzero),

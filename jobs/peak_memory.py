@@ -20,7 +20,7 @@ def forget_peak(device: torch.device) -> str:
 
 
 def give_back_freed() -> None:
-    """Returns to the system what the C library keeps of freed memory: it is resident, and nobody uses it. Does nothing where the library is not glibc."""
+    """Returns to the system what glibc keeps of freed memory: it is resident, and nobody uses it. Does nothing with another C library."""
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (AttributeError, OSError):

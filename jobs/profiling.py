@@ -66,8 +66,8 @@ def profile(
     """Costs of `model` under `masks`, on the device where it is.
 
     `dense`: makes the architecture before pruning, beside which the model is timed; None: it is the model itself. `seconds`: for all timing, warm-up
-    apart, which takes as long at most. ValueError: a mask without its parameter, a weight that its mask drops and that is not zero, a heavy operation
-    that nothing counts.
+    apart, which takes as long at most. ValueError: a mask without its parameter, a weight that its mask drops and that is not zero, an operation
+    that nothing counts and that is not known to be light.
     """
     check_zeros(model, masks)
     costs = count(model, img_size=img_size, masks=masks)

@@ -106,9 +106,9 @@ def test_a_light_operation_is_bounded_by_its_largest_tensor_and_twenty_operation
     assert costs.macs == counted and costs.uncounted_share == pytest.approx(left_out / (left_out + counted))
 
 
-def test_a_light_operation_that_outweighs_what_is_counted_is_an_error():
-    with pytest.raises(ValueError, match="nothing counts aten::exp, which may be more than 25% of the work"):
-        count(Patches(nn.Sequential(nn.Linear(12, 1), Calls(lambda x: x.expand(-1, -1, 100).exp()))), img_size=8, masks={})
+def test_light_operations_that_outweigh_what_is_counted_are_said_to():
+    costs = count(Patches(nn.Sequential(nn.Linear(12, 1), Calls(lambda x: x.expand(-1, -1, 100).exp()))), img_size=8, masks={})
+    assert costs.uncounted_share > 0.99
 
 
 @pytest.mark.parametrize("variant", ["se", "mobilenet", "swa", "s4", "s5", "attention_pool", "convnext"])
@@ -176,6 +176,11 @@ def unfilled(name: str) -> nn.Module:
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data.zero_()
     return model
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name.endswith("_micro")])
+def test_of_the_smallest_models_less_than_a_fifth_goes_uncounted(name):
+    assert count(create_model(name, num_classes=10), img_size=32, masks={}).uncounted_share < 0.2
 
 
 @pytest.mark.parametrize(("name", "projections", "width"), [("vim_tiny", 1.293, 192), ("vim_small", 4.851, 384), ("vim_base", 18.766, 768)])
