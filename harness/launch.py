@@ -93,7 +93,9 @@ def launch(grid: Grid, plan: Plan, run: RunFolder, retry_failed: bool) -> int:
     """Runs what is left of the grid and no earlier launch has, and publishes the leaderboard. Nobody else launches meanwhile."""
     before = earlier(run, plan, grid.cluster)
     paths = cell_paths(grid, plan)
-    shares = share(run, to_run(run, paths, retry_failed)[0], before.living)
+    wanted = to_run(run, paths, retry_failed)[0]
+    run.want(path.cell.id for path in wanted)
+    shares = share(run, wanted, before.living)
     for line in (*before.told, *shares.told(before.living)):
         print(line, flush=True)
     left = shares.ours

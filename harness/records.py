@@ -163,6 +163,11 @@ class RunFolder:
         folder = self.path / "cancelled"
         return frozenset(os.listdir(folder)) if folder.is_dir() else frozenset()
 
+    def want(self, cells: Iterable[str]) -> None:
+        """Takes back that these cells were cancelled."""
+        for cell in self.cancelled_cells().intersection(cells):
+            (self.path / "cancelled" / cell).unlink(missing_ok=True)
+
     def done(self, stage: str) -> bool:
         """True when the stage has left its weights, those that later stages rewind to among them."""
         folder = self.stage(stage)
@@ -182,11 +187,10 @@ class RunFolder:
         return True
 
     def forget_failures(self, stages: Iterable[str], cells: Iterable[str]) -> None:
-        """Removes the failures of these stages, and the failed records and marks of these cells, so that they run again from their last checkpoint."""
+        """Removes the failures of these stages and the failed records of these cells, so that they run again from their last checkpoint."""
         for stage in stages:
             (self.stage(stage) / "failure.json").unlink(missing_ok=True)
         for cell in cells:
-            (self.path / "cancelled" / cell).unlink(missing_ok=True)
             record = self.record(cell)
             if record is not None and record.status == "failed":
                 self.record_path(cell).unlink()

@@ -65,3 +65,13 @@ def test_a_writer_that_fails_leaves_the_old_file_and_no_litter(tmp_path: Path) -
         raise RuntimeError
     assert path.read_text() == "1\n"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_cell_that_was_cancelled_is_wanted_again(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.want(["a"])  # nothing was ever cancelled here
+    (tmp_path / "cancelled").mkdir()
+    for cell in ("a", "b"):
+        (tmp_path / "cancelled" / cell).touch()
+    run.want(["a", "c"])
+    assert run.cancelled("b") and not run.cancelled("a") and run.cancelled_cells() == {"b"}
