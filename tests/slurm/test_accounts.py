@@ -1,0 +1,23 @@
+"""What sacct remembers, read as we read it."""
+
+import pytest
+
+from harness.queue_state import accounted, queue_state
+from tests.slurm.conftest import Cluster, wait_until
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+
+
+def test_accounts_tell_how_forgotten_jobs_ended(accounting_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_CONF", accounting_cluster.environment["SLURM_CONF"])
+    script = "test $SLURM_ARRAY_TASK_ID != 1"
+    answer = accounting_cluster.call("sbatch", "--array=0-4%2", "--mem=10", "--output=/dev/null", "--parsable", f"--wrap=sleep 1; {script}")
+    array = answer.strip()
+    accounting_cluster.call("scancel", f"{array}_4")
+    jobs = [f"{array}_{task}" for task in range(5)]
+    wait_until(lambda: not any(state.alive for state in queue_state(jobs).values()), "the array to end")
+    wait_until(lambda: len(accounted(jobs)) >= 4 and accounted(jobs)[jobs[3]].state == "COMPLETED", "slurmdbd to hear of it")
+    told = accounted(jobs)
+    assert [told[job].state for job in jobs[:4]] == ["COMPLETED", "FAILED", "COMPLETED", "COMPLETED"]
+    assert told[jobs[0]].nodes == "node1" and told[jobs[0]].elapsed_s >= 1
+    assert jobs[4] not in told or told[jobs[4]].state == "CANCELLED"
