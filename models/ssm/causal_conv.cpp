@@ -1,6 +1,7 @@
 // Depthwise convolution over positions, then SiLU: forward, and a backward that recomputes the sum before the SiLU. See models/ssm/conv.py.
 //
 // A task is one sample and one vector of channels: the whole sequence is gathered into vectors once, whatever its strides, and read from there.
+#include <initializer_list>
 #include "tiles.h"
 
 extern "C" struct ConvArgs {
@@ -35,6 +36,12 @@ template <class S> struct Task {
     View along(const View& view) const { return a.reverse ? backwards<S>(view, a.length) : view; }
     void load(const View& view, V* sequence) const { load_tile<S>(along(view), b, d, 0, channels, (int)a.length, sequence); }
     void store(const View& view, const V* sequence) const { store_tile<S>(along(view), b, d, 0, channels, (int)a.length, sequence); }
+    // Asks for the sequences of the next channels while these are computed.
+    void expect_next(std::initializer_list<const View*> views) const {
+        const int64_t next = d + WIDTH<T>, left = a.channels - next;
+        for (const View* view : views)
+            if (left > 0) expect_tile<S>(along(*view), b, next, 0, (int)std::min<int64_t>(WIDTH<T>, left), (int)a.length);
+    }
     V sum(const V* padded, int64_t l) const {
         V s = bias;
         for (int k = 0; k < a.taps; k++) s += weight[k] * padded[l + k];
@@ -48,6 +55,7 @@ template <class S> void forward(const ConvArgs& a, int64_t index) {
     Scratch<Compute<S>> scratch(2 * a.length + a.taps);
     V *y = scratch.take(a.length), *padded = scratch.take(a.length + a.taps);  // `left` zeros before the sequence, the others behind
     task.load(a.x, padded + a.left);
+    task.expect_next({&a.x, &a.out});
     for (int64_t l = 0; l < a.length; l++) {
         const V s = task.sum(padded, l);
         y[l] = s * sigmoid(s);
@@ -64,6 +72,7 @@ template <class S> void backward(const ConvArgs& a, int64_t index) {
     V *grad_x = scratch.take(a.length), *padded = scratch.take(a.length + a.taps), *grad = scratch.take(a.length + a.taps);
     task.load(a.x, padded + a.left);
     task.load(a.grad_out, grad + right);  // zeros around it too: what lies outside of the sequence gave no output
+    task.expect_next({&a.x, &a.grad_out, &a.grad_x});
     V grad_weight[MAX_TAPS] = {}, grad_bias = {};
     for (int64_t l = 0; l < a.length; l++) {
         const V s = task.sum(padded, l), gate = sigmoid(s), grad_sum = grad[right + l] * gate * (1 + s * (1 - gate));
