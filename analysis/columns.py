@@ -134,7 +134,12 @@ LEADERBOARD: tuple[Column, ...] = (
     Column("latency_ms", "ms", "time of one image, p50; median over seeds", lambda r: r.median(lambda m: m.latency_ms)),
     Column("latency_p90_ms", "ms", "the same, p90", lambda r: r.median(lambda m: m.latency_p90_ms)),
     Column("latency_p99_ms", "ms", "the same, p99; empty where fewer than 100 images were timed", lambda r: r.median(lambda m: m.latency_p99_ms)),
-    Column("peak_memory_mb", "MB", "of a forward pass of that batch, 10^6 bytes; median over seeds", lambda r: scaled(r.median(lambda m: m.peak_memory_bytes), 1 / MEGA)),
+    Column(
+        "peak_memory_mb",
+        "MB",
+        "of a forward pass of that batch, 10^6 bytes; median over seeds",
+        lambda r: scaled(r.median(lambda m: m.peak_memory_bytes), 1 / MEGA),
+    ),
     Column(
         "train_peak_memory_mb",
         "MB",

@@ -62,8 +62,10 @@ def race(runs: Mapping[str, Run], device: torch.device, seconds: float, *, alone
 def warm_up(run: Run, device: torch.device, limit_s: float, *, alone: bool) -> tuple[float, bool]:
     """Seconds of a call once the pace has settled, and whether it has.
 
-    Settled: the medians of the last two groups of five calls differ by less than 5%. It ends unsettled after `limit_s`, in seconds of calls.
+    Settled: the medians of the last two groups of five calls differ by less than 5%. It ends unsettled after `limit_s`, in seconds of calls. What the
+    first call takes once and for all is no pace, and counts for neither.
     """
+    timed(run, device, 1, alone=alone)
     times: list[float] = []
     while True:
         times += timed(run, device, 1, alone=alone)
@@ -112,10 +114,12 @@ def speedups(own: Timing, dense: Timing) -> list[float]:
 def speedup(own: Timing, dense: Timing, *, same_kernels: bool) -> float:
     """How many times as fast as dense: the median over turns.
 
-    `same_kernels`: nothing but zeros tells the two apart (an unstructured mask). That is 1.0 by definition, unless it was faster by 5% in every turn.
+    `same_kernels`: nothing but zeros tells the two apart (an unstructured mask). That is 1.0 by definition, unless it was faster by 5% in every one of
+    ten turns: three can be so by chance.
     """
     ratios = speedups(own, dense)
-    return 1.0 if same_kernels and min(ratios) < FASTER else statistics.median(ratios)
+    faster = len(ratios) >= ROUNDS and min(ratios) >= FASTER
+    return 1.0 if same_kernels and not faster else statistics.median(ratios)
 
 
 def clock_mhz(device: torch.device) -> float | None:

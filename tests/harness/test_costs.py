@@ -7,7 +7,16 @@ from jobs.engine import Ranks
 from jobs.exports import StageResult
 
 TRUNK = StageResult(
-    val_top1=90.0, val_loss=0.3, train_loss=0.2, steps=10, epochs=12, train_s=3600.0, train_img_per_s=250.0, sparsity=0.0, joules=1000.0, peak_memory_bytes=700
+    val_top1=90.0,
+    val_loss=0.3,
+    train_loss=0.2,
+    steps=10,
+    epochs=12,
+    train_s=3600.0,
+    train_img_per_s=250.0,
+    sparsity=0.0,
+    joules=1000.0,
+    peak_memory_bytes=700,
 )
 TUNED = replace(TRUNK, epochs=4, train_s=1800.0, train_img_per_s=200.0, joules=500.0, peak_memory_bytes=900)
 
