@@ -42,10 +42,11 @@ def claimed(path: Path, *, wait: bool = True) -> Iterator[bool]:
 
 def is_claimed(path: Path) -> bool:
     """True when another process holds `path` now."""
-    if not path.exists():
+    try:
+        with _opened(path) as file:
+            return not _take(file, wait=False)
+    except FileNotFoundError:
         return False
-    with path.open("r+") as file:
-        return not _take(file, wait=False)
 
 
 def holder(path: Path) -> str:
@@ -55,6 +56,16 @@ def holder(path: Path) -> str:
         return f"SLURM job {who['job']} on {who['host']}" if who.get("job") else f"process {who['pid']} on {who['host']}"
     except (OSError, ValueError, KeyError):
         return "another process"
+
+
+def _opened(path: Path) -> TextIOWrapper:
+    """The file, for who may write it and for who may only look."""
+    try:
+        return path.open("r+")
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return path.open()
 
 
 def _take(file: TextIOWrapper, wait: bool) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import status
 from harness.frozen import freeze
 from harness.grid import read_grid
 from harness.launch import SOME_FAILED, main
@@ -83,3 +84,9 @@ def test_where_it_does_not_the_owner_and_the_remedy_are_named(folder: Path, monk
     assert code == SOME_FAILED, text
     assert "Permission denied" in text and "belongs to daemon" in text and "chmod -R g+w" in text and "--runs" in text
     assert "Traceback" not in text
+
+
+def test_who_may_only_look_sees_the_status(folder: Path) -> None:
+    assert as_user("daemon", 0o022, lambda: work_in(folder)) == (0, "")
+    code, text = as_user("nobody", 0o022, lambda: status.main([str(folder / "runs" / "small")]))
+    assert code == 0 and "0 of 6 cells done" in text, text
