@@ -52,19 +52,28 @@ def weights(path: Path) -> dict[int, str | None]:
     return {record.seed: record.weights_sha256 for record in found}
 
 
-def jobs(path: Path) -> list[str]:
-    """The jobs that a launch has submitted."""
-    return [job for file in path.parent.glob("runs/survives/jobs/*/stages.json") for job in json.loads(file.read_text())]
-
-
-def wait_for_checkpoints(path: Path, count: int) -> None:
-    """Returns when so many stages have left a checkpoint."""
-    wait_until(lambda: len({file.parent for file in path.parent.glob("runs/survives/stages/*/checkpoints/step-*")}) == count, "checkpoints")
+def jobs(path: Path) -> dict[str, list[str]]:
+    """The stages of every job that a launch has submitted."""
+    return {job: stages for file in path.parent.glob("runs/survives/jobs/*/stages.json") for job, stages in json.loads(file.read_text()).items()}
 
 
 def field(cluster: Cluster, job: str, name: str) -> str:
     """What SLURM says of a job."""
     return cluster.call("scontrol", "show", "job", job).partition(f" {name}=")[2].split()[0]
+
+
+def disturb(cluster: Cluster, job: str, how: str) -> str:
+    """The node of a running job that is disturbed."""
+    node = field(cluster, job, "NodeList")
+    if how == "requeue":
+        cluster.call("scontrol", "requeue", job)
+    elif how == "signal":
+        cluster.call("scancel", "--signal=USR2", job)
+    elif how == "preempt":
+        cluster.call("sbatch", "--partition=high", f"--nodelist={node}", "--exclusive", "--mem=100", "--output=/dev/null", "--wrap=true")
+    else:  # slurmd dies; what runs there goes on, and may end before SLURM has noticed
+        cluster.call("kill", "-9", (cluster.root / "run" / f"slurmd.{node}.pid").read_text().strip())
+    return node
 
 
 @pytest.fixture(scope="module")
@@ -79,30 +88,36 @@ def short_job(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield folder, submit_array(spec, folder / "jobs", tasks.step, {0: {"folder": str(folder)}}, name="short", headway=tasks.starts)[0]
 
 
-def test_requeueing_signals_and_preemption_leave_the_weights_as_they_would_have_been(
+def test_requeueing_signals_preemption_and_a_dead_slurmd_leave_the_weights_as_they_would_have_been(
     cluster: Cluster, tmp_path: Path, short_job: tuple[Path, str]
 ) -> None:
-    path = grid(tmp_path / "disturbed", cluster=ONE_RANK, seeds=3)
+    path = grid(tmp_path / "disturbed", cluster=ONE_RANK, seeds=4)
     launched = launch(path, cluster)
-    assert launched.returncode == OK and "3 jobs submitted, in 1 arrays" in launched.stdout, launched.stdout + launched.stderr
-    wait_for_checkpoints(path, 3)
-    requeued, signalled, preempted = jobs(path)
-    cluster.call("scontrol", "requeue", requeued)
-    cluster.call("scancel", "--signal=USR2", signalled)
-    urgent = ["--partition=high", f"--nodelist={field(cluster, preempted, 'NodeList')}", "--exclusive", "--mem=100"]
-    cluster.call("srun", *urgent, "true")
-    undisturbed = grid(tmp_path / "undisturbed", cluster="kind: local, max_parallel: 1, stages_per_job: 6", seeds=3)
-    undisturbed.write_text(undisturbed.read_text().replace("stages_per_job: 6, stages_per_job: 2", "stages_per_job: 6"))
+    assert launched.returncode == OK and "4 jobs submitted, in 1 arrays" in launched.stdout, launched.stdout + launched.stderr
+    how = dict(zip(jobs(path), ("requeue", "signal", "preempt", "abandon"), strict=True))
+    disturbed: dict[str, str] = {}  # job -> its node
+
+    def disturb_those_with_a_checkpoint() -> bool:
+        for job, (stage, *_) in jobs(path).items():
+            if job not in disturbed and list(path.parent.glob(f"runs/survives/stages/{stage}/checkpoints/step-*")):
+                disturbed[job] = disturb(cluster, job, how[job])
+        return len(disturbed) == 4
+
+    wait_until(disturb_those_with_a_checkpoint, "a checkpoint of every job")
+    lost = next(disturbed[job] for job in how if how[job] == "abandon")
+    undisturbed = grid(tmp_path / "undisturbed", cluster="kind: local, max_parallel: 1", seeds=4)
     assert launch(undisturbed, cluster).returncode == OK
-    wait_until(lambda: len(weights(path)) == 3, "all three cells")
-    assert all(int(field(cluster, job, "Restarts")) >= 1 for job in (requeued, signalled, preempted))
+    wait_until(lambda: len(weights(path)) == 4, "all four cells")
+    assert all(int(field(cluster, job, "Restarts")) >= 1 for job in how if how[job] != "abandon")
+    cluster.node("start", lost)
+    wait_until(lambda: all(cluster.jobs()[job] == "COMPLETED" for job in how), "all four jobs to end well")
     assert weights(path) == weights(undisturbed)
 
 
 def test_two_nodes_of_two_ranks_lose_a_node_and_end_as_four_ranks_on_one_machine(cluster: Cluster, tmp_path: Path) -> None:
     path = grid(tmp_path / "disturbed", cluster=FOUR_RANKS, seeds=1, zero=2)
     assert launch(path, cluster).returncode == OK
-    wait_for_checkpoints(path, 1)
+    wait_until(lambda: list(path.parent.glob("runs/survives/stages/*/checkpoints/step-*")), "a checkpoint")
     (job,) = jobs(path)
     lost = "node" + field(cluster, job, "NodeList").removeprefix("node[")[0]
     cluster.node("kill", lost)
