@@ -26,16 +26,18 @@ recipe: {epochs: 5, finetune_epochs: 0, batch_size: 32, zero_stage: ZERO}
 models: [{name: vim_micro, depth: 1, dim: 16}]
 pruning: [dense]
 seeds: SEEDS
-cluster: {CLUSTER, stages_per_job: 2, checkpoint_steps: 2, timeout_min: 10, cache: CACHE}
+cluster: {CLUSTER, stages_per_job: PACK, checkpoint_steps: 2, timeout_min: 10, cache: CACHE}
 """
 ONE_RANK = "kind: slurm, partition: main, mem_gb: 1"
 FOUR_RANKS = "kind: slurm, partition: main, nodes: 2, tasks_per_node: 2, mem_gb: 3"
 
 
-def grid(folder: Path, *, cluster: str, seeds: int, zero: int = 0) -> Path:
+def grid(folder: Path, *, cluster: str, seeds: int, zero: int = 0, pack: int = 2) -> Path:
     """A grid file in a new folder."""
     folder.mkdir()
-    text = GRID.replace("CLUSTER", cluster).replace("SEEDS", str(seeds)).replace("ZERO", str(zero)).replace("CACHE", str(folder.parent / "cache"))
+    text = GRID
+    for word, value in {"CLUSTER": cluster, "SEEDS": seeds, "ZERO": zero, "PACK": pack, "CACHE": folder.parent / "cache"}.items():
+        text = text.replace(word, str(value))
     (folder / "grid.yaml").write_text(text)
     return folder / "grid.yaml"
 
@@ -105,7 +107,7 @@ def test_requeueing_signals_preemption_and_a_dead_slurmd_leave_the_weights_as_th
 
     wait_until(disturb_those_with_a_checkpoint, "a checkpoint of every job")
     lost = next(disturbed[job] for job in how if how[job] == "abandon")
-    undisturbed = grid(tmp_path / "undisturbed", cluster="kind: local, max_parallel: 1", seeds=4)
+    undisturbed = grid(tmp_path / "undisturbed", cluster="kind: local, max_parallel: 1", seeds=4, pack=8)
     assert launch(undisturbed, cluster).returncode == OK
     wait_until(lambda: len(weights(path)) == 4, "all four cells")
     assert all(int(field(cluster, job, "Restarts")) >= 1 for job in how if how[job] != "abandon")
