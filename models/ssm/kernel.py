@@ -107,7 +107,8 @@ def load_kernel(variant: str | None = None) -> Kernel:
     library = ctypes.CDLL(str(path))
     constants = {name: _constant(library, name) for name in ("vector_bytes", "scan_chunk", "scan_blocks", "scan_states", "conv_max_taps")}
     sizes = {"scan_args_bytes": ScanArgs, "conv_args_bytes": ConvArgs}
-    if any(_constant(library, name) != ctypes.sizeof(struct) for name, struct in sizes.items()):
+    current = hasattr(library, "vssm_use_large_pages") and all(_constant(library, name) == ctypes.sizeof(struct) for name, struct in sizes.items())
+    if not current:
         raise ImportError(f"{path} was built from another version of its source: {BUILD}")
     return Kernel(variant=variant, library=library, **{name.removeprefix("scan_").removeprefix("conv_"): value for name, value in constants.items()})
 

@@ -270,3 +270,9 @@ def test_asking_for_large_pages_leaves_memory_as_it_is() -> None:
     memory = torch.arange(2_000_000)
     kernel.load_kernel().use_large_pages(memory, memory[:0])
     assert torch.equal(memory, torch.arange(2_000_000))
+
+
+def test_a_kernel_of_another_version_says_how_to_build_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel.ctypes, "sizeof", lambda struct: 1)
+    with pytest.raises(ImportError, match="built from another version of its source: install a C"):
+        kernel.load_kernel.__wrapped__()
