@@ -37,7 +37,7 @@ def submit_arrays(cluster: ClusterSpec, run: RunFolder, orders: Sequence[Order])
             break
         lines.append(line(array, names[-1], folder))
     submitted = sum(map(len, names))
-    lines.append(f"{submitted} jobs submitted, in {len(names)} arrays; this session may end, SLURM does the rest: python -m harness.status {run.path}")
+    lines.append(f"{submitted} jobs submitted, in {len(names)} arrays; this session may end, SLURM goes on: python -m harness.status {run.path}")
     if submitted < len(orders):
         why = f" (it takes {room} more of yours now)" if room is not None and room < len(orders) else ""
         lines.append(f"{len(orders) - submitted} jobs wait for room in SLURM's queue{why}: launch again when some have ended")

@@ -1,7 +1,7 @@
 """A forest of orders as few SLURM arrays, each task waiting for its own parent and for nothing else.
 
-SLURM can pair the tasks of two arrays that have the same number (aftercorr), or let a whole array wait for one task (afterok). So the children of an array
-are submitted either as "the first children of all", "the second children of all" ..., or as "all children of one"; whichever takes fewer submissions.
+SLURM can pair the tasks of two arrays that have the same number (aftercorr), or let a whole array wait for one task (afterok). So the children of an
+array are submitted either as "the first children of all", "the second children of all" ..., or as "all children of one"; whichever takes fewer submissions.
 """
 
 from collections import defaultdict
@@ -21,7 +21,7 @@ class Array:
 
 
 def fan_out(before: Sequence[frozenset[int]], chunk: int) -> list[Array]:
-    """Arrays, parents first. `before`: for each order the places of those that it waits for, all of them smaller. `chunk`: the most tasks of an array."""
+    """Arrays, parents first. `before`: for each order the places of those that it waits for, all smaller. `chunk`: the most tasks of an array."""
     arrays: list[Array] = []
     place: dict[int, tuple[int, int]] = {}  # order -> array and task
     for level, members in enumerate(by_level(before)):
@@ -68,7 +68,7 @@ def grouped(
 
 
 def siblings(array: int, size: int, by_task: Mapping[int, Sequence[int]], chunk: int) -> list[Group]:
-    """The children of one array of `size` tasks, as few arrays: parents with more than so many children have arrays of their own, the others are paired."""
+    """The children of one array of `size` tasks, as few arrays: parents with many children have arrays of their own, the others are paired."""
     counts = [len(orders) for orders in by_task.values()]
     limits = [0] if size == 1 else sorted({0, *counts})
     limit = min(limits, key=lambda limit: limit + sum(-(-count // chunk) for count in counts if count > limit))

@@ -3,7 +3,7 @@
 import difflib
 import getpass
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -51,7 +51,7 @@ def broken_limits(cluster: ClusterSpec, known: Mapping[str, Partition]) -> Itera
         elif not known[name].up:
             yield f"cluster.partition: '{name}' is down; valid: {', '.join(one.name for one in known.values() if one.up)}"
     chosen = [known[name] for name in names if name in known]
-    asked = {
+    asked: dict[str, tuple[int, str, Callable[[Partition], int | None]]] = {
         "nodes": (cluster.nodes, "nodes", lambda one: one.nodes),
         "timeout_min": (cluster.timeout_min, "minutes", lambda one: one.minutes),
         "tasks_per_node x cpus_per_task": (cluster.tasks_per_node * cluster.cpus_per_task, "CPUs of a node", lambda one: one.cpus),
@@ -65,9 +65,10 @@ def broken_limits(cluster: ClusterSpec, known: Mapping[str, Partition]) -> Itera
             yield f"cluster.{key}: {wanted} {what} asked for; {offered}{elsewhere(known, chosen, wanted, limit_of)}"
 
 
-def elsewhere(known: Mapping[str, Partition], chosen: Iterable[Partition], wanted: int, limit_of: object) -> str:
+def elsewhere(known: Mapping[str, Partition], chosen: Collection[Partition], wanted: int, limit_of: Callable[[Partition], int | None]) -> str:
     """Which other partitions would do."""
-    fits = [one.name for one in known.values() if one not in chosen and one.up and ((limit := limit_of(one)) is None or wanted <= limit)]  # type: ignore[operator]
+    others = {one.name: limit_of(one) for one in known.values() if one not in chosen and one.up}
+    fits = [name for name, limit in others.items() if limit is None or wanted <= limit]
     return f"; enough in {', '.join(fits)}" if fits else "; no partition has more"
 
 

@@ -1,4 +1,4 @@
-"""The door to submitit: a function and its argument become a job in this process or on this machine; jobs/slurm_arrays.py has those of a SLURM cluster."""
+"""The door to submitit: a function and its argument become a job in this process or on this machine; jobs/slurm_arrays.py has SLURM's."""
 
 import math
 import os
@@ -27,8 +27,8 @@ class NoHeadway(RuntimeError):
 class OnNode:
     """What every rank of a job calls. Preemption and the time limit (USR2) queue the same call again: stages go on from their own checkpoints.
 
-    headway: from the argument, something that changes when the job has come further; a job that reaches its time limit without that, time after time, is
-    ended with NoHeadway. All else may interrupt it as often as it likes.
+    headway: from the argument, something that changes when the job has come further; a job that reaches its time limit without that, time after time,
+    is ended with NoHeadway. All else may interrupt it as often as it likes.
     """
 
     function: Callable[[Any], None]
@@ -50,7 +50,7 @@ class OnNode:
         return None if self.headway is None else self.headway(self.argument)
 
     def checkpoint(self) -> Any:
-        """What submitit queues when the job is to leave its nodes. Nothing is saved here: a collective save in rank 0's signal handler would deadlock.
+        """What submitit queues when the job must leave its nodes. Nothing is saved here: a collective save in rank 0's signal handler would deadlock.
 
         Raises NoHeadway; SchedulerSilent where SLURM's controller could not be told.
         """

@@ -1,6 +1,6 @@
-"""How the ranks of a job find each other without a port that anybody chose: rank 0 listens where its system has room, and says where in a shared file.
+"""How the ranks of a job find each other without a port that anybody chose: rank 0 listens where its system has room, and says so in a shared file.
 
-So jobs that share a node cannot clash, and the name of a node need not resolve: rank 0 says its addresses too, and each rank takes the first that answers.
+So jobs that share a node cannot clash, and a node's name need not resolve: rank 0 says its addresses too, and each rank takes the first that answers.
 """
 
 import json

@@ -31,7 +31,7 @@ def submit_array(
 ) -> dict[int, str]:
     """Job ids by task id: one array, or for one argument a plain job. `folder` must be its own: submitit trusts results of an earlier job.
 
-    after: SLURM's dependency, such as 'aftercorr:17'; a job whose dependency can never hold leaves the queue. at_a_time: jobs of the array, 0: no limit.
+    after: SLURM's dependency, such as 'aftercorr:17'; a job whose dependency can never hold leaves the queue. at_a_time: jobs of the array, 0: all.
     headway: see OnNode. Raises SchedulerError with SLURM's words when it refuses, SchedulerSilent when it does not answer.
     """
     timeouts = cluster.slurm.get("max_num_timeout", ENDLESS)
@@ -39,7 +39,8 @@ def submit_array(
     script.write_text(submission(cluster, folder, list(arguments), name=name, after=after, at_a_time=at_a_time))
     limit_s = 60 * cluster.timeout_min - cluster.slurm.get("signal_delay_s", SIGNAL_S)
     for task, argument in arguments.items():
-        dump(OnNode(function=function, argument=argument, headway=headway, limit_s=limit_s), folder / f"task-{task}.pkl", cluster.timeout_min, timeouts)
+        call = OnNode(function=function, argument=argument, headway=headway, limit_s=limit_s)
+        dump(call, folder / f"task-{task}.pkl", cluster.timeout_min, timeouts)
     job = job_id(ask("sbatch", str(script)))
     names = {task: f"{job}_{task}" if len(arguments) > 1 else job for task in arguments}
     for task, named in names.items():

@@ -29,7 +29,9 @@ def submit(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("PYTHONPATH", cluster.environment["PYTHONPATH"])
     submitted: list[str] = []
 
-    def submit(arguments: dict[int, Any], *, spec: ClusterSpec = SMALL, function: Callable[[Any], None] = tasks.run_task, **more: Any) -> dict[int, str]:
+    def submit(
+        arguments: dict[int, Any], *, spec: ClusterSpec = SMALL, function: Callable[[Any], None] = tasks.run_task, **more: Any
+    ) -> dict[int, str]:
         folder = tmp_path / f"jobs-{len(submitted)}"
         folder.mkdir()
         names = submit_array(spec, folder, function, arguments, name="test", **more)
