@@ -61,8 +61,8 @@ def child(cache: Path) -> dict[str, float]:
         batches = training.epoch(0)
         images, labels = next(batches)
         mark("first batch")
-        stage.engine.forward_backward(images, labels, last=True)
-        stage.engine.step(1e-3)
+        stage.network.engine.forward_backward(images, labels, last=True)
+        stage.network.engine.step(1e-3)
         mark("first step")
     assert torch.isfinite(images).all()
     return marks

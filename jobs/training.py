@@ -88,4 +88,4 @@ def prepared_run(
     try:
         yield stage
     finally:
-        stage.engine.close()
+        stage.network.engine.close()

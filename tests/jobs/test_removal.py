@@ -96,7 +96,7 @@ def train(
     try:
         return run.run(parent, None)
     finally:
-        run.engine.close()
+        run.network.engine.close()
 
 
 def train_path(folder: Path, method: str, ranks: Ranks, **options: Any) -> tuple[Path, StageResult]:

@@ -81,7 +81,7 @@ def train(spec: StageSpec, folder: Path, ranks: Ranks) -> None:
     try:
         run.run(folder / spec.parent if spec.parent else None, folder / spec.rewind if spec.rewind else None)
     finally:
-        run.engine.close()
+        run.network.engine.close()
 
 
 def test_the_seed_grid_plans_on_a_login_node(tmp_path, monkeypatch, capsys):

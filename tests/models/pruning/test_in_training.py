@@ -56,7 +56,7 @@ def train_path(folder: Path, case: str, ranks: Ranks, **recipe: Any) -> Path:
         try:
             run.run(stages[-1] if stage.start != "scratch" else None, stages[0] if stage.start == "rewind" else None)
         finally:
-            run.engine.close()
+            run.network.engine.close()
         stages.append(at)
     return stages[-1]
 
