@@ -34,6 +34,7 @@ def test_status_and_logs_tell_what_the_daemons_do_and_a_controller_that_is_down_
     assert logs.main([held[:8]]) == 0
     assert f"stage {held}: vim_micro  train  seed 0" in capfd.readouterr().out
 
+    wait_until(lambda: [name for name, state in cluster.jobs().items() if state in ("RUNNING", "COMPLETING")] == [job], "the other jobs to be over")
     controller = int((cluster.root / "run" / "slurmctld.pid").read_text())
     os.kill(controller, signal.SIGTERM)
     wait_until(lambda: not Path(f"/proc/{controller}").exists(), "the controller to end")
