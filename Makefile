@@ -9,7 +9,7 @@ demo: setup
 	@$(PYTHON_IN_VENV) -m harness.launch grid.yaml || test $$? -eq 3
 
 test: setup
-	@$(PYTHON_IN_VENV) -m pytest
+	@$(PYTHON_IN_VENV) -m pytest -n 3 --dist loadgroup
 
 bench: setup
 	@$(PYTHON_IN_VENV) -m benchmarks
