@@ -35,7 +35,7 @@ def write(options: argparse.Namespace) -> int:
         raise AnalysisError("several run folders: say with -o where the tables of all of them go")
     published = publish(options.runs, options.out or options.runs[0], beside=options.beside, figures=options.figures)
     console = Console(width=None if sys.stdout.isatty() else 120)
-    console.print(published.table)
+    console.print(published.table, crop=False)
     console.print("\n".join(map(str, published.files)), markup=False, highlight=False, soft_wrap=True)
     if options.baseline is None:
         return 0

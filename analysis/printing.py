@@ -39,11 +39,11 @@ def dead_layers(row: Row) -> list[str]:
 
 
 def noted(lines: Sequence[str], style: str) -> list["Text"]:
-    """The first lines, and how many there are more."""
+    """The first lines, whole however long a path is, and how many there are more."""
     from rich.text import Text
 
     more = [f"... and {len(lines) - NOTED} more, all in report.html"] if len(lines) > NOTED else []
-    return [Text(line, style=style) for line in [*lines[:NOTED], *more]]
+    return [Text(line, style=style, no_wrap=True, overflow="ignore") for line in [*lines[:NOTED], *more]]
 
 
 NOTED = 20
