@@ -13,7 +13,7 @@ from harness.micro_batch import shrink
 from harness.nodes import blame, left_out, unwanted
 from harness.orders import CellPath, Order
 from harness.records import Failure, Record, RunFolder, now
-from harness.triage import policy_of
+from harness.triage import DISK_FULL, PEER_LOST, policy_of
 from jobs.scheduler import SchedulerSilent, requeue, this_job
 from jobs.specs import ClusterSpec, StageSpec
 
@@ -118,14 +118,12 @@ def identity(order: Order, path: CellPath) -> dict[str, Any]:
 
 def peer_lost(error: Exception) -> bool:
     """True for what gloo, NCCL and torch's store raise on the ranks that are left when one has died."""
-    closed = ("connection closed by peer", "connection reset by peer", "connection was likely closed")
-    signs = (*closed, "broken pipe", "socket closed", "remote process exited")
-    return any(sign in str(error).lower() for sign in signs)
+    return PEER_LOST.search(str(error)) is not None
 
 
 def disk_full(error: BaseException | None) -> bool:
-    """True when an error, or one that led to it, is that of a full disk. (safetensors and torch give no errno, only the words.)"""
-    return any("No space left on device" in text or "Disk quota exceeded" in text for text in texts(error))
+    """True when an error, or one that led to it, is that of a full disk."""
+    return any(DISK_FULL.search(text) for text in texts(error))
 
 
 def told(error: BaseException) -> str:

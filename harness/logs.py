@@ -15,6 +15,7 @@ from harness.places import PlaceError, find_part
 from harness.records import RunFolder
 from harness.submissions import Submission
 from harness.survey import Survey, survey
+from harness.triage import PEER_LOST
 
 POLL_S = 0.5
 ALIVE_S = 10.0  # between two looks at whether the job that is followed still lives
@@ -85,7 +86,7 @@ def why(reason: str) -> str:
 def tells_of_an_error(log: Path) -> bool:
     """True for the log of a rank that failed by itself, not of one that lost its peer."""
     text = log.read_text(errors="replace")[-20_000:]
-    return "Traceback (most recent call last)" in text and not re.search(r"connection (closed|reset) by peer|socket closed", text, re.IGNORECASE)
+    return "Traceback (most recent call last)" in text and not PEER_LOST.search(text)
 
 
 def own_part(text: str, stage: str) -> str:

@@ -15,6 +15,7 @@ from harness.orders import Order
 from harness.records import Failure, RunFolder
 from harness.runner import run_order
 from harness.submissions import local_name
+from harness.triage import DISK_FULL
 from jobs.claims import is_claimed
 from jobs.cluster import living_ranks, local_slots, stop, submit
 from jobs.files import write_json
@@ -161,8 +162,8 @@ class LocalQueue:
 def out_of_space(log: Path) -> bool:
     """True when a job's log says that its disk is full, or could not say anything because it is."""
     try:
-        text = log.read_bytes()[-20_000:]
-        return b"No space left on device" in text or b"Disk quota exceeded" in text or shutil.disk_usage(log.parent).free < FULL_BYTES
+        text = log.read_bytes()[-20_000:].decode(errors="replace")
+        return DISK_FULL.search(text) is not None or shutil.disk_usage(log.parent).free < FULL_BYTES
     except OSError:
         return False
 

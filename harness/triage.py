@@ -30,6 +30,10 @@ SIGNS: tuple[tuple[str, Policy], ...] = (
     (r"ncclSystemError|NCCL.{0,200}unhandled system error", "elsewhere"),
     (r"Input/output error|Stale file handle|Transport endpoint", "elsewhere"),
 )
+# What gloo, NCCL and torch's store raise on the ranks that are left when one has died: no error of theirs.
+PEER_LOST = re.compile(r"connection closed by peer|connection reset by peer|connection was likely closed|broken pipe|socket closed|remote process exited", re.IGNORECASE)
+# (safetensors and torch give no errno, only the words.)
+DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded")
 STATES: dict[str, Policy] = {
     "OUT_OF_MEMORY": "halve",
     "NODE_FAIL": "elsewhere",

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from jobs.engine import Engine
 from jobs.fragments import Fragments, write_parameter
+from models.pruning.masks import sparsity_of
 
 
 class Masking:
@@ -95,5 +96,4 @@ class Masking:
 
     def sparsity(self) -> float:
         """Share of the masked parameters' weights that are dropped; 0 without masks."""
-        total = sum(mask.numel() for mask in self.masks.values())
-        return 1 - sum(int(mask.sum()) for mask in self.masks.values()) / total if total else 0.0
+        return sparsity_of(self.masks)

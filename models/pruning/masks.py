@@ -80,13 +80,3 @@ def sparsity_of(masks: Mapping[str, Tensor]) -> float:
     """Share of zeros over all masks; 0.0 without masks."""
     total = sum(mask.numel() for mask in masks.values())
     return 1.0 - sum(map(living, masks.values())) / total if total else 0.0
-
-
-def layer_sparsity(masks: Mapping[str, Tensor]) -> dict[str, float]:
-    """Share of zeros in each mask."""
-    return {name: 1.0 - living(mask) / mask.numel() for name, mask in masks.items()}
-
-
-def collapsed(masks: Mapping[str, Tensor]) -> list[str]:
-    """Names of the masks with no weight left: an alarm, as nothing passes such a layer."""
-    return [name for name, mask in masks.items() if not living(mask)]

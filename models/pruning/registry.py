@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, fields
-from difflib import get_close_matches
 from typing import Any
 
 from models.pruning.base import PruningMethod
@@ -15,6 +14,7 @@ from models.pruning.iterative_magnitude import IterativeMagnitude
 from models.pruning.magnitude import Magnitude
 from models.pruning.random import Random
 from models.pruning.rigl import RigL
+from models.pruning.scope import nearest
 from models.pruning.semi_structured import SemiStructured
 from models.pruning.structured import Structured
 from models.pruning.wanda import Wanda
@@ -46,12 +46,6 @@ def create_method(name: str, **knobs: Any) -> PruningMethod:
     if missing:
         raise ValueError(f"{name} needs {', '.join(missing)}")
     return PRUNERS[name](**knobs)
-
-
-def nearest(name: str, valid: Any) -> str:
-    """The end of a sentence about an unknown name: the valid name that is nearest, if one is near."""
-    near = get_close_matches(name, list(valid), 1)
-    return f"; did you mean '{near[0]}'?" if near else "."
 
 
 def required(field: Any) -> bool:

@@ -7,7 +7,7 @@ A = -1, not a removed state.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from functools import cache
 from typing import TYPE_CHECKING
@@ -77,13 +77,23 @@ def group_of(name: str, dimensions: int) -> str:
 
 def check_groups(groups: Sequence[str]) -> None:
     """Raises ValueError when a group is unknown, given twice, or when there is none; the message has the valid names and the nearest one."""
-    for name in groups:
-        if name not in GROUPS:
-            near = get_close_matches(name, GROUPS, 1)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
-            raise ValueError(f"unknown group '{name}'{hint} Valid groups: {', '.join(GROUPS)}")
-    if not groups or len(set(groups)) < len(groups):
-        raise ValueError(f"groups must name at least one group, each once, got {list(groups)}. Valid groups: {', '.join(GROUPS)}")
+    check_names("groups", "group", groups, GROUPS)
+
+
+def check_names(knob: str, one: str, names: Sequence[str], valid: Collection[str]) -> None:
+    """Raises ValueError when one of a knob's names is unknown, given twice, or when there is none. `one`: what a name stands for."""
+    told = f"Valid {knob}: {', '.join(valid)}"
+    for name in names:
+        if name not in valid:
+            raise ValueError(f"unknown {one} '{name}'{nearest(name, valid)} {told}")
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"{knob} must name at least one {one}, each once, got {list(names)}. {told}")
+
+
+def nearest(name: str, valid: Collection[str]) -> str:
+    """The end of a sentence about an unknown name: the valid name that is nearest, if one is near."""
+    near = get_close_matches(name, list(valid), 1)
+    return f"; did you mean '{near[0]}'?" if near else "."
 
 
 def prunable_names(model: Module, groups: Sequence[str] = DEFAULT_GROUPS) -> tuple[str, ...]:

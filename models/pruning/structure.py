@@ -204,15 +204,3 @@ def dropped_places(groups: Sequence[Group], kept: Kept) -> dict[tuple[str, str, 
             for part in group.parts:
                 gone[part.name, part.side, part.dimension] |= set(part.places[~stays].flatten().tolist())
     return {key: sorted(places) for key, places in gone.items() if places}
-
-
-@torch.no_grad()
-def silence(model: nn.Module, groups: Sequence[Group], kept: Kept) -> None:
-    """Zeroes what `remove` would remove: the masked network, whose outputs are those of the smaller one."""
-    check_kept(groups, kept)
-    for group in groups:
-        if group.name in kept:
-            gone = sorted(set(range(group.count)) - set(kept[group.name]))
-            for one in group.owned:
-                parameter = model.get_parameter(one.parameter)
-                parameter.index_fill_(one.dimension, one.places[gone].flatten().to(parameter.device), 0.0)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
+
+from models.pruning.scope import check_names
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -45,13 +46,7 @@ class Units:
 
 def check_kinds(kinds: Sequence[str]) -> None:
     """Raises ValueError when a kind is unknown, given twice, or when there is none; the message has the valid names and the nearest one."""
-    for kind in kinds:
-        if kind not in KINDS:
-            near = get_close_matches(kind, KINDS, 1)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
-            raise ValueError(f"unknown units '{kind}'{hint} Valid units: {', '.join(KINDS)}")
-    if not kinds or len(set(kinds)) < len(kinds):
-        raise ValueError(f"units must name at least one kind, each once, got {list(kinds)}. Valid units: {', '.join(KINDS)}")
+    check_names("units", "kind of unit", kinds, KINDS)
 
 
 def units_of(model: Module, kinds: Sequence[str] | None = None) -> tuple[Units, ...]:

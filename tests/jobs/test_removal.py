@@ -22,10 +22,11 @@ from jobs.stage_run import StageRun
 from models.layers import weight_decay_groups
 from models.pruning.base import Budget, Pruner, PruningMethod, Stage
 from models.pruning.registry import create_method
-from models.pruning.structure import Structure, find_groups, remove, silence
+from models.pruning.structure import Structure, find_groups, remove
 from models.registry import create_model
 from tests.jobs.processes import run_ranks
 from tests.jobs.toys import NO_DECAY, global_batch, toy_net
+from tests.models.pruning.networks import silence
 
 SMALL_MAMBAVISION = {"dim": 8, "in_dim": 6, "depths": [1, 1, 2, 2]}
 MODELS = {

@@ -1,8 +1,11 @@
 """Small networks of every variant, moved away from their initialisation so that nothing is zero or one by accident."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
+from models.pruning.structure import Group, Kept, check_kept
 from models.registry import create_model
 
 VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
@@ -48,6 +51,18 @@ def moved(network: nn.Module, seed: int = 0) -> nn.Module:
         if buffer.is_floating_point():
             buffer.add_(torch.rand(buffer.shape, generator=generator))
     return network.eval()
+
+
+@torch.no_grad()
+def silence(model: nn.Module, groups: Sequence[Group], kept: Kept) -> None:
+    """Zeroes what `remove` would remove: the masked network, whose outputs are those of the smaller one."""
+    check_kept(groups, kept)
+    for group in groups:
+        if group.name in kept:
+            gone = sorted(set(range(group.count)) - set(kept[group.name]))
+            for one in group.owned:
+                parameter = model.get_parameter(one.parameter)
+                parameter.index_fill_(one.dimension, one.places[gone].flatten().to(parameter.device), 0.0)
 
 
 def images(count: int = 2) -> torch.Tensor:

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.pruning.masks import SAMPLE, choose, collapsed, drop, kth_smallest, layer_sparsity, sparsity_of
+from models.pruning.masks import SAMPLE, choose, drop, kth_smallest, sparsity_of
 from tests.models.pruning.fakes import lowest_dropped, random_weights, same
 
 
@@ -77,8 +77,6 @@ def test_a_count_of_zeros_is_met_exactly_over_several_tensors():
     assert same(drop(scores, 17), lowest_dropped(scores, 17))
 
 
-def test_the_table_of_layers_flags_the_ones_that_have_no_weight_left():
+def test_sparsity_counts_the_zeros_of_all_masks_together():
     masks = {"a": torch.tensor([True, False, False, False]), "b": torch.zeros(4, dtype=torch.bool)}
-    assert layer_sparsity(masks) == {"a": 0.75, "b": 1.0}
-    assert sparsity_of(masks) == 0.875 and collapsed(masks) == ["b"]
-    assert sparsity_of({}) == 0.0 and collapsed({}) == []
+    assert sparsity_of(masks) == 0.875 and sparsity_of({}) == 0.0

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from models.pruning.structure import find_groups, remove, silence
+from models.pruning.structure import find_groups, remove
 from models.pruning.units import KINDS, check_kinds, units_of
 from models.registry import create_model
-from tests.models.pruning.networks import SMALLER, VARIANTS, images, moved, small_network
+from tests.models.pruning.networks import SMALLER, VARIANTS, images, moved, silence, small_network
 
 SUFFIXES = {
     "vim": {"d_inner", "d_state", "d_state_b"},
@@ -154,7 +154,7 @@ def test_what_cannot_be_kept_is_refused(kept, said):
 
 
 def test_kinds_of_units_are_checked_by_name():
-    with pytest.raises(ValueError, match="unknown units 'head'; did you mean 'heads'.* Valid units: inner, heads"):
+    with pytest.raises(ValueError, match="unknown kind of unit 'head'; did you mean 'heads'.* Valid units: inner, heads"):
         check_kinds(["head"])
     with pytest.raises(ValueError, match="each once"):
         check_kinds(["inner", "inner"])

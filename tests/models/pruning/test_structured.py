@@ -131,7 +131,7 @@ def test_it_starts_from_the_dense_training_that_others_share():
     ("knobs", "said"),
     [
         ({"ratio": 1.0}, "ratio must be in"),
-        ({"ratio": 0.5, "units": ("channels",)}, "unknown units 'channels'"),
+        ({"ratio": 0.5, "units": ("channels",)}, "unknown kind of unit 'channels'"),
         ({"ratio": 0.5, "batches": 0}, "batches must be"),
     ],
 )
