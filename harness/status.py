@@ -135,6 +135,9 @@ class Status:
             lines.append(f"held by SLURM, {counted(len(held), 'job')} ({held[0].reason}), until somebody says: {remedy}")
         if found.silent:
             lines.append(f"{found.silent}: whether its jobs run is not known; nothing is lost, ask again later")
+        left = sum(state == "open" for state in found.states.values())
+        if left:
+            lines.append(f"nobody works on {counted(left, 'open cell')}; from the last checkpoints: python -m harness.launch {found.forest.file}")
         frozen, given = self.run.path / "grid.yaml", Path(found.forest.file)
         if frozen.exists() and given.exists() and frozen.read_bytes() != given.read_bytes():
             lines.append(f"{given} was changed since it was launched; this is what was launched")

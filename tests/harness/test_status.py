@@ -117,6 +117,11 @@ def test_watching_ends_when_nothing_is_under_way(fake: FakeRun, capsys: pytest.C
     assert "0 of 6 cells done" in capsys.readouterr().out
 
 
+def test_cells_that_nobody_works_on_are_told_with_the_command_that_goes_on(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    text = said(capsys)
+    assert "nobody works on 6 open cells; from the last checkpoints: python -m harness.launch" in text
+
+
 def test_a_job_that_slurm_holds_back_is_told_with_its_release(
     fake: FakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
