@@ -1,6 +1,6 @@
 """Orders as SLURM job arrays, each task after the one that its stages start from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.fan_out import Array, dependency, fan_out, shares
@@ -16,28 +16,34 @@ from jobs.slurm_arrays import submit_array
 from jobs.specs import ClusterSpec
 
 
-def submit_arrays(cluster: ClusterSpec, run: RunFolder, orders: Sequence[Order]) -> list[str]:
+def submit_arrays(cluster: ClusterSpec, run: RunFolder, orders: Sequence[Order], living: Mapping[str, str]) -> list[str]:
     """What was submitted, one line for people each; job ids and stages are kept in the run folder. Nothing here must stay alive.
 
-    Jobs that SLURM does not take any more stay open for a later launch. Raises SchedulerError when it takes none.
+    living: jobs of an earlier launch by the stages that they have; orders that start from those wait for them. Jobs that SLURM does not take any more
+    stay open for a later launch. Raises SchedulerError when it takes none.
     """
     room = free_jobs(cluster.slurm.get("account"))
     taken = orders if room is None else orders[:room]
-    arrays = fan_out(waits(taken), max_array_size())
-    names: list[dict[int, str]] = []
+    jobs = needed(taken, living)
+    present = by_array(jobs)
+    arrays = fan_out(waits(taken, living, jobs), max_array_size(), present)
+    names = [{task: jobs[place] for task, place in tasks.items()} for tasks in present]
+    new = arrays[len(present) :]
     lines: list[str] = []
-    for array, share in zip(arrays, shares(arrays, cluster.max_parallel), strict=True):
+    for array, share in zip(new, shares(new, cluster.max_parallel), strict=True):
         folder = fresh_folder(run.path / "jobs")
+        tasks = [(task, taken[place - len(jobs)]) for task, place in array.orders.items()]
         try:
-            names.append(submit_one(cluster, folder, [(task, taken[order]) for task, order in array.orders.items()], dependency(array, names), share))
+            names.append(submit_one(cluster, folder, tasks, dependency(array, names), share))
         except SchedulerError as error:
-            if not names:
+            if not lines:
                 raise
             lines.append(f"SLURM takes no more: {error}")
             break
         lines.append(line(array, names[-1], folder))
-    submitted = sum(map(len, names))
-    lines.append(f"{submitted} jobs submitted, in {len(names)} arrays; this session may end, SLURM goes on: python -m harness.status {run.path}")
+    mine = names[len(present) :]
+    submitted = sum(map(len, mine))
+    lines.append(f"{submitted} jobs submitted, in {len(mine)} arrays; this session may end, SLURM goes on: python -m harness.status {run.path}")
     if submitted < len(orders):
         why = f" (it takes {room} more of yours now)" if room is not None and room < len(orders) else ""
         lines.append(f"{len(orders) - submitted} jobs wait for room in SLURM's queue{why}: launch again when some have ended")
@@ -60,13 +66,31 @@ def line(array: Array, names: dict[int, str], folder: Path) -> str:
     return f"level {array.level}: {len(ids)} job{'s' if len(ids) > 1 else ''}, {shown}, logs in {folder}"
 
 
-def waits(orders: Sequence[Order]) -> list[frozenset[int]]:
-    """For each order the places of those that run the stages it starts from."""
-    place = {spec.id: index for index, order in enumerate(orders) for spec in order.stages}
-    found = []
-    for index, order in enumerate(orders):
+def needed(orders: Sequence[Order], living: Mapping[str, str]) -> list[str]:
+    """The living jobs that orders wait for: they have a stage that one starts from, or its own last stage, whose cells it will measure."""
+    stages = (stage for order in orders for spec in order.stages for stage in (spec.parent, spec.rewind, spec.id))
+    return list(dict.fromkeys(living[stage] for stage in stages if stage in living))
+
+
+def by_array(jobs: Sequence[str]) -> list[dict[int, int]]:
+    """Places among `jobs` by task, of each array of SLURM's."""
+    found: dict[str, dict[int, int]] = {}
+    for place, job in enumerate(jobs):
+        array, _, task = job.partition("_")
+        found.setdefault(array, {})[int(task or 0)] = place
+    return list(found.values())
+
+
+def waits(orders: Sequence[Order], living: Mapping[str, str], jobs: Sequence[str]) -> list[frozenset[int]]:
+    """For each of `jobs`, which wait for nothing, and behind them for each order: the places of those that have the stages it starts from."""
+    number = {job: place for place, job in enumerate(jobs)}
+    earlier = {stage: number[job] for stage, job in living.items() if job in number}
+    place = earlier | {spec.id: index for index, order in enumerate(orders, len(jobs)) for spec in order.stages}
+    found: list[frozenset[int]] = [frozenset()] * len(jobs)
+    for index, order in enumerate(orders, len(jobs)):
         starts = {place[stage] for spec in order.stages for stage in (spec.parent, spec.rewind) if stage in place}
-        found.append(frozenset(starts - {index}))
+        again = {earlier[spec.id] for spec in order.stages if spec.id in earlier}
+        found.append(frozenset(starts | again) - {index})
     return found
 
 

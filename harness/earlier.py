@@ -23,6 +23,7 @@ class Earlier:
     """Living jobs by the stages that they keep, and what was done about those that ended."""
 
     living: Mapping[str, str]
+    cells: frozenset[str] = frozenset()  # those of the launches before: what their jobs will measure
     told: tuple[str, ...] = ()
 
 
@@ -36,9 +37,10 @@ def earlier(run: RunFolder, plan: Plan, cluster: ClusterSpec) -> Earlier:
     found = survey(run, launching=False)
     if found.silent:
         raise SchedulerSilent(found.silent)
-    living = {stage: job.job for stage in found.job_of if not found.job_of[stage].local and (job := found.alive(stage))}
+    failed = {stage for stage, names in found.files.items() if "failure.json" in names}  # its job lives for other stages
+    living = {stage: job.job for stage in found.job_of if stage not in failed and not found.job_of[stage].local and (job := found.alive(stage))}
     told = [line for case in cases(run, found) if case.stage in plan.stages and (line := settle(run, plan, cluster, found, case))]
-    return Earlier(living=living, told=tuple(told))
+    return Earlier(living=living, cells=frozenset(found.forest.cells), told=tuple(told))
 
 
 def settle(run: RunFolder, plan: Plan, cluster: ClusterSpec, found: Survey, case: Case) -> str:
@@ -68,8 +70,8 @@ class Shares:
     theirs: tuple[CellPath, ...]  # all of it is with jobs of an earlier launch
     waiting: tuple[CellPath, ...]  # begins with stages that such a job has
 
-    def told(self, living: Mapping[str, str]) -> list[str]:
-        """What a user should know of the cells that are not ours."""
+    def told(self, living: Mapping[str, str], *, queued: bool) -> list[str]:
+        """What a user should know of the cells that are not ours alone. `queued`: those that wait are submitted, behind the jobs that they wait for."""
         jobs = sorted({living[stage] for path in (*self.theirs, *self.waiting) for stage in path.stages if stage in living})
         named = f"{', '.join(jobs[:4])}{f' ... {jobs[-1]}, {len(jobs)} in all' if len(jobs) > 4 else ''}"
         lines = []
@@ -77,15 +79,16 @@ class Shares:
             lines.append(f"with jobs of an earlier launch, which SLURM still has ({named}): {counted(len(self.theirs), 'cell')}, not submitted again")
         if self.waiting:
             cells = counted(len(self.waiting), "cell")
-            lines.append(f"start from what jobs of an earlier launch are at ({named}): {cells}; launch again when those have ended")
+            how = "queued behind them" if queued else "launch again when those have ended"
+            lines.append(f"start from what jobs of an earlier launch are at ({named}): {cells}, {how}")
         return lines
 
 
-def share(run: RunFolder, left: Sequence[CellPath], living: Mapping[str, str]) -> Shares:
+def share(run: RunFolder, left: Sequence[CellPath], before: Earlier) -> Shares:
     """Who runs what is left of each cell."""
     kept: dict[str, list[CellPath]] = {"ours": [], "theirs": [], "waiting": []}
     for path in left:
         todo = [stage for stage in path.stages if not run.done(stage)] or [path.stages[-1]]
-        held = [stage in living for stage in todo]
-        kept["theirs" if all(held) else "waiting" if any(held) else "ours"].append(path)
+        held = [stage in before.living for stage in todo]
+        kept["theirs" if all(held) and path.cell.id in before.cells else "waiting" if any(held) else "ours"].append(path)
     return Shares(**{name: tuple(paths) for name, paths in kept.items()})

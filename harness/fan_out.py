@@ -20,13 +20,16 @@ class Array:
     level: int  # 0: waits for nothing
 
 
-def fan_out(before: Sequence[frozenset[int]], chunk: int) -> list[Array]:
-    """Arrays, parents first. `before`: for each order the places of those that it waits for, all smaller. `chunk`: the most tasks of an array."""
-    arrays: list[Array] = []
-    place: dict[int, tuple[int, int]] = {}  # order -> array and task
+def fan_out(before: Sequence[frozenset[int]], chunk: int, submitted: Sequence[Mapping[int, int]] = ()) -> list[Array]:
+    """Arrays, parents first. `before`: for each order the places of those that it waits for, all smaller. `chunk`: the most tasks of an array.
+
+    submitted: orders by task of arrays that SLURM has already; they come first, as they are, and wait for nothing here.
+    """
+    arrays = [Array(orders=tasks, after=(), level=0) for tasks in submitted]
+    place = {order: (index, task) for index, array in enumerate(arrays) for task, order in array.orders.items()}
     for level, members in enumerate(by_level(before)):
-        first = len(arrays)
-        arrays += [Array(orders=tasks, after=after, level=level) for tasks, after in grouped(members, before, arrays, place, chunk)]
+        first, new = len(arrays), [order for order in members if order not in place]
+        arrays += [Array(orders=tasks, after=after, level=level) for tasks, after in grouped(new, before, arrays, place, chunk)]
         place |= {order: (first + index, task) for index, array in enumerate(arrays[first:]) for task, order in array.orders.items()}
     return arrays
 

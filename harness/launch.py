@@ -95,10 +95,10 @@ def launch(grid: Grid, plan: Plan, run: RunFolder, retry_failed: bool) -> int:
     paths = cell_paths(grid, plan)
     wanted = to_run(run, paths, retry_failed)[0]
     run.want(path.cell.id for path in wanted)
-    shares = share(run, wanted, before.living)
-    for line in (*before.told, *shares.told(before.living)):
+    shares, chained = share(run, wanted, before), grid.cluster.kind == "slurm"
+    for line in (*before.told, *shares.told(before.living, queued=chained)):
         print(line, flush=True)
-    left = shares.ours
+    left = (*shares.ours, *shares.waiting) if chained else shares.ours
     if not left:
         print("nothing to do until then" if shares.theirs or shares.waiting else "nothing to do")
         return NOTHING_TO_DO
@@ -107,12 +107,12 @@ def launch(grid: Grid, plan: Plan, run: RunFolder, retry_failed: bool) -> int:
     for stage in to_replay(plan, run):
         ask_for_replay(run.stage(stage))
     grid = replace(grid, cluster=around_bad_nodes(run, grid.cluster))
-    orders = make_orders(grid, plan, run, left)
+    orders = make_orders(grid, plan, run, left, held=before.living)
     print(f"{grid.name}: {len(left)} of {len(grid.cells)} cells to run, in {len(orders)} jobs, in {run.path}", flush=True)
     if grid.cluster.kind == "slurm":
         from harness.arrays import submit_arrays
 
-        print("\n".join(submit_arrays(grid.cluster, run, orders)))
+        print("\n".join(submit_arrays(grid.cluster, run, orders, before.living)))
         return OK
     run_locally(grid.cluster, run, orders, left)
     published = publish(run)

@@ -1,6 +1,6 @@
 """What one job is handed: which stages, and for which cells."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from harness.grid import Cell, Grid
@@ -47,15 +47,18 @@ def to_replay(plan: Plan, run: RunFolder) -> list[str]:
     return [stage for stage, steps in kept if (run.stage(stage) / "export").is_dir() and missing_steps(run.stage(stage), steps)]
 
 
-def make_packs(grid: Grid, plan: Plan, run: RunFolder, left: Sequence[CellPath]) -> tuple[Pack, ...]:
-    """What one process each will run, parents first: the stages that are not done, and the last stage of every cell without a record."""
-    done = done_stages(plan, run)
+def make_packs(grid: Grid, plan: Plan, run: RunFolder, left: Sequence[CellPath], held: Collection[str] = ()) -> tuple[Pack, ...]:
+    """What one process each will run, parents first: the stages that are not done, and the last stage of every cell without a record.
+
+    held: stages that jobs of an earlier launch have; as a cell's last stage one is named all the same, for the cell to be measured.
+    """
+    done = done_stages(plan, run).union(held)
     todo = {stage for path in left for stage in path.stages if stage not in done} | {path.stages[-1] for path in left}
     return pack([spec for spec in plan.stages.values() if spec.id in todo], grid.cluster.stages_per_job, slots=local_slots(grid.cluster))
 
 
-def make_orders(grid: Grid, plan: Plan, run: RunFolder, left: Sequence[CellPath]) -> list[Order]:
-    """One order a job, with the cells that pass through its stages."""
+def make_orders(grid: Grid, plan: Plan, run: RunFolder, left: Sequence[CellPath], held: Collection[str] = ()) -> list[Order]:
+    """One order a job, with the cells that pass through its stages. `held`: see make_packs."""
     behind: dict[str, list[int]] = {}
     for index, path in enumerate(left):
         for stage in path.stages:
@@ -68,5 +71,5 @@ def make_orders(grid: Grid, plan: Plan, run: RunFolder, left: Sequence[CellPath]
             cells=tuple(left[index] for index in sorted({index for stage in one.stages for index in behind.get(stage, [])})),
             cluster=grid.cluster,
         )
-        for one in make_packs(grid, plan, run, left)
+        for one in make_packs(grid, plan, run, left, held)
     ]

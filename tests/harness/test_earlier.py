@@ -9,6 +9,7 @@ from harness.earlier import earlier, share
 from harness.frozen import unwritable
 from harness.micro_batch import smaller
 from harness.nodes import around_bad_nodes, faults, left_out, notice
+from harness.orders import make_orders
 from harness.survey import survey
 from jobs.files import write_json
 from jobs.scheduler import SchedulerSilent
@@ -36,15 +37,30 @@ def test_stages_of_living_jobs_are_not_ours(fake: FakeRun, slurm: FakeSlurm) -> 
     slurm.queue(j17_0="RUNNING", j18_0="PENDING:Dependency", j18_1="PENDING:Dependency")
     before = earlier(fake.run, fake.plan, SLURM)
     assert set(before.living) == {one, *(path.stages[1] for path in fake.cells_of(one)[:2])}
-    found = share(fake.run, fake.paths, before.living)
-    assert (
-        found.ours == tuple(fake.cells_of(two)) and found.theirs == tuple(fake.cells_of(one)[:2]) and found.waiting == tuple(fake.cells_of(one)[2:])
-    )
-    told = "\n".join(found.told(before.living))
-    assert (
-        "with jobs of an earlier launch, which SLURM still has (17_0, 18_0, 18_1): 2 cells, not submitted again" in told
-        and "1 cell; launch again" in told
-    )
+    found = share(fake.run, fake.paths, before)
+    assert found.ours == tuple(fake.cells_of(two))
+    assert found.theirs == tuple(fake.cells_of(one)[:2]) and found.waiting == tuple(fake.cells_of(one)[2:])
+    told = "\n".join(found.told(before.living, queued=True))
+    assert "with jobs of an earlier launch, which SLURM still has (17_0, 18_0, 18_1): 2 cells, not submitted again" in told
+    assert "1 cell, queued behind them" in told and "1 cell, launch again" in "\n".join(found.told(before.living, queued=False))
+
+
+def test_a_cell_that_a_living_job_has_never_heard_of_is_ours_to_measure(fake: FakeRun, slurm: FakeSlurm) -> None:
+    known, new = fake.cells_of(fake.trunks[0])[:2]
+    fake.submit({"17": [*known.stages, *new.stages]})
+    slurm.queue(j17="RUNNING")
+    before = earlier(fake.run, fake.plan, SLURM)
+    found = share(fake.run, [known, new], replace(before, cells=before.cells - {new.cell.id}))
+    assert found.theirs == (known,) and found.waiting == (new,)
+    (order,) = make_orders(fake.grid, fake.plan, fake.run, found.waiting, held=before.living)
+    assert [spec.id for spec in order.stages] == [new.stages[-1]] and order.cells == (new,)
+
+
+def test_a_stage_that_failed_in_a_living_job_is_not_that_jobs_any_more(fake: FakeRun, slurm: FakeSlurm) -> None:
+    fake.submit({"17": fake.trunks})
+    slurm.queue(j17="RUNNING")
+    fake.fail(fake.trunks[0])
+    assert set(earlier(fake.run, fake.plan, SLURM).living) == {fake.trunks[1]}
 
 
 def test_a_job_that_has_ended_gives_its_stages_back(fake: FakeRun, slurm: FakeSlurm) -> None:

@@ -37,6 +37,17 @@ def test_every_order_stands_once_and_waits_for_its_nearest_parents_alone(before:
 
 
 @given(forests(), st.integers(1, 7))
+def test_what_slurm_has_already_comes_first_and_is_waited_for_as_the_rest(forest: Forest, chunk: int) -> None:
+    present = [{7: 0}, {3: 1, 4: 2}]
+    before = [frozenset[int]()] * 3 + forest
+    arrays = fan_out(before, chunk, present)
+    assert [array.orders for array in arrays[:2]] == present
+    assert sorted(order for array in arrays for order in array.orders.values()) == list(range(len(before)))
+    for order, parents in enumerate(before):
+        assert waits_for(arrays, order) == set(nearest(parents, before))
+
+
+@given(forests(), st.integers(1, 7))
 def test_arrays_keep_to_what_slurm_allows(before: Forest, chunk: int) -> None:
     for array in (arrays := fan_out(before, chunk)):
         assert len(array.orders) <= chunk and max(array.orders) < chunk

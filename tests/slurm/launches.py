@@ -41,9 +41,13 @@ class Toys:
         monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
         monkeypatch.setattr("harness.arrays.run_order", toys.run_order)
         monkeypatch.chdir(folder)
-        path = folder / "grid.yaml"
-        path.write_text(text.replace("ROOT", str(ROOT)).replace("CLUSTER", ", ".join(f"{name}: {value}" for name, value in options.items())))
-        return cls(cluster, folder, path)
+        made = cls(cluster, folder, folder / "grid.yaml")
+        made.rewrite(text, **options)
+        return made
+
+    def rewrite(self, text: str, **options: object) -> None:
+        """The grid changes; nothing is launched by that."""
+        self.grid.write_text(text.replace("ROOT", str(ROOT)).replace("CLUSTER", ", ".join(f"{name}: {value}" for name, value in options.items())))
 
     @property
     def run(self) -> RunFolder:

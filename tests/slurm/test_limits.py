@@ -54,7 +54,7 @@ def test_jobs_beyond_what_a_user_may_submit_stay_open_and_parents_come_first(
     orders, _ = orders_of(small_grid(tmp_path), run)
     later = ClusterSpec(kind="slurm", timeout_min=1, slurm={"additional_parameters": {"begin": "now+1hour"}})
     try:
-        lines = submit_arrays(later, run, orders)
+        lines = submit_arrays(later, run, orders, {})
         assert len(orders) == 8 and "3 jobs wait for room in SLURM's queue (it takes 5 more of yours now)" in lines[-1], lines
         assert list(accounting_cluster.jobs().values()).count("PENDING") == 5 and free_jobs() == 0
     finally:
