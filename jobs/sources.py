@@ -112,7 +112,12 @@ def _cifar_problems(data: DataSpec) -> list[str]:
     remedy = f"unpack the python version from {CIFAR_URL} and set data.path to its folder {CIFARS[data.source].folder}"
     if data.path is None:
         return [f"data.path is not set: {remedy}"]
-    return [f"{path}: no such file: {remedy}" for path in _cifar_files(data).values() if not path.is_file()]
+    missing = [path for path in _cifar_files(data).values() if not path.is_file()]
+    if not missing:
+        return []
+    if not missing[0].parent.is_dir():
+        return [f"{missing[0].parent}: no such folder: {remedy}"]
+    return [f"{missing[0].parent} lacks {', '.join(path.name for path in missing)}: {remedy}"]
 
 
 def _file_identity(path: Path) -> tuple[str, int, int]:

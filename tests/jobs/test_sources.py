@@ -71,7 +71,9 @@ def test_an_absent_cifar_file_is_named_with_the_remedy(tmp_path):
     write_cifar(tmp_path)
     (tmp_path / "cifar-10-batches-py" / "data_batch_3").unlink()
     (problem,) = READERS["cifar10"].problems(DataSpec(source="cifar10", path=str(tmp_path)))
-    assert "data_batch_3: no such file: unpack" in problem
+    assert "cifar-10-batches-py lacks data_batch_3: unpack" in problem
+    (problem,) = READERS["cifar10"].problems(DataSpec(source="cifar10", path=str(tmp_path / "nowhere")))
+    assert "nowhere: no such folder: unpack" in problem
     assert "data.path is not set" in READERS["cifar10"].problems(DataSpec(source="cifar10"))[0]
 
 
