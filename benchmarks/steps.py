@@ -1,25 +1,32 @@
 """Tables: a training step of vim_tiny and mambavision_t on a CPU, one thread: against the same step with the scan as a loop, and where the time goes.
 
+Every step is timed in a process of its own, with torch's use of memory as it is in any script, and with freed memory kept, as jobs do: the loops take
+and free gigabytes a step, so that their time is for a large part that of the system's pages.
+
 With --gpu: images/s of training and inference on a CUDA device, fp32 and bf16, with mamba-ssm's kernels (slurm/install_cuda.sh), of this package's
 composition of them and of the official one (benchmarks/official.py), after their logits have been compared.
 """
 
 import argparse
+import itertools
 import statistics
+import subprocess
+import sys
 import time
 from collections import Counter
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.official import composed_officially, upstream_kernels
-from benchmarks.scan import processor
+from benchmarks.scan import processor, scan_by_unbind
 from jobs.memory import keep_freed_memory
 from models.registry import create_model
 
 MODELS = ("vim_tiny", "mambavision_t")
+SCANS = {"cpu": "C++ scan", "unbind": "loop with unbind", "reference": "backend reference"}
 # The first group with a part of an operator's name has its time.
 GROUPS: dict[str, tuple[str, ...]] = {
     "scan": ("selective_scan",),
@@ -39,26 +46,51 @@ def step(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, optimizer
 
 
 def made(
-    name: str, batch: int, scan_backend: str, device: str = "cpu", dtype: torch.dtype = torch.float32
+    name: str, batch: int, scan_backend: str, device: str = "cpu", dtype: torch.dtype = torch.float32, img_size: int = 224
 ) -> tuple[nn.Module, torch.Tensor, torch.Tensor, torch.optim.Optimizer]:
     """A model, a batch and an optimizer."""
     torch.manual_seed(0)
-    model = create_model(name, scan_backend=scan_backend).to(device, dtype)
-    images, labels = torch.randn(batch, 3, 224, 224, device=device, dtype=dtype), torch.randint(1000, (batch,), device=device)
+    model = create_model(name, img_size=img_size, scan_backend=scan_backend).to(device, dtype)
+    images, labels = torch.randn(batch, 3, img_size, img_size, device=device, dtype=dtype), torch.randint(1000, (batch,), device=device)
     return model, images, labels, torch.optim.AdamW(model.parameters())
 
 
-def step_s(name: str, batch: int, scan_backend: str, repeats: int) -> float:
-    """Seconds of a training step on the CPU: median after a warm-up; the first alone when it takes over 10 s."""
-    parts = made(name, batch, scan_backend)
-    times = []
-    for _ in range(repeats + 1):
+def loop_with_unbind(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, *, delta_bias: Tensor, z: Tensor | None = None, reverse: bool = False, **_: object
+) -> Tensor:
+    """The scan table's loop (benchmarks/scan.py) with Delta's bias and the gate, in the place of `selective_scan`."""
+    sequences = [tensor.flip(-1) if reverse else tensor for tensor in (u, delta + delta_bias.unsqueeze(-1), B, C)]
+    y = scan_by_unbind(sequences[0], sequences[1], A, sequences[2], sequences[3], D)
+    y = y.flip(-1) if reverse else y
+    return y if z is None else y * F.silu(z)
+
+
+def with_scan(name: str, batch: int, scan: str, img_size: int = 224) -> tuple[nn.Module, torch.Tensor, torch.Tensor, torch.optim.Optimizer]:
+    """`made` with one of SCANS in its mixers."""
+    parts = made(name, batch, "reference" if scan == "reference" else "auto", img_size=img_size)
+    for module in parts[0].modules():
+        if scan == "unbind" and hasattr(module, "scan"):
+            module.scan = loop_with_unbind
+    return parts
+
+
+def print_step_s(name: str, batch: int, scan: str, keep: bool) -> None:
+    """Prints the seconds of a training step, the median of five after two to warm up: in the child."""
+    torch.set_num_threads(1)
+    if keep:
+        keep_freed_memory()
+    parts, times = with_scan(name, batch, scan), []
+    for _ in range(7):
         start = time.perf_counter()
         step(*parts)
         times.append(time.perf_counter() - start)
-        if times[0] > 10:
-            return times[0]
-    return statistics.median(times[1:])
+    print(statistics.median(times[2:]))
+
+
+def step_s(name: str, batch: int, scan: str, keep: bool) -> float:
+    """Seconds of a training step in a fresh process."""
+    command = [sys.executable, "-m", "benchmarks.steps", "--batch", str(batch), "--step-of", name, "--scan", scan, *(["--keep"] if keep else [])]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def shares(name: str, batch: int) -> Counter[str]:
@@ -120,13 +152,13 @@ def on_cpu(batch: int) -> None:
     """Prints the tables of the CPU."""
     torch.set_num_threads(1)
     print(f"{processor()}, 1 thread, torch {torch.__version__}, fp32, 224 px, batch {batch}\n")
-    plain = {name: step_s(name, batch, "reference", 1) for name in MODELS}  # as torch has it, before memory is kept
-    keep_freed_memory()  # as a job does
-    print("| training step | C++ scan, s | loop, s | times as long | loop, torch's own use of memory, s | times as long |")
-    print("|---|---:|---:|---:|---:|---:|")
-    for name in MODELS:
-        kernel, loop = step_s(name, batch, "auto", 5), step_s(name, batch, "reference", 1)
-        print(f"| {name} | {kernel:.2f} | {loop:.2f} | {loop / kernel:.1f} | {plain[name]:.2f} | {plain[name] / kernel:.1f} |", flush=True)
+    print("| training step | memory | " + " | ".join(f"{title}, s" + (" | times as long" if scan != "cpu" else "") for scan, title in SCANS.items()))
+    print("|---|---|---:|---:|---:|---:|---:|")
+    for name, keep in itertools.product(MODELS, (False, True)):
+        took = {scan: step_s(name, batch, scan, keep) for scan in SCANS}
+        row = " | ".join(f"{took[scan]:.2f}" + (f" | {took[scan] / took['cpu']:.1f}" if scan != "cpu" else "") for scan in SCANS)
+        print(f"| {name} | {'kept, as jobs do' if keep else 'as torch has it'} | {row} |", flush=True)
+    keep_freed_memory()
     print("\n| share of a step | " + " | ".join(MODELS) + " |\n|---|---:|---:|")
     spent = [shares(name, batch) for name in MODELS]
     for group in (*GROUPS, "elementwise, copies, optimizer"):
@@ -150,7 +182,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--batch", type=int, help="images of a step; default 8, on a GPU 128")
+    parser.add_argument("--step-of", choices=MODELS, help="print the seconds of this model's step alone")
+    parser.add_argument("--scan", choices=list(SCANS), default="cpu", help="with --step-of")
+    parser.add_argument("--keep", action="store_true", help="with --step-of: keep freed memory, as jobs do")
     arguments = parser.parse_args()
+    if arguments.step_of:
+        return print_step_s(arguments.step_of, arguments.batch or 8, arguments.scan, arguments.keep)
     on_gpu(arguments.batch or 128) if arguments.gpu else on_cpu(arguments.batch or 8)
 
 
