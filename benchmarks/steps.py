@@ -56,7 +56,17 @@ def made(
 
 
 def loop_with_unbind(
-    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, *, delta_bias: Tensor, z: Tensor | None = None, reverse: bool = False, **_: object
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    *,
+    delta_bias: Tensor,
+    z: Tensor | None = None,
+    reverse: bool = False,
+    **_: object,
 ) -> Tensor:
     """The scan table's loop (benchmarks/scan.py) with Delta's bias and the gate, in the place of `selective_scan`."""
     sequences = [tensor.flip(-1) if reverse else tensor for tensor in (u, delta + delta_bias.unsqueeze(-1), B, C)]

@@ -34,6 +34,9 @@ def respond(run: RunFolder, spec: StageSpec, order: Order, error: Exception, ran
         print(f"stage {spec.id} is left out: {error}", flush=True)
         return False
     traceback.print_exc()
+    if left_behind(run.stage(spec.id)):
+        print(f"stage {spec.id} has been begun anew by a later attempt at this job: this error is of no consequence", flush=True)
+        return False
     policy = policy_of(type(error).__name__, told(error))
     if policy == "halve" and (micro := shrink(spec, run.stage(spec.id), ranks.world, told(error))) is not None:
         print(f"stage {spec.id} ran out of memory; it goes on with micro-batches of {micro} images, the global batch kept", flush=True)
@@ -54,6 +57,13 @@ def go_elsewhere(run: RunFolder, stage: str, cluster: ClusterSpec, error: Except
     restarts, node = int(os.environ.get("SLURM_RESTART_COUNT", "0")), os.environ.get("SLURMD_NODENAME", socket.gethostname())
     blame(run, node, f"{job}-{restarts}", begun(run.stage(stage)), f"{type(error).__name__}: {error}")
     return restarts < ELSEWHERE and send_back(unwanted(cluster, [node, *left_out(run)]))
+
+
+def left_behind(folder: Path) -> bool:
+    """True when a later attempt at this job has begun the stage in `folder`: SLURM has given up the node on which this one lives on."""
+    path = folder / "stage.json"
+    told = json.loads(path.read_text()) if path.exists() else {}
+    return told.get("job") is not None and told["job"] == this_job() and told["restarts"] > int(os.environ.get("SLURM_RESTART_COUNT", "0"))
 
 
 def begun(folder: Path) -> str:

@@ -31,7 +31,11 @@ SIGNS: tuple[tuple[str, Policy], ...] = (
     (r"Input/output error|Stale file handle|Transport endpoint", "elsewhere"),
 )
 # What gloo, NCCL and torch's store raise on the ranks that are left when one has died: no error of theirs.
-PEER_LOST = re.compile(r"connection closed by peer|connection reset by peer|connection was likely closed|broken pipe|socket closed|remote process exited", re.IGNORECASE)
+PEER_LOST = re.compile(
+    r"connection closed by peer|connection reset by peer|connection was likely closed|broken pipe|socket closed|remote process exited"
+    r"|timed out waiting \d+ ?ms for|(read|write|send|recv) error.{0,80}(timed out|no route to host|unreachable)|application timeout caused pair closure",
+    re.IGNORECASE,
+)
 # (safetensors and torch give no errno, only the words.)
 DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded")
 STATES: dict[str, Policy] = {

@@ -13,6 +13,7 @@ from harness.records import RunFolder
 from harness.runner import NothingDone, claimed_together, run_order
 from jobs.claims import claimed
 from jobs.engine import Ranks, rendezvous
+from jobs.files import write_json
 from jobs.specs import ClusterSpec, StageSpec
 from tests.harness.fake_slurm import FakeSlurm
 from tests.harness.make_orders import orders_of, small_grid
@@ -42,6 +43,24 @@ def test_a_lost_peer_and_a_full_disk_are_no_fault_of_the_cell(tmp_path: Path, er
     orders, _ = orders_of(small_grid(tmp_path), run)
     fail(run, orders[0].stages[0], orders[0], error, one_rank())
     assert not list(run.path.glob("**/*.json"))
+
+
+@pytest.mark.parametrize("kind", [OSError("Input/output error"), ValueError("a mistake"), MemoryError()])
+def test_what_goes_wrong_in_an_attempt_that_slurm_gave_up_touches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Exception) -> None:
+    slurm = FakeSlurm(tmp_path / "slurm", monkeypatch)
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.delenv("SLURM_ARRAY_JOB_ID", raising=False)
+    run = RunFolder(tmp_path / "run")
+    orders, _ = orders_of(small_grid(tmp_path), run)
+    stage = orders[0].stages[0]
+    write_json(run.stage(stage.id) / "stage.json", {"job": "17", "nodes": "node3", "restarts": 1, "started": "2026-01-01T00:00:00+00:00"})
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
+    before = sorted(run.path.rglob("*"))
+    assert not failures.respond(run, stage, orders[0], kind, one_rank())
+    assert sorted(run.path.rglob("*")) == before and not slurm.calls("scontrol"), "the attempt that runs now is not disturbed"
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    failures.respond(run, stage, orders[0], kind, one_rank())
+    assert sorted(run.path.rglob("*")) != before, "its own errors count"
 
 
 def test_a_full_disk_is_seen_behind_what_it_led_to() -> None:
