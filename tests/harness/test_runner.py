@@ -36,7 +36,13 @@ def test_a_failure_is_kept_with_a_record_for_every_cell_behind_it(tmp_path: Path
 
 @pytest.mark.parametrize(
     "error",
-    [RuntimeError("[gloo] Connection closed by peer [127.0.0.1]:1234"), RuntimeError("Error writing file: No space left on device (os error 28)")],
+    [
+        RuntimeError("[gloo] Connection closed by peer [127.0.0.1]:1234"),
+        RuntimeError("[gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 600000ms for recv operation to complete"),
+        RuntimeError("Application timeout caused pair closure"),
+        RuntimeError("[gloo/transport/tcp/pair.cc:553] Read error [10.0.0.2]:1234: Connection timed out"),
+        RuntimeError("Error writing file: No space left on device (os error 28)"),
+    ],
 )
 def test_a_lost_peer_and_a_full_disk_are_no_fault_of_the_cell(tmp_path: Path, error: Exception) -> None:
     run = RunFolder(tmp_path / "run")
@@ -50,6 +56,7 @@ def test_what_goes_wrong_in_an_attempt_that_slurm_gave_up_touches_nothing(tmp_pa
     slurm = FakeSlurm(tmp_path / "slurm", monkeypatch)
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     monkeypatch.delenv("SLURM_ARRAY_JOB_ID", raising=False)
+    monkeypatch.setattr(failures, "REQUEUED_S", 0.0)
     run = RunFolder(tmp_path / "run")
     orders, _ = orders_of(small_grid(tmp_path), run)
     stage = orders[0].stages[0]
