@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
     from models.pruning.structure import Group
 
-GATED = DEFAULT_KINDS  # kinds of units that a gate can scale
-
-
 @dataclass(frozen=True, kw_only=True)
 class EarlyBird(PruningMethod):
     """Train with a gate on every channel, head and hidden unit, all gates under L1; draw a mask of units at every epoch's end; when the last masks
@@ -37,15 +34,13 @@ class EarlyBird(PruningMethod):
     fifo: int = 5  # masks
     l1: float = 1e-4  # added to a gate's gradient, times its sign
     scope: Scope = "global"
-    units: tuple[str, ...] = GATED
+    units: tuple[str, ...] = DEFAULT_KINDS
     search_epochs: int | None = None  # after so many the last mask is taken; None: the recipe's epochs, so that finetune_epochs are left
 
     def __post_init__(self) -> None:
         check_share("ratio", self.ratio)
         check_share("epsilon", self.epsilon)
         check_kinds(self.units)
-        if without := [kind for kind in self.units if kind not in GATED]:
-            raise ValueError(f"units must be ones that a gate can scale, {', '.join(GATED)}; leave out {', '.join(without)}")
         if self.fifo < 2:
             raise ValueError(f"fifo must be at least 2 masks, which are compared, got {self.fifo}")
         if self.l1 < 0:

@@ -1,7 +1,7 @@
 """Learnable gates: one factor a unit, which training under L1 pushes to zero where the unit is not needed.
 
-Where a norm scales the units already, its scale is the gate (Liu et al., arXiv 1708.06519); elsewhere a factor is put before the layer that consumes
-the units, and folded into that layer's weight when the search is over.
+Where a norm scales the units already, its scale is the gate (Liu et al., arXiv 1708.06519). Elsewhere the factor is put on the weight that all of the
+unit's effect goes through: the columns of the layer that consumes it, C for a state. When the search is over the product stays as the weight.
 """
 
 from collections.abc import Sequence
@@ -10,31 +10,29 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from models.pruning.structure import Group, one_to_one
-from models.pruning.units import units_of
+from models.pruning.units import Units, units_of
 
 
 class Gate(nn.Module):
-    """x with the inputs of each unit multiplied by the unit's factor, 1 at the start."""
+    """A parametrization: a weight whose places of each unit are multiplied by the unit's factor, 1 at the start."""
 
-    def __init__(self, *, units: int, width: int, first: int, inputs: int) -> None:
+    def __init__(self, units: Units, weight: Tensor) -> None:
         super().__init__()
-        self.width, self.first, self.inputs = width, first, inputs
-        self.scale = nn.Parameter(torch.ones(units))
+        self.width, self.shape = units.width, [-1 if axis == units.axis else 1 for axis in range(weight.ndim)]
+        self.around = (units.consumed, weight.shape[units.axis] - units.consumed - units.count * units.width)  # places of others
+        self.scale = nn.Parameter(weight.new_ones(units.count))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., inputs) from the same."""
-        return x * self.factors()
-
-    def factors(self) -> Tensor:
-        """(inputs,): 1 where another group's units lie."""
-        own = self.scale.repeat_interleave(self.width)
-        return F.pad(own, (self.first, self.inputs - self.first - len(own)), value=1.0)
+    def forward(self, weight: Tensor) -> Tensor:
+        """The weight's shape and dtype."""
+        factors = F.pad(self.scale.repeat_interleave(self.width), self.around, value=1.0)
+        return weight * factors.view(self.shape).to(weight.dtype)
 
 
 def insert_gates(model: nn.Module, groups: Sequence[Group]) -> dict[str, str]:
-    """Puts a gate before the consumer of every group whose units no norm scales. The parameter that is each group's gate, by the group's name."""
+    """Puts a gate on what every group goes through whose units no norm scales. The parameter that is each group's gate, by the group's name."""
     declared = {units.name: units for units in units_of(model)}
     names = {id(module): name for name, module in model.named_modules()}
     gates: dict[str, str] = {}
@@ -44,11 +42,12 @@ def insert_gates(model: nn.Module, groups: Sequence[Group]) -> dict[str, str]:
             gates[group.name] = f"{norm}.weight"
             continue
         units = declared[group.name]
-        layer, child = units.consumer, f"gate_{group.name.split('.')[-1]}"
-        if not any(isinstance(part, Gate) for part in layer.children()):
-            layer.register_forward_pre_hook(gated)
-        layer.add_module(child, Gate(units=units.count, width=units.width, first=units.consumed, inputs=layer.in_features))
-        gates[group.name] = f"{names[id(layer)]}.{child}.scale"
+        module, weight = units.consumer, units.weight
+        gate = Gate(units, getattr(module, weight))
+        if not parametrize.is_parametrized(module):
+            module.parameters_in_order = list(module._parameters)
+        parametrize.register_parametrization(module, weight, gate)
+        gates[group.name] = f"{names[id(module)]}.parametrizations.{weight}.{len(module.parametrizations[weight]) - 1}.scale"
     return gates
 
 
@@ -57,23 +56,17 @@ def scales(layer: nn.Module) -> bool:
     return one_to_one(layer) and not hasattr(layer, "kernel_size")
 
 
-def gated(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A layer's inputs, through its gates."""
-    x, *others = inputs
-    for child in layer.children():
-        if isinstance(child, Gate):
-            x = child(x)
-    return (x, *others)
-
-
 @torch.no_grad()
 def fold_gates(model: nn.Module) -> None:
-    """Multiplies each gate into the weight that consumes its units, and takes the gates out: the network computes the same."""
-    for layer in model.modules():
-        for name, child in list(layer.named_children()):
-            if isinstance(child, Gate):
-                layer.weight.mul_(child.factors())  # type: ignore[operator, union-attr]
-                delattr(layer, name)
-        for number, hook in list(layer._forward_pre_hooks.items()):
-            if hook is gated:
-                del layer._forward_pre_hooks[number]
+    """Makes each product of weight and gates the weight, under its old name and in its old place: the network computes the same."""
+    for module in [module for module in model.modules() if parametrize.is_parametrized(module)]:
+        gated: Any = module
+        products = {name: nn.Parameter(getattr(module, name)) for name in gated.parametrizations}
+        # not by remove_parametrizations: it breaks the copies of the module, which share its class, and puts the weight behind the bias
+        del gated.parametrizations
+        gated.__class__ = type(module).__bases__[0]
+        parameters = {**gated._parameters, **products}
+        gated._parameters.clear()
+        for name in gated.parameters_in_order:
+            gated.register_parameter(name, parameters[name])
+        del gated.parameters_in_order

@@ -33,11 +33,13 @@ class Units:
     kind: str
     root: Any  # a layer or a bare parameter
     side: str  # of the root, where the units lie: its outputs, "out", or its inputs, "in"
-    consumer: Any  # the layer whose inputs the units are, so that a factor on them is a factor on the unit; None for states
+    consumer: Any  # the module whose `weight` all of a unit's effect goes through: a factor on its places there is a factor on the unit
     count: int
     first: int = 0  # index of the first unit at the root's side
     width: int = 1  # indices that a unit takes there
-    consumed: int = 0  # index of the first unit among the consumer's inputs
+    weight: str = "weight"  # a parameter of the consumer
+    axis: int = 1  # of that parameter: along it lie the units
+    consumed: int = 0  # index of the first unit there
 
     def indices(self, units: Sequence[int]) -> list[int]:
         """What some units take at the root's side."""
@@ -65,15 +67,15 @@ def declared(name: str, module: Module) -> Iterator[Units]:
 def _bidirectional_mixer(mixer: Any) -> Iterable[Units]:
     yield _inputs("d_inner", "inner", mixer.out_proj)
     if not mixer.fixed:
-        yield _states("d_state", mixer.x_proj, mixer.A_log.shape[1], first=mixer.dt_proj.in_features)
-        yield _states("d_state_b", mixer.x_proj_b, mixer.A_b_log.shape[1], first=mixer.dt_proj_b.in_features)
+        yield _scan_states("d_state", mixer.x_proj, mixer.A_log, mixer.dt_proj)
+        yield _scan_states("d_state_b", mixer.x_proj_b, mixer.A_b_log, mixer.dt_proj_b)
 
 
 def _mambavision_mixer(mixer: Any) -> Iterable[Units]:
     yield _outputs("d_inner_x", "inner", mixer.conv1d_x, mixer.out_proj)
     yield replace(_outputs("d_inner_z", "inner", mixer.conv1d_z, mixer.out_proj), consumed=mixer.conv1d_x.out_channels)
     if mixer.ssm is None:
-        yield _states("d_state", mixer.x_proj, mixer.A_log.shape[1], first=mixer.dt_proj.in_features)
+        yield _scan_states("d_state", mixer.x_proj, mixer.A_log, mixer.dt_proj)
 
 
 def _attention(attention: Any) -> Iterable[Units]:
@@ -100,8 +102,8 @@ UNITS: Mapping[str, Callable[[Any], Iterable[Units]]] = {
     "models.mambavision.MambaVision": _final_pool,
     "models.attention.Attention": _attention,
     "models.attention.SlidingWindowAttention": _attention,
-    "models.ssm.s4d.S4D": lambda ssm: [_states("d_state", ssm.log_A_real, ssm.log_A_real.shape[1])],
-    "models.ssm.s5.S5": lambda ssm: [_states("d_state", ssm.Lambda_re, len(ssm.Lambda_re))],
+    "models.ssm.s4d.S4D": lambda ssm: [_fixed_states(ssm.log_A_real, ssm)],
+    "models.ssm.s5.S5": lambda ssm: [_fixed_states(ssm.Lambda_re, ssm)],
     "models.layers.Mlp": lambda mlp: [_inputs("hidden", "mlp", mlp.fc2)],
     "models.layers.InvertedTokenPath": lambda path: [_inputs("hidden", "conv", path.narrow)],
     "models.layers.SqueezeExcite": lambda se: [_inputs("hidden", "se", se.excite)],
@@ -124,6 +126,12 @@ def _outputs(name: str, kind: str, convolution: Any, consumer: Any) -> Units:
     return Units(name=name, kind=kind, root=convolution, side="out", consumer=consumer, count=convolution.out_channels)
 
 
-def _states(name: str, root: Any, count: int, first: int = 0) -> Units:
-    """States, found from the rows of x_proj that make B, or from the state matrix of a fixed state space."""
-    return Units(name=name, kind="state", root=root, side="out", consumer=None, count=count, first=first)
+def _scan_states(name: str, x_proj: Any, A_log: Any, dt_proj: Any) -> Units:
+    """States of a scan: found from the rows of x_proj that make B; what they give is weighted by the rows that make C."""
+    states, rank = A_log.shape[1], dt_proj.in_features
+    return Units(name=name, kind="state", root=x_proj, side="out", consumer=x_proj, count=states, first=rank, axis=0, consumed=rank + states)
+
+
+def _fixed_states(A: Any, ssm: Any) -> Units:
+    """States of a fixed state space, found from its state matrix; what they give is weighted by C."""
+    return Units(name="d_state", kind="state", root=A, side="out", consumer=ssm, count=ssm.C.shape[1], weight="C")

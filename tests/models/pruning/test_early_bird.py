@@ -121,7 +121,7 @@ def test_only_its_own_kinds_of_units_are_gated():
     ("knobs", "said"),
     [
         ({"ratio": -0.1}, "ratio must be in"),
-        ({"ratio": 0.3, "units": ("inner", "state")}, "leave out state"),
+        ({"ratio": 0.3, "units": ("inner", "stat")}, "stat"),
         ({"ratio": 0.3, "fifo": 1}, "at least 2 masks"),
         ({"ratio": 0.3, "epsilon": 1.0}, "epsilon must be"),
         ({"ratio": 0.3, "l1": -1.0}, "l1 must be at least 0"),
