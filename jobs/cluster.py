@@ -140,7 +140,7 @@ def stop_tree(pid: int) -> None:
 
 
 def local_slots(cluster: ClusterSpec) -> int:
-    """How many jobs run side by side on this machine."""
-    if cluster.max_parallel:
-        return cluster.max_parallel
+    """How many jobs run side by side on this machine; of SLURM's as many as the profile says, at least one: a login node's cores say nothing of them."""
+    if cluster.max_parallel or cluster.kind == "slurm":
+        return cluster.max_parallel or 1
     return max(1, len(os.sched_getaffinity(0)) // (cluster.tasks_per_node * cluster.cpus_per_task))

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cluster import IDLE_LIMIT, NoHeadway, OnNode, export_ranks
+from jobs.cluster import IDLE_LIMIT, NoHeadway, OnNode, export_ranks, local_slots
+from jobs.specs import ClusterSpec
 
 
 def call(place: dict[str, int], *, elapsed_s: float) -> OnNode:
@@ -73,3 +74,9 @@ def test_a_job_of_one_rank_opens_no_port(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(os, "environ", {**{name: value for name, value in os.environ.items() if name != "WORLD_SIZE"}, **given})
     export_ranks()
     assert not {"WORLD_SIZE", "MEETING_PLACE"} & os.environ.keys()
+
+
+def test_a_login_nodes_cores_do_not_decide_how_slurms_jobs_are_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(64)))
+    assert local_slots(ClusterSpec(kind="slurm")) == 1 and local_slots(ClusterSpec(kind="slurm", max_parallel=8)) == 8
+    assert local_slots(ClusterSpec(tasks_per_node=2)) == 32
