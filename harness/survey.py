@@ -18,6 +18,7 @@ from jobs.scheduler import PATIENCE_S, SchedulerError, complain
 
 State = Literal["done", "running", "queued", "blocked", "failed", "open", "unknown"]
 STATES: tuple[State, ...] = ("done", "running", "queued", "blocked", "failed", "open", "unknown")
+STALE_S = 2.0  # that SLURM may take to answer before the disk is looked at again
 HEARTBEAT_S = 120.0  # a stage that was heard of so recently lives, wherever its process is
 
 
@@ -60,10 +61,11 @@ def survey(run: RunFolder, *, launching: bool | None = None, patience_s: float =
 
     launching: whether a launch is at work; None: its lock says so.
     """
-    forest, files, submitted = read_forest(run), listings(run), submissions(run)
-    cells = f"{run.path}/cells"
-    recorded = {name for name in names(run.path / "cells") if os.path.exists(f"{cells}/{name}/record.json")}
+    forest, files, submitted, recorded = read_forest(run), listings(run), submissions(run), recorded_cells(run)
+    asked = time.monotonic()
     jobs, silent = look(run, unfinished(submitted, forest, files, recorded), files, patience_s, say)
+    if time.monotonic() > asked + STALE_S:  # SLURM was waited for: what jobs have ended with meanwhile is on disk
+        files, recorded = listings(run), recorded_cells(run)
     found = Survey(
         forest=forest,
         files=files,
@@ -78,6 +80,12 @@ def survey(run: RunFolder, *, launching: bool | None = None, patience_s: float =
     places = {cell: place(found, path) for cell, (_, path) in forest.cells.items()}
     states = {cell: state(found, run, cell, path, places[cell], cell in recorded) for cell, (_, path) in forest.cells.items()}
     return replace(found, states=states, stands_at=places)
+
+
+def recorded_cells(run: RunFolder) -> set[str]:
+    """Cells with a record."""
+    cells = f"{run.path}/cells"
+    return {name for name in names(cells) if os.path.exists(f"{cells}/{name}/record.json")}
 
 
 def names(folder: Path | str) -> list[str]:

@@ -4,6 +4,8 @@ import os
 import socket
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -128,3 +130,20 @@ def test_a_finished_stage_that_is_asked_for_another_step_is_not_finished(fake: F
     fake.submit({"17": [fake.trunks[0]]})
     slurm.queue(j17="RUNNING")
     assert counts(fake) == {"running": 3, "open": 3}
+
+
+def test_what_ended_while_slurm_kept_one_waiting_is_seen(fake: FakeRun, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = fake.paths[0]
+    fake.submit({"17": list(path.stages)})
+    slurm.queue(j17="COMPLETED")
+    answer, clock = module.queue_state, iter((0.0, 60.0))
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+
+    def late_answer(*asked: Any, **options: Any) -> Any:
+        for stage in path.stages:
+            fake.finish(stage)
+        fake.record(path)
+        return answer(*asked, **options)
+
+    monkeypatch.setattr(module, "queue_state", late_answer)
+    assert survey(fake.run).states[path.cell.id] == "done"
