@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.records import RecordError, RunFolder
-from harness.submissions import Submission
 from harness.survey import Survey
-from harness.triage import EXCERPT_LINES, STATES, Case, case_of, last_words
+from harness.triage import EXCERPT_LINES, STATES, Case, case_of, last_words, telling
 
 TAIL_BYTES = 20_000
+VAGUE = ("FAILED", "CANCELLED", "ENDED")  # SLURM says these of jobs, too, whose memory or time was at an end
 NEW_START = "Starting with "  # submitit's first line; a job that was queued again goes on in the same log
 
 
@@ -41,22 +41,15 @@ def ended_jobs(found: Survey, cells: Counter[str]) -> Iterator[Case]:
         one = found.job_of.get(stage)
         if one is None or one.local or one.job not in found.jobs or found.under_way(one) != stage:
             continue
-        job, text = found.jobs[one.job], tail(one)
-        word = job.state if job.state not in ("FAILED", "ENDED") else last_words(text) or job.state
+        job, logs = found.jobs[one.job], {tail(log): log for log in one.logs()}
+        text = telling(list(logs))
+        word = job.state if job.state not in VAGUE else last_words(text) or job.state
         excerpt = tuple(line for line in text.splitlines() if line.strip())[-EXCERPT_LINES:]
-        yield Case(what=word, place="", policy=STATES.get(word, "again"), stage=stage, cells=count, excerpt=excerpt, node=job.nodes, log=log_of(one))
+        yield Case(what=word, place="", policy=STATES.get(word, "again"), stage=stage, cells=count, excerpt=excerpt, node=job.nodes, log=logs.get(text))
 
 
-def log_of(one: Submission) -> Path | None:
-    """The log of a job's first rank."""
-    return next(iter(one.logs()), None)
-
-
-def tail(one: Submission) -> str:
-    """The end of a job's log, since it was started last."""
-    log = log_of(one)
-    if log is None:
-        return ""
+def tail(log: Path) -> str:
+    """The end of a log, since its job was started last."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - TAIL_BYTES))
         return re.split(re.escape(NEW_START), file.read().decode(errors="replace"))[-1]

@@ -52,7 +52,7 @@ STATES: dict[str, Policy] = {
 }
 # What slurmstepd writes into a job's log when it ends the job, for clusters that keep no accounts.
 LAST_WORDS: tuple[tuple[str, str], ...] = (
-    (r"oom[_-]kill|Out Of Memory|exceeded memory limit", "OUT_OF_MEMORY"),
+    (r"oom[_-]kill|Out Of Memory|[Ee]xceeded (job |step )?memory limit", "OUT_OF_MEMORY"),
     (r"CANCELLED AT \S+ DUE TO TIME LIMIT", "TIMEOUT"),
     (r"CANCELLED AT \S+ DUE TO NODE FAILURE", "NODE_FAIL"),
     (r"CANCELLED AT \S+ DUE TO PREEMPTION", "PREEMPTED"),
@@ -69,6 +69,12 @@ def policy_of(kind: str, message: str) -> Policy:
 def last_words(log: str) -> str | None:
     """SLURM's word for how a job ended, read from the end of its log; None where slurmstepd wrote nothing."""
     return next((state for sign, state in LAST_WORDS if re.search(sign, log[-4000:])), None)
+
+
+def telling(logs: Sequence[str]) -> str:
+    """Of the logs of a job's ranks that which says why it ended: it is told on the node where it happened, the others were merely cancelled with it."""
+    words = [state for _, state in LAST_WORDS]
+    return min(logs, key=lambda log: words.index(state) if (state := last_words(log)) else len(words), default="")
 
 
 @dataclass(frozen=True, kw_only=True)

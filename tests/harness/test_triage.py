@@ -51,6 +51,8 @@ def test_each_exception_has_its_policy(kind: str, message: str, policy: str) -> 
     ("text", "state"),
     [
         ("slurmstepd: error: Detected 1 oom_kill event in StepId=17.0. Some of the step tasks have been OOM Killed.", "OUT_OF_MEMORY"),
+        ("slurmstepd-node4: error: StepId=17.0 exceeded memory limit (550857728 > 314572800), being killed", "OUT_OF_MEMORY"),
+        ("slurmstepd-node3: error: Exceeded job memory limit\nsrun: error: node3: task 0: Killed", "OUT_OF_MEMORY"),
         ("slurmstepd: error: *** JOB 17 ON node1 CANCELLED AT 2026-01-01T00:00:00 DUE TO TIME LIMIT ***", "TIMEOUT"),
         (
             "slurmstepd: error: *** JOB 17 ON node1 CANCELLED AT 2026-01-01T00:00:00 DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS ***",
@@ -110,6 +112,17 @@ def test_without_accounts_the_log_tells_and_without_a_log_nothing_is_claimed(tmp
         one: ("TIMEOUT", "again"),
         two: ("ENDED", "again"),
     }
+
+
+@pytest.mark.parametrize("state", ["FAILED", "CANCELLED", "ENDED"])
+def test_of_several_ranks_the_log_of_the_one_that_ran_out_of_memory_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str) -> None:
+    fake, slurm = fake_run(tmp_path), FakeSlurm(tmp_path / "slurm", monkeypatch)
+    folder = fake.submit({"17": [fake.trunks[0]]})
+    slurm.queue(j17=state)
+    fake.log(folder, "17", "slurmstepd-node3: error: *** STEP 17.0 ON node3 CANCELLED AT 2026-11-22T21:38:51 ***\n", rank=0)
+    told = fake.log(folder, "17", "slurmstepd-node4: error: StepId=17.0 exceeded memory limit (550857728 > 314572800), being killed\n", rank=1)
+    (case,) = cases(fake.run, survey(fake.run))
+    assert (case.what, case.policy, case.log) == ("OUT_OF_MEMORY", "halve", told) and "exceeded memory limit" in case.excerpt[0]
 
 
 def test_a_torn_failure_is_named(tmp_path: Path) -> None:
