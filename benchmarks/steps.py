@@ -162,7 +162,8 @@ def on_cpu(batch: int) -> None:
     """Prints the tables of the CPU."""
     torch.set_num_threads(1)
     print(f"{processor()}, 1 thread, torch {torch.__version__}, fp32, 224 px, batch {batch}\n")
-    print("| training step | memory | " + " | ".join(f"{title}, s" + (" | times as long" if scan != "cpu" else "") for scan, title in SCANS.items()))
+    titles = [f"{title}, s" + (" | times as long" if scan != "cpu" else "") for scan, title in SCANS.items()]
+    print(f"| training step | memory | {' | '.join(titles)} |")
     print("|---|---|---:|---:|---:|---:|---:|")
     for name, keep in itertools.product(MODELS, (False, True)):
         took = {scan: step_s(name, batch, scan, keep) for scan in SCANS}
