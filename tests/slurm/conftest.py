@@ -7,10 +7,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO
 
 import pytest
+
+from tests.slurm import survivors
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "slurm" / "testcluster"
@@ -32,8 +35,23 @@ class Cluster:
         return done.stdout
 
     def node(self, how: str, name: str) -> None:
-        """`how`: kill, with all that runs on the node, or start."""
+        """`how`: kill, with all that runs on the node, or start; cut its network, or mend."""
         self.call(SCRIPTS / "node.sh", how, name)
+
+    @property
+    def mode(self) -> str:
+        """How far its nodes are apart: netns, uts or plain."""
+        return (self.root / "run" / "mode").read_text().strip()
+
+    def stop_controller(self) -> None:
+        """Returns when slurmctld has ended."""
+        pid = (self.root / "run" / "slurmctld.pid").read_text().strip()
+        self.call("kill", pid)
+        wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the controller to end")
+
+    def start_controller(self) -> None:
+        """Returns when slurmctld answers."""
+        self.call(SCRIPTS / "up.sh")
 
     def jobs(self) -> dict[str, str]:
         """State of every job that SLURM still knows, by id (array tasks as 12_3, one line each)."""
@@ -73,6 +91,21 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 def accounting_cluster() -> Iterator[Cluster]:
     """One node of two CPUs, with slurmdbd and MariaDB."""
     yield from started(TESTCLUSTER_ACCOUNTING="1", TESTCLUSTER_NODES="1")
+
+
+@pytest.fixture(scope="session")
+def undisturbed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> survivors.Undisturbed:
+    """Trains seeds 0 to 3 of the survivors on this machine, the first time that it is called; their weights, by seed."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+
+    @cache
+    def train() -> dict[int, str | None]:
+        path = survivors.grid(folder, cluster="kind: local, max_parallel: 1", seeds=4, pack=8)
+        launched = survivors.launch(path, cluster)
+        assert launched.returncode == 0, launched.stdout + launched.stderr
+        return survivors.weights(path)
+
+    return train
 
 
 def started(**settings: str) -> Iterator[Cluster]:

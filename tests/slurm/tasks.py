@@ -54,18 +54,3 @@ def fail_in_one_rank(order: Any) -> None:
 
     runner.run_stage = run_stage
     runner.run_order(order)
-
-
-def step(order: dict[str, Any]) -> None:
-    """A stage in small: counts its starts, and is done at the second."""
-    folder = Path(order["folder"])
-    with (folder / "starts").open("a") as file:
-        file.write("x")
-    if starts(order) < 2:
-        time.sleep(LIMIT_S * 3)
-
-
-def starts(order: dict[str, Any]) -> int:
-    """How often `step` was started: its headway."""
-    path = Path(order["folder"]) / "starts"
-    return len(path.read_text()) if path.exists() else 0
