@@ -36,6 +36,27 @@ def test_memory_is_halved_until_it_fits_and_a_mistake_in_the_code_waits_for_its_
     toys.end()
 
 
+def test_a_job_that_slurm_ends_for_its_memory_goes_on_with_half_the_images_when_launched_again(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    toys = Toys.of(cluster, tmp_path, monkeypatch, FEW.replace("seeds: [0, 1]", "seeds: 1"), nodes=2, stages_per_job=2)
+    (trunk,) = toys.trunks
+    toys.say("greed", trunk)
+    assert toys.launch() == OK
+    wait_until(lambda: attempts(toys.run, trunk) and toys.counts() == {"open": 1}, "slurmstepd to kill the job")
+    capfd.readouterr()
+    assert status.main([]) == 0
+    told = " ".join(capfd.readouterr().out.split())
+    assert "1 cell, 1 stage: OUT_OF_MEMORY, on node[" in told and "memory limit" in told and "retried with half the micro-batch" in told, told
+    assert toys.launch() == OK
+    assert f"stage {trunk} ran out of memory: it goes on with micro-batches of 16 images, the global batch kept" in capfd.readouterr().out
+    toys.wait_for(done=1)
+    assert [one["micro"] for one in attempts(toys.run, trunk)] == ["32", "16"] and not toys.run.failure(trunk)
+    assert status.main([]) == 0
+    assert "1 stage ran out of memory and went on with smaller micro-batches" in " ".join(capfd.readouterr().out.split())
+    toys.end()
+
+
 def test_a_node_that_fails_twice_is_left_out_of_all_that_still_waits(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,7 @@
 """Jobs on a real SLURM that train nothing: our own way of a job, with a stage that does as the test says in place of training.
 
 <run>/toys/<stage>    hold: the stage waits until the file is gone    raise: a mistake in the code    memory: no memory above 16 images
+                      greed: above 16 images the last rank takes more memory than its job was given, until SLURM sees it
 <stage>/attempts      one line for every time that the stage was begun: job, restarts, node, images of a forward pass
 """
 
@@ -60,6 +61,10 @@ def train(spec: StageSpec, data: None, folder: Path, *, parent: Path | None, rew
         raise ValueError("a mistake in the code")
     if what == "memory" and micro > 16 and ranks.rank == 0:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+    if what == "greed" and micro > 16:
+        taken = b"x" * (2 << 30) if ranks.rank == ranks.world - 1 else b""
+        time.sleep(120)
+        raise AssertionError(f"nobody minded {len(taken)} bytes")
     if what == "kill":
         os.kill(os.getpid(), 9)
     if ranks.rank == 0:
