@@ -45,7 +45,8 @@ def ended_jobs(found: Survey, cells: Counter[str]) -> Iterator[Case]:
         text = telling(list(logs))
         word = job.state if job.state not in VAGUE else last_words(text) or job.state
         excerpt = tuple(line for line in text.splitlines() if line.strip())[-EXCERPT_LINES:]
-        yield Case(what=word, place="", policy=STATES.get(word, "again"), stage=stage, cells=count, excerpt=excerpt, node=job.nodes, log=logs.get(text))
+        policy = STATES.get(word, "again")
+        yield Case(what=word, place="", policy=policy, stage=stage, cells=count, excerpt=excerpt, node=job.nodes, log=logs.get(text))
 
 
 def tail(log: Path) -> str:

@@ -33,7 +33,8 @@ SIGNS: tuple[tuple[str, Policy], ...] = (
 # What gloo, NCCL and torch's store raise on the ranks that are left when one has died: no error of theirs.
 PEER_LOST = re.compile(
     r"connection closed by peer|connection reset by peer|connection was likely closed|broken pipe|socket closed|remote process exited"
-    r"|timed out waiting \d+ ?ms for|(read|write|send|recv) error.{0,80}(timed out|no route to host|unreachable)|application timeout caused pair closure",
+    r"|timed out waiting \d+ ?ms for|(read|write|send|recv) error.{0,80}(timed out|no route to host|unreachable)"
+    r"|application timeout caused pair closure",
     re.IGNORECASE,
 )
 # (safetensors and torch give no errno, only the words.)
@@ -72,7 +73,7 @@ def last_words(log: str) -> str | None:
 
 
 def telling(logs: Sequence[str]) -> str:
-    """Of the logs of a job's ranks that which says why it ended: it is told on the node where it happened, the others were merely cancelled with it."""
+    """Of the logs of a job's ranks that which says why it ended: where it happened; the others were merely cancelled with it."""
     words = [state for _, state in LAST_WORDS]
     return min(logs, key=lambda log: words.index(state) if (state := last_words(log)) else len(words), default="")
 

@@ -1,7 +1,7 @@
 """Who may work on a stage: an advisory lock that the kernel drops when its holder dies, however it dies, and a sign of life every few seconds.
 
-The lock alone is not enough: some network file systems (Lustre with -o localflock, NFS without locks) keep locks within one node, and a node that is cut
-off the network may lose them while its processes run on. So a holder also writes down who it is, and looks whether the claim is still its own:
+The lock alone is not enough: some network file systems (Lustre with -o localflock, NFS without locks) keep locks within one node, and a node that is
+cut off the network may lose them while its processes run on. So a holder also writes down who it is, and looks whether the claim is still its own:
 
 - while SLURM lists the holder's job on its nodes the claim stands, lock or no lock;
 - so it does until nothing was heard of a holder on another machine for LEASE_S, whatever SLURM says: a node that SLURM has given up may be alive;
@@ -170,7 +170,8 @@ def _is_later(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 def _go(path: Path, other: Mapping[str, Any]) -> NoReturn:
     """Ends the process, whatever it is at."""
     who = _called(other) if other else "somebody else"
-    print(f"{path.name} now belongs to {who}: this process was left behind by an attempt that SLURM has given up, and ends", file=sys.stderr, flush=True)
+    what = "this process was left behind by an attempt that SLURM has given up, and ends"
+    print(f"{path.name} now belongs to {who}: {what}", file=sys.stderr, flush=True)
     os._exit(LEFT_BEHIND)
 
 
