@@ -12,6 +12,9 @@ from jobs.scheduler import SchedulerError, SchedulerSilent, ask
 from jobs.slurm_arrays import submission
 from jobs.specs import ClusterSpec
 
+NOT_NOW = "Requested node configuration is not available"
+AWAY = re.compile(r"down|drain|fail|unk|maint|reboot|power|\*")  # states of nodes that take no job now
+
 
 @dataclass(frozen=True, kw_only=True)
 class Partition:
@@ -73,7 +76,10 @@ def elsewhere(known: Mapping[str, Partition], chosen: Collection[Partition], wan
 
 
 def refused(cluster: ClusterSpec) -> list[str]:
-    """SLURM's answer to a submission that is only a question; nothing where it would take it."""
+    """SLURM's answer to a submission that is only a question; nothing where it would take it.
+
+    While nodes are down, drained, or not heard of yet after slurmctld was started anew, it says no to what it would take, and lets wait for them.
+    """
     with TemporaryDirectory() as folder:
         script = Path(folder) / "submission.sh"
         script.write_text(submission(cluster, Path(folder), [0], name="test"))
@@ -82,6 +88,8 @@ def refused(cluster: ClusterSpec) -> list[str]:
         except SchedulerSilent:
             raise
         except SchedulerError as error:
+            if NOT_NOW in str(error) and AWAY.search(ask("sinfo", "--noheader", "--format=%T")):
+                return []
             return [f"cluster: SLURM would refuse these jobs: {str(error).partition(': ')[2]}"]
     return []
 

@@ -45,6 +45,18 @@ def test_what_slurm_cannot_give_is_told(cluster: Cluster, monkeypatch: pytest.Mo
 
 @pytest.mark.slurm
 @pytest.mark.slow
+def test_nodes_that_are_away_are_waited_for_and_no_reason_to_refuse(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
+    cluster.call("scontrol", "update", "NodeName=node[1-4]", "State=DRAIN", "Reason=maintenance")
+    try:
+        assert slurm_problems(FITS) == [], "sbatch would take it"
+        assert "no partition 'man'" in slurm_problems(replace(FITS, slurm={"partition": "man"}))[0]
+    finally:
+        cluster.call("scontrol", "update", "NodeName=node[1-4]", "State=RESUME")
+
+
+@pytest.mark.slurm
+@pytest.mark.slow
 def test_jobs_beyond_what_a_user_may_submit_stay_open_and_parents_come_first(
     accounting_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
