@@ -16,10 +16,11 @@ from jobs import claims
 from jobs.claims import claimed, holder, is_claimed
 from tests.harness.fake_slurm import SILENT, FakeSlurm
 
-# A holder whose lock no other process sees, as on file systems that keep locks within one node, and whose host has another name.
-UNSEEN = """import fcntl, os, pathlib, socket, sys, time
+# A holder on a host of another name; "unseen": nobody sees its lock, as on file systems that keep locks within one node.
+ELSEWHERE = """import fcntl, os, pathlib, socket, sys, time
 from jobs import claims
-fcntl.flock = lambda *_: None
+if sys.argv[2] == "unseen":
+    fcntl.flock = lambda *_: None
 socket.gethostname = lambda: "node2"
 claims.BEAT_S = 0.2
 with claims.claimed(pathlib.Path(sys.argv[1])):
@@ -120,13 +121,13 @@ def test_a_claim_that_was_let_go_asks_nobody(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.fixture
-def unseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Iterator[subprocess.Popen[str]]":
-    """A living process of job 17 on another node, which holds `tmp_path / "a"` without a lock that we could see; SLURM has given its job up."""
+def left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> "Iterator[subprocess.Popen[str]]":
+    """A living process of job 17 on another node, which holds `tmp_path / "a"`; SLURM has given its job up; "unseen" by default."""
     FakeSlurm(tmp_path / "slurm", monkeypatch).says("squeue", "PENDING")
     claims._lives.cache_clear()
     monkeypatch.setattr(claims, "LEASE_S", 1.5)
     environment = {**os.environ, "SLURM_JOB_ID": "17", "SLURM_RESTART_COUNT": "0"}
-    command = [sys.executable, "-c", UNSEEN, str(tmp_path / "a")]
+    command = [sys.executable, "-c", ELSEWHERE, str(tmp_path / "a"), getattr(request, "param", "unseen")]
     process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "held\n"
     yield process
@@ -141,22 +142,23 @@ def becomes(monkeypatch: pytest.MonkeyPatch, job: str, attempt: int) -> None:
     monkeypatch.delenv("SLURM_ARRAY_JOB_ID", raising=False)
 
 
+@pytest.mark.parametrize("left", ["seen", "unseen"], indirect=True)
 def test_a_job_that_slurm_started_again_elsewhere_ends_what_is_left_of_it_before_it_begins(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unseen: "subprocess.Popen[str]"
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: "subprocess.Popen[str]"
 ) -> None:
     becomes(monkeypatch, "17", 1)
     with claimed(tmp_path / "a", wait=False) as alone:
         assert not alone, "its first attempt is alive"
     with claimed(tmp_path / "a"):
-        assert unseen.wait(10) == claims.LEFT_BEHIND
+        assert left.wait(10) == claims.LEFT_BEHIND
         assert holder(tmp_path / "a").startswith("SLURM job 17 on ")
-    said = unseen.communicate()[1]
+    said = left.communicate()[1]
     assert "a now belongs to SLURM job 17 on " in said and "left behind by an attempt that SLURM has given up" in said
     assert not is_claimed(tmp_path / "a")
 
 
 def test_a_sign_of_life_keeps_a_claim_from_other_jobs_although_slurm_has_given_its_node_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unseen: "subprocess.Popen[str]"
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: "subprocess.Popen[str]"
 ) -> None:
     becomes(monkeypatch, "18", 3)
     first = (tmp_path / "a").stat().st_mtime
@@ -164,18 +166,18 @@ def test_a_sign_of_life_keeps_a_claim_from_other_jobs_although_slurm_has_given_i
         time.sleep(0.1)
     with claimed(tmp_path / "a", wait=False) as alone:
         assert not alone
-    assert is_claimed(tmp_path / "a") and unseen.poll() is None, "only its own job may ask it to go"
-    unseen.kill()
-    unseen.wait()
+    assert is_claimed(tmp_path / "a") and left.poll() is None, "only its own job may ask it to go"
+    left.kill()
+    left.wait()
     with claimed(tmp_path / "a") as alone:
         assert alone
 
 
-def test_a_holder_that_comes_back_to_a_claim_of_somebody_else_ends_and_leaves_it_alone(tmp_path: Path, unseen: "subprocess.Popen[str]") -> None:
-    os.kill(unseen.pid, signal.SIGSTOP)  # as a file system that hangs does
+def test_a_holder_that_comes_back_to_a_claim_of_somebody_else_ends_and_leaves_it_alone(tmp_path: Path, left: "subprocess.Popen[str]") -> None:
+    os.kill(left.pid, signal.SIGSTOP)  # as a file system that hangs does
     path = left_by(tmp_path / "a", "18")
-    os.kill(unseen.pid, signal.SIGCONT)
-    assert unseen.wait(10) == claims.LEFT_BEHIND and holder(path) == "SLURM job 18 on node2"
+    os.kill(left.pid, signal.SIGCONT)
+    assert left.wait(10) == claims.LEFT_BEHIND and holder(path) == "SLURM job 18 on node2"
 
 
 def test_an_earlier_attempt_never_asks_a_later_one_to_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
