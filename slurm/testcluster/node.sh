@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # A node dies with all that runs on it, without a word to SLURM; or comes back.   slurm/testcluster/node.sh kill|start node2
+# Or its network is cut, and what runs on it lives on, its files in reach; or is mended. Needs mode netns.   slurm/testcluster/node.sh cut|mend node2
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 for part in settings configuration network daemons; do source "$HERE/$part.sh"; done
@@ -20,10 +21,19 @@ kill_node() {
     say "$node is dead; SLURM will notice within 10 seconds or so"
 }
 
+link() { # down|up: the host's end of node $2's cable
+    [ "$MODE" = netns ] || die "nodes have a network of their own in mode netns alone; this is mode $MODE"
+    ip link set "$BRIDGE-${2#node}" "$1"
+}
+
+resume() { scontrol update NodeName="$1" State=RESUME 2>/dev/null || true; } # SLURM looks again at once
+
 MODE=$(cat "$RUN/mode" 2>/dev/null) || die "no cluster $NUMBER is running"
-node=${2:?usage: node.sh kill|start node2}
+node=${2:?usage: node.sh kill|start|cut|mend node2}
 case $1 in
     kill) kill_node "$node" ;;
-    start) start_slurmd "${node#node}" && scontrol update NodeName="$node" State=RESUME 2>/dev/null || true ;;
-    *) die "usage: node.sh kill|start node2" ;;
+    start) start_slurmd "${node#node}" && resume "$node" ;;
+    cut) link down "$node" && say "$node is cut off; SLURM will notice within half a minute" ;;
+    mend) link up "$node" && resume "$node" ;;
+    *) die "usage: node.sh kill|start|cut|mend node2" ;;
 esac

@@ -1,0 +1,74 @@
+"""A disk and a network that fail for a while: nothing is lost, nothing is done twice, and what is the matter is said."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.launch import OK, SOME_FAILED
+from harness.records import read_record
+from tests.slurm.conftest import Cluster, wait_until
+from tests.slurm.survivors import ONE_RANK, Undisturbed, command, field, grid, jobs, launch, run_of, steps, weights
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def cut_off(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str, float]]:
+    """A grid whose job is slow and runs on a node that was cut off the network; that node; and when it was. Nodes do not see each other's locks."""
+    if cluster.mode != "netns":
+        pytest.skip(f"nodes have a network of their own in mode netns alone; this is mode {cluster.mode}")
+    path = grid(tmp_path_factory.mktemp("cut"), cluster=ONE_RANK, seeds=1, slow={0: (1, 4.0)})
+    (run_of(path) / "unlocked").touch()
+    assert launch(path, cluster).returncode == OK
+    ((job, (stage, _)),) = jobs(path).items()
+    wait_until(lambda: steps(path, stage), "a first step")
+    node = field(cluster, job, "NodeList")
+    cluster.node("cut", node)
+    yield path, node, time.time()
+    cluster.node("mend", node)
+
+
+def test_a_full_disk_is_said_and_costs_nothing(cluster: Cluster, small_disk: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    if cluster.mode == "netns":
+        request.getfixturevalue("cut_off")  # SLURM takes its time to notice
+    path = grid(tmp_path / "grid", cluster=ONE_RANK, seeds=1)
+    runs = small_disk / "runs"
+    assert launch(path, cluster, "--runs", str(runs)).returncode == OK
+    wait_until(lambda: list(runs.glob("survives/stages/*/checkpoints/step-*")), "a checkpoint")
+    filler = small_disk / "filler"
+    with pytest.raises(OSError, match="No space left"):
+        filler.write_bytes(b"0" * (64 << 20))
+    (job,) = json.loads(next(runs.glob("survives/jobs/1/stages.json")).read_text())
+    wait_until(lambda: cluster.jobs()[job] == "FAILED", "the job to end")
+    refused = launch(path, cluster, "--runs", str(runs))
+    assert refused.returncode == SOME_FAILED and "free space" in refused.stderr, refused.stdout + refused.stderr
+    filler.unlink()
+    assert not list(runs.glob("survives/cells/*/record.json")) and not list(runs.glob("survives/stages/*/failure.json"))
+    assert launch(path, cluster, "--runs", str(runs)).returncode == OK
+    wait_until(lambda: list(runs.glob("survives/cells/*/record.json")), "the cell")
+    assert read_record(next(runs.glob("survives/cells/*/record.json"))).status == "done"
+
+
+def test_what_a_cut_off_node_still_runs_ends_before_its_job_goes_on_elsewhere(
+    cluster: Cluster, cut_off: tuple[Path, str, float], undisturbed: Undisturbed
+) -> None:
+    path, node, cut = cut_off
+    ((job, (stage, _)),) = jobs(path).items()
+    alone = undisturbed()
+    wait_until(lambda: weights(path), "the cell", 300)
+    assert field(cluster, job, "NodeList") != node
+    told = command(path, cluster, "harness.status").stdout
+    assert f"nodes that failed: {node} (1)" in told and "1 of 1 cells done" in told, told
+    cluster.node("mend", node)
+    wait_until(lambda: cluster.jobs()[job] == "COMPLETED", "SLURM to know that the job has ended")
+    wait_until(lambda: node in cluster.call("sinfo", "--noheader", "--states=idle", "--Node"), "the node to be back")
+    made = steps(path, stage)
+    left = [one for one in made if one.attempt == 0]
+    assert {one.node for one in left} == {node} and left[-1].time > cut + 20, "it lived on when SLURM had given it up"
+    assert [one.attempt for one in made] == sorted(one.attempt for one in made), "never two at once"
+    log = next(run_of(path).glob(f"jobs/*/{job}_0_log.out")).read_text()
+    assert f"{stage} is held by what is left of SLURM job {job} on {node}" in log and "left behind by an attempt that SLURM has given up" in log
+    assert weights(path) == {0: alone[0]} and not list(run_of(path).glob("stages/*/failure.json"))
