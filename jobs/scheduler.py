@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 
-PATIENCE_S = 60.0  # that a controller may be down before a command gives up
+PATIENCE_S = 120.0  # that a controller may be down before a command gives up: starting it anew takes a minute or more
 PAUSE_S = 3.0
 SILENT = re.compile(
     r"unable to contact slurm|connection (refused|timed out|reset)|socket timed out|zero bytes|communication connection failure"

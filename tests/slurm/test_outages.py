@@ -1,4 +1,4 @@
-"""A disk and a network that fail for a while: nothing is lost, nothing is done twice, and what is the matter is said."""
+"""A disk, a network and a controller that fail for a while: nothing is lost, nothing is done twice, and what is the matter is said."""
 
 import json
 import time
@@ -10,9 +10,10 @@ import pytest
 from harness.launch import OK, SOME_FAILED
 from harness.records import read_record
 from tests.slurm.conftest import Cluster, wait_until
-from tests.slurm.survivors import ONE_RANK, Undisturbed, command, field, grid, jobs, launch, run_of, steps, weights
+from tests.slurm.survivors import ONE_RANK, Undisturbed, command, field, grid, jobs, launch, run_of, slowness, start, steps, weights
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+MINUTE_S = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +73,28 @@ def test_what_a_cut_off_node_still_runs_ends_before_its_job_goes_on_elsewhere(
     log = next(run_of(path).glob(f"jobs/*/{job}_0_log.out")).read_text()
     assert f"{stage} is held by what is left of SLURM job {job} on {node}" in log and "left behind by an attempt that SLURM has given up" in log
     assert weights(path) == {0: alone[0]} and not list(run_of(path).glob("stages/*/failure.json"))
+
+
+def test_a_minute_without_a_controller_is_waited_for_and_loses_nothing(cluster: Cluster, tmp_path: Path, undisturbed: Undisturbed) -> None:
+    path = grid(tmp_path / "grid", cluster=ONE_RANK, seeds=2, slow={0: (1, 600.0), 1: (1, 600.0)})
+    assert launch(path, cluster).returncode == OK
+    wait_until(lambda: all(steps(path, stage) for stage, _ in jobs(path).values()), "a step of both jobs")
+    cluster.stop_controller()
+    gone = time.monotonic()
+    grid(path.parent, cluster=ONE_RANK, seeds=3)  # it grows
+    late, told = start(path, cluster, "tests.slurm.training"), start(path, cluster, "harness.status")
+    slowness(path, 0).unlink()
+    wait_until(lambda: weights(path), "a job to end without a controller")
+    undisturbed()
+    wait_until(lambda: time.monotonic() - gone > MINUTE_S, "a minute")
+    assert late.poll() is None and told.poll() is None and not weights(path).keys() - {0}
+    cluster.start_controller()
+    slowness(path, 1).unlink()
+    for process, words in ((late, "1 of 3 cells to run"), (told, "1 of 2 cells done")):
+        out, err = process.communicate(timeout=240)
+        assert process.returncode == OK and words in out and "SLURM's controller does not answer; asking again" in err, out + err
+    wait_until(lambda: len(weights(path)) == 3, "all cells")
+    wait_until(lambda: {cluster.jobs()[job] for job in jobs(path)} == {"COMPLETED"}, "SLURM to know that all jobs have ended")
+    assert weights(path) == {seed: undisturbed()[seed] for seed in range(3)}
+    made = {stage: [one.step for one in steps(path, stage)] for stage, _ in jobs(path).values()}
+    assert all(numbers == list(range(1, len(numbers) + 1)) for numbers in made.values()) and len(made) == len(jobs(path)) == 3, "nothing ran twice"
