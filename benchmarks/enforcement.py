@@ -12,9 +12,9 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.scan import processor
-from jobs.engine import Engine, rendezvous
-from jobs.fragments import Fragments
-from jobs.masking import Masking
+from jobs.parallel.engine import Engine, rendezvous
+from jobs.parallel.fragments import Fragments
+from jobs.parallel.masking import Masking
 from jobs.specs import RecipeSpec
 from models.pruning.scope import prunable_names
 from models.registry import create_model

@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.grid import read_grid
-from harness.plan import make_plan, pack
+from harness.grid.read import read_grid
+from harness.plan.stages import make_plan, pack
 
 REPEATS = 5
 SPARSITIES = [round(0.5 + 0.01 * step, 2) for step in range(49)]

@@ -16,14 +16,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from harness.environment import cpu_name
-from harness.failures import identity
-from harness.grid import read_grid
-from harness.orders import CellPath, Order, cell_paths, make_orders
-from harness.plan import make_plan
+from harness.grid.read import read_grid
+from harness.plan.environment import cpu_name
+from harness.plan.orders import CellPath, Order, cell_paths, make_orders
+from harness.plan.stages import make_plan
 from harness.records import Environment, Metrics, Record, RunFolder, now
-from harness.survey import survey
-from jobs.scheduler import SchedulerError, ask
+from harness.run.failures import identity
+from harness.state.survey import survey
+from jobs.scheduling.scheduler import SchedulerError, ask
 from jobs.specs import StageSpec
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,7 +53,8 @@ def write_grid(folder: Path, cells: int, stages_per_job: int, **options: str) ->
 def submit(grid: str) -> int:
     """The exit code of a launch whose jobs do nothing."""
     from benchmarks import rehearsal
-    from harness import arrays, launch
+    from harness import launch
+    from harness.submit import arrays
 
     arrays.run_order = rehearsal.run_order  # by its module's name, which pickles as a name does; that of __main__ would go along whole
     return launch.main([grid])
@@ -61,12 +62,12 @@ def submit(grid: str) -> int:
 
 def run_order(order: Order) -> None:
     """A job: our own way through its stages and cells, with nothing in place of training and measuring."""
-    from harness import runner
+    from harness.run import runner
 
     alone = SimpleNamespace(rank=0, world=1, broadcast=lambda value: value)
-    sys.modules["jobs.engine"] = SimpleNamespace(rendezvous=lambda threads: alone)  # type: ignore[assignment]
-    sys.modules["jobs.data"] = SimpleNamespace(prepare=lambda spec, cache: None)  # type: ignore[assignment]
-    sys.modules["jobs.training"] = SimpleNamespace(train_stage=train)  # type: ignore[assignment]
+    sys.modules["jobs.parallel.engine"] = SimpleNamespace(rendezvous=lambda threads: alone)  # type: ignore[assignment]
+    sys.modules["jobs.data.prepare"] = SimpleNamespace(prepare=lambda spec, cache: None)  # type: ignore[assignment]
+    sys.modules["jobs.train.training"] = SimpleNamespace(train_stage=train)  # type: ignore[assignment]
     runner.finish_cell = record
     runner.run_order(order)
 

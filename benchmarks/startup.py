@@ -33,14 +33,14 @@ def child(cache: Path) -> dict[str, float]:
     import torch
 
     mark("import torch")
-    from jobs.engine import load_deepspeed, rendezvous
+    from jobs.parallel.engine import load_deepspeed, rendezvous
 
     ranks = rendezvous(threads=1)
     load_deepspeed()
     mark("import deepspeed, rendezvous")
-    from jobs.data import EvalLoader, TrainLoader, prepare
+    from jobs.data.prepare import EvalLoader, TrainLoader, prepare
     from jobs.specs import DataSpec, ModelSpec, RecipeSpec, StageSpec
-    from jobs.stage_run import StageRun
+    from jobs.train.stage_run import StageRun
     from models.layers import weight_decay_groups
     from models.pruning.base import Stage
     from models.registry import create_model

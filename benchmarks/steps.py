@@ -22,7 +22,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.official import composed_officially, upstream_kernels
 from benchmarks.scan import processor, scan_by_unbind
-from jobs.memory import keep_freed_memory
+from jobs.parallel.memory import keep_freed_memory
 from models.registry import create_model
 
 MODELS = ("vim_tiny", "mambavision_t")

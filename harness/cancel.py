@@ -13,14 +13,14 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from harness.forest import ForestError
-from harness.places import PlaceError, find_part, find_run, is_run
+from harness.plan.forest import ForestError
 from harness.records import RunFolder
-from harness.submissions import Submission
-from harness.survey import Survey, survey
-from harness.wording import counted
-from jobs.claims import is_claimed
-from jobs.scheduler import SchedulerError, ask, requeue
+from harness.run.submissions import Submission
+from harness.state.places import PlaceError, find_part, find_run, is_run
+from harness.state.survey import Survey, survey
+from harness.state.wording import counted
+from jobs.scheduling.claims import is_claimed
+from jobs.scheduling.scheduler import SchedulerError, ask, requeue
 
 OK, NOT_ALL, USAGE, NOTHING = 0, 1, 2, 3
 LAUNCHER_S = 120.0  # that a launch may take to end, or to hand its last array over
@@ -185,7 +185,7 @@ def end_launcher(run: RunFolder) -> tuple[str, bool]:
 
 def end_process(pid: int) -> None:
     """Kills a local job with all its processes."""
-    from jobs.cluster import stop_tree
+    from jobs.scheduling.cluster import stop_tree
 
     stop_tree(pid)
 

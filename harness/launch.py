@@ -12,18 +12,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from harness.earlier import earlier, share
-from harness.frozen import freeze, unwritable, warn_of_strangers
-from harness.grid import Grid, GridError, read_grid
-from harness.nodes import around_bad_nodes
-from harness.orders import CellPath, Order, cell_paths, done_stages, make_orders, make_packs, to_replay
-from harness.plan import Plan, describe, make_plan
-from harness.preflight import preflight
+from harness.grid.read import Grid, GridError, read_grid
+from harness.plan.frozen import freeze, unwritable, warn_of_strangers
+from harness.plan.orders import CellPath, Order, cell_paths, done_stages, make_orders, make_packs, to_replay
+from harness.plan.preflight import preflight
+from harness.plan.stages import Plan, describe, make_plan
 from harness.records import RecordError, RunFolder
-from jobs.claims import claimed, holder
-from jobs.rewinds import ask_for_replay
-from jobs.scheduler import SchedulerError
+from harness.run.nodes import around_bad_nodes
+from harness.submit.earlier import earlier, share
+from jobs.scheduling.claims import claimed, holder
+from jobs.scheduling.scheduler import SchedulerError
 from jobs.specs import ClusterSpec
+from jobs.train.rewinds import ask_for_replay
 
 OK, SOME_FAILED, USAGE, NOTHING_TO_DO, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -110,7 +110,7 @@ def launch(grid: Grid, plan: Plan, run: RunFolder, retry_failed: bool) -> int:
     orders = make_orders(grid, plan, run, left, held=before.living)
     print(f"{grid.name}: {len(left)} of {len(grid.cells)} cells to run, in {len(orders)} jobs, in {run.path}", flush=True)
     if grid.cluster.kind == "slurm":
-        from harness.arrays import submit_arrays
+        from harness.submit.arrays import submit_arrays
 
         print("\n".join(submit_arrays(grid.cluster, run, orders, before.living)))
         return OK
@@ -144,8 +144,8 @@ def failed_hint(failed: int) -> str:
 
 def run_locally(cluster: ClusterSpec, run: RunFolder, orders: Sequence[Order], cells: tuple[CellPath, ...]) -> None:
     """Runs the orders on this machine, with progress."""
-    from harness.queue import LocalQueue, run_here
-    from harness.watch import Watch
+    from harness.submit.queue import LocalQueue, run_here
+    from harness.submit.watch import Watch
 
     for stopping in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(stopping) != signal.SIG_IGN:  # nohup ignores SIGHUP, and means it

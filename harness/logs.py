@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from harness.forest import ForestError
-from harness.places import PlaceError, find_part
+from harness.plan.forest import ForestError
 from harness.records import RunFolder
-from harness.submissions import Submission
-from harness.survey import Survey, survey
-from harness.triage import PEER_LOST
+from harness.run.submissions import Submission
+from harness.run.triage import PEER_LOST
+from harness.state.places import PlaceError, find_part
+from harness.state.survey import Survey, survey
 
 POLL_S = 0.5
 ALIVE_S = 10.0  # between two looks at whether the job that is followed still lives

@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from jobs.files import write_json
-from jobs.rewinds import TODO
+from jobs.train.rewinds import TODO
 
 SCHEMA = 1
 

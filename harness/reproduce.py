@@ -13,12 +13,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from harness.grid import Cell
-from harness.micro_batch import keep
-from harness.plan import make_plan
-from harness.queue import fresh_folder
+from harness.grid.read import Cell
+from harness.plan.stages import make_plan
 from harness.records import Environment, Record, RecordError, RunFolder, read_record
-from harness.runner import CellPath, Order, run_order
+from harness.run.micro_batch import keep
+from harness.run.runner import CellPath, Order, run_order
+from harness.submit.queue import fresh_folder
 from jobs.specs import ClusterSpec
 
 TOP1_TOLERANCE = 1.0  # percentage points, between machines: kernels round differently, and training amplifies it

@@ -19,14 +19,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from harness import triage
-from harness.cases import cases
-from harness.forest import ForestError
-from harness.nodes import faults, left_out
-from harness.places import PlaceError, find_run
+from harness.plan.forest import ForestError
 from harness.records import RunFolder
-from harness.survey import STATES, Survey, heard_s, survey
-from harness.wording import counted, duration
+from harness.run import triage
+from harness.run.nodes import faults, left_out
+from harness.state.cases import cases
+from harness.state.places import PlaceError, find_run
+from harness.state.survey import STATES, Survey, heard_s, survey
+from harness.state.wording import counted, duration
 
 WATCH_S = 5.0
 WIDTH = 200  # of what goes to a file or a pipe

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from harness.grid import read_grid
+from harness.grid.read import read_grid
 from models.__main__ import entries, row
 from models.pruning.base import Budget, Pruner
 from models.registry import model_label

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.methods import LEVELS, table
-from harness.grid import read_grid
-from harness.plan import make_plan
-from harness.preflight import model_problems
+from harness.grid.read import read_grid
+from harness.plan.preflight import model_problems
+from harness.plan.stages import make_plan
 from models.pruning.registry import PRUNERS
 
 GRID = Path(__file__).parents[2] / "benchmarks" / "grids" / "methods.yaml"

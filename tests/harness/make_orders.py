@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from harness.grid import Grid, read_grid
-from harness.orders import CellPath, Order, cell_paths, make_orders
-from harness.plan import make_plan
+from harness.grid.read import Grid, read_grid
+from harness.plan.orders import CellPath, Order, cell_paths, make_orders
+from harness.plan.stages import make_plan
 from harness.records import Environment, Record, RunFolder
 
 GRID = """

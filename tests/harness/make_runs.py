@@ -6,10 +6,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.frozen import freeze
-from harness.grid import Grid
-from harness.orders import CellPath, Order, cell_paths
-from harness.plan import Plan, make_plan
+from harness.grid.read import Grid
+from harness.plan.frozen import freeze
+from harness.plan.orders import CellPath, Order, cell_paths
+from harness.plan.stages import Plan, make_plan
 from harness.records import Failure, RunFolder
 from tests.harness.make_orders import finished, small_grid
 

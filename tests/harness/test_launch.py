@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.grid import read_grid
+from harness.grid.read import read_grid
 from harness.launch import INTERRUPTED, NOTHING_TO_DO, OK, SOME_FAILED, USAGE
 from harness.records import Record, read_record
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from harness.logs import following, main, own_part
-from harness.survey import survey
+from harness.state.survey import survey
 from tests.harness.fake_slurm import FakeSlurm
 from tests.harness.make_runs import FakeRun, fake_run
 

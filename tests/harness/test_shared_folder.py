@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from harness import status
-from harness.frozen import freeze
-from harness.grid import read_grid
+from harness.grid.read import read_grid
 from harness.launch import SOME_FAILED, main
-from harness.plan import make_plan
+from harness.plan.frozen import freeze
+from harness.plan.stages import make_plan
 from harness.records import RunFolder
-from jobs.claims import claimed
+from jobs.scheduling.claims import claimed
 from tests.harness.make_orders import GRID
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become two users")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.micro_batch import FILE
-from harness.nodes import blame
+from harness.run.micro_batch import FILE
+from harness.run.nodes import blame
+from harness.state.survey import survey
 from harness.status import main
-from harness.survey import survey
 from tests.harness.fake_slurm import SILENT, FakeSlurm
 from tests.harness.make_runs import FakeRun, fake_run
 

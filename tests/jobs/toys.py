@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from jobs.engine import Ranks
+from jobs.parallel.engine import Ranks
 from jobs.specs import DataSpec, ModelSpec, RecipeSpec, StageSpec
 from models.pruning.base import Progress, Pruner, PruningMethod, Stage
 

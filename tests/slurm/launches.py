@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from harness import launch
-from harness.grid import read_grid
-from harness.orders import cell_paths
-from harness.plan import make_plan
+from harness.grid.read import read_grid
+from harness.plan.orders import cell_paths
+from harness.plan.stages import make_plan
 from harness.records import RunFolder
-from harness.survey import Survey, survey
+from harness.state.survey import Survey, survey
 from tests.slurm import toys
 from tests.slurm.conftest import Cluster, wait_until
 
@@ -39,7 +39,7 @@ class Toys:
     def of(cls, cluster: Cluster, folder: Path, monkeypatch: pytest.MonkeyPatch, text: str = GRID, **options: object) -> "Toys":
         """In `folder`, where commands then run too; nothing launched yet. `options`: of the cluster."""
         monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
-        monkeypatch.setattr("harness.arrays.run_order", toys.run_order)
+        monkeypatch.setattr("harness.submit.arrays.run_order", toys.run_order)
         monkeypatch.chdir(folder)
         made = cls(cluster, folder, folder / "grid.yaml")
         made.rewrite(text, **options)

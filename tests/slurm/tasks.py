@@ -30,7 +30,7 @@ def wait_for(path: Path) -> None:
 
 def meet(order: dict[str, Any]) -> None:
     """Meets the other ranks, and tells what each of them was given."""
-    from jobs.engine import rendezvous
+    from jobs.parallel.engine import rendezvous
 
     ranks = rendezvous(threads=1)
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "CUDA_VISIBLE_DEVICES", "SLURMD_NODENAME", "SLURM_JOB_ID")
@@ -42,7 +42,7 @@ def meet(order: dict[str, Any]) -> None:
 
 def fail_in_one_rank(order: Any) -> None:
     """Runs an order of two stages: in the first one rank 2 meets an error while the others wait for it in a collective, the second ends well."""
-    from harness import runner
+    from harness.run import runner
 
     def run_stage(run: Any, spec: Any, cluster: Any, ranks: Any) -> None:
         if spec.id == order.stages[0].id and ranks.broadcast(run.failure(spec.id) is None):

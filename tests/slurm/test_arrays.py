@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from harness.records import RunFolder
-from jobs.scheduler import SchedulerError
-from jobs.slurm_arrays import submit_array
+from jobs.scheduling.scheduler import SchedulerError
+from jobs.scheduling.slurm_arrays import submit_array
 from jobs.specs import ClusterSpec
 from tests.harness.make_orders import orders_of, small_grid
 from tests.slurm import tasks

@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.grid import Cell, read_grid
+from harness.grid.read import Cell, read_grid
 from harness.launch import main
-from harness.plan import make_plan
-from jobs.engine import Ranks, rendezvous
-from jobs.evaluation import load_masks
-from jobs.removal import load_structure
+from harness.plan.stages import make_plan
+from jobs.parallel.engine import Ranks, rendezvous
 from jobs.specs import RecipeSpec, StageSpec
-from jobs.stage_run import StageRun
+from jobs.train.evaluation import load_masks
+from jobs.train.removal import load_structure
+from jobs.train.stage_run import StageRun
 from models.layers import weight_decay_groups
 from models.pruning.base import PruningMethod
 from models.pruning.masks import sparsity_of
@@ -93,7 +93,7 @@ def test_the_seed_grid_plans_on_a_login_node(tmp_path, monkeypatch, capsys):
     srun.write_text("#!/bin/sh\n")
     srun.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr("harness.slurm_limits.slurm_problems", lambda cluster: [])  # what the cluster offers is asked elsewhere
+    monkeypatch.setattr("harness.plan.slurm_limits.slurm_problems", lambda cluster: [])  # what the cluster offers is asked elsewhere
     monkeypatch.chdir(tmp_path)
     assert main([str(SEED), "--dry-run"]) == 0
     assert "seed: 189 cells" in capsys.readouterr().out

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.arrays import submit_arrays
+from harness.plan.slurm_limits import free_jobs, gpus, minutes, slurm_problems
 from harness.records import RunFolder
-from harness.slurm_limits import free_jobs, gpus, minutes, slurm_problems
+from harness.submit.arrays import submit_arrays
 from jobs.specs import ClusterSpec
 from tests.harness.make_orders import orders_of, small_grid
 from tests.slurm.conftest import Cluster

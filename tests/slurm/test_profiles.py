@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.grid import read_grid
-from jobs.slurm_arrays import ranges, submission
+from harness.grid.read import read_grid
+from jobs.scheduling.slurm_arrays import ranges, submission
 from jobs.specs import ClusterSpec
 
 PROFILES = sorted((Path(__file__).parents[2] / "slurm").glob("*.yaml"))

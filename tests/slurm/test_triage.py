@@ -6,7 +6,7 @@ import pytest
 
 from harness import status
 from harness.launch import NOTHING_TO_DO, OK
-from harness.nodes import blame, faults, left_out
+from harness.run.nodes import blame, faults, left_out
 from tests.slurm.conftest import Cluster, wait_until
 from tests.slurm.launches import FEW, Toys
 from tests.slurm.toys import attempts

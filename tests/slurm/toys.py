@@ -13,23 +13,23 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from harness import runner
-from harness.failures import identity
-from harness.micro_batch import asked
-from harness.orders import CellPath, Order
+from harness.plan.orders import CellPath, Order
 from harness.records import Environment, Record, RunFolder
+from harness.run import runner
+from harness.run.failures import identity
+from harness.run.micro_batch import asked
 from jobs.specs import ClusterSpec, StageSpec
 
 if TYPE_CHECKING:
-    from jobs.engine import Ranks
+    from jobs.parallel.engine import Ranks
 
 
 def run_order(order: Order) -> None:
-    """Stands in for harness.runner's in this process, which is the job's own. One rank needs no torch, which would take most of its time."""
+    """Stands in for harness.run.runner's in this process, which is the job's own. One rank needs no torch, which would take most of its time."""
     if order.cluster.ranks == 1:
-        sys.modules["jobs.engine"] = SimpleNamespace(rendezvous=lambda threads: Alone())  # type: ignore[assignment]
-    sys.modules["jobs.data"] = SimpleNamespace(prepare=lambda spec, cache: None)  # type: ignore[assignment]
-    sys.modules["jobs.training"] = SimpleNamespace(train_stage=train)  # type: ignore[assignment]
+        sys.modules["jobs.parallel.engine"] = SimpleNamespace(rendezvous=lambda threads: Alone())  # type: ignore[assignment]
+    sys.modules["jobs.data.prepare"] = SimpleNamespace(prepare=lambda spec, cache: None)  # type: ignore[assignment]
+    sys.modules["jobs.train.training"] = SimpleNamespace(train_stage=train)  # type: ignore[assignment]
     runner.finish_cell = finish  # type: ignore[assignment]
     runner.run_order(order)
 

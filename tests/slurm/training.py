@@ -15,13 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness import runner
-from harness.orders import Order
+from harness.plan.orders import Order
+from harness.run import runner
 
 
 def run_order(order: Order) -> None:
-    """harness.runner's, with a rest after every step."""
-    from jobs.stage_run import StageRun
+    """harness.run.runner's, with a rest after every step."""
+    from jobs.train.stage_run import StageRun
 
     if (Path(order.run) / "unlocked").exists():
         fcntl.flock = lambda *_: None  # type: ignore[assignment]
@@ -50,7 +50,8 @@ def rest(slow: Path, attempt: int) -> None:
 
 def main() -> int:
     """The exit code of a launch whose jobs train slowly."""
-    from harness import arrays, launch
+    from harness import launch
+    from harness.submit import arrays
     from tests.slurm import training
 
     arrays.run_order = training.run_order

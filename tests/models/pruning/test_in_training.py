@@ -7,10 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from jobs.engine import Ranks, rendezvous
-from jobs.evaluation import load_masks
-from jobs.exports import exported
-from jobs.stage_run import StageRun
+from jobs.parallel.engine import Ranks, rendezvous
+from jobs.train.evaluation import load_masks
+from jobs.train.exports import exported
+from jobs.train.stage_run import StageRun
 from models.pruning.base import Budget
 from models.pruning.gradient import Gradient
 from models.pruning.masks import sparsity_of
@@ -66,7 +66,7 @@ def masks_and_weights(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, 
 
 
 def test_every_method_has_a_case():
-    masked = {name for name, method in PRUNERS.items() if not method.removes_units}  # the others: tests/jobs/test_removal.py
+    masked = {name for name, method in PRUNERS.items() if not method.removes_units}  # the others: tests/jobs/train/test_removal.py
     assert {name for name, _ in CASES.values()} == masked
 
 

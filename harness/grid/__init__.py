@@ -1,0 +1,1 @@
+"""What a grid.yaml says: its cells, each with the line that it comes from."""

@@ -1,0 +1,1 @@
+"""What a launch will run: the forest of stages that cells share, jobs, and what would fail."""

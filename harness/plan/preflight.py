@@ -1,0 +1,80 @@
+"""Everything that would fail on a node and can be told before a job is queued. Imports torch, so it is asked only when there is something to run."""
+
+from collections.abc import Sequence
+
+from harness.grid.read import Cell, Grid
+from jobs.specs import ClusterSpec, image_size
+from models.pruning.registry import method_label
+
+
+def preflight(grid: Grid, cells: Sequence[Cell]) -> list[str]:
+    """What is wrong, one line each with its place in the grid: data or a scheduler that is not there, a network that the images do not fit, a pruning
+    target that a network cannot reach, a scan that is not built.
+    """
+    if not cells:
+        return []
+    elsewhere = [*kernel_problems(grid.cluster, cells), *scheduler_problems(grid.cluster)]
+    return [*data_problems(grid, cells), *model_problems(grid, cells), *(f"{grid.path}: {problem}" for problem in elsewhere)]
+
+
+def data_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
+    """Data that this machine cannot prepare."""
+    from jobs.data.prepare import check_data
+
+    distinct = {id(cell.data): cell.data for cell in cells}
+    return [f"{grid.place(data)}: {problem}" for data in distinct.values() for problem in check_data(data)]
+
+
+def model_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
+    """Networks that cannot be built for their images, or not be pruned as asked; each is built once, without memory."""
+    import torch
+
+    from models.registry import create_model
+
+    problems = []
+    distinct: dict[tuple[int, int], list[Cell]] = {}
+    for cell in cells:
+        distinct.setdefault((id(cell.model), image_size(cell.data)), []).append(cell)
+    for (_, size), alike in distinct.items():
+        label, place = alike[0].model.label, grid.place(alike[0].model)
+        try:
+            with torch.device("meta"):
+                network = create_model(alike[0].model.name, 10, size, **alike[0].model.options)
+        except ValueError as error:
+            problems.append(f"{place}: model {label}: {error}")
+            continue
+        for method in {id(cell.method): cell.method for cell in alike}.values():
+            try:
+                method.check(network)
+            except ValueError as error:
+                problems.append(f"{grid.place(method)}: {method_label(method)} on {label}: {error}")
+    return problems
+
+
+def kernel_problems(cluster: ClusterSpec, cells: Sequence[Cell]) -> list[str]:
+    """A C++ scan that is asked for and was not built on this machine, when this machine is to run it."""
+    import torch
+
+    from models.ssm.kernel import KernelMissing, load_kernel
+
+    on_gpu = torch.cuda.is_available() and (cluster.gpus_per_node > 0 or cluster.kind == "debug")
+    if cluster.kind == "slurm" or on_gpu or all(cell.recipe.scan == "reference" for cell in cells):
+        return []
+    try:
+        load_kernel()
+    except KernelMissing as error:
+        return [f"recipe.scan: {error}"]
+    return []
+
+
+def scheduler_problems(cluster: ClusterSpec) -> list[str]:
+    """A scheduler that this machine does not reach, or that would refuse the jobs."""
+    if cluster.kind != "slurm":
+        return []
+    from submitit import SlurmExecutor
+
+    if SlurmExecutor.affinity() > 0:
+        from harness.plan.slurm_limits import slurm_problems
+
+        return slurm_problems(cluster)
+    return ["cluster: no srun on this machine, so it cannot submit to SLURM; launch on a login node, or say 'cluster: local'"]

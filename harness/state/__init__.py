@@ -1,0 +1,1 @@
+"""How a grid stands, from files and one look at the scheduler."""

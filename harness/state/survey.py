@@ -1,0 +1,196 @@
+"""The state of every cell of a run folder, from what stages left on disk, what launches wrote down, and one look at the scheduler."""
+
+import os
+import socket
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from harness.plan.forest import Forest, read_forest
+from harness.records import RunFolder
+from harness.run.submissions import Submission, submissions
+from harness.state.queue_state import JobState, queue_state
+from jobs.scheduling.claims import is_claimed
+from jobs.scheduling.scheduler import PATIENCE_S, SchedulerError, complain
+from jobs.train.rewinds import TODO
+
+State = Literal["done", "running", "queued", "blocked", "failed", "open", "unknown"]
+STATES: tuple[State, ...] = ("done", "running", "queued", "blocked", "failed", "open", "unknown")
+STALE_S = 2.0  # that SLURM may take to answer before the disk is looked at again
+HEARTBEAT_S = 120.0  # a stage that was heard of so recently lives, wherever its process is
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """A run folder at one moment.
+
+    done      has its record                         queued    a job or a launch that lives will come to it
+    running   a job works on it now                  failed    its own failure is final
+    blocked   a stage that it needs has failed       open      nobody works on it: the next launch does
+    unknown   SLURM has its job, and does not answer
+    """
+
+    forest: Forest
+    files: Mapping[str, frozenset[str]]  # names in the folder of every stage that has one
+    states: Mapping[str, State]  # by cell
+    stands_at: Mapping[str, str]  # cell -> the stage that failed, or the first one that is not done
+    jobs: Mapping[str, JobState]  # by name, of all jobs that still matter
+    job_of: Mapping[str, Submission]  # stage -> the job that has it; the last one that had it where none lives
+    dropped: frozenset[str] = frozenset()  # stages that no job will run: failed, behind a failed one, or of cancelled cells alone
+    silent: str = ""  # why SLURM's jobs are unknown
+    launching: bool = False  # a launch of this grid is at work now
+
+    def exported(self, stage: str) -> bool:
+        """True when a stage has left its weights, and nobody asks it for those of another step."""
+        return left_weights(self.files.get(stage, frozenset()))
+
+    def alive(self, stage: str) -> JobState | None:
+        """The living job that has a stage; None where none has."""
+        state = self.jobs.get(self.job_of[stage].job) if stage in self.job_of else None
+        return state if state is not None and state.alive else None
+
+    def under_way(self, one: Submission) -> str:
+        """The stage that a job is at: the first that it has to run and that has no weights, or its last, whose cells are being measured."""
+        return next((stage for stage in one.stages if not self.exported(stage) and stage not in self.dropped), one.stages[-1])
+
+
+def survey(run: RunFolder, *, launching: bool | None = None, patience_s: float = PATIENCE_S, say: Callable[[str], None] = complain) -> Survey:
+    """What a run folder holds now. Raises ForestError where nothing was launched. SLURM's silence is told, not raised.
+
+    launching: whether a launch is at work; None: its lock says so.
+    """
+    forest, files, submitted, recorded = read_forest(run), listings(run), submissions(run), recorded_cells(run)
+    asked = time.monotonic()
+    jobs, silent = look(run, unfinished(submitted, forest, files, recorded), files, patience_s, say)
+    if time.monotonic() > asked + STALE_S:  # SLURM was waited for: what jobs have ended with meanwhile is on disk
+        files, recorded = listings(run), recorded_cells(run)
+    found = Survey(
+        forest=forest,
+        files=files,
+        states={},
+        stands_at={},
+        jobs=jobs,
+        job_of=owners(submitted, jobs),
+        dropped=dropped(forest, files, run.cancelled_cells()),
+        silent=silent,
+        launching=is_claimed(run.path / "launch.lock") if launching is None else launching,
+    )
+    places = {cell: place(found, path) for cell, (_, path) in forest.cells.items()}
+    states = {cell: state(found, run, cell, path, places[cell], cell in recorded) for cell, (_, path) in forest.cells.items()}
+    return replace(found, states=states, stands_at=places)
+
+
+def recorded_cells(run: RunFolder) -> set[str]:
+    """Cells with a record."""
+    cells = f"{run.path}/cells"
+    return {name for name in names(cells) if os.path.exists(f"{cells}/{name}/record.json")}
+
+
+def names(folder: Path | str) -> list[str]:
+    """What a folder holds; nothing where there is none."""
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def listings(run: RunFolder) -> dict[str, frozenset[str]]:
+    """The names in every stage's folder."""
+    folder = f"{run.path}/stages"
+    return {stage: frozenset(names(f"{folder}/{stage}")) for stage in names(folder)}
+
+
+def left_weights(names: frozenset[str]) -> bool:
+    """True for the folder of a finished stage."""
+    return "export" in names and TODO not in names
+
+
+def unfinished(submitted: Sequence[Submission], forest: Forest, files: Mapping[str, frozenset[str]], recorded: Collection[str]) -> list[Submission]:
+    """Jobs that may still be at something: a stage without weights or failure, or a cell that waits to be measured."""
+    ended = {stage for stage, names in files.items() if left_weights(names) or "failure.json" in names}
+    ended -= {path[-1] for cell, (_, path) in forest.cells.items() if cell not in recorded}
+    return [one for one in submitted if not ended.issuperset(one.stages)]
+
+
+def dropped(forest: Forest, files: Mapping[str, frozenset[str]], cancelled: Collection[str]) -> frozenset[str]:
+    """Stages that no job will run: every cell that needs them is cancelled, or has failed at or before them."""
+    failed = {stage for stage, names in files.items() if "failure.json" in names}
+    needed: set[str] = set()
+    for cell, (_, path) in forest.cells.items():
+        if cell not in cancelled:
+            needed.update(path if failed.isdisjoint(path) else path[: next(place for place, stage in enumerate(path) if stage in failed)])
+    return frozenset(forest.stages) - needed
+
+
+def look(
+    run: RunFolder, submitted: Sequence[Submission], files: Mapping[str, frozenset[str]], patience_s: float, say: Callable[[str], None]
+) -> tuple[dict[str, JobState], str]:
+    """The state of jobs by name, and why SLURM's are missing where it does not say."""
+    jobs = {one.job: process_state(run, one, files) for one in submitted if one.local}
+    try:
+        return jobs | queue_state([one.job for one in submitted if not one.local], patience_s=patience_s, say=say), ""
+    except SchedulerError as error:
+        return jobs, str(error)
+
+
+def process_state(run: RunFolder, one: Submission, files: Mapping[str, frozenset[str]]) -> JobState:
+    """RUNNING or ENDED. A process of this machine is looked up; one of another machine lives while its stages are heard of."""
+    if one.host == socket.gethostname():
+        lives = works_for(int(one.job.rpartition(":")[2]), one.folder)
+    else:
+        lives = any(heard_s(run, stage) < HEARTBEAT_S for stage in one.stages if not left_weights(files.get(stage, frozenset())))
+    return JobState(job=one.job, state="RUNNING" if lives else "ENDED", nodes=one.host)
+
+
+def works_for(pid: int, folder: Path) -> bool:
+    """True when a process of this machine is the local job whose folder this is, and not a later one with the same number."""
+    try:
+        return os.fsencode(folder.resolve()) in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def heard_s(run: RunFolder, stage: str) -> float:
+    """Seconds since a stage was last heard of."""
+    for name in ("progress.json", "stage.json"):
+        try:
+            return time.time() - (run.stage(stage) / name).stat().st_mtime
+        except OSError:
+            continue
+    return float("inf")
+
+
+def owners(submitted: Sequence[Submission], jobs: Mapping[str, JobState]) -> dict[str, Submission]:
+    """For each stage its last job; a living one before all others."""
+    found: dict[str, Submission] = {}
+    for one in sorted(submitted, key=lambda one: one.job in jobs and jobs[one.job].alive):  # stable: living ones come last, each kind in its order
+        found.update(dict.fromkeys(one.stages, one))
+    return found
+
+
+def place(found: Survey, path: Sequence[str]) -> str:
+    """Where a cell stands on its path."""
+    failed = next((stage for stage in path if "failure.json" in found.files.get(stage, ())), None)
+    return failed or next((stage for stage in path if not found.exported(stage)), path[-1])
+
+
+def state(found: Survey, run: RunFolder, cell: str, path: Sequence[str], stage: str, recorded: bool) -> State:
+    """The state of one cell that stands at `stage`."""
+    failed = "failure.json" in found.files.get(stage, ())
+    if recorded and (not failed or record_is_done(run, cell)):
+        return "done"
+    if failed:
+        return "failed" if recorded or stage == path[-1] else "blocked"
+    if found.silent and stage in found.job_of and not found.job_of[stage].local:
+        return "unknown"
+    job = found.alive(stage)
+    if job is None:
+        return "queued" if found.launching else "open"
+    return "running" if job.running and (found.exported(stage) or found.under_way(found.job_of[stage]) == stage) else "queued"
+
+
+def record_is_done(run: RunFolder, cell: str) -> bool:
+    """True when a record holds numbers; asked of cells that share a stage with one that failed, all others are told by their files."""
+    return b'"status": "done"' in run.record_path(cell).read_bytes()

@@ -1,0 +1,1 @@
+"""Who runs the jobs: SLURM's arrays or processes of this machine."""

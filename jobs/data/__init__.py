@@ -1,0 +1,1 @@
+"""Images: sources, .beton files, FFCV and torch loaders."""

@@ -1,0 +1,1 @@
+"""Ranks and DeepSpeed: rendezvous, engine, sharded weights and masks on them, checkpoints."""

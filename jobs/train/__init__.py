@@ -1,0 +1,1 @@
+"""One stage: training, removal, evaluation, what it leaves."""

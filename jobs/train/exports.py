@@ -1,0 +1,119 @@
+"""What a stage hands on: whole fp32 weights, masks, the weights at the rewind step, and its result. The folder appears when all of it is on disk.
+
+    export/model.safetensors  masks.safetensors (absent when dense)  structure.json (absent when nothing was removed)
+    rewind-000000100.safetensors (where a later stage rewinds)  result.json
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from jobs.files import write_json, written_aside
+from jobs.train.removal import FILE, load_structure, structure_to_json
+from jobs.train.rewinds import kept_steps, refusal, rewind_name
+from models.pruning.structure import Structure
+
+
+class ExportError(RuntimeError):
+    """A stage that another one starts from has not exported what that one needs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageResult:
+    """The numbers of a finished stage."""
+
+    val_top1: float  # percent, of the exported weights
+    val_loss: float
+    train_loss: float  # mean over the last epoch; of the stage before where this one had no epoch; NaN where none had
+    steps: int  # optimizer steps made, over all restarts that count
+    epochs: int
+    train_s: float  # wall-clock, evaluation and checkpoints included, over all restarts
+    train_img_per_s: float  # within steps alone; 0 without one
+    sparsity: float  # share of zeros in the masked parameters
+    peak_memory_bytes: int | None = None  # of rank 0, training and validation; see `jobs.measure.peak_memory`
+    joules: float | None = None  # of all ranks' devices, over all restarts that count; None where the machine does not tell
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """The files of a finished stage; None where there is none."""
+
+    weights: Path
+    masks: Path | None
+    structure: Structure | None  # what was removed from the network
+    rewinds: dict[int, Path]  # by step
+
+
+def exported(folder: Path) -> Export:
+    """The files that the stage in `folder` handed on. ExportError where it is not finished."""
+    export = folder / "export"
+    if not export.is_dir():
+        raise ExportError(f"{folder} has no export: that stage is not finished; run it first")
+    masks = export / "masks.safetensors"
+    return Export(
+        weights=export / "model.safetensors",
+        masks=masks if masks.exists() else None,
+        structure=load_structure(export),
+        rewinds=kept_steps(export),
+    )
+
+
+def read_result(folder: Path) -> StageResult | None:
+    """The result of the stage in `folder`; None while it is not finished."""
+    path = folder / "export" / "result.json"
+    return StageResult(**json.loads(path.read_text())) if path.exists() else None
+
+
+def write_rewind(folder: Path, weights: Mapping[str, Tensor], step: int) -> None:
+    """Keeps the weights after optimizer step `step` until the stage is exported."""
+    _save(weights, folder / rewind_name(step))
+
+
+def rewind_file(folder: Path | None, step: int | None) -> Path:
+    """The weights that the stage in `folder` kept after a step. ExportError says why there are none."""
+    kept = exported(folder).rewinds if folder else {}
+    if folder is None or step is None or step not in kept:
+        why = f"it kept the steps {list(kept)}" if kept else "it kept none"
+        if folder and step is not None:
+            refused, result = refusal(folder / "export", step), read_result(folder)
+            if refused.exists():
+                why = f"{refused} says: {refused.read_text().strip()}"
+            elif result is not None and step > result.steps:
+                why = f"it made {result.steps} steps; choose a rewind_step up to that"
+        raise ExportError(f"{folder} has no weights of step {step} to rewind to: {why}")
+    return kept[step]
+
+
+def write_export(
+    folder: Path, weights: Mapping[str, Tensor], masks: Mapping[str, Tensor], result: StageResult, structure: Structure | None = None
+) -> None:
+    """Publishes a finished stage. OSError or safetensors' error names what could not be written; a half-written export is never seen."""
+    aside = folder / ".export"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    _save(weights, aside / "model.safetensors")
+    if masks:
+        _save(masks, aside / "masks.safetensors")
+    if structure is not None:
+        write_json(aside / FILE, structure_to_json(structure))
+    rewinds = kept_steps(folder).values()
+    for rewind in rewinds:
+        shutil.copyfile(rewind, aside / rewind.name)
+    write_json(aside / "result.json", asdict(result))
+    aside.rename(folder / "export")
+    for rewind in rewinds:
+        rewind.unlink()
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
+    from safetensors.torch import save_file
+
+    # Clones: safetensors refuses tensors that share memory, as tied weights do.
+    whole = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    with written_aside(path) as aside:
+        save_file(whole, aside, metadata={"format": "pt"})

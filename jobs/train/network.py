@@ -1,0 +1,153 @@
+"""A network in training: the engine that has it, the masks and averages on its weights, what was removed from it, and a whole fp32 copy of it."""
+
+import copy
+from collections.abc import Mapping
+from contextlib import closing
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from jobs.parallel.averaging import Average
+from jobs.parallel.checkpoints import restore_training, training_state
+from jobs.parallel.engine import Engine, Ranks
+from jobs.parallel.fragments import Fragments
+from jobs.parallel.masking import Masking
+from jobs.parallel.snapshot import Snapshot
+from jobs.specs import StageSpec
+from jobs.train.batches import Batches
+from jobs.train.removal import Removal, structure_from_json, structure_to_json
+from models.pruning.base import Pruner
+from models.pruning.inputs import InputNorms
+from models.pruning.structure import Structure
+
+
+class Network:
+    """The network of one stage on all ranks, and the view that the stage's method has of it. Its methods are collectives."""
+
+    def __init__(self, spec: StageSpec, model: nn.Module, training: Batches, *, no_decay: list[str], ranks: Ranks) -> None:
+        """Takes `model` over. `training`: what a method may calibrate on. `no_decay`: parameters without weight decay."""
+        self.spec, self.training, self.ranks = spec, training, ranks
+        self.removal = Removal(spec, model)
+        self.no_decay = [*no_decay, *self.removal.gates.values()]
+        self.snapshot = Snapshot(copy.deepcopy(model), ranks)
+        self._set_up(model)
+        self.pruner = self._pruner()
+
+    def _set_up(self, model: nn.Module) -> None:
+        """The engine, which takes `model` over, and what stands on it."""
+        method = self.spec.stage.method
+        self.engine = Engine(model, self.spec.recipe, no_decay=self.no_decay, ranks=self.ranks)
+        self.fragments = Fragments(self.engine)
+        self.masking = Masking(self.engine, self.fragments, keeps_dense=method is not None and method.keeps_dense)
+        self.average: Average | None = None
+
+    def _average(self) -> Average | None:
+        decay = self.spec.recipe.ema
+        return None if decay is None else Average(decay, self.fragments, self.masking)
+
+    def _pruner(self) -> Pruner | None:
+        method = self.spec.stage.method
+        if method is None:
+            return None
+        from models.pruning.knobs import groups_of
+        from models.pruning.scope import prunable_names
+
+        return Pruner(
+            names=prunable_names(self.snapshot.model, groups_of(method)),
+            seed=self.spec.seed,
+            read_weight=lambda name: self.masking.weight(name),  # of the engine that there is: removing units makes another
+            read_gradient=lambda name: self.fragments.gradient(name),
+            input_norms=self.input_norms,
+            apply=self.apply_masks,
+            groups=self.removal.groups,
+            gates=self.removal.gates,
+            remove=self.shrink,
+            add_l1=lambda name, strength: self.fragments.add_l1(name, strength),
+        )
+
+    # What a stage and its method do with it
+
+    def begin(self, masks: Mapping[str, Tensor]) -> None:
+        """Trains from the weights and buffers of the copy on, under `masks`."""
+        self.snapshot.copy_buffers_to(self.engine.module)
+        self.fragments.write(self.snapshot.weights())
+        self.masking.apply(masks)
+        self.average = self._average()
+        if self.pruner is not None:
+            self.pruner.masks = dict(self.masking.masks)
+
+    def apply_masks(self, masks: Mapping[str, Tensor]) -> None:
+        """Replaces the masks, in the averaged weights too."""
+        self.masking.apply(masks)
+        if self.average is not None:
+            self.masking.zero(self.average.parts)
+
+    def shrink(self, structure: Structure) -> None:
+        """Removes units and goes on with the smaller network, on the same schedule; optimizer and averages begin anew.
+
+        ValueError: under masks, or a second time.
+        """
+        if self.masking.masks:
+            raise ValueError("units are removed from a network without masks, which have the shapes of the whole one; set masks afterwards")
+        self.copy_weights()
+        self.removal.apply(self.snapshot.model, structure)
+        self.engine.close()
+        self._set_up(copy.deepcopy(self.snapshot.model).train())
+        self.average = self._average()
+        if self.pruner is not None:
+            self.pruner.groups, self.pruner.gates = (), {}
+
+    def input_norms(self, batches: int) -> dict[str, Tensor]:
+        """Norms of what the prunable weights meet in the first `batches` global batches of images, each once (see `Pruner`)."""
+        assert self.pruner is not None
+        self.copy_weights()
+        network = self.snapshot.model.eval()
+        count = min(batches, self.training.steps_per_epoch) * self.engine.batching.accumulation
+        with closing(self.training.epoch(0)) as images, InputNorms(network, self.pruner.names) as inputs, torch.no_grad():
+            for micro_batch, _ in islice(images, count):
+                network(micro_batch.to(self.ranks.device))
+        return inputs.norms(self.ranks.sum)
+
+    # The whole fp32 copy
+
+    def copy_weights(self) -> None:
+        """Brings the copy to the weights as they are; never averaged ones."""
+        self.snapshot.take(self.fragments.weights(), self.engine.module)
+
+    def copy_result(self) -> None:
+        """Brings the copy to the weights that are evaluated and exported: the averaged ones where the recipe has them."""
+        self.snapshot.take(self.fragments.weights() if self.average is None else self.average.weights(), self.engine.module)
+
+    def sparsity(self) -> float:
+        """Share of zeros in the masked parameters, or of all parameters that were removed."""
+        return self.removal.share(self.snapshot.model) if self.removal.done else self.masking.sparsity()
+
+    # Checkpoints
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs to go on to the bit; this rank's part."""
+        return {
+            "training": training_state(self.engine, self.fragments),
+            "average": None if self.average is None else self.average.parts,
+            "masks": self.masking.masks,
+            "dense": self.masking.dense,
+            "structure": structure_to_json(self.removal.done),
+            "method": None if self.pruner is None else self.pruner.state,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes back to the instant of a checkpoint."""
+        device, structure = self.ranks.device, structure_from_json(state.get("structure"))
+        if structure is not None:
+            self.shrink(structure)
+        restore_training(self.engine, self.fragments, state["training"])
+        self.masking.apply(state["masks"])
+        self.masking.restore_dense(state.get("dense", {}))  # absent from checkpoints of a version that had none
+        self.average = self._average()
+        if self.average is not None:
+            self.average.parts = {name: part.to(device) for name, part in state["average"].items()}
+        if self.pruner is not None:
+            self.pruner.masks = dict(self.masking.masks)
+            self.pruner.state = {key: tensor.to(device) for key, tensor in state["method"].items()}

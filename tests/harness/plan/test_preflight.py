@@ -1,0 +1,102 @@
+"""What is found out on the login node after the grid has been read."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.grid.read import Grid, read_grid
+from harness.plan.preflight import model_problems, preflight
+
+START = "name: t\nseeds: [0]\nrecipe: {epochs: 2}\n"  # lines 1 to 3
+
+
+def read(folder: Path, text: str) -> Grid:
+    path = folder / "grid.yaml"
+    path.write_text(START + text)
+    return read_grid(path)
+
+
+def problems(folder: Path, text: str) -> list[str]:
+    """Problems without the folder's name."""
+    grid = read(folder, text)
+    return [line.removeprefix(f"{folder}/") for line in preflight(grid, grid.cells)]
+
+
+CASES = {
+    "group that is not there": (
+        "models: [vim_micro]\npruning:\n- dense\n- {method: magnitude, sparsity: 0.5, groups: [attention]}",
+        "grid.yaml:7: pruning[1]: magnitude(0.5, groups=attention) on vim_micro: the model has no parameter in attention; it has A_log,",
+    ),
+    "a layer without a weight": (
+        "models: [vim_micro]\npruning: [{method: magnitude, sparsity: 0.9999, scope: layer, groups: [conv1d, in_proj]}]",
+        "grid.yaml:5: pruning[0]: magnitude(0.9999, groups=conv1d+in_proj, scope=layer) on vim_micro: "
+        "sparsity 0.9999 of every layer drops all 512 weights of 'layers.0.mixer.conv1d.weight' and 7 more: lower the sparsity",
+    ),
+    "ERK without a weight": (
+        "models: [vim_micro]\npruning: [{method: rigl, sparsity: 0.9999}]",
+        "grid.yaml:5: pruning[0]: rigl(0.9999) on vim_micro: sparsity 0.9999 with distribution: erk drops all ",
+    ),
+    "2:4 without a matrix": (
+        "models: [vim_micro]\npruning: [{method: semi_structured, groups: [conv1d, patch_embed]}]",
+        "grid.yaml:5: pruning[0]: semi_structured(groups=conv1d+patch_embed) on vim_micro: 0 of 9 prunable parameters are matrices whose inputs are a "
+        "multiple of 4: patch_embed.proj.weight (",
+    ),
+    "short rows": (
+        "models: [vim_micro]\npruning: [{method: wanda, sparsity: 0.9, groups: [conv1d]}]",
+        "grid.yaml:5: pruning[0]: wanda(0.9, groups=conv1d) on vim_micro: sparsity 0.9 is out of reach: 3072 of 4096 prunable weights, 0.75, can go",
+    ),
+    "too many rounds": (
+        "models: [vim_micro]\npruning: [{method: iterative_magnitude, rounds: 60, groups: [dt_proj]}]",
+        "grid.yaml:5: pruning[0]: iterative_magnitude(0.999998, groups=dt_proj, rounds=60) on vim_micro: "
+        "round 34 of 60 would drop 0 of 2 weights that are left of 4096",
+    ),
+    "a group without a unit": (
+        "models: [mambavision_micro]\npruning: [{method: structured, ratio: 0.9}]",
+        "grid.yaml:5: pruning[0]: structured(ratio=0.9) on mambavision_micro: ratio 0.9 removes all 4 units of levels.2.blocks.2.mixer.heads, and one "
+        "stays, so that ratio must be below 0.875",
+    ),
+    "more units than there are": (
+        "models: [mambavision_micro]\npruning: [{method: early_bird, ratio: 0.9, units: [heads]}]",
+        "grid.yaml:5: pruning[0]: early_bird(ratio=0.9, units=heads) on mambavision_micro: ratio 0.9 removes 14 of the network's 16 units, and one of each "
+        "of its 3 groups stays, so that ratio can be at most 0.812",
+    ),
+    "units that are not there": (
+        "models: [vim_micro]\npruning: [{method: structured, ratio: 0.5, units: [heads, mlp]}]",
+        "grid.yaml:5: pruning[0]: structured(ratio=0.5, units=heads+mlp) on vim_micro: the network has no units of the kinds heads, mlp",
+    ),
+    "an image that does not fit": (
+        "models:\n- {name: vim_micro, patch_size: 64}\npruning: [dense]",
+        "grid.yaml:5: models[0]: model vim_micro(patch_size=64): patch_size 64 is larger than the image, 32 px",
+    ),
+    "files that are not there": (
+        "data:\n- {source: cifar10, path: /nowhere}\nmodels: [vim_micro]\npruning: [dense]",
+        "grid.yaml:5: data[0]: ",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "said"), CASES.values(), ids=CASES)
+def test_what_a_network_or_this_machine_cannot_do_is_refused_with_its_line_and_numbers(tmp_path, text, said):
+    found = problems(tmp_path, text)
+    assert found and all(line.startswith(said) for line in found), found  # of a data set, a line for each file that is not there
+
+
+def test_what_can_be_reached_passes(tmp_path):
+    methods = "".join(f", {{method: {name}, sparsity: [0.5, 0.9, 0.95]}}" for name in ("random", "magnitude", "dynamic", "gradient", "rigl", "wanda"))
+    models = "[vim_micro, {name: vim_micro, s5: true}, mambavision_micro, {name: mambavision_micro, attention_pool: true}, vit_micro]"
+    more = ", {method: random, sparsity: 0.9, ratios: erk}, {method: iterative_magnitude, rounds: 13}, semi_structured"
+    assert problems(tmp_path, f"models: {models}\npruning: [dense{methods}{more}]") == []
+
+
+def test_ten_thousand_cells_build_each_network_once(tmp_path, monkeypatch):
+    import models.registry
+
+    built = []
+    create = models.registry.create_model
+    monkeypatch.setattr(models.registry, "create_model", lambda name, *given, **options: built.append(name) or create(name, *given, **options))
+    sparsities = ", ".join(str(n / 100) for n in range(1, 51))
+    grid = read(tmp_path, f"models: [vim_micro, vit_micro]\npruning: {{method: [magnitude, rigl], sparsity: [{sparsities}]}}\n")
+    cells = grid.cells * 50
+    assert len(cells) == 10_000
+    assert model_problems(grid, cells) == []
+    assert built == ["vim_micro", "vit_micro"]

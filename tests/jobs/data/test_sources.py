@@ -1,0 +1,208 @@
+"""Each source in its real format, in small."""
+
+import pickle
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jobs.data.beton import DataError
+from jobs.data.sources import CIFARS, READERS, content_key, fitted
+from jobs.specs import DataSpec
+
+
+class Python2Pickler(pickle._Pickler):
+    """Writes every string as Python 2 did, as the official CIFAR files hold them."""
+
+    def save_string(self, value):
+        raw = value.encode("latin1") if isinstance(value, str) else value
+        self.write(pickle.BINSTRING + struct.pack("<i", len(raw)) + raw)
+        self.memoize(value)
+
+    def save_global(self, value, name=None):
+        self.write(f"c{value.__module__}\n{value.__name__}\n".replace("numpy._core", "numpy.core").encode())
+        self.memoize(value)
+
+    dispatch = {**pickle._Pickler.dispatch, str: save_string, bytes: save_string}
+
+
+def write_cifar(folder, source="cifar10", count=20):
+    """The official files with `count` random images each; returns all training images (n, 3, 32, 32) and labels."""
+    cifar = CIFARS[source]
+    (folder / cifar.folder).mkdir(parents=True)
+    generator, images, labels = np.random.default_rng(0), [], []
+    for name in (*cifar.train, cifar.test):
+        pixels = generator.integers(0, 256, (count, 3072), dtype=np.uint8)
+        classes = generator.integers(0, cifar.classes, count).tolist()
+        with (folder / cifar.folder / name).open("wb") as file:
+            Python2Pickler(file, protocol=2).dump({"data": pixels, cifar.labels.decode(): classes, "batch_label": "a batch"})
+        if name != cifar.test:
+            images.append(pixels.reshape(-1, 3, 32, 32))
+            labels += classes
+    return np.concatenate(images), np.array(labels)
+
+
+def write_folder(root, classes=("cat", "ant"), count=3, size=(50, 40), suffix=".png"):
+    """root/<class>/<n>.png"""
+    for number, name in enumerate(classes):
+        (root / name).mkdir(parents=True)
+        for sample in range(count):
+            pixels = np.random.default_rng([number, sample]).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{sample}{suffix}")
+
+
+def read(data, img_size=32):
+    assert READERS[data.source].problems(data) == []
+    return READERS[data.source].read(data, img_size)
+
+
+@pytest.mark.parametrize("source", ["cifar10", "cifar100"])
+@pytest.mark.parametrize("inner", [True, False])
+def test_cifar_is_read_from_its_official_files_in_either_folder(tmp_path, source, inner):
+    images, labels = write_cifar(tmp_path, source)
+    content = read(DataSpec(source=source, path=str(tmp_path / CIFARS[source].folder if inner else tmp_path)))
+    assert content.classes == CIFARS[source].classes and len(content.test.labels) == 20
+    assert (content.train.labels == labels).all()
+    assert all((content.train.image(sample) == images[sample].transpose(1, 2, 0)).all() for sample in range(len(labels)))
+
+
+def test_an_absent_cifar_file_is_named_with_the_remedy(tmp_path):
+    write_cifar(tmp_path)
+    (tmp_path / "cifar-10-batches-py" / "data_batch_3").unlink()
+    (problem,) = READERS["cifar10"].problems(DataSpec(source="cifar10", path=str(tmp_path)))
+    assert "cifar-10-batches-py lacks data_batch_3: unpack" in problem
+    (problem,) = READERS["cifar10"].problems(DataSpec(source="cifar10", path=str(tmp_path / "nowhere")))
+    assert "nowhere: no such folder: unpack" in problem
+    assert "data.path is not set" in READERS["cifar10"].problems(DataSpec(source="cifar10"))[0]
+
+
+class Attack:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("module", ["builtins", "os", "numpy", "numpy.lib"])
+def test_a_pickle_that_names_anything_but_arrays_is_refused_before_it_runs(tmp_path, module):
+    write_cifar(tmp_path)
+    content = pickle.dumps(Attack(tmp_path / "ran"), protocol=2).replace(b"cio\nopen", f"c{module}\nopen".encode())
+    (tmp_path / "cifar-10-batches-py" / "test_batch").write_bytes(content)
+    with pytest.raises(DataError, match="test_batch: not an official CIFAR pickle .it names"):
+        read(DataSpec(source="cifar10", path=str(tmp_path)))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("batch", [
+    {b"data": np.zeros((2, 3072), np.uint8), b"labels": [1, 10]}, {b"data": np.zeros((2, 3072), np.uint8), b"labels": [1]},
+    {b"data": np.zeros((2, 30), np.uint8), b"labels": [1, 2]}, {b"labels": [1]}, [1, 2]])
+def test_a_cifar_file_of_other_content_is_refused_by_name(tmp_path, batch):
+    write_cifar(tmp_path)
+    (tmp_path / "cifar-10-batches-py" / "data_batch_2").write_bytes(pickle.dumps(batch))
+    with pytest.raises(DataError, match="data_batch_2: (not a batch|damaged)"):
+        read(DataSpec(source="cifar10", path=str(tmp_path)))
+
+
+def test_a_truncated_cifar_file_is_refused_by_name(tmp_path):
+    write_cifar(tmp_path)
+    path = tmp_path / "cifar-10-batches-py" / "data_batch_2"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(DataError, match="data_batch_2: not an official CIFAR pickle"):
+        read(DataSpec(source="cifar10", path=str(tmp_path)))
+
+
+def test_class_folders_are_numbered_by_name_and_pixels_are_kept(tmp_path):
+    write_folder(tmp_path / "train", count=3)
+    write_folder(tmp_path / "val", classes=("cat",), count=2)
+    content = read(DataSpec(source="imagefolder", path=str(tmp_path)))
+    assert content.classes == 2 and content.train.labels.tolist() == [0, 0, 0, 1, 1, 1]  # ant, cat
+    assert content.test.labels.tolist() == [1, 1]
+    expected = np.random.default_rng([0, 2]).integers(0, 256, (40, 50, 3), dtype=np.uint8)  # train/cat/2.png
+    assert (content.train.image(5) == expected).all()
+
+
+def test_grey_and_transparent_images_become_rgb(tmp_path):
+    write_folder(tmp_path / "train", classes=("a",), count=0)
+    write_folder(tmp_path / "val", classes=("a",))
+    Image.fromarray(np.full((5, 6), 77, np.uint8)).save(tmp_path / "train" / "a" / "grey.png")
+    Image.new("RGBA", (6, 5), (1, 2, 3, 128)).save(tmp_path / "train" / "a" / "see.png")
+    content = read(DataSpec(source="imagefolder", path=str(tmp_path)))
+    assert (content.train.image(0) == 77).all() and content.train.image(0).shape == (5, 6, 3)
+    assert (content.train.image(1) == (1, 2, 3)).all()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_a_broken_image_is_named(tmp_path, suffix):
+    write_folder(tmp_path / "train", suffix=suffix)
+    write_folder(tmp_path / "val", suffix=suffix)
+    path = tmp_path / "train" / "cat" / f"1{suffix}"
+    path.write_bytes(path.read_bytes()[:200])
+    content = read(DataSpec(source="imagefolder", path=str(tmp_path)))
+    with pytest.raises(DataError, match=f"cat/1{suffix}: cannot be decoded"):
+        content.train.image(4)
+
+
+def test_a_wrong_folder_layout_is_told_apart(tmp_path):
+    def problems(**settings):
+        return "; ".join(READERS["imagefolder"].problems(DataSpec(source="imagefolder", **settings)))
+
+    assert "data.path is not set" in problems()
+    write_folder(tmp_path / "train")
+    assert f"{tmp_path / 'val'}: no such folder" in problems(path=str(tmp_path))
+    write_folder(tmp_path / "val", classes=("cat", "dog"))
+    assert "class folders that" in problems(path=str(tmp_path)) and "['dog']" in problems(path=str(tmp_path))
+    assert "holds no class folders" in problems(path=str(tmp_path / "train" / "cat"), test_path=str(tmp_path / "val"))
+    assert problems(path=str(tmp_path / "train"), test_path=str(tmp_path / "train")) == ""
+
+
+def test_digits_are_scikit_learns_in_a_fixed_split():
+    from sklearn.datasets import load_digits
+
+    content = read(DataSpec())
+    assert (len(content.train.labels), len(content.test.labels)) == (1438, 359)
+    assert np.bincount(content.test.labels).min() >= 34 and np.bincount(content.test.labels).max() <= 37
+    ours = sorted((content_part.image(sample).tobytes(), int(label)) for content_part in (content.train, content.test)
+                  for sample, label in enumerate(content_part.labels))
+    official = load_digits()
+    theirs = sorted((np.stack([np.round(pixels / 16 * 255)] * 3, -1).astype(np.uint8).tobytes(), int(label))
+                    for pixels, label in zip(official.images, official.target))
+    assert ours == theirs
+
+
+def test_synthetic_classes_can_be_told_by_their_spectra():
+    content = read(DataSpec(source="synthetic", samples=200, classes=10))
+
+    def spectra(part, count):
+        return np.array([np.abs(np.fft.rfft2(part.image(sample), axes=(0, 1)))[:12, :12].reshape(-1) for sample in range(count)])
+
+    train, test = spectra(content.train, 200), spectra(content.test, 50)
+    means = np.array([train[content.train.labels == label].mean(0) for label in range(10)])
+    found = ((test[:, None] - means) ** 2).sum(-1).argmin(1)
+    assert (found == content.test.labels).mean() > 0.9
+
+
+@pytest.mark.parametrize(("size", "limit", "expected"), [
+    ((8, 8), None, (32, 32)), ((32, 32), None, (32, 32)), ((16, 48), None, (32, 96)), ((300, 200), None, (300, 200)),
+    ((300, 200), 150, (150, 100)), ((400, 40), 100, (320, 32)), ((31, 64), 64, (32, 66))])
+def test_images_are_enlarged_to_the_networks_size_and_shrunk_to_the_limit(size, limit, expected):
+    assert fitted(np.zeros((*size, 3), np.uint8), 32, limit).shape == (*expected, 3)
+
+
+def test_enlarging_keeps_a_digits_brightness():
+    content = read(DataSpec())
+    small, large = content.train.image(0), fitted(content.train.image(0), 32, None)
+    assert abs(small.mean() - large.mean()) < 5
+    assert abs(large.reshape(8, 4, 8, 4, 3).mean((1, 3)) - small).mean() < 15
+
+
+def test_the_key_follows_content_and_settings_of_writing_alone(tmp_path):
+    write_cifar(tmp_path)
+    data = DataSpec(source="cifar10", path=str(tmp_path))
+    key = content_key(data, 32, 1)
+    assert key == content_key(DataSpec(source="cifar10", path=str(tmp_path), flip=True, augment="crop", loader="torch", val_fraction=0.5), 32, 1)
+    assert len({key, content_key(data, 64, 1), content_key(data, 32, 2), content_key(DataSpec(source="digits"), 32, 1)}) == 4
+    path = tmp_path / "cifar-10-batches-py" / "data_batch_1"
+    path.write_bytes(path.read_bytes() + b"more")
+    assert content_key(data, 32, 1) != key

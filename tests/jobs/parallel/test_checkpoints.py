@@ -1,0 +1,110 @@
+import pickle
+import resource
+
+import pytest
+import torch
+
+from jobs.parallel.checkpoints import CheckpointError, drop_checkpoints, load_checkpoint, save_checkpoint
+from jobs.parallel.engine import rendezvous
+from tests.jobs.processes import run_ranks
+
+
+@pytest.fixture
+def ranks():
+    return rendezvous(threads=1)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_newest_of_the_last_two_is_read_back(tmp_path, ranks):
+    for step in (1, 2, 3):
+        save_checkpoint(tmp_path, step, {"weight": torch.full((3,), float(step)), "step": step}, ranks)
+    assert names(tmp_path) == ["step-000000002", "step-000000003"]
+    step, state = load_checkpoint(tmp_path, ranks)
+    assert step == 3
+    assert torch.equal(state["weight"], torch.full((3,), 3.0))
+
+
+def test_there_is_none_before_the_first(tmp_path, ranks):
+    assert load_checkpoint(tmp_path / "checkpoints", ranks) is None
+
+
+def test_one_that_was_never_renamed_is_ignored_and_swept_away(tmp_path, ranks):
+    save_checkpoint(tmp_path, 1, {"step": 1}, ranks)
+    torn = tmp_path / ".step-000000002"
+    torn.mkdir()
+    (torn / "rank-0.pt").write_bytes(b"half")
+    assert load_checkpoint(tmp_path, ranks)[0] == 1
+    save_checkpoint(tmp_path, 3, {"step": 3}, ranks)
+    assert not torn.exists()
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"x" * len(data)])
+def test_a_torn_file_sends_back_to_the_checkpoint_before(tmp_path, ranks, damage):
+    for step in (1, 2):
+        save_checkpoint(tmp_path, step, {"weight": torch.ones(100)}, ranks)
+    file = tmp_path / "step-000000002" / "rank-0.pt"
+    file.write_bytes(damage(file.read_bytes()))
+    assert load_checkpoint(tmp_path, ranks)[0] == 1
+
+
+class Trap:
+    def __reduce__(self):
+        return (pytest.fail, ("a checkpoint ran code",))
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_a_file_that_would_run_code_is_not_run(tmp_path, ranks):
+    place = tmp_path / "step-000000001"
+    place.mkdir()
+    (place / "rank-0.pt").write_bytes(pickle.dumps(Trap()))
+    assert load_checkpoint(tmp_path, ranks) is None
+    torch.save(Trap(), place / "rank-0.pt")
+    assert load_checkpoint(tmp_path, ranks) is None
+
+
+def test_one_of_more_ranks_is_refused_with_both_numbers(tmp_path, ranks):
+    save_checkpoint(tmp_path, 1, {"step": 1}, ranks)
+    (tmp_path / "step-000000001" / "rank-1.pt").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="written by 2 ranks and this run has 1"):
+        load_checkpoint(tmp_path, ranks)
+
+
+def test_a_full_disk_is_named_and_earlier_checkpoints_stay(tmp_path, ranks):
+    """A limit on the size of files stands for the disk: both make write() fail half-way."""
+    save_checkpoint(tmp_path, 1, {"weight": torch.ones(10)}, ranks)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(CheckpointError, match=rf"cannot write {tmp_path}/\.step-000000002/rank-0\.pt.*earlier checkpoints are whole"):
+            save_checkpoint(tmp_path, 2, {"weight": torch.ones(1_000_000)}, ranks)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert names(tmp_path) == ["step-000000001"]
+    assert load_checkpoint(tmp_path, ranks)[0] == 1
+
+
+def test_they_are_all_dropped_in_the_end(tmp_path, ranks):
+    save_checkpoint(tmp_path / "checkpoints", 1, {"step": 1}, ranks)
+    drop_checkpoints(tmp_path / "checkpoints", ranks)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def save_on_two(folder):
+    ranks = rendezvous(threads=1)
+    place = folder / "checkpoints"
+    save_checkpoint(place, 1, {"rank": ranks.rank}, ranks)
+    assert load_checkpoint(place, ranks) == (1, {"rank": ranks.rank})
+    if ranks.rank == 1:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    message = "cannot write" if ranks.rank == 1 else "1 other rank"
+    with pytest.raises(CheckpointError, match=message):
+        save_checkpoint(place, 2, {"weight": torch.ones(1_000_000)}, ranks)
+    assert load_checkpoint(place, ranks)[0] == 1
+
+
+@pytest.mark.slow
+def test_every_rank_stops_when_one_cannot_write(tmp_path):
+    run_ranks("tests.jobs.parallel.test_checkpoints:save_on_two", 2, tmp_path)

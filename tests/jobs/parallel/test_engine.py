@@ -1,0 +1,125 @@
+import atexit
+import math
+import os
+
+import pytest
+import torch
+
+from jobs.parallel.engine import BatchError, Batching, Engine, RendezvousError, batching, make_optimizer, rendezvous
+from jobs.specs import RecipeSpec
+from tests.jobs.processes import finish_ranks, run_ranks, start_ranks
+from tests.jobs.toys import NO_DECAY, global_batch, toy_net
+
+
+def test_a_single_rank_meets_nobody_and_opens_no_port(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    ranks = rendezvous(threads=1)
+    assert (ranks.rank, ranks.world) == (0, 1)
+    assert rendezvous(threads=1) == ranks
+    assert ranks.broadcast("as it is") == "as it is"
+    assert isinstance(torch.distributed.distributed_c10d._get_default_store(), torch.distributed.PrefixStore)
+
+
+def test_several_ranks_without_a_place_say_what_is_missing(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(RendezvousError, match="WORLD_SIZE is 2 but RANK is not set"):
+        rendezvous(threads=1)
+
+
+@pytest.mark.parametrize(
+    ("batch", "micro", "world", "expected"),
+    [(64, None, 1, (64, 1)), (64, None, 4, (16, 1)), (64, 8, 1, (8, 8)), (64, 8, 4, (8, 2)), (6, 3, 2, (3, 1))],
+)
+def test_the_global_batch_is_ranks_times_accumulation_times_micro_batch(batch, micro, world, expected):
+    cut = batching(RecipeSpec(batch_size=batch, micro_batch_size=micro), world)
+    assert (cut.micro, cut.accumulation) == expected
+    assert cut == Batching(micro=expected[0], accumulation=expected[1])
+    assert world * cut.accumulation * cut.micro == batch
+
+
+def test_a_batch_that_ranks_cannot_share_is_refused_with_the_numbers():
+    with pytest.raises(BatchError, match="batch_size 10 cannot be shared by 4 ranks"):
+        batching(RecipeSpec(batch_size=10), 4)
+
+
+def test_a_batch_that_micro_batches_do_not_fill_is_refused_with_the_numbers():
+    with pytest.raises(BatchError, match="batch_size 20 is not a multiple of 2 ranks x micro_batch_size 4 = 8"):
+        batching(RecipeSpec(batch_size=20, micro_batch_size=4), 2)
+
+
+def test_lamb_is_refused_where_zero_cuts_layers():
+    with pytest.raises(ValueError, match="zero_stage: 0"):
+        make_optimizer(toy_net(), RecipeSpec(optimizer="lamb", zero_stage=2), frozenset())
+
+
+def test_vectors_take_no_weight_decay():
+    groups = make_optimizer(toy_net(norm=True), RecipeSpec(weight_decay=0.3), frozenset(NO_DECAY)).param_groups
+    assert [group["weight_decay"] for group in groups] == [0.3, 0.0]
+    assert all(parameter.dim() > 1 for parameter in groups[0]["params"])
+    assert all(parameter.dim() == 1 for parameter in groups[1]["params"])
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_making_an_engine_leaves_weights_and_step_count_alone(dtype):
+    """DeepSpeed's bf16 optimizer makes a step of its own to allocate its state."""
+    model = toy_net()
+    before = model.fc.weight.detach().clone()
+    engine = Engine(model, RecipeSpec(batch_size=4, dtype=dtype, weight_decay=0.5), no_decay=NO_DECAY, ranks=rendezvous(1))
+    assert torch.equal(engine.module.fc.weight.float(), before.to(engine.module.fc.weight.dtype).float())
+    assert not engine.optimizer.state
+    engine.close()
+
+
+def test_a_gradient_that_is_not_finite_is_reported():
+    engine = Engine(toy_net(), RecipeSpec(batch_size=4, dtype="bf16"), no_decay=NO_DECAY, ranks=rendezvous(1))
+    images, labels = global_batch(0, 4)
+    engine.forward_backward(images * math.inf, labels, last=True)
+    assert not engine.step(1e-3)
+    engine.close()
+
+
+def lose_a_rank(folder):
+    """Rank 1 leaves in the middle of training."""
+    ranks = rendezvous(threads=1)
+    engine = Engine(toy_net(), RecipeSpec(batch_size=8), no_decay=NO_DECAY, ranks=ranks)
+    for step in range(3):
+        if ranks.rank == 1 and step == 2:
+            os._exit(7)
+        images, labels = global_batch(step, 4)
+        engine.forward_backward(images, labels, last=True)
+        engine.step(1e-3)
+
+
+@pytest.mark.slow
+def test_when_a_rank_dies_the_other_ends_with_an_error(tmp_path):
+    ends = finish_ranks(start_ranks("tests.jobs.parallel.test_engine:lose_a_rank", 2, tmp_path), tmp_path)
+    assert ends[1][0] == 7
+    assert ends[0][0] not in (0, 7)
+    assert "Connection closed by peer" in ends[0][1] or "gloo" in ends[0][1].lower()
+
+
+def exchange(folder):
+    ranks = rendezvous(threads=1)
+    assert rendezvous(threads=1) == ranks
+    assert ranks.broadcast({"from": ranks.rank}) == {"from": 0}
+    assert ranks.sum(torch.tensor([1.0, ranks.rank])).tolist() == [2.0, 1.0]
+    ranks.barrier()
+
+
+def part(folder):
+    """Says, while the interpreter ends, whether gloo's threads are still there: what is registered first runs last."""
+    atexit.register(lambda: (folder / f"left-{os.environ['RANK']}").write_text(str(torch.distributed.is_initialized())))
+    rendezvous(threads=1).barrier()
+
+
+@pytest.mark.slow
+def test_ranks_part_before_the_interpreter_ends(tmp_path):
+    run_ranks("tests.jobs.parallel.test_engine:part", 2, tmp_path)
+    assert [(tmp_path / f"left-{rank}").read_text() for rank in range(2)] == ["False", "False"]
+
+
+@pytest.mark.slow
+def test_ranks_meet_once_and_exchange_values(tmp_path):
+    run_ranks("tests.jobs.parallel.test_engine:exchange", 2, tmp_path)

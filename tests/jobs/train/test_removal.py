@@ -1,0 +1,263 @@
+"""Networks that become smaller while they are trained: at every ZeRO stage, over ranks, after a kill, and from disk."""
+
+import copy
+import json
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from jobs.measure.multiply_adds import count
+from jobs.parallel.engine import Engine, Ranks, rendezvous
+from jobs.parallel.fragments import Fragments
+from jobs.specs import DataSpec, ModelSpec, RecipeSpec, StageSpec
+from jobs.train.evaluation import WeightsError, evaluate, load_model
+from jobs.train.exports import StageResult, exported
+from jobs.train.removal import load_structure
+from jobs.train.stage_run import StageRun
+from models.layers import weight_decay_groups
+from models.pruning.base import Budget, Pruner, PruningMethod, Stage
+from models.pruning.registry import create_method
+from models.pruning.structure import Structure, find_groups, remove
+from models.registry import create_model
+from tests.jobs.processes import run_ranks
+from tests.jobs.toys import NO_DECAY, global_batch, toy_net
+from tests.models.pruning.networks import silence
+
+SMALL_MAMBAVISION = {"dim": 8, "in_dim": 6, "depths": [1, 1, 2, 2]}
+MODELS = {
+    "vim": ModelSpec(name="vim_micro", options={"dim": 16, "depth": 2, "d_state": 4}, label="vim"),
+    "mambavision": ModelSpec(name="mambavision_micro", options=SMALL_MAMBAVISION | {"attention_pool": True}, label="mambavision"),
+}
+BATCH, STEPS = 8, 3
+METHODS: dict[str, Any] = {
+    "norm": create_method("structured", ratio=0.5),
+    "taylor": create_method("structured", ratio=0.5, criterion="taylor", batches=2),
+    "states": create_method("structured", ratio=0.5, units=("inner", "state"), criterion="random"),
+    "early_bird": create_method("early_bird", ratio=0.5, fifo=2, epsilon=0.5, units=("inner", "heads", "mlp", "conv", "state")),
+}
+ON_RANKS = {"taylor": 2, "early_bird": 3}  # their ZeRO stages
+BUDGET = Budget(epochs=3, finetune_epochs=1)
+
+
+class Cut(Exception):
+    """Stands for a kill."""
+
+
+@dataclass
+class Pictures:
+    """Stands for both loaders: images of 32 px whose label can be learnt, the same global batches whatever the ranks.
+
+    `cut`: the step that never comes.
+    """
+
+    ranks: Ranks
+    cut: int | None = None
+    steps_per_epoch: int = STEPS
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Generator[tuple[torch.Tensor, torch.Tensor]]:
+        """This rank's share of each batch."""
+        for step in range(first_step, STEPS):
+            if epoch * STEPS + step == self.cut:
+                raise Cut
+            yield tuple(tensor[self.ranks.rank :: self.ranks.world] for tensor in pictures(epoch * STEPS + step))
+
+    def batches(self) -> Generator[tuple[torch.Tensor, torch.Tensor]]:
+        """A batch that training never sees."""
+        yield tuple(tensor[self.ranks.rank :: self.ranks.world] for tensor in pictures(999))
+
+
+def pictures(number: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A global batch of images and labels."""
+    generator = torch.Generator().manual_seed(number)
+    labels = torch.randint(0, 10, (BATCH,), generator=generator)
+    return torch.randn(BATCH, 3, 32, 32, generator=generator) + (labels[:, None, None, None] - 4.5) / 4, labels
+
+
+def network_of(model: ModelSpec) -> torch.nn.Module:
+    """The whole network of seed 0."""
+    torch.manual_seed(0)
+    return create_model(model.name, 10, 32, **model.options)
+
+
+def train(
+    folder: Path, stage: Stage, ranks: Ranks, *, parent: Path | None = None, model: str = "vim", cut: int | None = None, **recipe: Any
+) -> StageResult:
+    """One stage's result."""
+    settings = RecipeSpec(**{"epochs": 3, "finetune_epochs": 1, "batch_size": BATCH, "lr": 1e-2, "warmup_epochs": 0.0} | recipe)
+    spec = StageSpec(id="0", model=MODELS[model], data=DataSpec(), recipe=settings, seed=0, stage=stage)
+    network = network_of(MODELS[model])
+    no_decay = weight_decay_groups(network, False)[1]
+    loader = Pictures(ranks, cut)
+    run = StageRun(spec, network, loader, loader, folder, no_decay=no_decay, ranks=ranks, checkpoint_steps=None if cut is None else 1)
+    try:
+        return run.run(parent, None)
+    finally:
+        run.network.engine.close()
+
+
+def train_path(folder: Path, method: str, ranks: Ranks, **options: Any) -> tuple[Path, StageResult]:
+    """The last stage's folder and result, the stages before it trained once."""
+    *before, last = METHODS[method].stages(BUDGET)
+    parent = None
+    for stage in before:
+        parent = folder / stage.name
+        if not (parent / "export").exists():
+            train(parent, stage, ranks, **{key: value for key, value in options.items() if key != "cut"})
+    return folder / method, train(folder / method, last, ranks, parent=parent, **options)
+
+
+def loaded(folder: Path, model: str = "vim") -> torch.nn.Module:
+    """The exported network, from disk."""
+    return load_model(MODELS[model], classes=10, img_size=32, scan="auto", weights=exported(folder).weights)
+
+
+def assert_same(first: Path, second: Path, *, exactly: bool = True) -> None:
+    one, two = (load_file(exported(folder).weights) for folder in (first, second))
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) if exactly else torch.allclose(one[name], two[name], atol=2e-3) for name in one)
+    assert load_structure(first / "export") == load_structure(second / "export")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "zero_stages"), [("norm", (0, 3)), ("taylor", (0, 1)), ("states", (0,)), ("early_bird", (0, 2, 3))])
+def test_a_smaller_network_is_the_same_at_every_zero_stage_and_scores_the_same_from_disk(tmp_path, method, zero_stages):
+    ranks = rendezvous(threads=1)
+    for zero_stage in zero_stages:
+        folder, result = train_path(tmp_path / str(zero_stage), method, ranks, zero_stage=zero_stage)
+        network = loaded(folder)
+        assert evaluate(network, Pictures(ranks).batches(), ranks).top1 == result.val_top1
+        before, after = (sum(parameter.numel() for parameter in one.parameters()) for one in (network_of(MODELS["vim"]), network))
+        assert result.sparsity == pytest.approx(1 - after / before) and 0.2 < result.sparsity < 0.5
+        assert_same(folder, tmp_path / "0" / method, exactly=False)
+
+
+@pytest.mark.slow
+def test_a_smaller_network_trains_in_bf16_with_averaged_weights(tmp_path):
+    ranks = rendezvous(threads=1)
+    folder, result = train_path(tmp_path, "early_bird", ranks, model="mambavision", dtype="bf16", zero_stage=2, ema=0.9)
+    assert evaluate(loaded(folder, "mambavision"), Pictures(ranks).batches(), ranks).top1 == result.val_top1
+    assert not any("parametrizations" in name for name in load_file(exported(folder).weights))
+
+
+@pytest.mark.slow
+def test_before_fine_tuning_the_outputs_are_those_of_the_masked_network(tmp_path):
+    ranks = rendezvous(threads=1)
+    trunk, prune = METHODS["norm"].stages(Budget(epochs=2, finetune_epochs=0))
+    train(tmp_path / "trunk", trunk, ranks, model="mambavision")
+    result = train(tmp_path / "pruned", prune, ranks, parent=tmp_path / "trunk", model="mambavision")
+    masked = loaded(tmp_path / "trunk", "mambavision")
+    silence(masked, find_groups(masked, 32), load_structure(tmp_path / "pruned" / "export").kept)
+    with torch.no_grad():
+        assert torch.allclose(loaded(tmp_path / "pruned", "mambavision")(pictures(1)[0]), masked(pictures(1)[0]), rtol=1e-4, atol=1e-5)
+    assert (result.steps, result.epochs) == (0, 0)
+    files = [exported(tmp_path / folder).weights.stat().st_size for folder in ("trunk", "pruned")]
+    assert files[1] < 0.7 * files[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "cuts"), [("taylor", (1, 2)), ("early_bird", (5, 8))])
+def test_a_killed_stage_goes_on_bit_for_bit_before_and_after_removal(tmp_path, method, cuts):
+    ranks = rendezvous(threads=1)
+    whole, _ = train_path(tmp_path / "whole", method, ranks)
+    for cut in cuts:
+        with pytest.raises(Cut):
+            train_path(tmp_path / str(cut), method, ranks, cut=cut)
+        folder, _ = train_path(tmp_path / str(cut), method, ranks)
+        assert_same(folder, whole)
+
+
+def train_on_ranks(folder: Path) -> None:
+    for method, zero_stage in ON_RANKS.items():
+        train_path(folder, method, rendezvous(threads=1), zero_stage=zero_stage)
+
+
+@pytest.mark.slow
+def test_two_ranks_remove_the_same_units_as_one(tmp_path):
+    (tmp_path / "two").mkdir()
+    run_ranks("tests.jobs.train.test_removal:train_on_ranks", 2, tmp_path / "two")
+    train_on_ranks(tmp_path / "one")
+    for method in ON_RANKS:
+        assert_same(tmp_path / "two" / method, tmp_path / "one" / method, exactly=False)
+
+
+@pytest.mark.slow
+def test_a_stage_that_starts_from_a_smaller_network_goes_on_with_it(tmp_path):
+    ranks = rendezvous(threads=1)
+    folder, _ = train_path(tmp_path, "states", ranks)
+    before = load_file(exported(folder).weights)
+    train(tmp_path / "more", Stage(name="more", epochs=1, schedule="finetune", start="parent"), ranks, parent=folder)
+    after = load_file(exported(tmp_path / "more").weights)
+    assert {name: tensor.shape for name, tensor in after.items()} == {name: tensor.shape for name, tensor in before.items()}
+    assert not torch.equal(after["head.weight"], before["head.weight"])
+    assert load_structure(tmp_path / "more" / "export") == load_structure(folder / "export")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Twice(PruningMethod):
+    """Removes half of the inner channels, sets a mask on what is left, and removes again."""
+
+    name: ClassVar[str] = "twice"
+    removes_units: ClassVar[bool] = True
+    masks: bool = True
+
+    def begin(self, pruner: Pruner) -> None:
+        half = Structure(kept={group.name: range(group.count // 2) for group in pruner.groups if group.kind == "inner"}, counts={})
+        pruner.remove(half)
+        if self.masks:
+            name = "layers.0.mixer.out_proj.weight"
+            pruner.set_masks({name: torch.arange(pruner.read_weight(name).numel()).view(16, 16) % 2 == 0})
+        pruner.remove(half)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("masks", "said"), [(True, "without masks.* set masks afterwards"), (False, "once; this one is a smaller one already")])
+def test_units_are_removed_once_and_before_masks(tmp_path, masks, said):
+    with pytest.raises(ValueError, match=said):
+        train(tmp_path, Stage(name="train", epochs=1, method=Twice(masks=masks)), rendezvous(threads=1))
+
+
+def test_multiply_adds_are_those_of_the_narrower_architecture():
+    smaller = network_of(MODELS["vim"])
+    groups = find_groups(smaller, 32)
+    remove(smaller, groups, {group.name: list(range(group.count // 2)) for group in groups})
+    narrower = create_model("vim_micro", 10, 32, dim=16, depth=2, d_state=2, expand=1)
+    assert count(smaller, img_size=32, masks={}).macs == count(narrower, img_size=32, masks={}).macs
+
+
+@pytest.mark.parametrize("options", [{"convnext": True, "se": True}, {"attention_pool": True, "swa": {"window": 3}, "s5": True}])
+def test_smaller_variants_have_their_multiply_adds_counted(options):
+    network = create_model("mambavision_micro", 10, 32, **SMALL_MAMBAVISION | options)
+    before = count(network, img_size=32, masks={}).macs
+    groups = find_groups(network, 32)
+    remove(network, groups, {group.name: [0] for group in groups})
+    assert count(network, img_size=32, masks={}).macs < 0.7 * before
+
+
+def test_a_structure_of_another_network_is_refused_by_file_name(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file(network_of(MODELS["vim"]).state_dict(), tmp_path / "model.safetensors")
+    (tmp_path / "structure.json").write_text(json.dumps({"kept": {"layers.7.mixer.d_inner": [0]}, "counts": {}, "notes": []}))
+    with pytest.raises(WeightsError, match=r"model\.safetensors does not hold the weights of vim: the network has no units 'layers\.7"):
+        load_model(MODELS["vim"], classes=10, img_size=32, scan="auto", weights=tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+def test_an_l1_penalty_adds_the_sign_of_each_weight_to_the_gradient(zero_stage, dtype):
+    ranks = rendezvous(threads=1)
+    recipe = RecipeSpec(batch_size=16, micro_batch_size=8, zero_stage=zero_stage, dtype=dtype)
+    engine = Engine(copy.deepcopy(toy_net()), recipe, no_decay=NO_DECAY, ranks=ranks)
+    fragments = Fragments(engine)
+    images, labels = global_batch(0, 16)
+    for place in (0, 8):
+        engine.forward_backward(images[place : place + 8], labels[place : place + 8], last=place == 8)
+    before, weight = fragments.gradient("fc.weight"), fragments.weights("fc.weight")["fc.weight"]
+    fragments.add_l1("fc.weight", 0.5)
+    assert torch.allclose(fragments.gradient("fc.weight"), before + 0.5 * weight.sign(), atol=4e-3 if dtype == "bf16" else 1e-6)
+    engine.close()
