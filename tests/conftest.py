@@ -8,6 +8,7 @@ settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests on a real SLURM come first and stay with one worker: they wait for its daemons most of the time, while others compute."""
     for item in items:

@@ -2,11 +2,11 @@
 
 choose_mode() {
     [ "$MODE" = auto ] || return 0
-    local probe=vssm-probe-$$
-    if ip netns add $probe 2>/dev/null && ip link add vssmprobe type bridge 2>/dev/null; then MODE=netns
+    local probe=vssmp$$ # its own name: another cluster may be starting
+    if ip netns add $probe 2>/dev/null && ip link add $probe type bridge 2>/dev/null; then MODE=netns
     elif unshare --uts --mount true 2>/dev/null; then MODE=uts
     else MODE=plain; fi
-    ip link del vssmprobe 2>/dev/null || true
+    ip link del $probe 2>/dev/null || true
     ip netns del $probe 2>/dev/null || true
 }
 
