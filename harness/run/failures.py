@@ -14,7 +14,7 @@ from harness.records import Failure, Record, RunFolder, now
 from harness.run.micro_batch import shrink
 from harness.run.nodes import blame, left_out, unwanted
 from harness.run.triage import DISK_FULL, PEER_LOST, policy_of
-from jobs.scheduling.scheduler import SchedulerSilent, requeue, this_job
+from jobs.scheduling.scheduler import SchedulerSilent, requeue, restarts, this_job
 from jobs.specs import ClusterSpec, StageSpec
 
 if TYPE_CHECKING:
@@ -54,16 +54,16 @@ def go_elsewhere(run: RunFolder, stage: str, cluster: ClusterSpec, error: Except
     job = this_job()
     if job is None:
         return False
-    restarts, node = int(os.environ.get("SLURM_RESTART_COUNT", "0")), os.environ.get("SLURMD_NODENAME", socket.gethostname())
-    blame(run, node, f"{job}-{restarts}", begun(run.stage(stage)), f"{type(error).__name__}: {error}")
-    return restarts < ELSEWHERE and send_back(unwanted(cluster, [node, *left_out(run)]))
+    node = os.environ.get("SLURMD_NODENAME", socket.gethostname())
+    blame(run, node, f"{job}-{restarts()}", begun(run.stage(stage)), f"{type(error).__name__}: {error}")
+    return restarts() < ELSEWHERE and send_back(unwanted(cluster, [node, *left_out(run)]))
 
 
 def left_behind(folder: Path) -> bool:
     """True when a later attempt at this job has begun the stage in `folder`: SLURM has given up the node on which this one lives on."""
     path = folder / "stage.json"
     told = json.loads(path.read_text()) if path.exists() else {}
-    return told.get("job") is not None and told["job"] == this_job() and told["restarts"] > int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    return told.get("job") is not None and told["job"] == this_job() and told["restarts"] > restarts()
 
 
 def begun(folder: Path) -> str:

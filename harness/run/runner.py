@@ -21,7 +21,7 @@ from harness.run.micro_batch import fitting
 from harness.run.nodes import notice
 from jobs.files import write_json
 from jobs.scheduling.claims import claimed
-from jobs.scheduling.scheduler import this_job
+from jobs.scheduling.scheduler import restarts, this_job
 from jobs.specs import ClusterSpec, StageSpec
 from models.pruning.registry import method_label
 
@@ -158,7 +158,7 @@ def describe(spec: StageSpec) -> dict[str, Any]:
 def whereabouts() -> dict[str, Any]:
     """Who works on a stage: host and process, and under SLURM the job, its nodes, and how often it had been restarted."""
     job = this_job()
-    slurm = {"job": job, "nodes": os.environ.get("SLURM_JOB_NODELIST"), "restarts": int(os.environ.get("SLURM_RESTART_COUNT", "0"))} if job else {}
+    slurm = {"job": job, "nodes": os.environ.get("SLURM_JOB_NODELIST"), "restarts": restarts()} if job else {}
     return {"host": socket.gethostname(), "pid": os.getpid(), **slurm}
 
 

@@ -26,7 +26,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jobs.scheduling.scheduler import available, on_nodes, this_job
+from jobs.scheduling.scheduler import available, on_nodes, restarts, this_job
 
 ASK_EVERY_S = 5.0
 POLL_S = 0.5
@@ -43,7 +43,7 @@ def claimed(path: Path, *, wait: bool = True) -> Iterator[bool]:
     started its job again elsewhere, ends its process: it must not write any more.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    me = {"host": socket.gethostname(), "pid": os.getpid(), "job": this_job(), "attempt": _attempt(), "key": secrets.token_hex(8)}
+    me = {"host": socket.gethostname(), "pid": os.getpid(), "job": this_job(), "attempt": restarts(), "key": secrets.token_hex(8)}
     with path.open("a+") as file:
         while not _take(file, path):
             _ask_to_go(file, path, me)
@@ -84,11 +84,6 @@ def holder(path: Path) -> str:
 
 def _called(who: Mapping[str, Any]) -> str:
     return f"SLURM job {who['job']} on {who['host']}" if who.get("job") else f"process {who['pid']} on {who['host']}"
-
-
-def _attempt() -> int:
-    """How often SLURM has started this job before."""
-    return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
 
 
 def _opened(path: Path) -> TextIOWrapper:

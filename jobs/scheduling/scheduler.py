@@ -69,6 +69,11 @@ def this_job() -> str | None:
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
 
 
+def restarts() -> int:
+    """How often SLURM has started this job before; 0 outside of one."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+
+
 def on_nodes(job: str, patience_s: float = 0.0) -> bool | None:
     """True while a job may have living processes; False when it waits, has ended or is unknown to SLURM; None when SLURM does not answer."""
     try:
