@@ -13,6 +13,16 @@ from tests.slurm.toys import attempts
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 
+def check_that_every_stage_runs_once(toys: Toys) -> None:
+    """Lets the trunks go, and waits for all six cells."""
+    for stage in toys.trunks:
+        (toys.run.path / "toys" / stage).unlink()
+    toys.wait_for(done=6)
+    stages = {stage for path in toys.paths.values() for stage in path}
+    assert {stage: len(attempts(toys.run, stage)) for stage in stages} == dict.fromkeys(stages, 1)
+    toys.end()
+
+
 def test_two_launches_at_once_and_one_later_run_every_stage_once(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     toys = Toys.of(cluster, tmp_path, monkeypatch)
     toys.say("hold", *toys.trunks)
@@ -20,12 +30,7 @@ def test_two_launches_at_once_and_one_later_run_every_stage_once(cluster: Cluste
         codes = [pool.apply_async(toys.launch) for _ in range(2)]
         assert sorted(code.get(120) for code in codes) == [OK, NOTHING_TO_DO]
     assert toys.launch() == NOTHING_TO_DO
-    for stage in toys.trunks:
-        (toys.run.path / "toys" / stage).unlink()
-    toys.wait_for(done=6)
-    stages = {stage for path in toys.paths.values() for stage in path}
-    assert {stage: len(attempts(toys.run, stage)) for stage in stages} == dict.fromkeys(stages, 1)
-    toys.end()
+    check_that_every_stage_runs_once(toys)
 
 
 def test_a_grid_that_grew_while_it_ran_is_queued_behind_the_jobs_that_it_starts_from(
@@ -40,9 +45,4 @@ def test_a_grid_that_grew_while_it_ran_is_queued_behind_the_jobs_that_it_starts_
     told = capfd.readouterr().out
     assert "2 cells, not submitted again" in told and "4 cells, queued behind them" in told and "4 jobs submitted, in 2 arrays" in told, told
     assert toys.launch() == NOTHING_TO_DO, "all of it is with jobs now"
-    for stage in toys.trunks:
-        (toys.run.path / "toys" / stage).unlink()
-    toys.wait_for(done=6)
-    stages = {stage for path in toys.paths.values() for stage in path}
-    assert {stage: len(attempts(toys.run, stage)) for stage in stages} == dict.fromkeys(stages, 1)
-    toys.end()
+    check_that_every_stage_runs_once(toys)
