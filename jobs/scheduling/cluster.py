@@ -2,6 +2,7 @@
 
 import math
 import os
+import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -56,6 +57,7 @@ class OnNode:
         """
         from submitit.helpers import DelayedSubmission
 
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # a second one, in the midst of submitit's writing, would make this one fail
         idle = self.idle if self.place() == self.stood_at else 0
         if self.headway is not None and time.monotonic() - self.began_s > self.limit_s - SLACK_S:
             idle += self.place() == self.stood_at

@@ -66,7 +66,7 @@ def submission(cluster: ClusterSpec, folder: Path, tasks: Collection[int], *, na
     if len(tasks) > 1:
         parameters["map_count"] = len(tasks)
         parameters["additional_parameters"] = {"array": ranges(tasks) + (f"%{at_a_time}" if at_a_time else ""), **parameters["additional_parameters"]}
-    command = f"{IGNORING_USR2} {shlex.quote(sys.executable)} -u -m submitit.core._submit {shlex.quote(str(folder.resolve()))}"
+    command = f"{IGNORING_USR2} {shlex.quote(sys.executable)} -u -m jobs.scheduling.start {shlex.quote(str(folder.resolve()))}"
     return str(_make_sbatch_string(command=command, folder=folder.resolve(), **parameters))
 
 
