@@ -70,7 +70,8 @@ EnforcePartLimits=ALL
 ReturnToService=2
 SlurmdTimeout=10
 SlurmctldTimeout=30
-KillWait=5
+# the srun of a job whose node is lost kills "its" step again after KillWait + 2 s: before the job, queued again, can have started
+KillWait=2
 CompleteWait=0
 UnkillableStepTimeout=30
 MessageTimeout=10

@@ -4,7 +4,7 @@ import fcntl
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "slurm" / "testcluster"
 NUMBERS = range(9, 4, -1)  # those of the tests; 0 to 4 are left to people
 UNAVAILABLE = 3  # up.sh: this machine cannot have a cluster
+LOG_LINES = 150  # of the controller's log, that a failed test shows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,12 @@ class Cluster:
         lines = self.call("squeue", "--noheader", "--array", "--states=all", "--format=%i %T").splitlines()
         return dict(line.split() for line in lines)
 
+    def described(self) -> str:
+        """What SLURM says of its nodes and jobs, and the end of the controller's log."""
+        said = [self.call(*command, check=False) for command in (("sinfo", "--Node", "--long"), ("squeue", "--array", "--states=all", "--long"))]
+        log = (self.root / "log" / "slurmctld.log").read_text().splitlines()[-LOG_LINES:]
+        return "\n".join([*said, *log])
+
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 240) -> None:
     """Returns when `condition()` holds; fails, saying `what` was waited for, when it does not in time."""
@@ -65,6 +72,16 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = 240)
     while not condition():
         assert time.monotonic() < until, f"waited {seconds} s for {what}"
         time.sleep(0.1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that fails tells what its cluster looked like."""
+    report = yield
+    clusters = [one for one in getattr(item, "funcargs", {}).values() if isinstance(one, Cluster)]
+    if report.failed:
+        report.sections += [(f"SLURM at {one.root}", one.described()) for one in clusters]
+    return report
 
 
 @pytest.fixture(scope="session")
