@@ -107,20 +107,25 @@ def left_weights(names: frozenset[str]) -> bool:
     return "export" in names and TODO not in names
 
 
+def failed_stages(files: Mapping[str, frozenset[str]]) -> frozenset[str]:
+    """Stages that have left a failure."""
+    return frozenset(stage for stage, names in files.items() if "failure.json" in names)
+
+
 def unfinished(submitted: Sequence[Submission], forest: Forest, files: Mapping[str, frozenset[str]], recorded: Collection[str]) -> list[Submission]:
     """Jobs that may still be at something: a stage without weights or failure, or a cell that waits to be measured."""
-    ended = {stage for stage, names in files.items() if left_weights(names) or "failure.json" in names}
+    ended = failed_stages(files).union(stage for stage, names in files.items() if left_weights(names))
     ended -= {path[-1] for cell, (_, path) in forest.cells.items() if cell not in recorded}
     return [one for one in submitted if not ended.issuperset(one.stages)]
 
 
 def dropped(forest: Forest, files: Mapping[str, frozenset[str]], cancelled: Collection[str]) -> frozenset[str]:
     """Stages that no job will run: every cell that needs them is cancelled, or has failed at or before them."""
-    failed = {stage for stage, names in files.items() if "failure.json" in names}
+    over = failed_stages(files)
     needed: set[str] = set()
     for cell, (_, path) in forest.cells.items():
         if cell not in cancelled:
-            needed.update(path if failed.isdisjoint(path) else path[: next(place for place, stage in enumerate(path) if stage in failed)])
+            needed.update(path if over.isdisjoint(path) else path[: next(place for place, stage in enumerate(path) if stage in over)])
     return frozenset(forest.stages) - needed
 
 

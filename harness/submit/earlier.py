@@ -12,7 +12,7 @@ from harness.run.micro_batch import because, fitting, shrink
 from harness.run.nodes import blame, notice
 from harness.run.triage import Case
 from harness.state.cases import cases
-from harness.state.survey import Survey, survey
+from harness.state.survey import Survey, failed_stages, survey
 from harness.state.wording import counted
 from jobs.scheduling.scheduler import SchedulerSilent
 from jobs.specs import ClusterSpec
@@ -37,8 +37,8 @@ def earlier(run: RunFolder, plan: Plan, cluster: ClusterSpec) -> Earlier:
     found = survey(run, launching=False)
     if found.silent:
         raise SchedulerSilent(found.silent)
-    failed = {stage for stage, names in found.files.items() if "failure.json" in names}  # its job lives for other stages
-    living = {stage: job.job for stage in found.job_of if stage not in failed and not found.job_of[stage].local and (job := found.alive(stage))}
+    over = failed_stages(found.files)  # its job lives for other stages
+    living = {stage: job.job for stage in found.job_of if stage not in over and not found.job_of[stage].local and (job := found.alive(stage))}
     told = [line for case in cases(run, found) if case.stage in plan.stages and (line := settle(run, plan, cluster, found, case))]
     return Earlier(living=living, cells=frozenset(found.forest.cells), told=tuple(told))
 

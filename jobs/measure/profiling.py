@@ -173,8 +173,8 @@ def unsettled(races: Mapping[str, Mapping[str, Timing]]) -> list[str]:
 def beside_dense(races: Mapping[str, Mapping[str, Timing]]) -> list[str]:
     """What a mask's network really took beside dense, where its speed-up is 1 by definition."""
     told = []
-    for name, race in races.items():
-        ratios = sorted(speedups(race["own"], race["dense"]))
+    for name, turns in races.items():
+        ratios = sorted(speedups(turns["own"], turns["dense"]))
         told.append(f"{name} {ratios[len(ratios) // 2]:.3f} (turns {ratios[0]:.3f} to {ratios[-1]:.3f})")
     rule = f"its speed-up is 1 unless it is {FASTER} or more in every one of ten turns"
     return [f"a mask runs dense kernels: {rule}; dense time / own time was {', '.join(told)}"]

@@ -13,19 +13,8 @@ from harness.cancel import NOT_ALL, NOTHING, OK, USAGE, main
 from harness.launch import INTERRUPTED
 from harness.state import survey as survey_module
 from tests.harness.fake_slurm import SILENT, FakeSlurm
-from tests.harness.make_runs import FakeRun, elsewhere, fake_run
+from tests.harness.make_runs import FakeRun, elsewhere
 from tests.harness.test_launch import GRID, command, processes_of, run, wait_for, written
-
-
-@pytest.fixture
-def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRun:
-    monkeypatch.chdir(tmp_path)
-    return fake_run(tmp_path)
-
-
-@pytest.fixture
-def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
-    return FakeSlurm(tmp_path / "slurm", monkeypatch)
 
 
 def submit_all(fake: FakeRun, slurm: FakeSlurm) -> None:

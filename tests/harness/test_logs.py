@@ -7,14 +7,14 @@ import pytest
 from harness.logs import following, main, own_part
 from harness.state.survey import survey
 from tests.harness.fake_slurm import FakeSlurm
-from tests.harness.make_runs import FakeRun, fake_run
+from tests.harness.make_runs import FakeRun
 
 
 @pytest.fixture
-def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRun:
-    monkeypatch.chdir(tmp_path)
-    FakeSlurm(tmp_path / "slurm", monkeypatch).queue(j17="RUNNING")
-    return fake_run(tmp_path)
+def fake(fake: FakeRun, slurm: FakeSlurm) -> FakeRun:
+    """Job 17 is SLURM's, and runs."""
+    slurm.queue(j17="RUNNING")
+    return fake
 
 
 def test_a_beginning_of_a_stage_shows_its_last_jobs_log(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:

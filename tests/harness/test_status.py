@@ -12,13 +12,7 @@ from harness.run.nodes import blame
 from harness.state.survey import survey
 from harness.status import main
 from tests.harness.fake_slurm import SILENT, FakeSlurm
-from tests.harness.make_runs import FakeRun, fake_run
-
-
-@pytest.fixture
-def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRun:
-    monkeypatch.chdir(tmp_path)
-    return fake_run(tmp_path)
+from tests.harness.make_runs import FakeRun
 
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -1,17 +1,11 @@
 """One look at SLURM, with and without accounts."""
 
-from pathlib import Path
 
 import pytest
 
 from harness.state.queue_state import alive, queue_state, seconds, spelled_out
 from jobs.scheduling.scheduler import SchedulerError, SchedulerSilent
 from tests.harness.fake_slurm import SILENT, FakeSlurm
-
-
-@pytest.fixture
-def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
-    return FakeSlurm(tmp_path / "slurm", monkeypatch)
 
 
 def test_no_jobs_ask_nobody(slurm: FakeSlurm) -> None:

@@ -3,7 +3,6 @@
 import os
 import socket
 from collections import Counter
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,17 +13,7 @@ from harness.state.survey import survey
 from jobs.scheduling.claims import claimed
 from jobs.train.rewinds import TODO
 from tests.harness.fake_slurm import SILENT, FakeSlurm
-from tests.harness.make_runs import FakeRun, elsewhere, fake_run
-
-
-@pytest.fixture
-def fake(tmp_path: Path) -> FakeRun:
-    return fake_run(tmp_path)
-
-
-@pytest.fixture
-def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
-    return FakeSlurm(tmp_path / "slurm", monkeypatch)
+from tests.harness.make_runs import FakeRun, elsewhere
 
 
 def counts(fake: FakeRun) -> dict[str, int]:

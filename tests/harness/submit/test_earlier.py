@@ -15,18 +15,7 @@ from jobs.files import write_json
 from jobs.scheduling.scheduler import SchedulerSilent
 from jobs.specs import ClusterSpec
 from tests.harness.fake_slurm import SILENT, FakeSlurm
-from tests.harness.make_runs import FakeRun, fake_run
-
-
-@pytest.fixture
-def fake(tmp_path: Path) -> FakeRun:
-    return fake_run(tmp_path)
-
-
-@pytest.fixture
-def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
-    return FakeSlurm(tmp_path / "slurm", monkeypatch)
-
+from tests.harness.make_runs import FakeRun
 
 SLURM = ClusterSpec(kind="slurm")
 

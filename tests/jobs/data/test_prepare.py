@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -264,7 +263,6 @@ def test_what_a_killed_writer_left_is_replaced(tmp_path):
 
 PREPARE = """
 import sys
-from pathlib import Path
 import jobs.data.prepare
 from jobs.specs import DataSpec
 written, write = [], jobs.data.prepare._write
@@ -288,7 +286,6 @@ def test_of_several_processes_one_writes_and_all_get_the_same(tmp_path):
 
 FULL_DISK = """
 import resource, sys
-from pathlib import Path
 from jobs.data.prepare import DataError, prepare
 from jobs.specs import DataSpec
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
