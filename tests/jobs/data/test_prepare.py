@@ -263,6 +263,7 @@ def test_what_a_killed_writer_left_is_replaced(tmp_path):
 
 PREPARE = """
 import sys
+from pathlib import Path
 import jobs.data.prepare
 from jobs.specs import DataSpec
 written, write = [], jobs.data.prepare._write
@@ -286,6 +287,7 @@ def test_of_several_processes_one_writes_and_all_get_the_same(tmp_path):
 
 FULL_DISK = """
 import resource, sys
+from pathlib import Path
 from jobs.data.prepare import DataError, prepare
 from jobs.specs import DataSpec
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
