@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.sparse._semi_structured_conversions import sparse_semi_structured_from_dense_cutlass, sparse_semi_structured_to_dense_cutlass
 
 from jobs.measure.profiling import profile
 from jobs.measure.sparse_kernels import patterned, semi_structured_speedup, sparsified
@@ -57,6 +58,21 @@ def test_weights_are_turned_in_a_copy_and_those_that_the_kernels_refuse_stay():
     for name, weight in found.named_parameters():
         assert torch.equal(weight, before[name] * (2 if name in turned else 1)), name
         assert torch.equal(model.get_parameter(name), before[name])
+
+
+def test_torch_packs_the_weights_without_losing_one():
+    """Half the columns and two bits a weight of where they were: the form that the kernels read. torch packs and unpacks it on any device."""
+    model, masks = masked_vim()
+    taken = 0
+    for name in patterned(masks):
+        weight = model.get_parameter(name).detach().to(torch.bfloat16)
+        if weight.shape[0] % 32 or weight.shape[1] % 32:  # CUTLASS' tiles
+            continue
+        packed, places = sparse_semi_structured_from_dense_cutlass(weight)
+        assert packed.shape == (weight.shape[0], weight.shape[1] // 2) and packed.count_nonzero() == weight.count_nonzero()
+        assert torch.equal(sparse_semi_structured_to_dense_cutlass(packed, places), weight), name
+        taken += 1
+    assert taken >= 8
 
 
 @pytest.mark.gpu
