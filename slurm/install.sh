@@ -72,4 +72,4 @@ if [ -z "${WITHOUT_FFCV:-}" ] && ! "$VENV/bin/pip" show -q ffcv 2>/dev/null; the
 fi
 "$VENV/bin/python" -m models.ssm.kernel
 fingerprint >"$VENV/.ready"
-say "ready: $VENV"
+say "ready: $VENV (. $VENV/bin/activate)"

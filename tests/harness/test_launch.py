@@ -89,6 +89,12 @@ def test_a_missing_grid_file_is_named(tmp_path: Path) -> None:
     assert done.returncode == USAGE and "nowhere.yaml" in done.stderr
 
 
+def test_who_forgot_the_environment_is_told_how_to_enter_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-S", "-m", "harness.launch", "grid.yaml"]  # -S: no installed packages
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == USAGE and done.stderr.endswith("`. .venv/bin/activate` enters it\n") and "Traceback" not in done.stderr, done.stderr
+
+
 def test_missing_data_end_before_anything_is_written(tmp_path: Path) -> None:
     grid = written(tmp_path, GRID + "data: {source: imagefolder, path: /nowhere/at/all}\n")
     done = run("harness.launch", grid, cwd=tmp_path)
