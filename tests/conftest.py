@@ -1,7 +1,12 @@
-"""Settings of all tests."""
+"""Settings of all tests; a run folder without training, and a SLURM without a cluster, for some."""
+
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.harness.fake_slurm import FakeSlurm
+from tests.harness.make_runs import FakeRun, fake_run
 
 # The same examples in every run, and no time limit for one: a slow or busy machine is no failure.
 settings.register_profile("steady", deadline=None, derandomize=True)
@@ -15,3 +20,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("slurm"):
             item.add_marker(pytest.mark.xdist_group("slurm"))
     items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
+
+
+# Not in tests/harness/: pytest 9.1 forgets a folder's fixtures when files of another folder are named between two of its own.
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRun:
+    """A planned grid of six cells, of which nothing has run; the working directory is that of its grid.yaml."""
+    monkeypatch.chdir(tmp_path)
+    return fake_run(tmp_path)
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
+    """SLURM's commands, answering as the test says."""
+    return FakeSlurm(tmp_path / "slurm", monkeypatch)

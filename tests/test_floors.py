@@ -53,6 +53,10 @@ def test_the_login_node_needs_no_torch(module: str) -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.name == "__init__.py"], ids=lambda path: str(path.relative_to(ROOT)))
+# harness' own looks first whether this is the right Python
+FACES = [path for path in FILES if path.name == "__init__.py" and path != ROOT / "harness" / "__init__.py"]
+
+
+@pytest.mark.parametrize("path", FACES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_package_face_holds_a_docstring_at_most(path: Path) -> None:
     assert all(isinstance(node, ast.Expr) for node in ast.parse(path.read_text()).body)

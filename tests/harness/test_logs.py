@@ -10,11 +10,9 @@ from tests.harness.fake_slurm import FakeSlurm
 from tests.harness.make_runs import FakeRun
 
 
-@pytest.fixture
-def fake(fake: FakeRun, slurm: FakeSlurm) -> FakeRun:
-    """Job 17 is SLURM's, and runs."""
+@pytest.fixture(autouse=True)
+def job_17_runs(slurm: FakeSlurm) -> None:
     slurm.queue(j17="RUNNING")
-    return fake
 
 
 def test_a_beginning_of_a_stage_shows_its_last_jobs_log(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:

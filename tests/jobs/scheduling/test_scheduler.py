@@ -9,10 +9,9 @@ from jobs.scheduling.scheduler import SchedulerError, SchedulerSilent, ask, on_n
 from tests.harness.fake_slurm import SILENT, FakeSlurm
 
 
-@pytest.fixture
-def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scheduler, "PAUSE_S", 0.01)
-    return FakeSlurm(tmp_path / "slurm", monkeypatch)
 
 
 def test_a_controller_that_comes_back_is_waited_for_with_one_message(slurm: FakeSlurm) -> None:
