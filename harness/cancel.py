@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from harness.plan.forest import ForestError
-from harness.records import RunFolder
+from harness.records import RUNS, RunFolder
 from harness.run.submissions import Submission
 from harness.state.places import PlaceError, find_part, find_run, is_run
 from harness.state.survey import Survey, survey
@@ -49,7 +49,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m harness.cancel", description=__doc__.splitlines()[0])
     parser.add_argument("what", help="a grid.yaml, a run folder, or a cell's id or its beginning")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders are kept (default: runs)")
+    parser.add_argument("--runs", type=Path, default=RUNS, help="where run folders are kept (default: %(default)s)")
     return parser.parse_args(arguments)
 
 
@@ -63,7 +63,7 @@ def cancel_grid(run: RunFolder) -> int:
         print(f"nothing to cancel: no job of {run.path} runs or waits")
         return NOTHING
     print("\n".join(lines))
-    print(f"checkpoints are kept; python -m harness.launch {found.forest.file} goes on from them")
+    print(f"checkpoints are kept; {found.forest.launch} goes on from them")
     return OK if ended and not any(line.startswith("NOT") for line in lines) else NOT_ALL
 
 
@@ -89,7 +89,7 @@ def cancel_cell(run: RunFolder, cell: str) -> int:
     lines += end_jobs(found, whole)
     lines += [leave_out(found, one, ours) for one in shared]
     print("\n".join(lines))
-    print(f"checkpoints are kept; python -m harness.launch {found.forest.file} runs the cell again")
+    print(f"checkpoints are kept; {found.forest.launch} runs the cell again")
     return NOT_ALL if any(line.startswith("NOT") for line in lines) else OK
 
 

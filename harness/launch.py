@@ -17,7 +17,7 @@ from harness.plan.frozen import freeze, unwritable, warn_of_strangers
 from harness.plan.orders import CellPath, Order, cell_paths, done_stages, make_orders, make_packs, to_replay
 from harness.plan.preflight import preflight
 from harness.plan.stages import Plan, describe, make_plan
-from harness.records import RecordError, RunFolder
+from harness.records import RUNS, RecordError, RunFolder
 from harness.run.nodes import around_bad_nodes
 from harness.submit.earlier import earlier, share
 from jobs.scheduling.claims import claimed, holder
@@ -85,7 +85,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("grid", type=Path, help="a grid.yaml")
     parser.add_argument("--dry-run", action="store_true", help="print cells, shared stages and jobs; run and write nothing")
     parser.add_argument("--retry-failed", action="store_true", help="run failed cells again, from their last checkpoint")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders are kept (default: runs)")
+    parser.add_argument("--runs", type=Path, default=RUNS, help="where run folders are kept (default: %(default)s)")
     return parser.parse_args(arguments)
 
 

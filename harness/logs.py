@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from harness.plan.forest import ForestError
-from harness.records import RunFolder
+from harness.records import RUNS, RunFolder
 from harness.run.submissions import Submission
 from harness.run.triage import PEER_LOST
 from harness.state.places import PlaceError, find_part
@@ -48,7 +48,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("part", metavar="id", help="a cell or stage, as status and launch show it, or the beginning of one")
     parser.add_argument("-f", "--follow", action="store_true", help="go on until the stage has ended")
     parser.add_argument("--rank", type=int, help="whose log, where there are several (default: the one that tells of an error, else 0)")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders are kept (default: runs)")
+    parser.add_argument("--runs", type=Path, default=RUNS, help="where run folders are kept (default: %(default)s)")
     return parser.parse_args(arguments)
 
 
@@ -65,8 +65,8 @@ def log_of(found: Survey, stage: str, rank: int | None) -> tuple[Submission, Pat
     """The job that has, or had, a stage, and the log of one of its ranks. Raises PlaceError where there is none yet."""
     one = found.job_of.get(stage)
     if one is None:
-        title, file = found.forest.stages[stage][0], found.forest.file
-        raise PlaceError(f"stage {stage} ({title}) was never handed to a job; python -m harness.launch {file} does")
+        title = found.forest.stages[stage][0]
+        raise PlaceError(f"stage {stage} ({title}) was never handed to a job; {found.forest.launch} does")
     logs = one.logs()
     if not logs:
         state = found.jobs.get(one.job)

@@ -22,6 +22,7 @@ from jobs.files import write_json
 from jobs.train.rewinds import TODO
 
 SCHEMA = 1
+RUNS = Path("runs")  # where run folders are kept unless --runs says otherwise
 
 
 class Strict(BaseModel):

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from harness.grid.read import Cell
 from harness.plan.stages import make_plan
-from harness.records import Environment, Record, RecordError, RunFolder, read_record
+from harness.records import RUNS, Environment, Record, RecordError, RunFolder, read_record
 from harness.run.micro_batch import keep
 from harness.run.runner import CellPath, Order, run_order
 from harness.submit.queue import fresh_folder
@@ -49,7 +49,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m harness.reproduce", description=__doc__.splitlines()[0])
     parser.add_argument("cell", help="a cell id, or a beginning of it that only one cell has")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders are kept (default: runs)")
+    parser.add_argument("--runs", type=Path, default=RUNS, help="where run folders are kept (default: %(default)s)")
     return parser.parse_args(arguments)
 
 

@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.plan.forest import ForestError
-from harness.records import RunFolder
+from harness.records import RUNS, RunFolder
 from harness.run import triage
 from harness.run.nodes import faults, left_out
 from harness.state.cases import cases
@@ -60,7 +60,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m harness.status", description=__doc__.splitlines()[0])
     parser.add_argument("grid", nargs="?", help="a grid.yaml or a run folder (default: ./grid.yaml, else what was launched last)")
     parser.add_argument("--watch", action="store_true", help=f"look again every {WATCH_S:.0f} s, until Ctrl-C or nothing is under way")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders are kept (default: runs)")
+    parser.add_argument("--runs", type=Path, default=RUNS, help="where run folders are kept (default: %(default)s)")
     return parser.parse_args(arguments)
 
 
@@ -137,7 +137,7 @@ class Status:
             lines.append(f"{found.silent}: whether its jobs run is not known; nothing is lost, ask again later")
         left = sum(state == "open" for state in found.states.values())
         if left:
-            lines.append(f"nobody works on {counted(left, 'open cell')}; from the last checkpoints: python -m harness.launch {found.forest.file}")
+            lines.append(f"nobody works on {counted(left, 'open cell')}; from the last checkpoints: {found.forest.launch}")
         frozen, given = self.run.path / "grid.yaml", Path(found.forest.file)
         if frozen.exists() and given.exists() and frozen.read_bytes() != given.read_bytes():
             lines.append(f"{given} was changed since it was launched; this is what was launched")
@@ -241,7 +241,7 @@ def group_text(group: triage.Group, found: Survey) -> list[Text]:
     lines = [Text(head, style="bold red" if group.policy == "never" else "bold yellow")]
     lines += [Text(f"    {line}", style="dim") for line in first.excerpt]
     lines.append(Text(f"  of stage {first.stage} ({found.forest.stages[first.stage][0]}); all of it: python -m harness.logs {first.stage}"))
-    lines.append(Text(f"  {triage.remedy(group, found.forest.file)}"))
+    lines.append(Text(f"  {triage.remedy(group, found.forest.launch)}"))
     return lines
 
 

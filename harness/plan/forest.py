@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from harness.records import RUNS, RunFolder
 from jobs.files import written_aside
 from jobs.specs import StageSpec
 from models.pruning.registry import method_label
@@ -16,7 +17,6 @@ from models.pruning.registry import method_label
 if TYPE_CHECKING:
     from harness.grid.read import Cell, Grid
     from harness.plan.stages import Plan
-    from harness.records import RunFolder
 
 FILE = "forest.json"
 
@@ -27,6 +27,7 @@ class Forest:
 
     grid: str
     file: str  # the grid's file as it was given to launch
+    launch: str  # the command that goes on with it
     kind: str  # of its cluster: local, slurm, debug
     stages: Mapping[str, tuple[str, int]]  # title, epochs
     cells: Mapping[str, tuple[str, tuple[str, ...]]]  # title, stages that lead to it, first one first
@@ -47,7 +48,7 @@ def cell_title(cell: "Cell") -> str:
     return f"{cell.model.label}  {cell.pruning}  seed {cell.seed}"
 
 
-def write_forest(run: "RunFolder", grid: "Grid", plan: "Plan") -> None:
+def write_forest(run: RunFolder, grid: "Grid", plan: "Plan") -> None:
     """Keeps what a grid expands to."""
     told = {
         "grid": grid.name,
@@ -60,14 +61,15 @@ def write_forest(run: "RunFolder", grid: "Grid", plan: "Plan") -> None:
         aside.write_text(json.dumps(told))
 
 
-def read_forest(run: "RunFolder") -> Forest:
+def read_forest(run: RunFolder) -> Forest:
     """What the latest launch of a run folder expanded to. Raises ForestError."""
     path = run.path / FILE
     try:
         told = json.loads(path.read_bytes())
         stages = {stage: (title, epochs) for stage, (title, epochs) in told["stages"].items()}
         cells = {cell: (title, tuple(path)) for cell, (title, path) in told["cells"].items()}
-        return Forest(grid=told["grid"], file=told["file"], kind=told["kind"], stages=stages, cells=cells)
+        launch = f"python -m harness.launch {told['file']}" + ("" if run.path.parent == RUNS else f" --runs {run.path.parent}")
+        return Forest(grid=told["grid"], file=told["file"], launch=launch, kind=told["kind"], stages=stages, cells=cells)
     except FileNotFoundError:
         raise ForestError(f"{run.path} holds no {FILE}: nothing was launched there; python -m harness.launch <grid.yaml> does") from None
     except (ValueError, KeyError, TypeError) as error:

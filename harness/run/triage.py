@@ -143,9 +143,8 @@ def grouped(cases: Iterable[Case]) -> list[Group]:
     return sorted(groups, key=lambda group: (-group.cells, group.what, group.place))
 
 
-def remedy(group: Group, grid: str) -> str:
-    """What happens to a group's cells, and the command that does it. `grid`: the path to launch."""
-    launch = f"python -m harness.launch {grid}"
+def remedy(group: Group, launch: str) -> str:
+    """What happens to a group's cells, and the command that does it. `launch`: the command that launches their grid."""
     return {
         "halve": f"retried with half the micro-batch, the global batch kept: {launch}",
         "elsewhere": f"retried on other nodes: {launch}",

@@ -112,8 +112,11 @@ def test_watching_ends_when_nothing_is_under_way(fake: FakeRun, capsys: pytest.C
 
 
 def test_cells_that_nobody_works_on_are_told_with_the_command_that_goes_on(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
-    text = said(capsys)
-    assert "nobody works on 6 open cells; from the last checkpoints: python -m harness.launch" in text
+    command = f"nobody works on 6 open cells; from the last checkpoints: python -m harness.launch {fake.grid.path}"
+    assert said(capsys).strip().endswith(command)
+    fake.run.path.parent.rename("elsewhere")
+    assert main(["--runs", "elsewhere"]) == 0
+    assert " ".join(capsys.readouterr().out.split()).endswith(f"{command} --runs elsewhere")
 
 
 def test_a_job_that_slurm_holds_back_is_told_with_its_release(
