@@ -14,10 +14,10 @@ from jobs.specs import ClusterSpec
 
 ENDLESS = 1_000_000  # how often submitit may queue a job again that ran into its time limit; OnNode ends one that makes no headway
 SIGNAL_S = 90  # from USR2 to the time limit
-# A signal that comes before submitit listens to it would kill the job; what a process ignores, the program that it becomes ignores too.
 # The srun of a job that loses a node has its step killed, and slurmctld tries that for minutes, by the number of the step: a node that is soon back, with
 # the same job on it, would kill the wrong one. So attempt k leaves numbers 0 to k - 1 to steps that do nothing (35 ms each), and takes its own.
 OWN_STEP = "for _ in $(seq $((${SLURM_RESTART_COUNT:-0} % 5))); do srun --nodes=1 --ntasks=1 true; done"
+# A signal that comes before submitit listens to it would kill the job; what a process ignores, the program that it becomes ignores too.
 IGNORING_USR2 = """sh -c 'trap "" USR2; exec "$0" "$@"'"""
 
 
