@@ -6,6 +6,7 @@ import socket
 import time
 import traceback
 from pathlib import Path
+from subprocess import CalledProcessError, TimeoutExpired
 from typing import TYPE_CHECKING, Any
 
 from harness.plan.environment import environment
@@ -84,10 +85,10 @@ def send_back(without: list[str] | tuple[()]) -> bool:
 def fail(run: RunFolder, spec: StageSpec, order: Order, error: Exception, ranks: "Ranks") -> None:
     """Writes why a stage stopped, and a record that says so for every cell that passes through it.
 
-    Three errors stand in the log alone: that of a rank that merely lost its peer (the peer says it, or nobody does and the job counts as killed); and
-    a full disk or a scheduler that does not answer, which are no fault of the cell: the stage stays open.
+    Some errors stand in the log alone: that of a rank that merely lost its peer (the peer says it, or nobody does and the job counts as killed); and
+    a full disk, or a scheduler that does not answer or has taken the job's nodes already, which are no fault of the cell: the stage stays open.
     """
-    if peer_lost(error) or disk_full(error) or isinstance(error, SchedulerSilent):
+    if peer_lost(error) or disk_full(error) or isinstance(error, SchedulerSilent) or too_late(error):
         return
     failure = Failure(
         kind="diverged" if type(error).__name__ == "Diverged" else type(error).__name__,
@@ -129,6 +130,11 @@ def identity(order: Order, path: CellPath) -> dict[str, Any]:
 def peer_lost(error: Exception) -> bool:
     """True for what gloo, NCCL and torch's store raise on the ranks that are left when one has died."""
     return PEER_LOST.search(str(error)) is not None
+
+
+def too_late(error: Exception) -> bool:
+    """True when submitit, told to leave the nodes, could not queue its job again: SLURM had done so already, or the job was cancelled."""
+    return isinstance(error, CalledProcessError | TimeoutExpired) and "scontrol" in error.cmd
 
 
 def disk_full(error: BaseException | None) -> bool:

@@ -2,6 +2,7 @@
 
 import threading
 from pathlib import Path
+from subprocess import CalledProcessError, TimeoutExpired
 
 import pytest
 
@@ -42,13 +43,22 @@ def test_a_failure_is_kept_with_a_record_for_every_cell_behind_it(tmp_path: Path
         RuntimeError("Application timeout caused pair closure"),
         RuntimeError("[gloo/transport/tcp/pair.cc:553] Read error [10.0.0.2]:1234: Connection timed out"),
         RuntimeError("Error writing file: No space left on device (os error 28)"),
+        CalledProcessError(1, ["scontrol", "requeue", "17_3"]),  # what submitit raises when SLURM was faster
+        TimeoutExpired(["scontrol", "requeue", "17_3"], 60),
     ],
 )
-def test_a_lost_peer_and_a_full_disk_are_no_fault_of_the_cell(tmp_path: Path, error: Exception) -> None:
+def test_a_lost_peer_a_full_disk_and_a_late_farewell_are_no_fault_of_the_cell(tmp_path: Path, error: Exception) -> None:
     run = RunFolder(tmp_path / "run")
     orders, _ = orders_of(small_grid(tmp_path), run)
     fail(run, orders[0].stages[0], orders[0], error, one_rank())
     assert not list(run.path.glob("**/*.json"))
+
+
+def test_a_command_of_the_users_that_fails_is_a_failure(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    orders, _ = orders_of(small_grid(tmp_path), run)
+    fail(run, orders[0].stages[0], orders[0], CalledProcessError(1, ["tar", "xf", "data.tar"]), one_rank())
+    assert run.failure(orders[0].stages[0].id) is not None
 
 
 @pytest.mark.parametrize("kind", [OSError("Input/output error"), ValueError("a mistake"), MemoryError()])
