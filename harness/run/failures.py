@@ -15,7 +15,7 @@ from harness.records import Failure, Record, RunFolder, now
 from harness.run.micro_batch import shrink
 from harness.run.nodes import blame, left_out, unwanted
 from harness.run.triage import DISK_FULL, PEER_LOST, policy_of
-from jobs.scheduling.scheduler import SchedulerSilent, requeue, restarts, this_job
+from jobs.scheduling.scheduler import SchedulerError, requeue, restarts, this_job
 from jobs.specs import ClusterSpec, StageSpec
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def fail(run: RunFolder, spec: StageSpec, order: Order, error: Exception, ranks:
     Some errors stand in the log alone: that of a rank that merely lost its peer (the peer says it, or nobody does and the job counts as killed); and
     a full disk, or a scheduler that does not answer or has taken the job's nodes already, which are no fault of the cell: the stage stays open.
     """
-    if peer_lost(error) or disk_full(error) or isinstance(error, SchedulerSilent) or too_late(error):
+    if peer_lost(error) or disk_full(error) or isinstance(error, SchedulerError) or too_late(error):
         return
     failure = Failure(
         kind="diverged" if type(error).__name__ == "Diverged" else type(error).__name__,

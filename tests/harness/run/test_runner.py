@@ -15,6 +15,7 @@ from harness.run.runner import NothingDone, claimed_together, run_order
 from jobs.files import write_json
 from jobs.parallel.engine import Ranks, rendezvous
 from jobs.scheduling.claims import claimed
+from jobs.scheduling.scheduler import SchedulerError
 from jobs.specs import ClusterSpec, StageSpec
 from tests.harness.fake_slurm import FakeSlurm
 from tests.harness.make_orders import orders_of, small_grid
@@ -45,6 +46,7 @@ def test_a_failure_is_kept_with_a_record_for_every_cell_behind_it(tmp_path: Path
         RuntimeError("Error writing file: No space left on device (os error 28)"),
         CalledProcessError(1, ["scontrol", "requeue", "17_3"]),  # what submitit raises when SLURM was faster
         TimeoutExpired(["scontrol", "requeue", "17_3"], 60),
+        SchedulerError("squeue: Invalid job id specified"),
     ],
 )
 def test_a_lost_peer_a_full_disk_and_a_late_farewell_are_no_fault_of_the_cell(tmp_path: Path, error: Exception) -> None:
