@@ -12,12 +12,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from harness.grid.read import read_grid
 from harness.plan.environment import cpu_name
+from harness.plan.frozen import freeze
 from harness.plan.orders import CellPath, Order, cell_paths, make_orders
 from harness.plan.stages import make_plan
 from harness.records import Environment, Metrics, Record, RunFolder, now
@@ -33,16 +35,18 @@ name: rehearsal
 models: [{name: vim_micro, depth: [4, 6, 8, 10]}]
 pruning: [dense, {method: magnitude, sparsity: SPARSITIES}]
 seeds: SEEDS
-cluster: {kind: slurm, mem_gb: 1, timeout_min: 60, environment: {PYTHONPATH: ROOT}, stages_per_job: STAGES, additional_parameters: OPTIONS}
+cluster: {CLUSTER, stages_per_job: STAGES}
 """
+SLURM = "kind: slurm, mem_gb: 1, timeout_min: 60, environment: {PYTHONPATH: ROOT}, additional_parameters: OPTIONS"
 BLANKS: dict[Any, Any] = {float: 1.0, int: 1, str: "", dict: {}, list: []}
 
 
-def write_grid(folder: Path, cells: int, stages_per_job: int, **options: str) -> Path:
-    """The grid file: 4 models, 50 seeds, and as many sparsities as the number of cells asks for. `options`: of sbatch."""
-    sparsities = [round(0.5 + 0.4 * step / cells * 200, 6) for step in range(1, max(2, cells // (4 * SEEDS)))]
+def write_grid(folder: Path, cells: int, stages_per_job: int, slurm: str, **options: str) -> Path:
+    """The grid file: 4 models, 50 seeds, and as many sparsities as the number of cells asks for. `slurm`: empty where there is none; `options`: of sbatch."""
+    entries = max(2, cells // (4 * SEEDS))  # dense among them
+    sparsities = [round(0.5 + 0.4 * step / entries, 6) for step in range(1, entries)]
+    text = GRID.replace("CLUSTER", SLURM if slurm else "kind: local")
     values = {"SPARSITIES": sparsities, "SEEDS": list(range(SEEDS)), "ROOT": str(ROOT), "STAGES": stages_per_job, "OPTIONS": json.dumps(options)}
-    text = GRID
     for name, value in values.items():
         text = text.replace(name, str(value))
     path = folder / "grid.yaml"
@@ -112,11 +116,13 @@ def slurm_answers() -> str:
 
 
 def run_here(path: Path, folder: Path) -> None:
-    """Every stage and cell, in this process."""
+    """Every stage and cell, in this process, without a word."""
     grid = read_grid(path)
     plan, run = make_plan(grid.cells), RunFolder(folder / "runs" / grid.name)
-    for order in make_orders(grid, plan, run, cell_paths(grid, plan)):
-        run_order(order)
+    freeze(grid, plan, run)
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        for order in make_orders(grid, plan, run, cell_paths(grid, plan)):
+            run_order(order)
 
 
 def wait(run: RunFolder) -> float:
@@ -136,12 +142,12 @@ def main(cells: int) -> None:
     with tempfile.TemporaryDirectory(dir=ROOT / "runs", prefix="rehearsal-") as name:
         folder = Path(name)
         if slurm:
-            write_grid(folder, cells, 1, begin="now+1hour")
+            write_grid(folder, cells, 1, slurm, begin="now+1hour")
             timed("plan: launch --dry-run, one job a stage", folder, "harness.launch", "grid.yaml", "--dry-run")
             print("   " + timed("submit: launch", folder, "benchmarks.rehearsal", "submit", "grid.yaml").strip().splitlines()[-1])
             timed("status, all queued", folder, "harness.status")
             timed("cancel", folder, "harness.cancel", "grid.yaml")
-        path = write_grid(folder, cells, 500)
+        path = write_grid(folder, cells, 500, slurm)
         if slurm:
             timed("submit: launch, 500 stages a job", folder, "benchmarks.rehearsal", "submit", "grid.yaml")
             print(f"{'run to the end':44}{wait(RunFolder(folder / 'runs' / 'rehearsal')):>8.1f}")
