@@ -14,9 +14,15 @@ from jobs.specs import ClusterSpec
 
 ENDLESS = 1_000_000  # how often submitit may queue a job again that ran into its time limit; OnNode ends one that makes no headway
 SIGNAL_S = 90  # from USR2 to the time limit
-# The srun of a job that loses a node has its step killed, and slurmctld tries that for minutes, by the number of the step: a node that is soon back, with
-# the same job on it, would kill the wrong one. So attempt k leaves numbers 0 to k - 1 to steps that do nothing (35 ms each), and takes its own.
-OWN_STEP = "for _ in $(seq $((${SLURM_RESTART_COUNT:-0} % 5))); do srun --nodes=1 --ntasks=1 true; done"
+# A node that comes back gets its job again, if it has the room, and orders to kill what was left of it there. Those by job are obeyed within seconds,
+# whatever has begun since, and SLURM may then take the node out of the new attempt: so that waits, and goes back into the queue if so. Those by step,
+# which slurmctld repeats for minutes, name the number of the earlier attempt's step: attempt k leaves numbers 0 to k - 1 to steps that do nothing.
+AGAIN = """if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then
+    sleep 5
+    nodes=$(squeue --noheader --format=%D --jobs="$SLURM_JOB_ID") &&
+        [ "$nodes" != "$SLURM_JOB_NUM_NODES" ] && scontrol requeue "$SLURM_JOB_ID" && sleep 60
+    for _ in $(seq $((SLURM_RESTART_COUNT % 5))); do srun -N 1 -n 1 true; done
+fi"""
 # A signal that comes before submitit listens to it would kill the job; what a process ignores, the program that it becomes ignores too.
 IGNORING_USR2 = """sh -c 'trap "" USR2; exec "$0" "$@"'"""
 
@@ -92,7 +98,7 @@ def slurm_parameters(cluster: ClusterSpec, name: str, after: str = "") -> dict[s
         "use_srun": True,
         "srun_args": srun,
         "additional_parameters": more,
-        "setup": [*exports, *cluster.setup, OWN_STEP],
+        "setup": [*exports, *cluster.setup, AGAIN],
         # submitit forces --wckey=submitit unless told otherwise, and some clusters reject it
         "wckey": None,
         **given,

@@ -1,11 +1,13 @@
 """The profiles that come with the project: they are read, and submitit takes what they say."""
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from harness.grid.read import read_grid
-from jobs.scheduling.slurm_arrays import ranges, submission
+from jobs.scheduling.slurm_arrays import AGAIN, ranges, submission
 from jobs.specs import ClusterSpec
 
 PROFILES = sorted((Path(__file__).parents[2] / "slurm").glob("*.yaml"))
@@ -39,7 +41,27 @@ def test_a_job_whose_parent_has_failed_leaves_the_queue(tmp_path: Path) -> None:
 
 def test_variables_are_exported_before_the_setup_lines(tmp_path: Path) -> None:
     text = sbatch(tmp_path, cluster_of(tmp_path, "{kind: slurm, environment: {A: '1 2', B: x}, setup: [module load cuda]}"))
-    assert "export A='1 2'\nexport B=x\nmodule load cuda\n" in text
+    assert "export A='1 2'\nexport B=x\nmodule load cuda\n" + AGAIN in text
+
+
+@pytest.mark.parametrize(
+    ("restarts", "nodes", "asked"),
+    [
+        (0, 2, []),
+        (2, 2, ["sleep 5", "squeue", "srun", "srun"]),
+        (6, 2, ["sleep 5", "squeue", "srun"]),
+        (1, 1, ["sleep 5", "squeue", "scontrol requeue 17", "sleep 60", "srun"]),  # SLURM has taken a node out
+    ],
+)
+def test_a_later_attempt_waits_for_its_nodes_and_takes_a_step_number_of_its_own(tmp_path: Path, restarts: int, nodes: int, asked: list[str]) -> None:
+    for name in ("sleep", "squeue", "scontrol", "srun"):
+        words = name if name in ("squeue", "srun") else f'{name} "$@"'
+        (tmp_path / name).write_text(f"#!/bin/bash\necho {words} >>{tmp_path}/asked\n[ {name} = squeue ] && echo {nodes}\nexit 0\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "asked").touch()
+    slurm = {"SLURM_RESTART_COUNT": str(restarts), "SLURM_JOB_ID": "17", "SLURM_JOB_NUM_NODES": "2"}
+    subprocess.run(["bash", "-c", AGAIN], env=os.environ | slurm | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}, check=True)
+    assert (tmp_path / "asked").read_text().splitlines() == asked
 
 
 def test_arguments_of_srun_are_added_to_ours(tmp_path: Path) -> None:
