@@ -15,12 +15,10 @@ from jobs.specs import ClusterSpec
 ENDLESS = 1_000_000  # how often submitit may queue a job again that ran into its time limit; OnNode ends one that makes no headway
 SIGNAL_S = 90  # from USR2 to the time limit
 # A node that comes back gets its job again, if it has the room, and orders to kill what was left of it there. Those by job are obeyed within seconds,
-# whatever has begun since, and SLURM may then take the node out of the new attempt: so that waits, and goes back into the queue if so. Those by step,
-# which slurmctld repeats for minutes, name the number of the earlier attempt's step: attempt k leaves numbers 0 to k - 1 to steps that do nothing.
+# whatever has begun since: so a later attempt waits. Those by step, which slurmctld repeats for minutes, name the number of the earlier attempt's step:
+# so attempt k leaves numbers 0 to k - 1 to steps that do nothing.
 AGAIN = """if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then
     sleep 5
-    nodes=$(squeue --noheader --format=%D --jobs="$SLURM_JOB_ID") &&
-        [ "$nodes" != "$SLURM_JOB_NUM_NODES" ] && scontrol requeue "$SLURM_JOB_ID" && sleep 60
     for _ in $(seq $((SLURM_RESTART_COUNT % 5))); do srun -N 1 -n 1 true; done
 fi"""
 # A signal that comes before submitit listens to it would kill the job; what a process ignores, the program that it becomes ignores too.
