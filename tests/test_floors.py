@@ -53,10 +53,16 @@ def test_the_login_node_needs_no_torch(module: str) -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
-# harness' own looks first whether this is the right Python
+# harness' own looks first whether this is the right Python, with nothing but Python's own modules
 FACES = [path for path in FILES if path.name == "__init__.py" and path != ROOT / "harness" / "__init__.py"]
 
 
 @pytest.mark.parametrize("path", FACES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_package_face_holds_a_docstring_at_most(path: Path) -> None:
     assert all(isinstance(node, ast.Expr) for node in ast.parse(path.read_text()).body)
+
+
+def test_the_face_of_the_commands_imports_nothing_that_may_be_missing() -> None:
+    nodes = ast.walk(ast.parse((ROOT / "harness" / "__init__.py").read_text()))
+    imports = [ast.unparse(node) for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert imports == ["import sys", "from importlib.util import find_spec"]

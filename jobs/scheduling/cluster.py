@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.scheduling.scheduler import ask, this_job
+from jobs.scheduling.scheduler import ask, restarts, this_job
 from jobs.specs import ClusterSpec
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def export_ranks() -> None:
         "LOCAL_RANK": str(job.local_rank),
         "LOCAL_WORLD_SIZE": str(job.num_tasks // job.num_nodes),
         "NNODES": str(job.num_nodes),
-        "MEETING_PLACE": str(job.paths.folder / f"{job.job_id}-{os.environ.get('SLURM_RESTART_COUNT', '0')}.meeting"),
+        "MEETING_PLACE": str(job.paths.folder / f"{job.job_id}-{restarts()}.meeting"),
     }
 
 

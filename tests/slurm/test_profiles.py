@@ -44,9 +44,7 @@ def test_variables_are_exported_before_the_setup_lines(tmp_path: Path) -> None:
     assert "export A='1 2'\nexport B=x\nmodule load cuda\n" + AGAIN in text
 
 
-@pytest.mark.parametrize(
-    ("restarts", "asked"), [(0, []), (1, ["sleep", "srun"]), (2, ["sleep", "srun", "srun"]), (6, ["sleep", "srun"])]
-)
+@pytest.mark.parametrize(("restarts", "asked"), [(0, []), (1, ["sleep", "srun"]), (2, ["sleep", "srun", "srun"]), (6, ["sleep", "srun"])])
 def test_a_later_attempt_waits_and_takes_a_step_number_of_its_own(tmp_path: Path, restarts: int, asked: list[str]) -> None:
     for name in ("sleep", "srun"):
         (tmp_path / name).write_text(f"#!/bin/sh\necho {name} >>{tmp_path}/asked\n")

@@ -17,6 +17,7 @@ from typing import Any
 
 from harness.plan.orders import Order
 from harness.run import runner
+from jobs.scheduling.scheduler import restarts
 
 
 def run_order(order: Order) -> None:
@@ -29,7 +30,7 @@ def run_order(order: Order) -> None:
 
     def slow_step(self: StageRun, batches: Iterator[Any]) -> None:
         train_step(self, batches)
-        attempt = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+        attempt = restarts()
         with (self.folder / "steps").open("a") as file:
             file.write(f"{attempt} {self.tally.step} {os.environ['SLURMD_NODENAME']} {time.time()}\n")
         rest(self.folder.parents[1] / "slow" / str(self.spec.seed), attempt)

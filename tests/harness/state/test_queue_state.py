@@ -1,6 +1,5 @@
 """One look at SLURM, with and without accounts."""
 
-
 import pytest
 
 from harness.state.queue_state import alive, queue_state, seconds, spelled_out
