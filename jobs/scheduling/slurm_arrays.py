@@ -16,7 +16,7 @@ ENDLESS = 1_000_000  # how often submitit may queue a job again that ran into it
 SIGNAL_S = 90  # from USR2 to the time limit
 # A node that comes back gets its job again, if it has the room, and orders to kill what was left of it there. Those by job are obeyed within seconds,
 # whatever has begun since: so a later attempt waits. Those by step, which slurmctld repeats for minutes, name the number of the earlier attempt's step:
-# so an attempt leaves that many numbers to steps that do nothing as its own number has over a multiple of five.
+# so restart k leaves k mod 5 numbers to steps that do nothing.
 AGAIN = """if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then
     sleep 5
     for _ in $(seq $((SLURM_RESTART_COUNT % 5))); do srun -N 1 -n 1 true; done
