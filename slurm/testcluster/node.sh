@@ -5,18 +5,19 @@ set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 for part in settings configuration network daemons; do source "$HERE/$part.sh"; done
 
+# The job's processes of node $1: they carry its name, and this cluster's configuration.
+jobs_on() { grep -lzxs "SLURMD_NODENAME=$1" /proc/[0-9]*/environ | xargs -r grep -lzxs "SLURM_CONF=$SLURM_CONF" | cut -d/ -f3 || true; }
+
 kill_node() {
-    local node=$1 environment pid
+    local node=$1 pids steps
     alive "$RUN/slurmd.$node.pid" slurmd || die "no slurmd of $node is running"
-    kill -9 "$(cat "$RUN/slurmd.$node.pid")"
-    for environment in /proc/[0-9]*/environ; do # the job's processes carry the node's name; their parent is slurmstepd
-        if tr '\0' '\n' 2>/dev/null <"$environment" | grep -qx "SLURMD_NODENAME=$node" && tr '\0' '\n' 2>/dev/null <"$environment" | grep -qx "SLURM_CONF=$SLURM_CONF"; then
-            pid=$(basename "$(dirname "$environment")")
-            local parent
-            parent=$(sed -n 's/^PPid:\t//p' "/proc/$pid/status" 2>/dev/null) || continue
-            if grep -qs '^slurmstepd' "/proc/$parent/comm"; then kill -9 "$parent" || true; fi
-            kill -9 "$pid" 2>/dev/null || true
-        fi
+    pids="$(cat "$RUN/slurmd.$node.pid")"
+    while [ -n "$pids" ]; do # all at once, slurmstepd first: one that sees its job end reports it, and SLURM takes the job for failed
+        steps=$(for pid in $(jobs_on "$node"); do sed -n 's/^PPid:\t//p' "/proc/$pid/status" 2>/dev/null || true; done | sort -u |
+            while read -r pid; do ! grep -qs '^slurmstepd' "/proc/$pid/comm" || echo "$pid"; done)
+        kill -9 $pids $steps $(jobs_on "$node") 2>/dev/null || true
+        sleep .1
+        pids=$(jobs_on "$node")
     done
     say "$node is dead; SLURM will notice within 10 seconds or so"
 }
