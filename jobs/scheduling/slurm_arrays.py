@@ -15,10 +15,17 @@ from jobs.specs import ClusterSpec
 ENDLESS = 1_000_000  # how often submitit may queue a job again that ran into its time limit; OnNode ends one that makes no headway
 SIGNAL_S = 90  # from USR2 to the time limit
 # A node that comes back gets its job again, if it has the room, and orders to kill what was left of it there. Those by job are obeyed within seconds,
-# whatever has begun since: so a later attempt waits. Those by step, which slurmctld repeats for minutes, name the number of the earlier attempt's step:
-# so restart k leaves k mod 5 numbers to steps that do nothing.
+# whatever has begun since: so a later attempt waits. They may also take the node from the job, whose srun would wait for it for ever: then the job goes
+# back into the queue, but for every tenth restart, so that no squeue of another mind can keep it there. Orders by step, which slurmctld repeats for
+# minutes, name the number of the earlier attempt's step: so restart k leaves k mod 5 numbers to steps that do nothing.
 AGAIN = """if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then
     sleep 5
+    job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID} # squeue takes the bare id of an array's last task for the whole array
+    nodes=$(squeue --noheader --format=%D --jobs="${job:-$SLURM_JOB_ID}")
+    if [ "${nodes:-$SLURM_JOB_NUM_NODES}" -lt "$SLURM_JOB_NUM_NODES" ] && [ $((SLURM_RESTART_COUNT % 10)) -gt 0 ]; then
+        echo "SLURM took a node from this job: of $SLURM_JOB_NUM_NODES it has $nodes; back into the queue"
+        scontrol requeue "${job:-$SLURM_JOB_ID}" && sleep 60
+    fi
     for _ in $(seq $((SLURM_RESTART_COUNT % 5))); do srun -N 1 -n 1 true; done
 fi"""
 # A signal that comes before submitit listens to it would kill the job; what a process ignores, the program that it becomes ignores too.

@@ -44,13 +44,32 @@ def test_variables_are_exported_before_the_setup_lines(tmp_path: Path) -> None:
     assert "export A='1 2'\nexport B=x\nmodule load cuda\n" + AGAIN in text
 
 
-@pytest.mark.parametrize(("restarts", "asked"), [(0, []), (1, ["sleep", "srun"]), (2, ["sleep", "srun", "srun"]), (6, ["sleep", "srun"])])
-def test_a_later_attempt_waits_and_takes_a_step_number_of_its_own(tmp_path: Path, restarts: int, asked: list[str]) -> None:
-    for name in ("sleep", "srun"):
-        (tmp_path / name).write_text(f"#!/bin/sh\necho {name} >>{tmp_path}/asked\n")
+ARRAY = {"SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3"}
+LOOK, STEP, BACK = "squeue --noheader --format=%D --jobs=17", "srun -N 1 -n 1 true", ["scontrol requeue 17", "sleep 60"]
+
+
+@pytest.mark.parametrize(
+    ("restarts", "nodes", "more", "asked"),
+    [
+        (0, "1", {}, []),
+        (1, "2", {}, ["sleep 5", LOOK, STEP]),
+        (2, "2", {}, ["sleep 5", LOOK, STEP, STEP]),
+        (6, "", {}, ["sleep 5", LOOK, STEP]),  # slurmctld does not answer
+        (1, "1", {}, ["sleep 5", LOOK, *BACK, STEP]),  # SLURM ends it while it sleeps
+        (10, "1", {}, ["sleep 5", LOOK]),
+        (1, "2\n2\n1", {}, ["sleep 5", LOOK, STEP]),
+        (1, "1", ARRAY, [line.replace("17", "12_3") for line in ["sleep 5", LOOK, *BACK, STEP]]),
+    ],
+)
+def test_a_later_attempt_waits_keeps_its_nodes_and_takes_a_step_number_of_its_own(
+    tmp_path: Path, restarts: int, nodes: str, more: dict[str, str], asked: list[str]
+) -> None:
+    for name, says in {"sleep": "", "srun": "", "scontrol": "", "squeue": nodes}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\necho {name} $* >>{tmp_path}/asked\nprintf '{says}'\n")
         (tmp_path / name).chmod(0o755)
     (tmp_path / "asked").touch()
-    subprocess.run(["bash", "-c", AGAIN], env=os.environ | {"SLURM_RESTART_COUNT": str(restarts), "PATH": f"{tmp_path}:{os.environ['PATH']}"}, check=True)
+    job = {"SLURM_JOB_ID": "17", "SLURM_JOB_NUM_NODES": "2", "SLURM_RESTART_COUNT": str(restarts)}
+    subprocess.run(["bash", "-c", AGAIN], env=os.environ | job | more | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}, check=False)
     assert (tmp_path / "asked").read_text().splitlines() == asked
 
 

@@ -1,6 +1,7 @@
 """Jobs that are disturbed in every way a cluster knows end in the same weights, bit for bit, as undisturbed ones on one machine."""
 
 from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -37,6 +38,20 @@ def short_of_time(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) ->
     yield path
 
 
+@pytest.fixture(scope="module")
+def four_ranks(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """Trains seed 0 by four ranks on this machine, the first time that it is called; its weights."""
+    folder = tmp_path_factory.mktemp("four-ranks")
+
+    @cache
+    def train() -> dict[int, str | None]:
+        path = grid(folder, cluster="kind: local, max_parallel: 1, tasks_per_node: 4", seeds=1, zero=2)
+        assert launch(path, cluster).returncode == OK
+        return weights(path)
+
+    return train
+
+
 def test_requeueing_signals_preemption_and_a_dead_slurmd_leave_the_weights_as_they_would_have_been(
     cluster: Cluster, tmp_path: Path, short_of_time: Path, undisturbed: Undisturbed
 ) -> None:
@@ -66,7 +81,9 @@ def test_requeueing_signals_preemption_and_a_dead_slurmd_leave_the_weights_as_th
     assert weights(path) == alone
 
 
-def test_two_nodes_of_two_ranks_lose_a_node_and_end_as_four_ranks_on_one_machine(cluster: Cluster, tmp_path: Path, short_of_time: Path) -> None:
+def test_two_nodes_of_two_ranks_lose_a_node_and_end_as_four_ranks_on_one_machine(
+    cluster: Cluster, tmp_path: Path, short_of_time: Path, four_ranks: Undisturbed
+) -> None:
     path = grid(tmp_path / "disturbed", cluster=FOUR_RANKS, seeds=1, zero=2)
     assert launch(path, cluster).returncode == OK
     wait_until(lambda: list(run_of(path).glob("stages/*/checkpoints/step-*")), "a checkpoint")
@@ -74,14 +91,26 @@ def test_two_nodes_of_two_ranks_lose_a_node_and_end_as_four_ranks_on_one_machine
     lost = "node" + field(cluster, job, "NodeList").removeprefix("node[")[0]
     cluster.node("kill", lost)
     try:
-        alone = grid(tmp_path / "undisturbed", cluster="kind: local, max_parallel: 1, tasks_per_node: 4", seeds=1, zero=2)
-        assert launch(alone, cluster).returncode == OK
+        alone = four_ranks()
         wait_until(lambda: weights(path), "the cell")
     finally:
         cluster.node("start", lost)
     wait_until(lambda: cluster.jobs()[job] == "COMPLETED", "the job")
     assert int(field(cluster, job, "Restarts")) >= 1 and lost not in field(cluster, job, "NodeList")
-    assert weights(path) == weights(alone)
+    assert weights(path) == alone
+
+
+def test_a_job_whose_node_comes_back_while_it_waits_for_it_gets_it_again_and_ends_well(cluster: Cluster, tmp_path: Path, four_ranks: Undisturbed) -> None:
+    path = grid(tmp_path / "disturbed", cluster=f"{FOUR_RANKS}, nodelist: 'node[2-3]'", seeds=1, zero=2, slow={0: (1, 3.0)})
+    assert launch(path, cluster).returncode == OK
+    wait_until(lambda: list(run_of(path).glob("stages/*/checkpoints/step-*")), "a checkpoint")
+    (job,) = jobs(path)
+    cluster.call("kill", "-9", (cluster.root / "run" / "slurmd.node3.pid").read_text().strip())  # what ran there lives on, for a while
+    wait_until(lambda: cluster.jobs()[job] == "PENDING", "SLURM to notice")
+    cluster.node("start", "node3")
+    alone = four_ranks()
+    wait_until(lambda: cluster.jobs()[job] == "COMPLETED", "the job")
+    assert weights(path) == alone
 
 
 def test_a_time_limit_reached_again_and_again_only_interrupts(cluster: Cluster, short_of_time: Path, undisturbed: Undisturbed) -> None:
