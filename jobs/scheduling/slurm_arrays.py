@@ -15,19 +15,24 @@ from jobs.specs import ClusterSpec
 ENDLESS = 1_000_000  # how often submitit may queue a job again that ran into its time limit; OnNode ends one that makes no headway
 SIGNAL_S = 90  # from USR2 to the time limit
 # A node that comes back gets its job again, if it has the room, and orders to kill what was left of it there. Those by job are obeyed within seconds,
-# whatever has begun since: so a later attempt waits. They may also take the node from the job, whose srun would wait for it for ever: then the job goes
-# back into the queue, but for every tenth restart, so that no squeue of another mind can keep it there. Orders by step, which slurmctld repeats for
-# minutes, name the number of the earlier attempt's step: so restart k leaves k mod 5 numbers to steps that do nothing.
+# whatever has begun since: so a later attempt waits. They may end its script, for whose job SLURM knows of no end, or take a node from the job, whose srun
+# would wait for that for ever: then the job goes back into the queue, but for every tenth restart, so that a squeue of another mind cannot keep it there.
+# Orders by step, which slurmctld repeats for minutes, name the number of the earlier attempt's step: so restart k leaves k mod 5 numbers to steps that do
+# nothing. squeue takes the bare id of an array's last task for the whole array.
 AGAIN = """if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then
+    job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID} job=${job:-$SLURM_JOB_ID}
+    back() { [ $((SLURM_RESTART_COUNT % 10)) -eq 0 ] || { echo "$1: back into the queue"; scontrol requeue "$job" && sleep 60; }; }
+    trap '[ "$(squeue --noheader --states=all --format=%T --jobs="$job")" != RUNNING ] || back "an order to end an earlier attempt"; exit 143' TERM
     sleep 5
-    job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID} # squeue takes the bare id of an array's last task for the whole array
-    nodes=$(squeue --noheader --format=%D --jobs="${job:-$SLURM_JOB_ID}")
-    if [ "${nodes:-$SLURM_JOB_NUM_NODES}" -lt "$SLURM_JOB_NUM_NODES" ] && [ $((SLURM_RESTART_COUNT % 10)) -gt 0 ]; then
-        echo "SLURM took a node from this job: of $SLURM_JOB_NUM_NODES it has $nodes; back into the queue"
-        scontrol requeue "${job:-$SLURM_JOB_ID}" && sleep 60
-    fi
+    nodes=$(squeue --noheader --format=%D --jobs="$job")
+    if [ "${nodes:-$SLURM_JOB_NUM_NODES}" -lt "$SLURM_JOB_NUM_NODES" ]; then back "SLURM has left this job $nodes of its $SLURM_JOB_NUM_NODES nodes"; fi
     for _ in $(seq $((SLURM_RESTART_COUNT % 5))); do srun -N 1 -n 1 true; done
+    trap - TERM
 fi"""
+# A node whose slurmd died has tasks that no srun holds any more. One that is still there when slurmd is back makes SLURM kill all that has the number of
+# the job, a new attempt's script too: so they end with the script of theirs.
+TOGETHER = """export VSSM_ATTEMPT=$SLURM_JOB_ID.$(date +%s%N)
+trap 'kill -9 $(grep -lzsxF "VSSM_ATTEMPT=$VSSM_ATTEMPT" /proc/[0-9]*/environ | cut -d/ -f3) 2>/dev/null' EXIT"""
 # A signal that comes before submitit listens to it would kill the job; what a process ignores, the program that it becomes ignores too.
 IGNORING_USR2 = """sh -c 'trap "" USR2; exec "$0" "$@"'"""
 
@@ -103,7 +108,7 @@ def slurm_parameters(cluster: ClusterSpec, name: str, after: str = "") -> dict[s
         "use_srun": True,
         "srun_args": srun,
         "additional_parameters": more,
-        "setup": [*exports, *cluster.setup, AGAIN],
+        "setup": [AGAIN, TOGETHER, *exports, *cluster.setup],
         # submitit forces --wckey=submitit unless told otherwise, and some clusters reject it
         "wckey": None,
         **given,

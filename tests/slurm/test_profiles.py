@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from harness.grid.read import read_grid
-from jobs.scheduling.slurm_arrays import AGAIN, ranges, submission
+from jobs.scheduling.slurm_arrays import AGAIN, TOGETHER, ranges, submission
 from jobs.specs import ClusterSpec
+from tests.slurm.conftest import wait_until
 
 PROFILES = sorted((Path(__file__).parents[2] / "slurm").glob("*.yaml"))
 
@@ -41,7 +42,7 @@ def test_a_job_whose_parent_has_failed_leaves_the_queue(tmp_path: Path) -> None:
 
 def test_variables_are_exported_before_the_setup_lines(tmp_path: Path) -> None:
     text = sbatch(tmp_path, cluster_of(tmp_path, "{kind: slurm, environment: {A: '1 2', B: x}, setup: [module load cuda]}"))
-    assert "export A='1 2'\nexport B=x\nmodule load cuda\n" + AGAIN in text
+    assert f"{AGAIN}\n{TOGETHER}\nexport A='1 2'\nexport B=x\nmodule load cuda\n" in text
 
 
 ARRAY = {"SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3"}
@@ -64,13 +65,38 @@ LOOK, STEP, BACK = "squeue --noheader --format=%D --jobs=17", "srun -N 1 -n 1 tr
 def test_a_later_attempt_waits_keeps_its_nodes_and_takes_a_step_number_of_its_own(
     tmp_path: Path, restarts: int, nodes: str, more: dict[str, str], asked: list[str]
 ) -> None:
-    for name, says in {"sleep": "", "srun": "", "scontrol": "", "squeue": nodes}.items():
-        (tmp_path / name).write_text(f"#!/bin/sh\necho {name} $* >>{tmp_path}/asked\nprintf '{says}'\n")
+    assert again(tmp_path, {"squeue": f"printf '{nodes}'"}, SLURM_RESTART_COUNT=str(restarts), **more) == (0, asked)
+
+
+@pytest.mark.parametrize(("state", "asked"), [("RUNNING", BACK), ("CANCELLED", [])])
+def test_an_order_that_was_meant_for_an_earlier_attempt_sends_a_later_one_back_into_the_queue(tmp_path: Path, state: str, asked: list[str]) -> None:
+    told = {"squeue": f"echo {state}", "sleep": f"[ -e {tmp_path}/ended ] || {{ touch {tmp_path}/ended; kill -TERM $PPID; }}"}
+    look = "squeue --noheader --states=all --format=%T --jobs=17"
+    assert again(tmp_path, told, SLURM_RESTART_COUNT="1") == (143, ["sleep 5", look, *asked])
+
+
+def again(tmp_path: Path, answers: dict[str, str], **environment: str) -> tuple[int, list[str]]:
+    """Exit code of what comes first in a job's script, and the commands that it calls, of which some answer."""
+    for name in ("sleep", "srun", "scontrol", "squeue"):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho {name} $* >>{tmp_path}/asked\n{answers.get(name, '')}\n")
         (tmp_path / name).chmod(0o755)
     (tmp_path / "asked").touch()
-    job = {"SLURM_JOB_ID": "17", "SLURM_JOB_NUM_NODES": "2", "SLURM_RESTART_COUNT": str(restarts)}
-    subprocess.run(["bash", "-c", AGAIN], env=os.environ | job | more | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}, check=False)
-    assert (tmp_path / "asked").read_text().splitlines() == asked
+    job = {"SLURM_JOB_ID": "17", "SLURM_JOB_NUM_NODES": "2", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", AGAIN], env=os.environ | job | environment, check=False)
+    return done.returncode, (tmp_path / "asked").read_text().splitlines()
+
+
+def test_what_an_attempt_began_on_its_node_ends_with_its_script_and_no_more(tmp_path: Path) -> None:
+    begin = "setsid sleep 300 & echo $!; exit 7"
+    other = subprocess.Popen(["sleep", "300"], env=os.environ | {"VSSM_ATTEMPT": "17.1"})
+    environment = os.environ | {"SLURM_JOB_ID": "17"}
+    script = subprocess.run(["bash", "-c", f"{TOGETHER}\n{begin}"], env=environment, stdout=subprocess.PIPE, text=True, check=False)
+    try:
+        assert script.returncode == 7 and other.poll() is None
+        wait_until(lambda: not Path(f"/proc/{script.stdout.strip()}/exe").exists(), "it to end", seconds=10)  # init may leave a zombie
+    finally:
+        other.kill()
+        other.wait()
 
 
 def test_arguments_of_srun_are_added_to_ours(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Jobs that are disturbed in every way a cluster knows end in the same weights, bit for bit, as undisturbed ones on one machine."""
 
+import time
 from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
@@ -76,6 +77,7 @@ def test_requeueing_signals_preemption_and_a_dead_slurmd_leave_the_weights_as_th
     alone = undisturbed()
     wait_until(lambda: len(weights(path)) == 4, "all four cells")
     assert all(int(field(cluster, job, "Restarts")) >= 1 for job in how if how[job] != "abandon")
+    time.sleep(6)
     cluster.node("start", lost)
     wait_until(lambda: all(cluster.jobs()[job] == "COMPLETED" for job in how), "all four jobs to end well")
     assert weights(path) == alone
@@ -100,14 +102,28 @@ def test_two_nodes_of_two_ranks_lose_a_node_and_end_as_four_ranks_on_one_machine
     assert weights(path) == alone
 
 
-def test_a_job_whose_node_comes_back_while_it_waits_for_it_gets_it_again_and_ends_well(cluster: Cluster, tmp_path: Path, four_ranks: Undisturbed) -> None:
-    path = grid(tmp_path / "disturbed", cluster=f"{FOUR_RANKS}, nodelist: 'node[2-3]'", seeds=1, zero=2, slow={0: (1, 3.0)})
+def come_back(cluster: Cluster, path: Path, node: str) -> str:
+    """Launches; the slurmd of `node` dies, what runs there lives on; the node is back while SLURM has the job wait for it. The job."""
     assert launch(path, cluster).returncode == OK
     wait_until(lambda: list(run_of(path).glob("stages/*/checkpoints/step-*")), "a checkpoint")
     (job,) = jobs(path)
-    cluster.call("kill", "-9", (cluster.root / "run" / "slurmd.node3.pid").read_text().strip())  # what ran there lives on, for a while
+    cluster.call("kill", "-9", (cluster.root / "run" / f"slurmd.{node}.pid").read_text().strip())
     wait_until(lambda: cluster.jobs()[job] == "PENDING", "SLURM to notice")
-    cluster.node("start", "node3")
+    time.sleep(6)  # srun gives its tasks 4 s (KillWait and 2), then its script ends
+    cluster.node("start", node)
+    return job
+
+
+def test_a_job_that_waits_for_its_only_node_gets_it_again_when_slurmd_is_back(cluster: Cluster, tmp_path: Path, undisturbed: Undisturbed) -> None:
+    path = grid(tmp_path / "disturbed", cluster=f"{ONE_RANK}, nodelist: node2", seeds=1, slow={0: (1, 3.0)})
+    job = come_back(cluster, path, "node2")
+    wait_until(lambda: cluster.jobs()[job] == "COMPLETED", "the job")
+    assert weights(path) == {0: undisturbed()[0]}
+
+
+def test_a_job_that_waits_for_its_second_node_gets_it_again_when_slurmd_is_back(cluster: Cluster, tmp_path: Path, four_ranks: Undisturbed) -> None:
+    path = grid(tmp_path / "disturbed", cluster=f"{FOUR_RANKS}, nodelist: 'node[2-3]'", seeds=1, zero=2, slow={0: (1, 3.0)})
+    job = come_back(cluster, path, "node3")
     alone = four_ranks()
     wait_until(lambda: cluster.jobs()[job] == "COMPLETED", "the job")
     assert weights(path) == alone
