@@ -23,16 +23,17 @@ AGAIN = """if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then
     job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID} job=${job:-$SLURM_JOB_ID}
     back() { [ $((SLURM_RESTART_COUNT % 10)) -eq 0 ] || { echo "$1: back into the queue"; scontrol requeue "$job" && sleep 60; }; }
     trap '[ "$(squeue --noheader --states=all --format=%T --jobs="$job")" != RUNNING ] || back "an order to end an earlier attempt"; exit 143' TERM
-    sleep 5
+    sleep 5 & wait $!
     nodes=$(squeue --noheader --format=%D --jobs="$job")
     if [ "${nodes:-$SLURM_JOB_NUM_NODES}" -lt "$SLURM_JOB_NUM_NODES" ]; then back "SLURM has left this job $nodes of its $SLURM_JOB_NUM_NODES nodes"; fi
     for _ in $(seq $((SLURM_RESTART_COUNT % 5))); do srun -N 1 -n 1 true; done
     trap - TERM
 fi"""
 # A node whose slurmd died has tasks that no srun holds any more. One that is still there when slurmd is back makes SLURM kill all that has the number of
-# the job, a new attempt's script too: so they end with the script of theirs.
+# the job, a new attempt's script too: so the tasks on its node end with the script.
 TOGETHER = """export VSSM_ATTEMPT=$SLURM_JOB_ID.$(date +%s%N)
-trap 'kill -9 $(grep -lzsxF "VSSM_ATTEMPT=$VSSM_ATTEMPT" /proc/[0-9]*/environ | cut -d/ -f3) 2>/dev/null' EXIT"""
+together() { grep -lzsxF "VSSM_ATTEMPT=$VSSM_ATTEMPT" /proc/[0-9]*/environ | xargs -r grep -lzsxF "SLURMD_NODENAME=$SLURMD_NODENAME" | cut -d/ -f3; }
+trap 'kill -9 $(together) 2>/dev/null' EXIT"""
 # A signal that comes before submitit listens to it would kill the job; what a process ignores, the program that it becomes ignores too.
 IGNORING_USR2 = """sh -c 'trap "" USR2; exec "$0" "$@"'"""
 

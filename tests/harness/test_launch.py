@@ -187,10 +187,13 @@ def test_two_ranks_train_one_cell_and_the_death_of_one_ends_the_job(tmp_path: Pa
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_a_launch_that_is_stopped_stops_its_jobs_and_keeps_what_is_done(tmp_path: Path, how: signal.Signals) -> None:
-    in_background = (lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)) if how == signal.SIGTERM else None  # what a shell's & does
-    launcher = subprocess.Popen(
-        command("harness.launch", written(tmp_path, GRID)), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=in_background
-    )
+    heeded = signal.SIG_IGN if how == signal.SIGTERM else signal.SIG_DFL  # what a shell's & does, to this test's own process perhaps
+
+    def begin() -> None:
+        signal.signal(signal.SIGINT, heeded)
+
+    launched = command("harness.launch", written(tmp_path, GRID))
+    launcher = subprocess.Popen(launched, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=begin)
     wait_for(lambda: list(tmp_path.glob("runs/small/stages/*/stage.json")), launcher)
     launcher.send_signal(how)
     output, _ = launcher.communicate(timeout=60)

@@ -37,6 +37,8 @@ def test_a_full_disk_is_said_and_costs_nothing(cluster: Cluster, small_disk: Pat
         request.getfixturevalue("cut_off")  # SLURM takes its time to notice
     path = grid(tmp_path / "grid", cluster=ONE_RANK, seeds=1)
     runs = small_disk / "runs"
+    (runs / "survives" / "slow").mkdir(parents=True)
+    (runs / "survives" / "slow" / "0").write_text("1 0.5")  # so that it does not end before the disk is full
     assert launch(path, cluster, "--runs", str(runs)).returncode == OK
     wait_until(lambda: list(runs.glob("survives/stages/*/checkpoints/step-*")), "a checkpoint")
     filler = small_disk / "filler"

@@ -88,8 +88,9 @@ def again(tmp_path: Path, answers: dict[str, str], **environment: str) -> tuple[
 
 def test_what_an_attempt_began_on_its_node_ends_with_its_script_and_no_more(tmp_path: Path) -> None:
     begin = "setsid sleep 300 & echo $!; exit 7"
-    other = subprocess.Popen(["sleep", "300"], env=os.environ | {"VSSM_ATTEMPT": "17.1"})
-    environment = os.environ | {"SLURM_JOB_ID": "17"}
+    node = {"SLURMD_NODENAME": "node1"}
+    other = subprocess.Popen(["sleep", "300"], env=os.environ | node | {"VSSM_ATTEMPT": "17.1"})
+    environment = os.environ | node | {"SLURM_JOB_ID": "17"}
     script = subprocess.run(["bash", "-c", f"{TOGETHER}\n{begin}"], env=environment, stdout=subprocess.PIPE, text=True, check=False)
     try:
         assert script.returncode == 7 and other.poll() is None

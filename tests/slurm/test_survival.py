@@ -1,7 +1,7 @@
 """Jobs that are disturbed in every way a cluster knows end in the same weights, bit for bit, as undisturbed ones on one machine."""
 
-import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -109,9 +109,19 @@ def come_back(cluster: Cluster, path: Path, node: str) -> str:
     (job,) = jobs(path)
     cluster.call("kill", "-9", (cluster.root / "run" / f"slurmd.{node}.pid").read_text().strip())
     wait_until(lambda: cluster.jobs()[job] == "PENDING", "SLURM to notice")
-    time.sleep(6)  # srun gives its tasks 4 s (KillWait and 2), then its script ends
+    wait_until(lambda: not processes(job, "node2"), "what was left of it where its script ran to end")
     cluster.node("start", node)
     return job
+
+
+def processes(job: str, node: str) -> list[Path]:
+    """What a job has running on a node."""
+    marks = {f"SLURM_JOB_ID={job}".encode(), f"SLURMD_NODENAME={node}".encode()}
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            found += [path] if marks <= set(path.read_bytes().split(b"\0")) else []
+    return found
 
 
 def test_a_job_that_waits_for_its_only_node_gets_it_again_when_slurmd_is_back(cluster: Cluster, tmp_path: Path, undisturbed: Undisturbed) -> None:
