@@ -87,7 +87,7 @@ def again(tmp_path: Path, answers: dict[str, str], **environment: str) -> tuple[
 
 
 def test_what_an_attempt_began_on_its_node_ends_with_its_script_and_no_more(tmp_path: Path) -> None:
-    begin = "setsid sleep 300 & echo $!; exit 7"
+    begin = "setsid sleep 300 >/dev/null & echo $!; until grep -qz VSSM_ATTEMPT= /proc/$!/environ; do :; done; exit 7"
     node = {"SLURMD_NODENAME": "node1"}
     other = subprocess.Popen(["sleep", "300"], env=os.environ | node | {"VSSM_ATTEMPT": "17.1"})
     environment = os.environ | node | {"SLURM_JOB_ID": "17"}

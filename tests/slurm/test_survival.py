@@ -77,7 +77,6 @@ def test_requeueing_signals_preemption_and_a_dead_slurmd_leave_the_weights_as_th
     alone = undisturbed()
     wait_until(lambda: len(weights(path)) == 4, "all four cells")
     assert all(int(field(cluster, job, "Restarts")) >= 1 for job in how if how[job] != "abandon")
-    time.sleep(6)
     cluster.node("start", lost)
     wait_until(lambda: all(cluster.jobs()[job] == "COMPLETED" for job in how), "all four jobs to end well")
     assert weights(path) == alone
