@@ -109,7 +109,7 @@ def slurm_parameters(cluster: ClusterSpec, name: str, after: str = "") -> dict[s
         "use_srun": True,
         "srun_args": srun,
         "additional_parameters": more,
-        "setup": [AGAIN, TOGETHER, *exports, *cluster.setup],
+        "setup": [*exports, AGAIN, TOGETHER, *cluster.setup],  # an order may come at once, and modules take their time
         # submitit forces --wckey=submitit unless told otherwise, and some clusters reject it
         "wckey": None,
         **given,

@@ -42,7 +42,7 @@ def test_a_job_whose_parent_has_failed_leaves_the_queue(tmp_path: Path) -> None:
 
 def test_variables_are_exported_before_the_setup_lines(tmp_path: Path) -> None:
     text = sbatch(tmp_path, cluster_of(tmp_path, "{kind: slurm, environment: {A: '1 2', B: x}, setup: [module load cuda]}"))
-    assert f"{AGAIN}\n{TOGETHER}\nexport A='1 2'\nexport B=x\nmodule load cuda\n" in text
+    assert f"export A='1 2'\nexport B=x\n{AGAIN}\n{TOGETHER}\nmodule load cuda\n" in text
 
 
 ARRAY = {"SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3"}
@@ -91,8 +91,8 @@ def test_what_an_attempt_began_on_its_node_ends_with_its_script_and_no_more(tmp_
     node = {"SLURMD_NODENAME": "node1"}
     other = subprocess.Popen(["sleep", "300"], env=os.environ | node | {"VSSM_ATTEMPT": "17.1"})
     environment = os.environ | node | {"SLURM_JOB_ID": "17"}
-    script = subprocess.run(["bash", "-c", f"{TOGETHER}\n{begin}"], env=environment, stdout=subprocess.PIPE, text=True, check=False)
     try:
+        script = subprocess.run(["bash", "-c", f"{TOGETHER}\n{begin}"], env=environment, stdout=subprocess.PIPE, text=True, check=False)
         assert script.returncode == 7 and other.poll() is None
         wait_until(lambda: not Path(f"/proc/{script.stdout.strip()}/exe").exists(), "it to end", seconds=10)  # init may leave a zombie
     finally:
