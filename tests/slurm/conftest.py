@@ -114,15 +114,7 @@ def accounting_cluster() -> Iterator[Cluster]:
 def undisturbed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> survivors.Undisturbed:
     """Trains seeds 0 to 3 of the survivors on this machine, the first time that it is called; their weights, by seed."""
     folder = tmp_path_factory.mktemp("undisturbed")
-
-    @cache
-    def train() -> dict[int, str | None]:
-        path = survivors.grid(folder, cluster="kind: local, max_parallel: 1", seeds=4, pack=8)
-        launched = survivors.launch(path, cluster)
-        assert launched.returncode == 0, launched.stdout + launched.stderr
-        return survivors.weights(path)
-
-    return train
+    return cache(lambda: survivors.trained_here(folder, cluster, seeds=4, pack=8))
 
 
 def started(**settings: str) -> Iterator[Cluster]:

@@ -76,6 +76,14 @@ def launch(path: Path, cluster: "Cluster", *options: str) -> "subprocess.Complet
     return command(path, cluster, "tests.slurm.training", *options)
 
 
+def trained_here(folder: Path, cluster: "Cluster", *, ranks: int = 1, **options: int) -> dict[int, str | None]:
+    """Weights of a grid in `folder` that this machine trains undisturbed, without SLURM."""
+    path = grid(folder, cluster=f"kind: local, max_parallel: 1, tasks_per_node: {ranks}", **options)
+    launched = launch(path, cluster)
+    assert launched.returncode == 0, launched.stdout + launched.stderr
+    return weights(path)
+
+
 def weights(path: Path) -> dict[int, str | None]:
     """Hash of the weights of every finished cell of a grid, by seed."""
     found = [read_record(record) for record in run_of(path).glob("cells/*/record.json")]

@@ -10,7 +10,7 @@ import pytest
 
 from harness.launch import OK
 from tests.slurm.conftest import Cluster, wait_until
-from tests.slurm.survivors import FOUR_RANKS, ONE_RANK, Undisturbed, command, field, grid, jobs, launch, run_of, steps, weights
+from tests.slurm.survivors import FOUR_RANKS, ONE_RANK, Undisturbed, command, field, grid, jobs, launch, run_of, steps, trained_here, weights
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 ONE_MINUTE = "kind: slurm, partition: main, mem_gb: 1, timeout_min: 1, signal_delay_s: 5, nodelist: node4"  # a node that no other test disturbs
@@ -43,14 +43,7 @@ def short_of_time(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) ->
 def four_ranks(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     """Trains seed 0 by four ranks on this machine, the first time that it is called; its weights."""
     folder = tmp_path_factory.mktemp("four-ranks")
-
-    @cache
-    def train() -> dict[int, str | None]:
-        path = grid(folder, cluster="kind: local, max_parallel: 1, tasks_per_node: 4", seeds=1, zero=2)
-        assert launch(path, cluster).returncode == OK
-        return weights(path)
-
-    return train
+    return cache(lambda: trained_here(folder, cluster, ranks=4, seeds=1, zero=2))
 
 
 def test_requeueing_signals_preemption_and_a_dead_slurmd_leave_the_weights_as_they_would_have_been(
