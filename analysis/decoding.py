@@ -31,9 +31,7 @@ def structure(model: type[BaseModel], *, lazy: bool) -> type[msgspec.Struct]:
         if own != name:
             readers[name] = property(lambda self, own=own: msgspec.json.decode(getattr(self, own)))
         fields.append((own, kind) if field.is_required() else (own, kind, default(field.default, kind)))
-    return msgspec.defstruct(
-        model.__name__, fields, namespace=readers, rename=names, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False
-    )
+    return msgspec.defstruct(model.__name__, fields, namespace=readers, rename=names, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False)
 
 
 def converted(annotation: Any, *, lazy: bool) -> Any:

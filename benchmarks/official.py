@@ -63,9 +63,7 @@ def _pass(
 def mix_as_mambavision(mixer: SSMMixer, scan: Scan, x: Tensor, grid: Grid) -> Tensor:
     """(windows, L, dim) from the same."""
     x, z = mixer.in_proj(x).transpose(1, 2).chunk(2, dim=1)
-    x, z = (
-        F.silu(F.conv1d(part, conv.weight, padding="same", groups=part.shape[1])) for part, conv in ((x, mixer.conv1d_x), (z, mixer.conv1d_z))
-    )
+    x, z = (F.silu(F.conv1d(part, conv.weight, padding="same", groups=part.shape[1])) for part, conv in ((x, mixer.conv1d_x), (z, mixer.conv1d_z)))
     dt, B, C = _projected(x, mixer.x_proj, mixer.dt_proj, mixer.A_log)
     delta = mixer.dt_proj(dt).unflatten(0, (len(x), -1)).transpose(1, 2).contiguous()
     bias = mixer.dt_proj.bias.float()  # for the second time, as in the official code

@@ -53,7 +53,9 @@ def child(cache: Path) -> dict[str, float]:
     mark("import ffcv, loaders")
     model = create_model("vim_micro", dataset.classes, dataset.img_size)
     mark("model")
-    spec = StageSpec(id="startup", model=ModelSpec(name="vim_micro", label="vim_micro"), data=data, recipe=recipe, seed=0, stage=Stage(name="train", epochs=1))
+    spec = StageSpec(
+        id="startup", model=ModelSpec(name="vim_micro", label="vim_micro"), data=data, recipe=recipe, seed=0, stage=Stage(name="train", epochs=1)
+    )
     with tempfile.TemporaryDirectory() as folder:
         stage = StageRun(spec, model, training, validation, Path(folder), no_decay=weight_decay_groups(model, False)[1], ranks=ranks)
         stage.start(None, None)

@@ -1,13 +1,13 @@
 """What a finished cell leaves, and where. Stdlib and pydantic alone (and `jobs.files`, stdlib too): analysis reads this without torch.
 
-    runs/<grid>/
-        grid.yaml  plan.json  code.json  code.diff     the grid as launched, what it expands to, the code that ran it
-        stages/<id>/  stage.json  micro_batch.json  metrics.jsonl  progress.json  checkpoints/  export/ | failure.json
-        cells/<id>/   record.json  model.safetensors  masks.safetensors  structure.json
-        jobs/<n>/     submitit's folder: logs; stages.json: which job runs which stages
-        claims/<id>   locked while a process works on the stage or cell
-        cancelled/<id>  a cell that is wanted no more, until the next launch
-        nodes/<node>/   failures of that node
+runs/<grid>/
+    grid.yaml  plan.json  code.json  code.diff     the grid as launched, what it expands to, the code that ran it
+    stages/<id>/  stage.json  micro_batch.json  metrics.jsonl  progress.json  checkpoints/  export/ | failure.json
+    cells/<id>/   record.json  model.safetensors  masks.safetensors  structure.json
+    jobs/<n>/     submitit's folder: logs; stages.json: which job runs which stages
+    claims/<id>   locked while a process works on the stage or cell
+    cancelled/<id>  a cell that is wanted no more, until the next launch
+    nodes/<node>/   failures of that node
 """
 
 import os

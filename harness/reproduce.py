@@ -58,7 +58,11 @@ def find(runs: Path, prefix: str) -> tuple[Path, Record]:
     paths = sorted(runs.glob(f"*/cells/{prefix}*/record.json")) if prefix.isalnum() else []
     if not paths:
         known = sorted(path.parent.name for path in runs.glob("*/cells/*/record.json"))
-        hint = f"there are {', '.join(known[:8])}{' ...' if len(known) > 8 else ''}" if known else f"there are no records under {runs}: launch a grid first"
+        hint = (
+            f"there are {', '.join(known[:8])}{' ...' if len(known) > 8 else ''}"
+            if known
+            else f"there are no records under {runs}: launch a grid first"
+        )
         raise ReproduceError(f"no cell '{prefix}'; {hint}")
     if len({path.parent.name for path in paths}) > 1:
         raise ReproduceError(f"'{prefix}' begins several cells: {', '.join(path.parent.name for path in paths)}; give more letters")
@@ -111,9 +115,7 @@ def compare(old: Record, new: Record) -> Verdict:
         return Verdict(same_machine=same_machine, same_weights=False, differing=("status",), within_tolerance=False)
     differing = tuple(name for name in EXACT if getattr(old.metrics, name) != getattr(new.metrics, name))
     close = abs(old.metrics.top1 - new.metrics.top1) <= TOP1_TOLERANCE and old.metrics.params == new.metrics.params
-    return Verdict(
-        same_machine=same_machine, same_weights=old.weights_sha256 == new.weights_sha256, differing=differing, within_tolerance=close
-    )
+    return Verdict(same_machine=same_machine, same_weights=old.weights_sha256 == new.weights_sha256, differing=differing, within_tolerance=close)
 
 
 def machine(environment: Environment) -> dict[str, object]:

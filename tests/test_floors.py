@@ -47,7 +47,10 @@ def test_analysis_knows_the_harness_by_its_records_alone(path: Path) -> None:
     assert {name for name in imported(path) if name.startswith("harness")} <= {"harness.records"}
 
 
-@pytest.mark.parametrize("module", ["harness.records", "harness.grid.read", "harness.plan.stages", "analysis.__main__", "models.registry", "models.pruning.registry", "jobs.specs"])
+@pytest.mark.parametrize(
+    "module",
+    ["harness.records", "harness.grid.read", "harness.plan.stages", "analysis.__main__", "models.registry", "models.pruning.registry", "jobs.specs"],
+)
 def test_the_login_node_needs_no_torch(module: str) -> None:
     code = f"import {module}, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

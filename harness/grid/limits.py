@@ -114,7 +114,10 @@ def recipe_clashes(recipe: RecipeSpec, ranks: int) -> Broken:
         if rate is not None and recipe.min_lr > rate:
             yield "min_lr", f"{recipe.min_lr:g} is above {name}, {rate:g}"
     if recipe.optimizer == "lamb" and recipe.zero_stage:
-        yield "zero_stage", f"lamb scales each layer's update by the whole layer's norm, and zero_stage {recipe.zero_stage} cuts layers across ranks; only 0 is valid"
+        yield (
+            "zero_stage",
+            f"lamb scales each layer's update by the whole layer's norm, and zero_stage {recipe.zero_stage} cuts layers across ranks; only 0 is valid",
+        )
     share = max(1, ranks) * (recipe.micro_batch_size or 1)
     if recipe.batch_size % share:
         micro = f" x micro_batch_size {recipe.micro_batch_size}" if recipe.micro_batch_size else ""

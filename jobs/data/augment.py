@@ -60,7 +60,7 @@ def held_out(labels: Ints, fraction: float, seed: int) -> NDArray[np.bool_]:
     share = counts * fraction
     quota = np.floor(share).astype(int)
     missing = int(round(fraction * len(labels))) - int(quota.sum())
-    quota[np.argsort(quota - share, kind="stable")[:max(missing, 0)]] += 1
+    quota[np.argsort(quota - share, kind="stable")[: max(missing, 0)]] += 1
     quota = np.minimum(quota, counts - 1)
     grouped = np.lexsort((random_bits(seed, SPLIT_EPOCH, np.arange(len(labels)), ORDER), members))
     place = np.empty(len(labels), int)  # rank of a sample within its class

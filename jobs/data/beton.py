@@ -25,7 +25,8 @@ JPEG_QUALITY: Final = 90  # FFCV's default
 JPG, RAW = 0, 1
 INTEGER, IMAGE = 1, 2
 HEADER: Final = np.dtype(
-    [("version", "<u2"), ("num_fields", "<u2"), ("page_size", "<u4"), ("num_samples", "<u8"), ("alloc_table_ptr", "<u8")], align=True)
+    [("version", "<u2"), ("num_fields", "<u2"), ("page_size", "<u4"), ("num_samples", "<u8"), ("alloc_table_ptr", "<u8")], align=True
+)
 FIELD: Final = np.dtype([("type_id", "<u1"), ("name", "<u1", 16), ("arguments", "<u1", 1024)], align=True)
 ALLOCATION: Final = np.dtype([("sample_id", "<u8"), ("ptr", "<u8"), ("size", "<u8")])
 IMAGE_RECORD: Final = np.dtype([("mode", "<u1"), ("width", "<u2"), ("height", "<u2"), ("data_ptr", "<u8")])
@@ -81,7 +82,7 @@ def _fields(types: dict[str, int]) -> NDArray[np.void]:
     fields = np.zeros(len(types), FIELD)
     for field, (name, type_id) in zip(fields, types.items()):
         field["type_id"] = type_id
-        field["name"][:len(name)] = np.frombuffer(name.encode("ascii"), np.uint8)
+        field["name"][: len(name)] = np.frombuffer(name.encode("ascii"), np.uint8)
     return fields
 
 
@@ -98,8 +99,10 @@ def _write_pages(file: BinaryIO, start: int, images: Iterator[Encoded], records:
     for sample, image in enumerate(images):
         size = image.content.size
         if size > PAGE_BYTES:
-            raise DataError(f"image {sample} ({image.width} x {image.height}) takes {size} bytes, more than a page of {PAGE_BYTES}: "
-                            "set data.max_resolution, or data.write_mode: jpg")
+            raise DataError(
+                f"image {sample} ({image.width} x {image.height}) takes {size} bytes, more than a page of {PAGE_BYTES}: "
+                "set data.max_resolution, or data.write_mode: jpg"
+            )
         if place % PAGE_BYTES + size > PAGE_BYTES:
             place = -(-place // PAGE_BYTES) * PAGE_BYTES
         records[sample] = (image.mode, image.width, image.height, place)
@@ -132,12 +135,18 @@ def _read_index(path: Path) -> NDArray[np.void]:
         raise DataError(f"{path}: not a .beton file of version {VERSION} with samples in it: write it again with FFCV 1.x")
     table = int(header["alloc_table_ptr"])
     if not HEADER.itemsize < table < size or (size - table) % ALLOCATION.itemsize:
-        raise DataError(f"{path}: truncated or never finished: its allocation table should start at byte {table}, the file has {size}: "
-                        "copy or write it again")
+        raise DataError(
+            f"{path}: truncated or never finished: its allocation table should start at byte {table}, the file has {size}: copy or write it again"
+        )
     fields = _at(path, FIELD, HEADER.itemsize, int(header["num_fields"]), table)
     columns = _columns(path, fields)
-    records = _at(path, np.dtype([("", RECORDS[type_id]) for type_id in fields["type_id"]], align=True),
-                  HEADER.itemsize + fields.nbytes, int(header["num_samples"]), table)
+    records = _at(
+        path,
+        np.dtype([("", RECORDS[type_id]) for type_id in fields["type_id"]], align=True),
+        HEADER.itemsize + fields.nbytes,
+        int(header["num_samples"]),
+        table,
+    )
     allocations = _at(path, ALLOCATION, table, (size - table) // ALLOCATION.itemsize, size)
     return _checked(path, records[columns["image"]], records[columns["label"]], allocations, table)
 
@@ -145,8 +154,10 @@ def _read_index(path: Path) -> NDArray[np.void]:
 def _at(path: Path, dtype: np.dtype, offset: int, count: int, end: int) -> NDArray[np.void]:
     """`count` records at `offset`, which all must lie before byte `end`."""
     if offset + count * dtype.itemsize > end:
-        raise DataError(f"{path}: truncated or not a .beton file: {count} records of {dtype.itemsize} bytes do not fit from byte {offset} to {end}: "
-                        "copy or write it again")
+        raise DataError(
+            f"{path}: truncated or not a .beton file: {count} records of {dtype.itemsize} bytes do not fit from byte {offset} to {end}: "
+            "copy or write it again"
+        )
     return np.fromfile(path, dtype, count, offset=offset)
 
 
@@ -158,8 +169,9 @@ def _columns(path: Path, fields: NDArray[np.void]) -> dict[str, str]:
         raise DataError(f"{path}: a field of {names} has a type of its own: write the file with FFCV's own fields")
     for name, type_id, kind in (("image", IMAGE, "RGBImageField"), ("label", INTEGER, "IntField")):
         if kinds.get(name) != type_id:
-            raise DataError(f"{path}: no field {name!r} of type {kind}; its fields are {names}: "
-                            "write it as {'image': RGBImageField(), 'label': IntField()}")
+            raise DataError(
+                f"{path}: no field {name!r} of type {kind}; its fields are {names}: write it as {{'image': RGBImageField(), 'label': IntField()}}"
+            )
     return {name: f"f{names.index(name)}" for name in ("image", "label")}
 
 

@@ -73,8 +73,10 @@ for _name in ("resize", "imdecode"):
 # unused, source, its height and width, first and last row, first and last column, destination, its height and width
 _resize = types.ExternalFunction("ffcv_resize", types.void(*[types.int64] * 11))
 # source, its bytes, height, width, destination, cropped height and width, crop offsets, scale as numerator and denominator, crop, flip
-_imdecode = types.ExternalFunction("ffcv_imdecode", types.int32(
-    types.uintp, types.uint64, types.uint32, types.uint32, types.uintp, *[types.uint32] * 6, types.boolean, types.boolean))
+_imdecode = types.ExternalFunction(
+    "ffcv_imdecode",
+    types.int32(types.uintp, types.uint64, types.uint32, types.uint32, types.uintp, *[types.uint32] * 6, types.boolean, types.boolean),
+)
 
 
 @njit(cache=True, nogil=True)
@@ -107,7 +109,7 @@ def _boxed(image: Any, row: Any, out: Any) -> None:
 @njit(cache=True, nogil=True)
 def _decode_one(file: Any, row: Any, out: Any) -> int:
     """Fills `out`, (S, S, 3), with one row of a plan; 1 when that row's JPEG is damaged, else 0. file: the bytes of the .beton."""
-    content = file[row["ptr"]:row["ptr"] + row["size"]]
+    content = file[row["ptr"] : row["ptr"] + row["size"]]
     height, width = np.int64(row["height"]), np.int64(row["width"])
     if row["mode"] == JPG:
         image = np.empty((height, width, 3), np.uint8)
@@ -152,6 +154,7 @@ class PlanDecoder(SimpleRGBImageDecoder):  # FFCV takes only a descendant for th
 
     def generate_code(self) -> Callable:
         """The function that FFCV calls for each batch."""
+
         def decode(plan: NDArray[np.void], out: NDArray[np.uint8], metadata: Any, storage: tuple[NDArray, ...]) -> NDArray[np.uint8]:
             file = np.asarray(storage[0])
             if self._threads == 1:
@@ -196,8 +199,14 @@ class FfcvFeed:
         threads = max(1, min(threads, numba.config.NUMBA_NUM_THREADS))
         with _torch_threads_kept():
             others = {name: None for name in Reader(str(path)).field_names}
-            self._loader = ffcv_loader.Loader(str(path), batch_size, num_workers=threads, os_cache=True, drop_last=False,
-                                              pipelines={**others, "image": [PlanDecoder(img_size, threads)]})
+            self._loader = ffcv_loader.Loader(
+                str(path),
+                batch_size,
+                num_workers=threads,
+                os_cache=True,
+                drop_last=False,
+                pipelines={**others, "image": [PlanDecoder(img_size, threads)]},
+            )
         self._path = path
 
     def batches(self, plan: NDArray[np.void]) -> Iterator[NDArray[np.uint8]]:

@@ -86,8 +86,11 @@ def _value_problems(data: DataSpec) -> list[str]:
 
 
 def _beton_problems(data: DataSpec) -> list[str]:
-    problems = [f"data.{key} is not set: give the .beton file of the {part} images"
-                for key, part in (("path", "training"), ("test_path", "test")) if getattr(data, key) is None]
+    problems = [
+        f"data.{key} is not set: give the .beton file of the {part} images"
+        for key, part in (("path", "training"), ("test_path", "test"))
+        if getattr(data, key) is None
+    ]
     for path in (data.path, data.test_path):
         try:
             if path is not None:
@@ -120,8 +123,9 @@ def prepare(data: DataSpec, cache: Path) -> Dataset:
         except DataError as error:
             raise DataError(f"{error}; or remove {folder}, and the next run writes it again") from error
     except OSError as error:
-        raise DataError(f"{error.filename or cache}: {error.strerror}: "
-                        "free space there, or set cluster.cache to a folder that can be written") from error
+        raise DataError(
+            f"{error.filename or cache}: {error.strerror}: free space there, or set cluster.cache to a folder that can be written"
+        ) from error
 
 
 def _write(data: DataSpec, folder: Path) -> None:
@@ -152,9 +156,15 @@ def _described(data: DataSpec, train: Path, test: Path, classes: int | None, cac
     digests = [_verified(path, cache) for path in (train, test)]
     val = int(held_out(indices[0]["label"], data.val_fraction, data.split_seed).sum())
     return Dataset(
-        classes=classes or int(max(index["label"].max() for index in indices)) + 1, img_size=image_size(data), train=train, test=test,
-        train_samples=len(indices[0]) - val, val_samples=val, test_samples=len(indices[1]),
-        sha256=hashlib.sha256("".join(digests).encode()).hexdigest())
+        classes=classes or int(max(index["label"].max() for index in indices)) + 1,
+        img_size=image_size(data),
+        train=train,
+        test=test,
+        train_samples=len(indices[0]) - val,
+        val_samples=val,
+        test_samples=len(indices[1]),
+        sha256=hashlib.sha256("".join(digests).encode()).hexdigest(),
+    )
 
 
 def _verified(path: Path, cache: Path) -> str:
@@ -163,8 +173,10 @@ def _verified(path: Path, cache: Path) -> str:
     digest = _hashed(path.resolve(), status.st_size, status.st_mtime_ns, cache)
     kept = sha256_file(path)
     if kept.exists() and kept.read_text().split()[:1] != [digest]:
-        raise DataError(f"{path}: its content is not what was written (sha256 {digest}, in {kept.name} another): "
-                        f"remove {path.parent} to have it written again, or copy the file again")
+        raise DataError(
+            f"{path}: its content is not what was written (sha256 {digest}, in {kept.name} another): "
+            f"remove {path.parent} to have it written again, or copy the file again"
+        )
     return digest
 
 
@@ -217,7 +229,7 @@ def _tensors(feed: Feed, plan: NDArray[np.void], channels: tuple[tuple[float, ..
     first = 0
     for pixels in feed.batches(plan):
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-        labels = torch.from_numpy(plan["label"][first:first + len(images)].copy())
+        labels = torch.from_numpy(plan["label"][first : first + len(images)].copy())
         first += len(images)
         yield images.sub_(mean).div_(std), labels
 
@@ -229,14 +241,17 @@ class TrainLoader:
     images make one optimizer step depends on neither. Images that do not fill a last global batch are left out of that epoch.
     """
 
-    def __init__(self, data: DataSpec, dataset: Dataset, *,
-                 seed: int, batch_size: int, micro_batch_size: int, rank: int, world: int, threads: int) -> None:
+    def __init__(
+        self, data: DataSpec, dataset: Dataset, *, seed: int, batch_size: int, micro_batch_size: int, rank: int, world: int, threads: int
+    ) -> None:
         if batch_size % (micro_batch_size * world):
             raise DataError(f"batch_size {batch_size} is not a multiple of micro_batch_size {micro_batch_size} x {world} ranks: change one of them")
         self.steps_per_epoch = dataset.train_samples // batch_size
         if self.steps_per_epoch == 0:
-            raise DataError(f"{dataset.train}: {dataset.train_samples} training images do not fill one batch of {batch_size}: "
-                            f"lower recipe.batch_size to at most {dataset.train_samples}")
+            raise DataError(
+                f"{dataset.train}: {dataset.train_samples} training images do not fill one batch of {batch_size}: "
+                f"lower recipe.batch_size to at most {dataset.train_samples}"
+            )
         self._data, self._dataset, self._seed, self._rank = data, dataset, seed, rank
         self._shape = (self.steps_per_epoch, batch_size // (micro_batch_size * world), world, micro_batch_size)
         self._index = read_index(dataset.train)
@@ -245,7 +260,7 @@ class TrainLoader:
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple["Tensor", "Tensor"]]:
         """Micro-batches from step `first_step` of the epoch on: images (micro_batch_size, 3, H, W) float32, labels int64. Leaving early is safe."""
-        order = shuffled(self._samples, self._seed, epoch)[:np.prod(self._shape)]
+        order = shuffled(self._samples, self._seed, epoch)[: np.prod(self._shape)]
         samples = order.reshape(self._shape)[first_step:, :, self._rank].reshape(-1)
         rows = self._index[samples]
         boxes = train_boxes(self._data, self._dataset.img_size, rows["height"], rows["width"], samples, seed=self._seed, epoch=epoch)
@@ -255,8 +270,9 @@ class TrainLoader:
 class EvalLoader:
     """Every image of a split, each on one rank alone, without augmentation."""
 
-    def __init__(self, data: DataSpec, dataset: Dataset, split: Literal["train", "val", "test"], *,
-                 batch_size: int, rank: int, world: int, threads: int) -> None:
+    def __init__(
+        self, data: DataSpec, dataset: Dataset, split: Literal["train", "val", "test"], *, batch_size: int, rank: int, world: int, threads: int
+    ) -> None:
         path = dataset.test if split == "test" else dataset.train
         index = read_index(path)
         samples = np.arange(len(index))

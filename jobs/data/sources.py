@@ -56,6 +56,7 @@ def _array_part(images: NDArray[np.uint8], labels: NDArray[np.integer]) -> Part:
 
 # digits: 1,797 handwritten digits of 8 x 8 pixels in 17 grey levels, shipped within scikit-learn
 
+
 def _digits_problems(data: DataSpec) -> list[str]:
     from importlib.util import find_spec
 
@@ -74,6 +75,7 @@ def _read_digits(data: DataSpec, img_size: int) -> Content:
 
 # cifar10, cifar100: the official "python version", pickles that are read without running what they name
 
+
 @dataclass(frozen=True, kw_only=True)
 class _Cifar:
     classes: int
@@ -85,7 +87,8 @@ class _Cifar:
 
 CIFARS: Final = {
     "cifar10": _Cifar(
-        classes=10, folder="cifar-10-batches-py", train=tuple(f"data_batch_{n}" for n in range(1, 6)), test="test_batch", labels=b"labels"),
+        classes=10, folder="cifar-10-batches-py", train=tuple(f"data_batch_{n}" for n in range(1, 6)), test="test_batch", labels=b"labels"
+    ),
     "cifar100": _Cifar(classes=100, folder="cifar-100-python", train=("train",), test="test", labels=b"fine_labels"),
 }
 
@@ -139,8 +142,9 @@ def _read_cifar_batch(path: Path, cifar: _Cifar) -> tuple[NDArray[np.uint8], NDA
     pixels = batch.get(b"data") if isinstance(batch, dict) else None
     labels = batch.get(cifar.labels) if isinstance(batch, dict) else None
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[1:] != (3072,) or not isinstance(labels, list):
-        raise DataError(f"{path}: not a batch of {cifar.folder}, which needs b'data' (n, 3072) uint8 and a list {cifar.labels!r}: "
-                        f"unpack {CIFAR_URL} again")
+        raise DataError(
+            f"{path}: not a batch of {cifar.folder}, which needs b'data' (n, 3072) uint8 and a list {cifar.labels!r}: unpack {CIFAR_URL} again"
+        )
     if len(labels) != len(pixels) or not all(isinstance(label, int) and 0 <= label < cifar.classes for label in labels):
         raise DataError(f"{path}: damaged: {len(labels)} labels for {len(pixels)} images, to lie in 0..{cifar.classes - 1}: unpack {CIFAR_URL} again")
     return pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), np.array(labels)
@@ -154,6 +158,7 @@ def _unpickled(path: Path, file: BinaryIO) -> Any:
 
 
 # imagefolder: path/train/<class>/*.jpg and path/val/<class>/*.jpg
+
 
 def _folders(data: DataSpec) -> tuple[Path, Path]:
     """Training and test folder."""
@@ -170,8 +175,11 @@ def _imagefolder_problems(data: DataSpec) -> list[str]:
     if data.path is None:
         return ["data.path is not set: give the folder that holds train/<class>/<image> and val/<class>/<image>"]
     train, test = _folders(data)
-    missing = [f"{folder}: no such folder: data.path must hold train/<class>/<image>, and val/<class>/<image> or data.test_path"
-               for folder in (train, test) if not folder.is_dir()]
+    missing = [
+        f"{folder}: no such folder: data.path must hold train/<class>/<image>, and val/<class>/<image> or data.test_path"
+        for folder in (train, test)
+        if not folder.is_dir()
+    ]
     if missing:
         return missing
     classes = {folder.name for folder in _class_folders(train)}
@@ -192,8 +200,13 @@ def _read_imagefolder(data: DataSpec, img_size: int) -> Content:
 
 
 def _folder_part(root: Path, classes: list[str]) -> Part:
-    files = [(path, label) for label, name in enumerate(classes) if (root / name).is_dir()
-             for path in sorted((root / name).rglob("*")) if path.suffix.lower() in IMAGE_SUFFIXES]
+    files = [
+        (path, label)
+        for label, name in enumerate(classes)
+        if (root / name).is_dir()
+        for path in sorted((root / name).rglob("*"))
+        if path.suffix.lower() in IMAGE_SUFFIXES
+    ]
     if not files:
         raise DataError(f"{root}: holds no images in its class folders; known endings are {', '.join(IMAGE_SUFFIXES)}")
     return Part(labels=np.array([label for _, label in files]), image=lambda sample: _decoded(files[sample][0]))
@@ -211,9 +224,13 @@ def _decoded(path: Path) -> NDArray[np.uint8]:
 
 # synthetic: coloured gratings, one orientation, frequency and colour a class, under noise; any size, at no cost
 
+
 def _synthetic_problems(data: DataSpec) -> list[str]:
-    return [f"data.{name} is {value}: it must be at least {least}" for name, value, least in
-            (("samples", data.samples, 4), ("classes", data.classes, 2)) if value < least]
+    return [
+        f"data.{name} is {value}: it must be at least {least}"
+        for name, value, least in (("samples", data.samples, 4), ("classes", data.classes, 2))
+        if value < least
+    ]
 
 
 def _read_synthetic(data: DataSpec, img_size: int) -> Content:

@@ -26,13 +26,14 @@ class PlannedImages(Dataset):
         return torch.from_numpy(np.stack([self._image(row) for row in plan]))
 
     def _image(self, row: np.void) -> NDArray[np.uint8]:
-        content = self._bytes[row["ptr"]:row["ptr"] + row["size"]]
+        content = self._bytes[row["ptr"] : row["ptr"] + row["size"]]
         if row["mode"] != JPG:
             return boxed(content.reshape(row["height"], row["width"], 3), row, self._img_size)
         image = cv2.imdecode(content, cv2.IMREAD_COLOR)
         if image is None or image.shape[:2] != (row["height"], row["width"]):
-            raise DataError(f"{self._path}: damaged: the image at byte {row['ptr']} is no JPEG of {row['width']} x {row['height']}: "
-                            "write the file again")
+            raise DataError(
+                f"{self._path}: damaged: the image at byte {row['ptr']} is no JPEG of {row['width']} x {row['height']}: write the file again"
+            )
         return boxed(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), row, self._img_size)
 
 
@@ -43,7 +44,7 @@ def boxed(image: NDArray[np.uint8], row: np.void, img_size: int) -> NDArray[np.u
     cut = np.zeros((rows, cols, 3), np.uint8)
     y, x = slice(max(top, 0), min(top + rows, height)), slice(max(left, 0), min(left + cols, width))
     if y.start < y.stop and x.start < x.stop:
-        cut[y.start - top:y.stop - top, x.start - left:x.stop - left] = image[y, x]
+        cut[y.start - top : y.stop - top, x.start - left : x.stop - left] = image[y, x]
     if cut.shape[:2] != (img_size, img_size):
         cut = cv2.resize(cut, (img_size, img_size), interpolation=cv2.INTER_AREA)
     return cut[:, ::-1] if row["flip"] else cut
@@ -58,7 +59,7 @@ class _Slices(Sampler):
 
     def __iter__(self) -> Iterator[NDArray[np.void]]:
         for first in range(0, len(self.plan), self._batch_size):
-            yield self.plan[first:first + self._batch_size]
+            yield self.plan[first : first + self._batch_size]
 
 
 class TorchFeed:
@@ -68,8 +69,14 @@ class TorchFeed:
         workers = threads if threads > 1 else 0
         self._slices = _Slices(batch_size)
         # spawn: a fork would copy the thread pools of numba, OpenMP and OpenCV in an unusable state
-        self._loader = DataLoader(PlannedImages(path, img_size), batch_size=None, sampler=self._slices, num_workers=workers,
-                                  multiprocessing_context="spawn" if workers else None, persistent_workers=workers > 0)
+        self._loader = DataLoader(
+            PlannedImages(path, img_size),
+            batch_size=None,
+            sampler=self._slices,
+            num_workers=workers,
+            multiprocessing_context="spawn" if workers else None,
+            persistent_workers=workers > 0,
+        )
 
     def batches(self, plan: NDArray[np.void]) -> Iterator[NDArray[np.uint8]]:
         """See `jobs.data.prepare.Feed`."""

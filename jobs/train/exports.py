@@ -1,7 +1,7 @@
 """What a stage hands on: whole fp32 weights, masks, the weights at the rewind step, and its result. The folder appears when all of it is on disk.
 
-    export/model.safetensors  masks.safetensors (absent when dense)  structure.json (absent when nothing was removed)
-    rewind-000000100.safetensors (where a later stage rewinds)  result.json
+export/model.safetensors  masks.safetensors (absent when dense)  structure.json (absent when nothing was removed)
+rewind-000000100.safetensors (where a later stage rewinds)  result.json
 """
 
 import json

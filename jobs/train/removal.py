@@ -1,6 +1,6 @@
 """Removal within a stage: what can be removed from its network, the gates of a search, the smaller network; and the file that says what is gone.
 
-    structure.json, beside model.safetensors:  {"kept": {group: [units that stay]}, "counts": {group: units before}, "notes": [...]}
+structure.json, beside model.safetensors:  {"kept": {group: [units that stay]}, "counts": {group: units before}, "notes": [...]}
 """
 
 import json

@@ -1,9 +1,9 @@
 """Weights that a stage keeps at some of its steps, for stages that rewind to them. No torch: the launcher asks what is missing.
 
-    rewind-000000100.safetensors    weights after step 100: in the stage's folder while it trains, in its export afterwards
-    rewind-000000100.refused        in the export: why they cannot be had any more
-    replay.todo                     a finished stage is to be trained again as far as a step that it has not kept, and is not done until then
-    replay-100/                     that training
+rewind-000000100.safetensors    weights after step 100: in the stage's folder while it trains, in its export afterwards
+rewind-000000100.refused        in the export: why they cannot be had any more
+replay.todo                     a finished stage is to be trained again as far as a step that it has not kept, and is not done until then
+replay-100/                     that training
 """
 
 import json

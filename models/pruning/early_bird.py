@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from models.pruning.structure import Group
 
+
 @dataclass(frozen=True, kw_only=True)
 class EarlyBird(PruningMethod):
     """Train with a gate on every channel, head and hidden unit, all gates under L1; draw a mask of units at every epoch's end; when the last masks

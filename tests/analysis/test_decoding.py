@@ -37,7 +37,7 @@ def test_a_value_that_msgspec_refuses_and_pydantic_takes_is_read(tmp_path: Path)
     assert same(stored_record(content).environment, found.environment)
 
 
-@pytest.mark.parametrize(("right", "wrong"), [(b'"top1": 97.0', b'"top1": "high"'), (b'"seed": 0', b'"sede": 0'), (b'0.5', b'{"a": 1}')])
+@pytest.mark.parametrize(("right", "wrong"), [(b'"top1": 97.0', b'"top1": "high"'), (b'"seed": 0', b'"sede": 0'), (b"0.5", b'{"a": 1}')])
 def test_what_is_wrong_is_refused_in_pydantics_words(tmp_path: Path, right: bytes, wrong: bytes) -> None:
     content = text(tmp_path, fake_record(97.0, pruning="magnitude-0.5"))
     assert right in content

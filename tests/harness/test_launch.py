@@ -144,7 +144,9 @@ def test_launcher_and_job_killed_at_once_go_on_to_the_same_weights(tmp_path: Pat
     for folder in (here, there):
         folder.mkdir()
     assert run("harness.launch", written(here, text), cwd=here).returncode == OK
-    launcher = subprocess.Popen(command("harness.launch", written(there, text)), cwd=there, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    launcher = subprocess.Popen(
+        command("harness.launch", written(there, text)), cwd=there, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     wait_for(lambda: list(there.glob("runs/small/stages/*/checkpoints/step-*")), launcher)
     for process in processes_of(there):
         process.send_signal(signal.SIGKILL)
@@ -170,7 +172,9 @@ def test_a_loss_that_is_no_number_stops_the_cell_with_a_record_and_is_retried_wh
 
 @pytest.mark.slow
 def test_two_ranks_train_one_cell_and_the_death_of_one_ends_the_job(tmp_path: Path) -> None:
-    text = GRID.replace("epochs: 2,", "epochs: 2, zero_stage: 2,").replace("max_parallel: 2", "max_parallel: 1, tasks_per_node: 2, checkpoint_steps: 5")
+    text = GRID.replace("epochs: 2,", "epochs: 2, zero_stage: 2,").replace(
+        "max_parallel: 2", "max_parallel: 1, tasks_per_node: 2, checkpoint_steps: 5"
+    )
     grid = written(tmp_path, text)
     launcher = subprocess.Popen(command("harness.launch", grid), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     wait_for(lambda: list(tmp_path.glob("runs/small/stages/*/checkpoints/step-*")), launcher)

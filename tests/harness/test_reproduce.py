@@ -8,7 +8,18 @@ from harness.records import Environment, Failure, Record, RunFolder
 from harness.reproduce import ReproduceError, Verdict, compare, find, main
 
 MACHINE = Environment(
-    commit="a", dirty=False, python="3.11", versions={"torch": "2"}, host="h", cpu="c", gpu=None, ranks=1, threads=1, loader="ffcv", scan="cpu", data_sha256=""
+    commit="a",
+    dirty=False,
+    python="3.11",
+    versions={"torch": "2"},
+    host="h",
+    cpu="c",
+    gpu=None,
+    ranks=1,
+    threads=1,
+    loader="ffcv",
+    scan="cpu",
+    data_sha256="",
 )
 
 

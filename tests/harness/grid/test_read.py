@@ -169,10 +169,7 @@ def test_the_quickstart_has_two_models_three_prunings_and_two_seeds() -> None:
     grid = read_grid(Path(__file__).parents[3] / "grid.yaml")
     assert grid.name == "quickstart" and grid.cluster.kind == "local"
     assert labels(grid) == [
-        (model, method, seed)
-        for model in ("vim_micro", "vim_micro+se")
-        for method in ("dense", "magnitude 50%", "magnitude 90%")
-        for seed in (0, 1)
+        (model, method, seed) for model in ("vim_micro", "vim_micro+se") for method in ("dense", "magnitude 50%", "magnitude 90%") for seed in (0, 1)
     ]
 
 

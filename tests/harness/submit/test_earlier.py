@@ -61,7 +61,9 @@ def test_a_job_that_has_ended_gives_its_stages_back(fake: FakeRun, slurm: FakeSl
 def test_while_slurm_is_silent_nothing_is_launched(fake: FakeRun, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
     fake.submit({"17": [fake.trunks[0]]})
     slurm.fails("squeue", SILENT)
-    monkeypatch.setattr("harness.submit.earlier.survey", lambda run, launching: survey(run, launching=launching, patience_s=0.0, say=lambda text: None))
+    monkeypatch.setattr(
+        "harness.submit.earlier.survey", lambda run, launching: survey(run, launching=launching, patience_s=0.0, say=lambda text: None)
+    )
     with pytest.raises(SchedulerSilent):
         earlier(fake.run, fake.plan, SLURM)
 

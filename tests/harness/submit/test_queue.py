@@ -175,7 +175,12 @@ def test_a_job_that_lost_a_rank_is_ended_and_starts_again(tmp_path: Path, monkey
     cluster = replace(grid.cluster, tasks_per_node=2, max_parallel=1)
     alive = iter([2, 1, 1])
     queue = LocalQueue(
-        run, cluster, LocalQueue.of(run, orders_of(grid, run)[0], cluster).waiting, submit=submit, stop=FakeJob.stop, living_ranks=lambda job: next(alive, 2)
+        run,
+        cluster,
+        LocalQueue.of(run, orders_of(grid, run)[0], cluster).waiting,
+        submit=submit,
+        stop=FakeJob.stop,
+        living_ranks=lambda job: next(alive, 2),
     )
     queue.drain(lambda queue: None)
     assert crippled[0].cancelled

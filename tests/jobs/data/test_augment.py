@@ -39,7 +39,7 @@ def test_the_generator_is_splitmix64():
     assert splitmix64(0x9E3779B97F4A7C15) == 0x6E789E6AA1B965F4
 
 
-@given(st.integers(-2**63, 2**63), st.integers(-1, 10**6), st.integers(0, 2**40), st.integers(0, 60))
+@given(st.integers(-(2**63), 2**63), st.integers(-1, 10**6), st.integers(0, 2**40), st.integers(0, 60))
 def test_bits_equal_those_of_python_integers(seed, epoch, sample, draw):
     assert int(random_bits(seed, epoch, np.array([sample]), draw)[0]) == bits(seed, epoch, sample, draw)
 

@@ -64,7 +64,7 @@ def test_torchs_number_of_threads_is_left_alone(beton):
 def test_a_damaged_jpeg_ends_the_epoch_by_name_and_leaves_no_thread(beton, tmp_path, part, threads):
     content, row = bytearray(beton.read_bytes()), read_index(beton)[20]
     first = int(row["ptr"] + (0 if part == "head" else row["size"] // 2))
-    content[first:first + 40] = bytes(40)
+    content[first : first + 40] = bytes(40)
     (tmp_path / "damaged.beton").write_bytes(content)
     before = threading.active_count()
     with pytest.raises(DataError, match="damaged.beton: FFCV's pipeline failed: 1 of 8 JPEGs are damaged"):

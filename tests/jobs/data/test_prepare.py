@@ -52,6 +52,7 @@ def stored(path):
 
 # what a loader gives
 
+
 @LOADERS
 def test_batches_are_normalised_floats_and_integer_labels_that_stay(cache, loader):
     data = replace(SMALL, loader=loader)
@@ -74,8 +75,9 @@ def test_without_augmentation_every_image_comes_as_it_is_stored(cache, loader):
     assert labels.tolist() == read_index(dataset.test)["label"].tolist()
 
 
-@pytest.mark.parametrize("settings", [
-    {"augment": "none", "flip": False}, {"augment": "none"}, {"augment": "shift", "shift_px": 16}, {"augment": "crop"}])
+@pytest.mark.parametrize(
+    "settings", [{"augment": "none", "flip": False}, {"augment": "none"}, {"augment": "shift", "shift_px": 16}, {"augment": "crop"}]
+)
 def test_both_loaders_give_equal_tensors(cache, settings):
     data = replace(SMALL, **settings)
     dataset = prepare(data, cache)
@@ -91,8 +93,13 @@ def test_a_shift_pads_with_zeros_and_a_flip_mirrors(cache, loader):
     dataset = prepare(data, cache)
     shown, _ = joined(train_loader(data, dataset).epoch(0))
     padded = np.pad(stored(dataset.train), ((0, 0), (4, 4), (4, 4), (0, 0)))
-    variants = {padded[sample, y:y + 16, x:x + 16][:, ::step].tobytes(): sample for sample in range(len(padded))
-                for y in range(9) for x in range(9) for step in (1, -1)}
+    variants = {
+        padded[sample, y : y + 16, x : x + 16][:, ::step].tobytes(): sample
+        for sample in range(len(padded))
+        for y in range(9)
+        for x in range(9)
+        for step in (1, -1)
+    }
     samples = [variants[image.tobytes()] for image in pixels(data, shown)]
     assert len(set(samples)) == len(samples) == 80
 
@@ -103,7 +110,8 @@ def test_an_epoch_holds_no_image_of_the_validation_split(cache, loader):
     dataset = prepare(data, cache)
     train, val = (
         {image.tobytes() for image in pixels(data, joined(batches)[0])}
-        for batches in (train_loader(data, dataset, batch_size=43, micro=43).epoch(0), eval_loader(data, dataset, "val").batches()))
+        for batches in (train_loader(data, dataset, batch_size=43, micro=43).epoch(0), eval_loader(data, dataset, "val").batches())
+    )
     assert (len(train), len(val), len(train & val)) == (86, 10, 0)
     assert train | val == {image.tobytes() for image in stored(dataset.train)}
     again, _ = joined(eval_loader(data, dataset, "train").batches())
@@ -111,6 +119,7 @@ def test_an_epoch_holds_no_image_of_the_validation_split(cache, loader):
 
 
 # determinism
+
 
 @LOADERS
 def test_an_epoch_replays_bit_for_bit_and_differs_between_epochs_and_seeds(cache, loader):
@@ -131,7 +140,7 @@ def test_resuming_in_mid_epoch_gives_the_tail(cache, loader, first_step):
     loader = train_loader(data, prepare(data, cache), micro=8)
     whole, tail = list(loader.epoch(4)), list(loader.epoch(4, first_step))
     assert len(tail) == 2 * (5 - first_step)
-    for (images, labels), (other_images, other_labels) in zip(whole[2 * first_step:], tail, strict=True):
+    for (images, labels), (other_images, other_labels) in zip(whole[2 * first_step :], tail, strict=True):
         assert torch.equal(images, other_images) and torch.equal(labels, other_labels)
 
 
@@ -186,6 +195,7 @@ def test_leaving_an_epoch_early_leaves_no_thread_and_the_next_one_is_whole(cache
 
 # real formats, prepared and loaded
 
+
 @LOADERS
 def test_cifar_reaches_the_network_as_its_files_say(tmp_path, loader):
     images, labels = write_cifar(tmp_path)
@@ -201,8 +211,16 @@ def test_cifar_reaches_the_network_as_its_files_say(tmp_path, loader):
 def test_large_images_of_folders_are_cropped_to_the_networks_size(tmp_path, loader, write_mode):
     for part in ("train", "val"):
         write_folder(tmp_path / part, count=4, size=(80, 60))
-    data = DataSpec(source="imagefolder", path=str(tmp_path), loader=loader, img_size=24, augment="crop", write_mode=write_mode,
-                    max_resolution=64, val_fraction=0.25)
+    data = DataSpec(
+        source="imagefolder",
+        path=str(tmp_path),
+        loader=loader,
+        img_size=24,
+        augment="crop",
+        write_mode=write_mode,
+        max_resolution=64,
+        val_fraction=0.25,
+    )
     dataset = prepare(data, tmp_path / "cache")
     index = read_index(dataset.train)
     assert set(index["width"]) == {64} and set(index["height"]) == {48} and (index["mode"] == (write_mode == "raw")).all()
@@ -236,6 +254,7 @@ def test_a_ready_beton_is_used_where_it_lies(tmp_path, loader):
 
 # preparing
 
+
 def test_preparing_again_writes_nothing_and_other_settings_of_loading_use_the_same_files(tmp_path):
     dataset = prepare(SMALL, tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.beton")}
@@ -245,8 +264,10 @@ def test_preparing_again_writes_nothing_and_other_settings_of_loading_use_the_sa
 
 
 def test_the_same_content_has_the_same_digest_in_another_cache_and_other_content_another(tmp_path):
-    digests = [prepare(data, tmp_path / name).sha256 for name, data in
-               (("a", SMALL), ("b", SMALL), ("a", replace(SMALL, samples=97)), ("a", replace(SMALL, img_size=17)))]
+    digests = [
+        prepare(data, tmp_path / name).sha256
+        for name, data in (("a", SMALL), ("b", SMALL), ("a", replace(SMALL, samples=97)), ("a", replace(SMALL, img_size=17)))
+    ]
     assert digests[0] == digests[1] and len(set(digests)) == 3
 
 
@@ -275,8 +296,9 @@ print(jobs.data.prepare.prepare(DataSpec(source="synthetic", samples=96, loader=
 
 @pytest.mark.slow
 def test_of_several_processes_one_writes_and_all_get_the_same(tmp_path):
-    processes = [subprocess.Popen([sys.executable, "-c", PREPARE, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-                 for _ in range(3)]
+    processes = [
+        subprocess.Popen([sys.executable, "-c", PREPARE, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)
+    ]
     for process in processes:
         process.stdin.write("go\n")
         process.stdin.flush()
@@ -318,12 +340,12 @@ def damaged(dataset, how):
     if how == "missing":
         dataset.train.unlink()
     elif how == "truncated":
-        dataset.train.write_bytes(content[:len(content) // 2])
+        dataset.train.write_bytes(content[: len(content) // 2])
     elif how == "foreign":
         dataset.train.write_bytes(np.random.default_rng(0).bytes(len(content)))
     else:
         place = int(read_index(dataset.train)["ptr"][3])
-        dataset.train.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1:])
+        dataset.train.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
 
 
 @pytest.mark.parametrize("how", ["missing", "truncated", "foreign", "one bit"])
@@ -351,10 +373,19 @@ def test_the_digest_of_a_large_file_is_remembered_until_it_changes(tmp_path, mon
 
 # what is refused beforehand
 
-@pytest.mark.parametrize(("settings", "said"), [
-    ({"img_size": 0}, "data.img_size is 0"), ({"val_fraction": 1.0}, "data.val_fraction is 1.0"), ({"shift_px": -1}, "data.shift_px is -1"),
-    ({"crop_scale": (0.5, 0.2)}, r"data.crop_scale is \[0.5, 0.2\]"), ({"eval_crop": 0.0}, "data.eval_crop is 0.0"),
-    ({"max_resolution": 8}, "data.max_resolution is 8: it must be at least img_size, 16"), ({"samples": 0}, "data.samples is 0")])
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"img_size": 0}, "data.img_size is 0"),
+        ({"val_fraction": 1.0}, "data.val_fraction is 1.0"),
+        ({"shift_px": -1}, "data.shift_px is -1"),
+        ({"crop_scale": (0.5, 0.2)}, r"data.crop_scale is \[0.5, 0.2\]"),
+        ({"eval_crop": 0.0}, "data.eval_crop is 0.0"),
+        ({"max_resolution": 8}, "data.max_resolution is 8: it must be at least img_size, 16"),
+        ({"samples": 0}, "data.samples is 0"),
+    ],
+)
 def test_impossible_values_are_told_with_what_is_possible(tmp_path, settings, said):
     with pytest.raises(DataError, match=said):
         prepare(replace(SMALL, **settings), tmp_path)
@@ -372,8 +403,10 @@ def test_a_machine_without_ffcv_says_how_to_install_it_and_how_to_do_without(mon
 
 
 def test_checking_imports_nothing_heavy():
-    code = ("import sys; from jobs.data.prepare import check_data; from jobs.specs import DataSpec; assert check_data(DataSpec()) == [];"
-            "print([name for name in ('torch', 'ffcv', 'numba', 'cv2', 'sklearn') if name in sys.modules])")
+    code = (
+        "import sys; from jobs.data.prepare import check_data; from jobs.specs import DataSpec; assert check_data(DataSpec()) == [];"
+        "print([name for name in ('torch', 'ffcv', 'numba', 'cv2', 'sklearn') if name in sys.modules])"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout == "[]\n"
 
 

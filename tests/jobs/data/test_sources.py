@@ -95,9 +95,16 @@ def test_a_pickle_that_names_anything_but_arrays_is_refused_before_it_runs(tmp_p
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("batch", [
-    {b"data": np.zeros((2, 3072), np.uint8), b"labels": [1, 10]}, {b"data": np.zeros((2, 3072), np.uint8), b"labels": [1]},
-    {b"data": np.zeros((2, 30), np.uint8), b"labels": [1, 2]}, {b"labels": [1]}, [1, 2]])
+@pytest.mark.parametrize(
+    "batch",
+    [
+        {b"data": np.zeros((2, 3072), np.uint8), b"labels": [1, 10]},
+        {b"data": np.zeros((2, 3072), np.uint8), b"labels": [1]},
+        {b"data": np.zeros((2, 30), np.uint8), b"labels": [1, 2]},
+        {b"labels": [1]},
+        [1, 2],
+    ],
+)
 def test_a_cifar_file_of_other_content_is_refused_by_name(tmp_path, batch):
     write_cifar(tmp_path)
     (tmp_path / "cifar-10-batches-py" / "data_batch_2").write_bytes(pickle.dumps(batch))
@@ -163,11 +170,16 @@ def test_digits_are_scikit_learns_in_a_fixed_split():
     content = read(DataSpec())
     assert (len(content.train.labels), len(content.test.labels)) == (1438, 359)
     assert np.bincount(content.test.labels).min() >= 34 and np.bincount(content.test.labels).max() <= 37
-    ours = sorted((content_part.image(sample).tobytes(), int(label)) for content_part in (content.train, content.test)
-                  for sample, label in enumerate(content_part.labels))
+    ours = sorted(
+        (content_part.image(sample).tobytes(), int(label))
+        for content_part in (content.train, content.test)
+        for sample, label in enumerate(content_part.labels)
+    )
     official = load_digits()
-    theirs = sorted((np.stack([np.round(pixels / 16 * 255)] * 3, -1).astype(np.uint8).tobytes(), int(label))
-                    for pixels, label in zip(official.images, official.target))
+    theirs = sorted(
+        (np.stack([np.round(pixels / 16 * 255)] * 3, -1).astype(np.uint8).tobytes(), int(label))
+        for pixels, label in zip(official.images, official.target)
+    )
     assert ours == theirs
 
 
@@ -183,9 +195,18 @@ def test_synthetic_classes_can_be_told_by_their_spectra():
     assert (found == content.test.labels).mean() > 0.9
 
 
-@pytest.mark.parametrize(("size", "limit", "expected"), [
-    ((8, 8), None, (32, 32)), ((32, 32), None, (32, 32)), ((16, 48), None, (32, 96)), ((300, 200), None, (300, 200)),
-    ((300, 200), 150, (150, 100)), ((400, 40), 100, (320, 32)), ((31, 64), 64, (32, 66))])
+@pytest.mark.parametrize(
+    ("size", "limit", "expected"),
+    [
+        ((8, 8), None, (32, 32)),
+        ((32, 32), None, (32, 32)),
+        ((16, 48), None, (32, 96)),
+        ((300, 200), None, (300, 200)),
+        ((300, 200), 150, (150, 100)),
+        ((400, 40), 100, (320, 32)),
+        ((31, 64), 64, (32, 66)),
+    ],
+)
 def test_images_are_enlarged_to_the_networks_size_and_shrunk_to_the_limit(size, limit, expected):
     assert fitted(np.zeros((*size, 3), np.uint8), 32, limit).shape == (*expected, 3)
 

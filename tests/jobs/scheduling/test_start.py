@@ -61,7 +61,16 @@ def start(folder: Path) -> "subprocess.CompletedProcess[str]":
     for name in ("scontrol", "squeue"):
         (tools / name).write_text(f'#!/bin/sh\necho {name} "$@" >>{folder}/asked\n')
         (tools / name).chmod(0o755)
-    slurm = {"JOB_ID": "20", "ARRAY_JOB_ID": "17", "ARRAY_TASK_ID": "3", "NTASKS": "1", "JOB_NUM_NODES": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
+    slurm = {
+        "JOB_ID": "20",
+        "ARRAY_JOB_ID": "17",
+        "ARRAY_TASK_ID": "3",
+        "NTASKS": "1",
+        "JOB_NUM_NODES": "1",
+        "PROCID": "0",
+        "LOCALID": "0",
+        "NODEID": "0",
+    }
     environment = os.environ | {f"SLURM_{key}": value for key, value in slurm.items()}
     environment |= {"SUBMITIT_EXECUTOR": "slurm", "PATH": f"{tools}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "jobs.scheduling.start", str(folder)]
@@ -93,7 +102,9 @@ def test_who_is_told_twice_to_leave_leaves_once(tmp_path: Path) -> None:
     dump(OnNode(function=leave, argument=Restless(os.getpid())), path, 60, 1000)
     ended = start(tmp_path)
     asked = (tmp_path / "asked").read_text().splitlines()
-    assert ended.returncode == 255 and [line for line in asked if line.startswith("scontrol")] == ["scontrol requeue 17_3"], ended.stdout + ended.stderr
+    assert ended.returncode == 255 and [line for line in asked if line.startswith("scontrol")] == ["scontrol requeue 17_3"], (
+        ended.stdout + ended.stderr
+    )
     assert not (tmp_path / "17_3_0_result.pkl").exists() and not list(tmp_path.glob("*.save_tmp"))
     assert pickle.loads(path.read_bytes()).function.function is leave
 
