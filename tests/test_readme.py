@@ -7,7 +7,7 @@ import torch
 
 from harness.grid.read import read_grid
 from models.__main__ import entries, row
-from models.pruning.base import Budget, Pruner
+from models.pruning.base import Budget, NetworkView
 from models.registry import model_label
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,7 +36,7 @@ def test_the_pruning_method_works_as_it_is_printed() -> None:
     method = module["Relative"](sparsity=0.5)  # type: ignore[operator]
     weights = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([10.0, 20.0])}
     read = weights.__getitem__
-    pruner = Pruner(names=("a", "b"), read_weight=read, read_gradient=read, input_norms={}.get, apply=lambda masks: None)
+    pruner = NetworkView(names=("a", "b"), read_weight=read, read_gradient=read, input_norms={}.get, apply=lambda masks: None)
     method.begin(pruner)
     assert {name: mask.tolist() for name, mask in pruner.masks.items()} == {"a": [False, True], "b": [False, True]}
     assert [stage.name for stage in method.stages(Budget(epochs=1, finetune_epochs=1))] == ["train", "finetune"]
