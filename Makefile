@@ -1,18 +1,32 @@
-# A newcomer needs `make demo` and `make test`; both install what is missing first.
 PYTHON_IN_VENV = .venv/bin/python
 
-.PHONY: demo test bench setup clean
-setup:
-	@slurm/install.sh test
+.PHONY: help setup demo check test coverage bench format clean
+help:  ## Print the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
-demo: setup
+setup:  ## Install the pinned packages, FFCV and the C++ scan into .venv (every other target does it first)
+	@slurm/install.sh dev
+
+demo: setup  ## Run grid.yaml on this machine: two models, dense and pruned, to a leaderboard
 	@$(PYTHON_IN_VENV) -m harness.launch grid.yaml || test $$? -eq 3
 
-test: setup
+check: setup  ## Lint, check the format and the types
+	@$(PYTHON_IN_VENV) -m ruff check .
+	@$(PYTHON_IN_VENV) -m ruff format --check .
+	@$(PYTHON_IN_VENV) -m mypy
+
+test: setup  ## Run the tests, a real SLURM included where it can be installed
 	@$(PYTHON_IN_VENV) -m pytest -n 3 --dist loadgroup
 
-bench: setup
+coverage: setup  ## Run the tests and measure which branches of the code they reach
+	@$(PYTHON_IN_VENV) -m pytest -n 3 --dist loadgroup --cov --cov-report=term --cov-report=html:build/coverage
+
+bench: setup  ## Measure this machine beside the peers (minutes)
 	@$(PYTHON_IN_VENV) -m benchmarks
 
-clean:
-	rm -rf runs .pytest_cache build *.egg-info
+format: setup  ## Format the code and sort its imports
+	@$(PYTHON_IN_VENV) -m ruff check --fix --select I --quiet .
+	@$(PYTHON_IN_VENV) -m ruff format .
+
+clean:  ## Remove runs and build products
+	rm -rf runs .pytest_cache .mypy_cache .ruff_cache .coverage build *.egg-info

@@ -7,7 +7,7 @@ from typing import get_origin
 from analysis.comparability import Key
 from analysis.rows import Row, structural_macs
 from analysis.statistics import SETTLED
-from harness.records import Metrics, Record
+from jobs.experiment.records import Metrics, Record
 
 Value = str | float | int | bool | None
 MEGA, GIGA = 1e6, 1e9

@@ -8,7 +8,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 from analysis.decoding import decoded, parts_of
-from harness.records import Record
+from jobs.experiment.records import Record
 
 CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=str)
 PLACES = ("path", "test_path")  # where the data lie says nothing about what they are: data_sha256 does

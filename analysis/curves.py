@@ -7,7 +7,8 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from harness.records import Record, RunFolder
+from jobs.experiment.records import Record
+from jobs.experiment.run_folder import METRICS, RunFolder
 
 POINTS = 200  # of a curve at most
 
@@ -27,7 +28,7 @@ def curve(record: Record, runs: Sequence[Path]) -> Curve | None:
     points: list[tuple[float, float | None, float | None]] = []
     before = 0.0
     for stage in record.stages:
-        lines = next((found for run in runs if (found := epoch_lines(RunFolder(run).stage(stage) / "metrics.jsonl"))), [])
+        lines = next((found for run in runs if (found := epoch_lines(RunFolder(run).stage_dir(stage) / METRICS))), [])
         points += [(before + line["epoch"], number(line.get("loss")), number(line.get("val_top1"))) for line in lines]
         before = points[-1][0] if points else before
     if not points:

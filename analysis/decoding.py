@@ -1,4 +1,4 @@
-"""Bytes -> records, a hundred thousand at a time. The structures are made from the models of `harness.records`, which say what a record is.
+"""Bytes -> records, a hundred thousand at a time. The structures are made from the models of `jobs.experiment.records`, which say what a record is.
 
 msgspec reads what it can, ten times as fast as pydantic; what it refuses (NaN, say) pydantic judges, whose reasons people can read.
 """
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Union, cast, get_args, get_origin
 import msgspec
 from pydantic import BaseModel
 
-from harness.records import Record
+from jobs.experiment.records import Record
 
 RAW = "raw_"  # begins the name of a field that stays text until somebody asks
 

@@ -11,11 +11,11 @@ from analysis.baseline import BESIDE, beside_lines
 from analysis.columns import CELLS, LEADERBOARD, Value, cell_line
 from analysis.exports import COMPARISONS, COVERAGE, PARETO, comparison_lines, coverage_lines, latex, markdown, pareto_lines
 from analysis.figures import write_figures
-from analysis.files import write_text
 from analysis.merge import merge
 from analysis.printing import printed
 from analysis.report import report
 from analysis.rows import Row, make_rows
+from jobs.experiment.files import write_text
 
 if TYPE_CHECKING:
     from rich.console import Group

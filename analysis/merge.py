@@ -14,7 +14,8 @@ from typing import Any
 from analysis.decoding import stored_record
 from analysis.store import Entry, File, Store
 from analysis.validation import check_spec, read_entry, reason
-from harness.records import Record
+from jobs.experiment.records import Record
+from jobs.experiment.run_folder import PLAN
 
 MANY = 10_000  # files from which starting processes pays
 
@@ -134,7 +135,7 @@ def settle(found: Iterable[Entry]) -> tuple[list[Entry], list[str]]:
 def planned(runs: Sequence[Path], skipped: list[Skipped]) -> dict[str, dict[str, Any]]:
     """The spec of every cell in the runs' plan.json, by id. A plan that cannot be read is added to `skipped`."""
     specs: dict[str, dict[str, Any]] = {}
-    for path in (run / "plan.json" for run in runs):
+    for path in (run / PLAN for run in runs):
         try:
             cells = json.loads(path.read_bytes())["cells"]
             for spec in cells.values():

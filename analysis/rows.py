@@ -11,7 +11,7 @@ from typing import Any
 from analysis.comparability import Key, digest, place_of, same_but_seed, unlabelled
 from analysis.merge import Merged
 from analysis.statistics import Standing, Summary, differences, holm, paired_p_values, standings, summarize
-from harness.records import Metrics, Record
+from jobs.experiment.records import Metrics, Record
 
 
 @dataclass(frozen=True, kw_only=True)

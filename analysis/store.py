@@ -17,7 +17,7 @@ from typing import BinaryIO, NamedTuple
 
 import msgspec
 
-from harness.records import SCHEMA
+from jobs.experiment.records import SCHEMA
 
 HEADER = f"vssm-bench records, store 2, schema {SCHEMA}\n".encode()
 BLOCK = struct.Struct("<QQI")  # bytes of columns, bytes of texts, CRC-32 of the columns

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from analysis.comparability import digest_of_key, place_of
 from analysis.decoding import checked_record, decoded, parts_of
 from analysis.store import Entry
-from harness.records import SCHEMA, Record
+from jobs.experiment.records import SCHEMA, Record
 
 CHUNK = 1 << 16  # bytes of a read
 

@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from harness.plan.environment import cpu_name
+from jobs.worker.environment import cpu_name
 
 ROOT = Path(__file__).resolve().parent.parent
 

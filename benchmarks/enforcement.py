@@ -12,10 +12,10 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.scan import processor
+from jobs.experiment.specs import RecipeSpec
 from jobs.parallel.engine import Engine, rendezvous
 from jobs.parallel.fragments import Fragments
 from jobs.parallel.masking import Masking
-from jobs.specs import RecipeSpec
 from models.pruning.scope import prunable_names
 from models.registry import create_model
 

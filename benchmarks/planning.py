@@ -16,7 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harness.grid.read import read_grid
-from harness.plan.stages import make_plan, pack
+from harness.plan.jobs import pack
+from harness.plan.stages import make_graph
 
 REPEATS = 5
 SPARSITIES = [round(0.5 + 0.01 * step, 2) for step in range(49)]
@@ -85,11 +86,11 @@ def main() -> None:
         path = Path(folder) / "grid.yaml"
         path.write_text(GRID)
         cells = read_grid(path).cells
-        plan = make_plan(cells)
+        plan = make_graph(cells)
         rows: list[tuple[str, Callable[[], int]]] = [
             ("floor: itertools.product + SHA-256", floor),
             ("read_grid: YAML, checks, cells, ids", lambda: len(read_grid(path).cells)),
-            ("make_plan: shared stages, ids", lambda: len(make_plan(cells).stages)),
+            ("make_graph: shared stages, ids", lambda: len(make_graph(cells).stages)),
             ("pack: jobs of 8 stages", lambda: len(pack(plan.stages.values(), 8))),
             ("to_json: every field of every cell", lambda: len([cell.to_json() for cell in cells])),
         ]

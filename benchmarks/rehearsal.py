@@ -18,15 +18,17 @@ from types import SimpleNamespace
 from typing import Any
 
 from harness.grid.read import read_grid
-from harness.plan.environment import cpu_name
-from harness.plan.frozen import freeze
-from harness.plan.orders import CellPath, Order, cell_paths, make_orders
-from harness.plan.stages import make_plan
-from harness.records import Environment, Metrics, Record, RunFolder, now
-from harness.run.failures import identity
-from harness.state.survey import survey
-from jobs.scheduling.scheduler import SchedulerError, ask
-from jobs.specs import StageSpec
+from harness.monitor.survey import survey
+from harness.plan.jobs import make_jobs, planned_cells
+from harness.plan.snapshot import save_launch
+from harness.plan.stages import make_graph
+from jobs.cluster.slurm import SchedulerError, ask
+from jobs.experiment.job import JobSpec, PlannedCell
+from jobs.experiment.records import Environment, Metrics, Record, now
+from jobs.experiment.run_folder import RunFolder
+from jobs.experiment.specs import StageSpec
+from jobs.worker.environment import cpu_name
+from jobs.worker.failures import identity
 
 ROOT = Path(__file__).resolve().parent.parent
 SEEDS = 50
@@ -58,22 +60,22 @@ def submit(grid: str) -> int:
     """The exit code of a launch whose jobs do nothing."""
     from benchmarks import rehearsal
     from harness import launch
-    from harness.submit import arrays
+    from harness.submit import slurm as arrays
 
-    arrays.run_order = rehearsal.run_order  # by its module's name, which pickles as a name does; that of __main__ would go along whole
+    arrays.run_job = rehearsal.run_job  # by its module's name, which pickles as a name does; that of __main__ would go along whole
     return launch.main([grid])
 
 
-def run_order(order: Order) -> None:
+def run_job(order: JobSpec) -> None:
     """A job: our own way through its stages and cells, with nothing in place of training and measuring."""
-    from harness.run import runner
+    from jobs.worker import job as runner
 
     alone = SimpleNamespace(rank=0, world=1, broadcast=lambda value: value)
     sys.modules["jobs.parallel.engine"] = SimpleNamespace(rendezvous=lambda threads: alone)  # type: ignore[assignment]
     sys.modules["jobs.data.prepare"] = SimpleNamespace(prepare=lambda spec, cache: None)  # type: ignore[assignment]
-    sys.modules["jobs.train.training"] = SimpleNamespace(train_stage=train)  # type: ignore[assignment]
+    sys.modules["jobs.train.stage"] = SimpleNamespace(train_stage=train)  # type: ignore[assignment]
     runner.finish_cell = record
-    runner.run_order(order)
+    runner.run_job(order)
 
 
 def train(spec: StageSpec, data: None, folder: Path, **rest: Any) -> None:
@@ -83,7 +85,7 @@ def train(spec: StageSpec, data: None, folder: Path, **rest: Any) -> None:
     (folder / "export" / "result.json").write_text(json.dumps(result))
 
 
-def record(run: RunFolder, order: Order, path: CellPath, ranks: Any, last: StageSpec) -> None:
+def record(run: RunFolder, order: JobSpec, path: PlannedCell, ranks: Any, last: StageSpec) -> None:
     """The record of a cell, with made-up numbers that differ."""
     required = {name: field for name, field in Metrics.model_fields.items() if field.is_required()}
     values = {name: BLANKS.get(getattr(field.annotation, "__origin__", field.annotation)) for name, field in required.items()}
@@ -118,11 +120,11 @@ def slurm_answers() -> str:
 def run_here(path: Path, folder: Path) -> None:
     """Every stage and cell, in this process, without a word."""
     grid = read_grid(path)
-    plan, run = make_plan(grid.cells), RunFolder(folder / "runs" / grid.name)
-    freeze(grid, plan, run)
+    plan, run = make_graph(grid.cells), RunFolder(folder / "runs" / grid.name)
+    save_launch(grid, plan, run)
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-        for order in make_orders(grid, plan, run, cell_paths(grid, plan)):
-            run_order(order)
+        for order in make_jobs(grid, plan, run, planned_cells(grid, plan)):
+            run_job(order)
 
 
 def wait(run: RunFolder) -> float:

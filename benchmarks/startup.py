@@ -39,8 +39,8 @@ def child(cache: Path) -> dict[str, float]:
     load_deepspeed()
     mark("import deepspeed, rendezvous")
     from jobs.data.prepare import EvalLoader, TrainLoader, prepare
-    from jobs.specs import DataSpec, ModelSpec, RecipeSpec, StageSpec
-    from jobs.train.stage_run import StageRun
+    from jobs.experiment.specs import DataSpec, ModelSpec, RecipeSpec, StageSpec
+    from jobs.train.stage_trainer import StageTrainer
     from models.layers import weight_decay_groups
     from models.pruning.base import Stage
     from models.registry import create_model
@@ -57,7 +57,7 @@ def child(cache: Path) -> dict[str, float]:
         id="startup", model=ModelSpec(name="vim_micro", label="vim_micro"), data=data, recipe=recipe, seed=0, stage=Stage(name="train", epochs=1)
     )
     with tempfile.TemporaryDirectory() as folder:
-        stage = StageRun(spec, model, training, validation, Path(folder), no_decay=weight_decay_groups(model, False)[1], ranks=ranks)
+        stage = StageTrainer(spec, model, training, validation, Path(folder), no_decay=weight_decay_groups(model, False)[1], ranks=ranks)
         stage.start(None, None)
         mark("DeepSpeed engine")
         batches = training.epoch(0)

@@ -13,14 +13,14 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from harness.plan.forest import ForestError
-from harness.records import RUNS, RunFolder
-from harness.run.submissions import Submission
-from harness.state.places import PlaceError, find_part, find_run, is_run
-from harness.state.survey import Survey, survey
-from harness.state.wording import counted
-from jobs.scheduling.claims import is_claimed
-from jobs.scheduling.scheduler import SchedulerError, ask, requeue
+from harness.monitor.lookup import NameNotFound, find_part, find_run, is_run
+from harness.monitor.survey import Survey, survey
+from harness.text import counted
+from jobs.cluster.claims import is_claimed
+from jobs.cluster.slurm import SchedulerError, ask, requeue
+from jobs.experiment.index import RunIndexError
+from jobs.experiment.run_folder import CANCELLED, LAUNCH_LOCK, RUNS, RunFolder
+from jobs.experiment.submissions import Submission
 
 OK, NOT_ALL, USAGE, NOTHING = 0, 1, 2, 3
 LAUNCHER_S = 120.0  # that a launch may take to end, or to hand its last array over
@@ -33,11 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if is_run(options.what, options.runs):
             return cancel_grid(find_run(options.what, options.runs))
-        run, forest, part = find_part(options.what, options.runs)
-        if part not in forest.cells:
-            raise PlaceError(f"{part} is a stage, which several cells may need; name a cell, or the grid")
+        run, index, part = find_part(options.what, options.runs)
+        if part not in index.cells:
+            raise NameNotFound(f"{part} is a stage, which several cells may need; name a cell, or the grid")
         return cancel_cell(run, part)
-    except (PlaceError, ForestError) as error:
+    except (NameNotFound, RunIndexError) as error:
         print(error, file=sys.stderr)
         return USAGE
     except SchedulerError as error:
@@ -63,18 +63,18 @@ def cancel_grid(run: RunFolder) -> int:
         print(f"nothing to cancel: no job of {run.path} runs or waits")
         return NOTHING
     print("\n".join(lines))
-    print(f"checkpoints are kept; {found.forest.launch} goes on from them")
+    print(f"checkpoints are kept; {found.launch_command} goes on from them")
     return OK if ended and not any(line.startswith("NOT") for line in lines) else NOT_ALL
 
 
 def cancel_cell(run: RunFolder, cell: str) -> int:
     """Ends what only this cell needs."""
     found = known(run)
-    title, path = found.forest.cells[cell]
+    title, path = found.index.cells[cell].title, found.index.cells[cell].stages
     if found.states[cell] in ("done", "failed", "blocked"):
         print(f"nothing to cancel: cell {cell} ({title}) {'is done' if found.states[cell] == 'done' else 'has failed'}")
         return NOTHING
-    mark = run.path / "cancelled" / cell
+    mark = run.path / CANCELLED / cell
     mark.parent.mkdir(parents=True, exist_ok=True)
     mark.touch()  # a job that comes to a stage of this cell alone leaves it out
     left = [stage for stage in path if not found.exported(stage)] or [path[-1]]
@@ -84,12 +84,12 @@ def cancel_cell(run: RunFolder, cell: str) -> int:
     for stage in left:
         if needs[stage]:
             shown = ", ".join(needs[stage][:3]) + (f" and {len(needs[stage]) - 3} more" if len(needs[stage]) > 3 else "")
-            lines.append(f"stage {stage} ({found.forest.stages[stage][0]}) goes on: cells {shown} need it")
+            lines.append(f"stage {stage} ({found.index.stages[stage].title}) goes on: cells {shown} need it")
     whole, shared = jobs_of(found, ours)
     lines += end_jobs(found, whole)
     lines += [leave_out(found, one, ours) for one in shared]
     print("\n".join(lines))
-    print(f"checkpoints are kept; {found.forest.launch} runs the cell again")
+    print(f"checkpoints are kept; {found.launch_command} runs the cell again")
     return NOT_ALL if any(line.startswith("NOT") for line in lines) else OK
 
 
@@ -104,7 +104,7 @@ def known(run: RunFolder) -> Survey:
 def others(found: Survey, run: RunFolder, stage: str, cell: str) -> list[str]:
     """The other cells that still need a stage."""
     gone = run.cancelled_cells()
-    waiting = (one for one, (_, path) in found.forest.cells.items() if stage in path and one != cell and one not in gone)
+    waiting = (one for one, entry in found.index.cells.items() if stage in entry.stages and one != cell and one not in gone)
     return [one for one in waiting if found.states[one] not in ("done", "failed", "blocked")]
 
 
@@ -164,13 +164,13 @@ def leave_out(found: Survey, one: Submission, ours: Iterable[str]) -> str:
 
 def end_launcher(run: RunFolder) -> tuple[str, bool]:
     """What was done about a launch at work, and whether it has ended. One that submits to SLURM is waited for: nothing it hands over gets lost."""
-    lock = run.path / "launch.lock"
+    lock = run.path / LAUNCH_LOCK
     if not is_claimed(lock):
         return "", True
     who = json.loads(lock.read_text() or "{}")
     if who.get("host") != socket.gethostname():
         return f"NOT ended: the launch by process {who.get('pid')} on {who.get('host')}; cancel there", False
-    waited_for = known(run).forest.kind == "slurm"
+    waited_for = known(run).index.cluster == "slurm"
     if waited_for:
         print(f"process {who['pid']} is submitting this grid; waiting until it has ended ...", file=sys.stderr, flush=True)
     else:
@@ -185,7 +185,7 @@ def end_launcher(run: RunFolder) -> tuple[str, bool]:
 
 def end_process(pid: int) -> None:
     """Kills a local job with all its processes."""
-    from jobs.scheduling.cluster import stop_tree
+    from jobs.cluster.submitit_jobs import stop_tree
 
     stop_tree(pid)
 

@@ -4,6 +4,7 @@ Exit codes: 0 all well, 1 some cells failed, 2 configuration or usage, 3 nothing
 """
 
 import argparse
+import errno
 import signal
 import subprocess
 import sys
@@ -12,18 +13,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from harness.grid.read import Grid, GridError, read_grid
-from harness.plan.frozen import freeze, unwritable, warn_of_strangers
-from harness.plan.orders import CellPath, Order, cell_paths, done_stages, make_orders, make_packs, to_replay
+from harness.grid.read import Grid, read_grid
+from harness.grid.yaml_source import GridError
+from harness.plan.dry_run import describe
+from harness.plan.jobs import done_stages, make_jobs, make_packs, planned_cells, to_replay
 from harness.plan.preflight import preflight
-from harness.plan.stages import Plan, describe, make_plan
-from harness.records import RUNS, RecordError, RunFolder
-from harness.run.nodes import around_bad_nodes
-from harness.submit.earlier import earlier, share
-from jobs.scheduling.claims import claimed, holder
-from jobs.scheduling.scheduler import SchedulerError
-from jobs.specs import ClusterSpec
-from jobs.train.rewinds import ask_for_replay
+from harness.plan.snapshot import save_launch, warn_of_strangers
+from harness.plan.stages import StageGraph, make_graph
+from harness.submit.previous import earlier, share
+from jobs.cluster.claims import claimed, holder
+from jobs.cluster.slurm import SchedulerError
+from jobs.experiment.job import JobSpec, PlannedCell
+from jobs.experiment.records import RecordError
+from jobs.experiment.rewinds import ask_for_replay
+from jobs.experiment.run_folder import LAUNCH_LOCK, RUNS, RunFolder
+from jobs.experiment.specs import ClusterSpec
+from jobs.recovery.nodes import around_bad_nodes
 
 OK, SOME_FAILED, USAGE, NOTHING_TO_DO, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -36,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except GridError as error:
         print(error, file=sys.stderr)
         return USAGE
-    plan = make_plan(grid.cells)
+    plan = make_graph(grid.cells)
     run = RunFolder(options.runs / grid.name)
     try:
         return plan_and_launch(grid, plan, run, options)
@@ -55,9 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def plan_and_launch(grid: Grid, plan: Plan, run: RunFolder, options: argparse.Namespace) -> int:
+def plan_and_launch(grid: Grid, plan: StageGraph, run: RunFolder, options: argparse.Namespace) -> int:
     """Checks what is left to run, then says or runs it. Raises RecordError, OSError, SchedulerError, KeyboardInterrupt."""
-    paths = cell_paths(grid, plan)
+    paths = planned_cells(grid, plan)
     left, failed = to_run(run, paths, options.retry_failed)
     warn_of_strangers(run, paths)
     if options.dry_run or left:
@@ -72,7 +77,7 @@ def plan_and_launch(grid: Grid, plan: Plan, run: RunFolder, options: argparse.Na
         print(f"nothing to do: {len(paths) - len(failed)} of {len(paths)} cells are done{failed_hint(len(failed))}")
         publish(run)
         return NOTHING_TO_DO
-    with claimed(run.path / "launch.lock", wait=False) as alone:
+    with claimed(run.path / LAUNCH_LOCK, wait=False) as alone:
         if not alone:
             print(f"this grid is being launched already, by {holder(run.path / 'launch.lock')}; nothing to do")
             return NOTHING_TO_DO
@@ -89,10 +94,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def launch(grid: Grid, plan: Plan, run: RunFolder, retry_failed: bool) -> int:
+def launch(grid: Grid, plan: StageGraph, run: RunFolder, retry_failed: bool) -> int:
     """Runs what is left of the grid and no earlier launch has, and publishes the leaderboard. Nobody else launches meanwhile."""
     before = earlier(run, plan, grid.cluster)
-    paths = cell_paths(grid, plan)
+    paths = planned_cells(grid, plan)
     wanted = to_run(run, paths, retry_failed)[0]
     run.want(path.cell.id for path in wanted)
     shares, chained = share(run, wanted, before), grid.cluster.kind == "slurm"
@@ -103,14 +108,14 @@ def launch(grid: Grid, plan: Plan, run: RunFolder, retry_failed: bool) -> int:
         print("nothing to do until then" if shares.theirs or shares.waiting else "nothing to do")
         return NOTHING_TO_DO
     run.forget_failures((stage for path in left for stage in path.stages), (path.cell.id for path in left))
-    freeze(grid, plan, run)
+    save_launch(grid, plan, run)
     for stage in to_replay(plan, run):
-        ask_for_replay(run.stage(stage))
+        ask_for_replay(run.stage_dir(stage))
     grid = replace(grid, cluster=around_bad_nodes(run, grid.cluster))
-    orders = make_orders(grid, plan, run, left, held=before.living)
+    orders = make_jobs(grid, plan, run, left, held=before.living)
     print(f"{grid.name}: {len(left)} of {len(grid.cells)} cells to run, in {len(orders)} jobs, in {run.path}", flush=True)
     if grid.cluster.kind == "slurm":
-        from harness.submit.arrays import submit_arrays
+        from harness.submit.slurm import submit_arrays
 
         print("\n".join(submit_arrays(grid.cluster, run, orders, before.living)))
         return OK
@@ -122,14 +127,14 @@ def launch(grid: Grid, plan: Plan, run: RunFolder, retry_failed: bool) -> int:
     return OK if published and not failed else SOME_FAILED
 
 
-def to_run(run: RunFolder, paths: Sequence[CellPath], retry_failed: bool) -> tuple[tuple[CellPath, ...], tuple[CellPath, ...]]:
+def to_run(run: RunFolder, paths: Sequence[PlannedCell], retry_failed: bool) -> tuple[tuple[PlannedCell, ...], tuple[PlannedCell, ...]]:
     """The cells that are to be run, and those that have failed."""
     states = {path.cell.id: state(run, path) for path in paths}
     wanted = ("open", "failed") if retry_failed else ("open",)
     return tuple(path for path in paths if states[path.cell.id] in wanted), tuple(path for path in paths if states[path.cell.id] == "failed")
 
 
-def state(run: RunFolder, path: CellPath) -> str:
+def state(run: RunFolder, path: PlannedCell) -> str:
     """done, failed (it or a stage before its end), or open."""
     record = run.record(path.cell.id)
     if record is not None:
@@ -137,15 +142,29 @@ def state(run: RunFolder, path: CellPath) -> str:
     return "failed" if any(run.failure(stage) for stage in path.stages) else "open"
 
 
+def unwritable(error: OSError, run: Path) -> str:
+    """Why a run folder cannot be written, and what helps; the end of the sentence is left to the caller."""
+    path = Path(error.filename or run)
+    if error.errno not in (errno.EACCES, errno.EPERM):
+        return f"cannot write {path}: {error.strerror}; free space there"
+    denied = next((one for one in (path, *path.parents) if one.exists()), path)
+    try:
+        owner = denied.owner()
+    except (KeyError, OSError):
+        owner = "another user"
+    remedy = f"ask them to say: chmod -R g+w {run}, and umask 002 before they launch"
+    return f"cannot write {path}: {error.strerror}. {denied} belongs to {owner}; {remedy}"
+
+
 def failed_hint(failed: int) -> str:
     """How to go on when cells failed, empty when none did."""
     return f", {failed} failed: --retry-failed runs them again" if failed else ""
 
 
-def run_locally(cluster: ClusterSpec, run: RunFolder, orders: Sequence[Order], cells: tuple[CellPath, ...]) -> None:
+def run_locally(cluster: ClusterSpec, run: RunFolder, orders: Sequence[JobSpec], cells: tuple[PlannedCell, ...]) -> None:
     """Runs the orders on this machine, with progress."""
-    from harness.submit.queue import LocalQueue, run_here
-    from harness.submit.watch import Watch
+    from harness.submit.local import LocalQueue, run_here
+    from harness.submit.progress import Watch
 
     for stopping in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(stopping) != signal.SIG_IGN:  # nohup ignores SIGHUP, and means it

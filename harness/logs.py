@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from harness.plan.forest import ForestError
-from harness.records import RUNS, RunFolder
-from harness.run.submissions import Submission
-from harness.run.triage import PEER_LOST
-from harness.state.places import PlaceError, find_part
-from harness.state.survey import Survey, survey
+from harness.monitor.lookup import NameNotFound, find_part
+from harness.monitor.survey import Survey, survey
+from jobs.experiment.index import RunIndexError
+from jobs.experiment.run_folder import RUNS, RunFolder
+from jobs.experiment.submissions import Submission
+from jobs.recovery.triage import PEER_LOST
 
 POLL_S = 0.5
 ALIVE_S = 10.0  # between two looks at whether the job that is followed still lives
@@ -26,15 +26,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code."""
     options = parse(arguments)
     try:
-        run, forest, part = find_part(options.part, options.runs)
+        run, index, part = find_part(options.part, options.runs)
         found = survey(run)
         stage = stage_of(found, part)
         one, log = log_of(found, stage, options.rank)
-        print(f"stage {stage} ({forest.stages[stage][0]}), job {one.job}, {log}", file=sys.stderr, flush=True)
+        print(f"stage {stage} ({index.stages[stage].title}), job {one.job}, {log}", file=sys.stderr, flush=True)
         for text in following(run, stage, log) if options.follow else [own_part(log.read_text(errors="replace"), stage)]:
             sys.stdout.write(text)
             sys.stdout.flush()
-    except (PlaceError, ForestError) as error:
+    except (NameNotFound, RunIndexError) as error:
         print(error, file=sys.stderr)
         return 2
     except (KeyboardInterrupt, BrokenPipeError):
@@ -54,26 +54,26 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def stage_of(found: Survey, part: str) -> str:
     """The stage to show: itself, or the one that a cell stands at, or the last one before it that any job has printed for."""
-    if part in found.forest.stages:
+    if part in found.index.stages:
         return part
-    path = found.forest.cells[part][1]
+    path = found.index.cells[part].stages
     stands = path.index(found.stands_at[part])
     return next((stage for stage in reversed(path[: stands + 1]) if stage in found.job_of and found.job_of[stage].logs()), path[stands])
 
 
 def log_of(found: Survey, stage: str, rank: int | None) -> tuple[Submission, Path]:
-    """The job that has, or had, a stage, and the log of one of its ranks. Raises PlaceError where there is none yet."""
+    """The job that has, or had, a stage, and the log of one of its ranks. Raises NameNotFound where there is none yet."""
     one = found.job_of.get(stage)
     if one is None:
-        title = found.forest.stages[stage][0]
-        raise PlaceError(f"stage {stage} ({title}) was never handed to a job; {found.forest.launch} does")
+        title = found.index.stages[stage].title
+        raise NameNotFound(f"stage {stage} ({title}) was never handed to a job; {found.launch_command} does")
     logs = one.logs()
     if not logs:
         state = found.jobs.get(one.job)
-        raise PlaceError(f"stage {stage}: job {one.job} has printed nothing yet{f' ({state.state}{why(state.reason)})' if state else ''}")
+        raise NameNotFound(f"stage {stage}: job {one.job} has printed nothing yet{f' ({state.state}{why(state.reason)})' if state else ''}")
     if rank is not None:
         if rank >= len(logs):
-            raise PlaceError(f"job {one.job} has the logs of ranks 0 to {len(logs) - 1}; there is no rank {rank}")
+            raise NameNotFound(f"job {one.job} has the logs of ranks 0 to {len(logs) - 1}; there is no rank {rank}")
         return one, logs[rank]
     return one, next((log for log in logs if len(logs) > 1 and tells_of_an_error(log)), logs[0])
 

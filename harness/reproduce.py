@@ -13,13 +13,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from harness.grid.read import Cell
-from harness.plan.stages import make_plan
-from harness.records import RUNS, Environment, Record, RecordError, RunFolder, read_record
-from harness.run.micro_batch import keep
-from harness.run.runner import CellPath, Order, run_order
-from harness.submit.queue import fresh_folder
-from jobs.specs import ClusterSpec
+from harness.plan.stages import make_graph
+from harness.submit.local import fresh_folder
+from jobs.experiment.cell import Cell
+from jobs.experiment.job import JobSpec, PlannedCell
+from jobs.experiment.records import Environment, Record, RecordError, read_record
+from jobs.experiment.run_folder import REPRODUCTIONS, RUNS, RunFolder
+from jobs.experiment.specs import ClusterSpec
+from jobs.recovery.micro_batch import keep
+from jobs.worker.job import run_job
 
 TOP1_TOLERANCE = 1.0  # percentage points, between machines: kernels round differently, and training amplifies it
 EXACT = ("top1", "top5", "test_loss", "test_samples", "val_top1", "train_loss", "params", "params_nonzero", "sparsity_prunable", "macs", "epochs")
@@ -39,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     print(f"cell {record.id}: {record.model}, {record.pruning}, seed {record.seed}, recorded in {path}", flush=True)
-    again = run_again(record, place_for(path.parents[2] / "reproductions"))
+    again = run_again(record, place_for(path.parents[2] / REPRODUCTIONS))
     verdict = compare(record, again)
     show(record, again, verdict)
     return 0 if verdict.reproduced else 1
@@ -84,12 +86,12 @@ def place_for(wanted: Path) -> Path:
 def run_again(record: Record, folder: Path) -> Record:
     """The record of a second run of every stage of the cell, in `folder`, with the threads of the first and one rank."""
     cell = Cell.from_json(record.spec)
-    plan = make_plan((cell,))
+    plan = make_graph((cell,))
     cluster = ClusterSpec(kind="debug", cpus_per_task=record.environment.threads)
-    path = CellPath(cell=cell, stages=plan.paths[cell.id])
+    path = PlannedCell(cell=cell, stages=plan.paths[cell.id])
     for stage, micro in (record.metrics.micro_batches if record.metrics else {}).items():
-        keep(RunFolder(folder).stage(stage), micro, "the recorded run had no memory for more")
-    run_order(Order(run=str(folder), grid=record.grid, stages=tuple(plan.stages.values()), cells=(path,), cluster=cluster))
+        keep(RunFolder(folder).stage_dir(stage), micro, "the recorded run had no memory for more")
+    run_job(JobSpec(run=str(folder), grid=record.grid, stages=tuple(plan.stages.values()), cells=(path,), cluster=cluster))
     return read_record(RunFolder(folder).record_path(cell.id))
 
 

@@ -19,14 +19,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from harness.plan.forest import ForestError
-from harness.records import RUNS, RunFolder
-from harness.run import triage
-from harness.run.nodes import faults, left_out
-from harness.state.cases import cases
-from harness.state.places import PlaceError, find_run
-from harness.state.survey import STATES, Survey, heard_s, survey
-from harness.state.wording import counted, duration
+from harness.monitor.incidents import IncidentGroup, cases, grouped, nodes_of, remedy
+from harness.monitor.lookup import NameNotFound, find_run
+from harness.monitor.survey import STATES, Survey, heard_s, survey
+from harness.text import counted, duration
+from jobs.experiment.index import RunIndexError
+from jobs.experiment.run_folder import GRID, MICRO_BATCH, PROGRESS, RUNS, RunFolder
+from jobs.recovery.nodes import faults, left_out
 
 WATCH_S = 5.0
 WIDTH = 200  # of what goes to a file or a pipe
@@ -47,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             watch(run, console)
         else:
             console.print(Status(run).look())
-    except (PlaceError, ForestError) as error:
+    except (NameNotFound, RunIndexError) as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -94,7 +93,7 @@ class Status:
         parts = [self.head(found, counts), table(counts), *self.sums(found, told, len(at_work))]
         if at_work:
             parts += [Text(), stages_table(self.run, found, told)]
-        groups = triage.grouped(cases(self.run, found))
+        groups = grouped(cases(self.run, found))
         parts += [part for group in groups[:GROUPS] for part in group_text(group, found)]
         if len(groups) > GROUPS:
             parts.append(Text(f"and {counted(len(groups) - GROUPS, 'more kind')} of failure"))
@@ -102,17 +101,17 @@ class Status:
 
     def head(self, found: Survey, counts: Mapping[str, int]) -> Text:
         """Grid and folder."""
-        return Text(f"{found.forest.grid}: {counts['done']} of {len(found.states)} cells done   ({self.run.path})", style="bold")
+        return Text(f"{found.index.grid}: {counts['done']} of {len(found.states)} cells done   ({self.run.path})", style="bold")
 
     def sums(self, found: Survey, told: Mapping[str, dict[str, float]], at_work: int) -> list[Text]:
         """Stages, hours used and left."""
-        done = [stage for stage in found.forest.stages if found.exported(stage)]
+        done = [stage for stage in found.index.stages if found.exported(stage)]
         for stage in done:
             if stage not in self.spent_s:
                 self.spent_s[stage] = train_s(self.run, stage)
         now_s = sum(one.get("spent_s", 0.0) for one in told.values())
         used_s = sum(self.spent_s[stage] for stage in done) + now_s
-        line = f"{len(done)} of {len(found.forest.stages)} stages done, {used_s / 3600:.1f} hours of training used"
+        line = f"{len(done)} of {len(found.index.stages)} stages done, {used_s / 3600:.1f} hours of training used"
         left = left_s(found, self.spent_s, told)
         if at_work and left is not None:
             line += f"; about {duration(left / at_work)} to go with {at_work} at a time"
@@ -125,7 +124,7 @@ class Status:
         if blamed:
             out = left_out(self.run)
             lines.append(f"nodes that failed: {blamed}" + (f"; left out for the rest of this grid: {', '.join(out)}" if out else ""))
-        small = [stage for stage, names in found.files.items() if "micro_batch.json" in names]
+        small = [stage for stage, names in found.files.items() if MICRO_BATCH in names]
         if small:
             what = "ran out of memory and went on with smaller micro-batches, the global batch kept"
             lines.append(f"{counted(len(small), 'stage')} {what}: {', '.join(small[:4])}")
@@ -137,8 +136,8 @@ class Status:
             lines.append(f"{found.silent}: whether its jobs run is not known; nothing is lost, ask again later")
         left = sum(state == "open" for state in found.states.values())
         if left:
-            lines.append(f"nobody works on {counted(left, 'open cell')}; from the last checkpoints: {found.forest.launch}")
-        frozen, given = self.run.path / "grid.yaml", Path(found.forest.file)
+            lines.append(f"nobody works on {counted(left, 'open cell')}; from the last checkpoints: {found.launch_command}")
+        frozen, given = self.run.path / GRID, Path(found.index.file)
         if frozen.exists() and given.exists() and frozen.read_bytes() != given.read_bytes():
             lines.append(f"{given} was changed since it was launched; this is what was launched")
         return [Text(line, style="yellow") for line in lines]
@@ -162,7 +161,7 @@ def running(found: Survey) -> list[str]:
 def progress(run: RunFolder, stage: str) -> dict[str, float]:
     """The heartbeat of a stage, with the seconds that it has spent; empty before its first step."""
     try:
-        told = json.loads((run.stage(stage) / "progress.json").read_bytes())
+        told = json.loads((run.stage_dir(stage) / PROGRESS).read_bytes())
         left = told["steps"] - told["step"]
         told["spent_s"] = told["eta_s"] * told["step"] / left if told["eta_s"] and left else 0.0
     except (OSError, ValueError, KeyError, TypeError):
@@ -176,7 +175,7 @@ def stages_table(run: RunFolder, found: Survey, told: Mapping[str, dict[str, flo
     for name in ("stage", "", "epoch", "loss", "img/s", "left", "job", "on"):
         shown.add_column(name, justify="right" if name in ("epoch", "loss", "img/s", "left") else "left", no_wrap=name != "")
     for stage, one in list(told.items())[:ROWS]:
-        shown.add_row(stage, found.forest.stages[stage][0], *heartbeat(found, stage, one, heard_s(run, stage)), *whereabouts(found, stage))
+        shown.add_row(stage, found.index.stages[stage].title, *heartbeat(found, stage, one, heard_s(run, stage)), *whereabouts(found, stage))
     if len(told) > ROWS:
         shown.add_row(f"and {len(told) - ROWS} more")
     return shown
@@ -215,33 +214,32 @@ def left_s(found: Survey, spent_s: Mapping[str, float], told: Mapping[str, dict[
     """Seconds of training still to do, one stage after the other, as finished stages of the same kind took them; None before one has finished."""
     epochs_of, seconds_of = Counter[str](), Counter[str]()
     for stage, seconds in spent_s.items():
-        title, epochs = found.forest.stages[stage]
-        for kind in (title.rpartition("  seed ")[0], ""):
-            epochs_of[kind] += epochs
+        entry = found.index.stages[stage]
+        for kind in (entry.kind, ""):
+            epochs_of[kind] += entry.epochs
             seconds_of[kind] += seconds  # type: ignore[assignment]
     if not epochs_of[""]:
         return None
-    wanted = [path for cell, (_, path) in found.forest.cells.items() if found.states[cell] not in ("failed", "blocked")]
+    wanted = [entry.stages for cell, entry in found.index.cells.items() if found.states[cell] not in ("failed", "blocked")]
     needed = {stage for path in wanted for stage in path if not found.exported(stage)}
     total = 0.0
     for stage in needed:
-        title, epochs = found.forest.stages[stage]
-        kind = title.rpartition("  seed ")[0]
-        kind = kind if epochs_of[kind] else ""
-        total += max(0.0, epochs - told.get(stage, {}).get("epoch", 0.0)) * seconds_of[kind] / epochs_of[kind]
+        entry = found.index.stages[stage]
+        kind = entry.kind if epochs_of[entry.kind] else ""
+        total += max(0.0, entry.epochs - told.get(stage, {}).get("epoch", 0.0)) * seconds_of[kind] / epochs_of[kind]
     return total
 
 
-def group_text(group: triage.Group, found: Survey) -> list[Text]:
+def group_text(group: IncidentGroup, found: Survey) -> list[Text]:
     """A kind of failure: how many cells, one excerpt, what happens next."""
     first = group.cases[0]
     place = f" at {group.place}" if group.place else ""
-    nodes = triage.nodes_of(group.cases)
+    nodes = nodes_of(group.cases)
     head = f"\n{counted(group.cells, 'cell')}, {counted(len(group.cases), 'stage')}: {group.what}{place}" + (f", on {nodes}" if nodes else "")
     lines = [Text(head, style="bold red" if group.policy == "never" else "bold yellow")]
     lines += [Text(f"    {line}", style="dim") for line in first.excerpt]
-    lines.append(Text(f"  of stage {first.stage} ({found.forest.stages[first.stage][0]}); all of it: python -m harness.logs {first.stage}"))
-    lines.append(Text(f"  {triage.remedy(group, found.forest.launch)}"))
+    lines.append(Text(f"  of stage {first.stage} ({found.index.stages[first.stage].title}); all of it: python -m harness.logs {first.stage}"))
+    lines.append(Text(f"  {remedy(group, found.launch_command)}"))
     return lines
 
 

@@ -6,7 +6,6 @@ A new model is a row here; a new family also brings a dataclass of options in `m
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.configs import MambaOutConfig, MambaVisionConfig, VimConfig, ViTConfig
+from models.text import valid_names
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -25,7 +25,7 @@ Build = Callable[[Any, int, int, str], "nn.Module"]  # config, img_size in pixel
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class ModelEntry:
     """A model: how it is built, from which options, for which images."""
 
     build: Build
@@ -70,41 +70,41 @@ def build_mambaout(config: MambaOutConfig, img_size: int, num_classes: int, scan
     return timm_controls.build_mambaout(config, num_classes)
 
 
-MODELS: dict[str, Row] = {
-    "vim_tiny": Row(build=build_vim, config=VimConfig(), official=True),
-    "vim_tiny_stride8": Row(build=build_vim, config=VimConfig(stride=8), official=True),
-    "vim_small": Row(build=build_vim, config=VimConfig(dim=384, drop_path=0.05), official=True),
-    "vim_small_stride8": Row(build=build_vim, config=VimConfig(dim=384, stride=8, drop_path=0.05), official=True),
-    "vim_base": Row(build=build_vim, config=VimConfig(dim=768, drop_path=0.05), official=True),
-    "vim_micro": Row(build=build_vim, config=VimConfig(patch_size=4, dim=64, depth=4, d_state=8), img_size=32),
-    "mambavision_t": Row(build=build_mambavision, config=MambaVisionConfig(), official=True),
-    "mambavision_t2": Row(build=build_mambavision, config=MambaVisionConfig(depths=(1, 3, 11, 4)), official=True),
-    "mambavision_s": Row(build=build_mambavision, config=MambaVisionConfig(dim=96, in_dim=64, depths=(3, 3, 7, 5)), official=True),
-    "mambavision_b": Row(
+MODELS: dict[str, ModelEntry] = {
+    "vim_tiny": ModelEntry(build=build_vim, config=VimConfig(), official=True),
+    "vim_tiny_stride8": ModelEntry(build=build_vim, config=VimConfig(stride=8), official=True),
+    "vim_small": ModelEntry(build=build_vim, config=VimConfig(dim=384, drop_path=0.05), official=True),
+    "vim_small_stride8": ModelEntry(build=build_vim, config=VimConfig(dim=384, stride=8, drop_path=0.05), official=True),
+    "vim_base": ModelEntry(build=build_vim, config=VimConfig(dim=768, drop_path=0.05), official=True),
+    "vim_micro": ModelEntry(build=build_vim, config=VimConfig(patch_size=4, dim=64, depth=4, d_state=8), img_size=32),
+    "mambavision_t": ModelEntry(build=build_mambavision, config=MambaVisionConfig(), official=True),
+    "mambavision_t2": ModelEntry(build=build_mambavision, config=MambaVisionConfig(depths=(1, 3, 11, 4)), official=True),
+    "mambavision_s": ModelEntry(build=build_mambavision, config=MambaVisionConfig(dim=96, in_dim=64, depths=(3, 3, 7, 5)), official=True),
+    "mambavision_b": ModelEntry(
         build=build_mambavision, official=True, config=MambaVisionConfig(dim=128, in_dim=64, depths=(3, 3, 10, 5), drop_path=0.3, layer_scale=1e-5)
     ),
-    "mambavision_l": Row(
+    "mambavision_l": ModelEntry(
         build=build_mambavision,
         official=True,
         config=MambaVisionConfig(dim=196, in_dim=64, depths=(3, 3, 10, 5), heads=(4, 8, 16, 32), drop_path=0.3, layer_scale=1e-5),
     ),
-    "mambavision_l2": Row(
+    "mambavision_l2": ModelEntry(
         build=build_mambavision,
         official=True,
         config=MambaVisionConfig(dim=196, in_dim=64, depths=(3, 3, 12, 5), heads=(4, 8, 16, 32), drop_path=0.3, layer_scale=1e-5),
     ),
-    "mambavision_micro": Row(
+    "mambavision_micro": ModelEntry(
         build=build_mambavision,
         img_size=32,
         config=MambaVisionConfig(
             dim=16, in_dim=16, depths=(1, 1, 4, 2), heads=(1, 2, 4, 8), windows=(8, 8, 4, 2), stem_strides=(1, 2), drop_path=0.0
         ),
     ),
-    "vit_tiny": Row(build=build_vit, config=ViTConfig()),
-    "vit_micro": Row(build=build_vit, config=ViTConfig(patch_size=4, dim=64, depth=4, heads=4), img_size=32),
-    "mambaout_femto": Row(build=build_mambaout, config=MambaOutConfig()),
-    "mambaout_tiny": Row(build=build_mambaout, config=MambaOutConfig(dims=(96, 192, 384, 576))),
-    "mambaout_micro": Row(build=build_mambaout, config=MambaOutConfig(depths=(1, 1, 2, 1), dims=(16, 32, 64, 96)), img_size=32),
+    "vit_tiny": ModelEntry(build=build_vit, config=ViTConfig()),
+    "vit_micro": ModelEntry(build=build_vit, config=ViTConfig(patch_size=4, dim=64, depth=4, heads=4), img_size=32),
+    "mambaout_femto": ModelEntry(build=build_mambaout, config=MambaOutConfig()),
+    "mambaout_tiny": ModelEntry(build=build_mambaout, config=MambaOutConfig(dims=(96, 192, 384, 576))),
+    "mambaout_micro": ModelEntry(build=build_mambaout, config=MambaOutConfig(depths=(1, 1, 2, 1), dims=(16, 32, 64, 96)), img_size=32),
 }
 
 
@@ -132,10 +132,10 @@ def create_model(
     return model
 
 
-def model_row(name: str) -> Row:
+def model_row(name: str) -> ModelEntry:
     """The row of MODELS. ValueError names the nearest and all valid names."""
     if name not in MODELS:
-        raise ValueError(f"unknown model {name!r}{_nearest(name, MODELS)}; valid: {', '.join(MODELS)}")
+        raise ValueError(f"unknown model {name!r}{valid_names(name, MODELS)}")
     return MODELS[name]
 
 
@@ -219,11 +219,6 @@ def _brief(value: Any) -> str:
     return "-".join(map(str, value)) if isinstance(value, list) else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _nearest(given: str, valid: Mapping[str, Any] | list[str]) -> str:
-    close = difflib.get_close_matches(given, list(valid), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
 def _explain(entry: Any, config: type) -> tuple[tuple[str, ...], str]:
     """(path, message) of one of pydantic's errors; an unknown option names the nearest and the valid ones."""
     path = tuple(str(part) for part in entry["loc"])
@@ -233,4 +228,4 @@ def _explain(entry: Any, config: type) -> tuple[tuple[str, ...], str]:
         return path, f"{entry['msg']}, not {json.dumps(entry['input'])}"
     owner = _variants(config)[path[0]] if len(path) > 1 else config
     valid = [field.name for field in dataclasses.fields(owner)]
-    return path, f"unknown option{_nearest(path[-1], valid)}; valid: {', '.join(valid)}"
+    return path, f"unknown option{valid_names(path[-1], valid)}"

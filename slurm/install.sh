@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Makes .venv with the pinned packages, FFCV and the C++ scan. Safe to run again: it does only what is missing.
-#   slurm/install.sh [extra ...]        extras of setup.cfg, default: test
+#   slurm/install.sh [extra ...]        extras of setup.cfg, default: dev
 # PYTHON=python3.12 slurm/install.sh    another interpreter (3.11 or 3.12)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 VENV=${VENV:-.venv}
-EXTRAS=$(IFS=,; echo "${*:-test}")
+EXTRAS=$(IFS=,; echo "${*:-dev}")
 FFCV=ffcv==1.0.2
 say() { printf '\033[1m[install]\033[0m %s\n' "$*"; }
 die() { printf '[install] error: %s\n' "$*" >&2; exit 2; }

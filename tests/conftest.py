@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.harness.fake_slurm import FakeSlurm
-from tests.harness.make_runs import FakeRun, fake_run
+from tests.support.fake_slurm import FakeSlurm
+from tests.support.runs import FakeRun, fake_run
 
 # The same examples in every run, and no time limit for one: a slow or busy machine is no failure.
 settings.register_profile("steady", deadline=None, derandomize=True)

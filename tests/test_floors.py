@@ -1,4 +1,4 @@
-"""Imports go down only: analysis, harness, jobs, models; and within harness and jobs."""
+"""Imports go down only: analysis, harness, jobs, models; and from room to room within harness and jobs."""
 
 import ast
 import subprocess
@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-MAY_IMPORT = {"models": {"models"}, "jobs": {"jobs", "models"}, "harness": {"harness", "jobs", "models"}, "analysis": {"analysis", "harness"}}
+MAY_IMPORT = {"models": {"models"}, "jobs": {"jobs", "models"}, "harness": {"harness", "jobs", "models"}, "analysis": {"analysis", "jobs"}}
 ORDER = {
-    "jobs": ["specs", "files", "scheduling", "parallel", "data", "measure", "train"],
-    "harness": ["records", "grid", "plan", "run", "state", "submit"],
+    "jobs": ["experiment", "cluster", "recovery", "parallel", "data", "measure", "train", "worker"],
+    "harness": ["text", "grid", "plan", "monitor", "submit"],
 }
 FILES = [path for floor in MAY_IMPORT for path in sorted((ROOT / floor).rglob("*.py"))]
 
@@ -37,19 +37,36 @@ def test_a_file_imports_its_own_floor_and_those_below(path: Path) -> None:
 @pytest.mark.parametrize("path", [path for path in FILES if path.relative_to(ROOT).parts[0] in ORDER], ids=lambda path: str(path.relative_to(ROOT)))
 def test_within_a_floor_too_imports_go_down(path: Path) -> None:
     floor, part = path.relative_to(ROOT).with_suffix("").parts[:2]
-    below = [*ORDER[floor], part]  # what is not named stands on all the others
+    below = [*ORDER[floor], part]  # commands stand on all the rooms
     ours = {name.split(".")[1] for name in imported(path) if name.startswith(f"{floor}.")}
     assert ours <= set(below[: below.index(part) + 1])
 
 
+@pytest.mark.parametrize("floor", ORDER)
+def test_every_room_of_a_floor_has_its_rank(floor: str) -> None:
+    rooms = {path.parent.name for path in (ROOT / floor).glob("*/__init__.py")}
+    assert rooms <= set(ORDER[floor])
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "analysis").rglob("*.py")), ids=lambda path: path.name)
-def test_analysis_knows_the_harness_by_its_records_alone(path: Path) -> None:
-    assert {name for name in imported(path) if name.startswith("harness")} <= {"harness.records"}
+def test_analysis_knows_of_a_run_what_its_folder_holds_and_no_more(path: Path) -> None:
+    assert {name.rpartition(".")[0] for name in imported(path) if name.startswith("jobs")} <= {"jobs.experiment"}
 
 
 @pytest.mark.parametrize(
     "module",
-    ["harness.records", "harness.grid.read", "harness.plan.stages", "analysis.__main__", "models.registry", "models.pruning.registry", "jobs.specs"],
+    [
+        "jobs.experiment.records",
+        "jobs.experiment.specs",
+        "jobs.experiment.index",
+        "jobs.experiment.run_folder",
+        "harness.grid.read",
+        "harness.plan.stages",
+        "harness.status",
+        "analysis.__main__",
+        "models.registry",
+        "models.pruning.registry",
+    ],
 )
 def test_the_login_node_needs_no_torch(module: str) -> None:
     code = f"import {module}, sys; sys.exit('torch' in sys.modules)"

@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.grid.expansion import build, choices, fields_of, given_fields, variants
-from harness.grid.identity import canonical, data_identity, method_identity, model_identity, plain, recipe_identity
-from harness.grid.limits import DATA, RECIPE, Limit, broken, data_clashes, recipe_clashes
-from harness.grid.yaml_source import Node, Report, nearest
-from jobs.specs import DataSpec, ModelSpec, RecipeSpec
+from harness.grid.expansion import choices, given_fields, variants
+from harness.grid.yaml_source import Node, Report
+from jobs.experiment.identity import canonical, data_identity, method_identity, model_identity, plain, recipe_identity
+from jobs.experiment.limits import DATA, RECIPE, Limit, broken, data_clashes, recipe_clashes
+from jobs.experiment.specs import DataSpec, ModelSpec, RecipeSpec
+from jobs.experiment.typed import build, fields_of
 from models.pruning.base import PruningMethod
-from models.pruning.registry import PRUNERS, method_label, required
+from models.pruning.registry import METHODS, method_label, required
 from models.registry import MODELS, OptionError, effective_options, model_config, model_label, model_options
+from models.text import valid_names
 
 MOST_SEEDS = 10_000  # counted from 0; more are one seed of which the brackets were forgotten
 
@@ -54,7 +56,7 @@ def named_entries(node: Node | None, key: str, word: str, valid: Iterable[str], 
     found = []
     for entry, path in entries(node, key, report):
         if isinstance(entry.value, dict) and word not in entry.value:
-            report.add(entry.line, path, f"needs {word}:{nearest('', valid)}")
+            report.add(entry.line, path, f"needs {word}:{valid_names('', valid)}")
             continue
         given = entry.value[word] if isinstance(entry.value, dict) else entry
         mapping = entry if isinstance(entry.value, dict) else Node(value={}, line=entry.line)
@@ -63,7 +65,7 @@ def named_entries(node: Node | None, key: str, word: str, valid: Iterable[str], 
             if name in valid:
                 found.append((mapping, path, name))
             else:
-                report.add(given.line, where, f"unknown {'model' if word == 'name' else 'method'} {name!r}{nearest(name, valid)}")
+                report.add(given.line, where, f"unknown {'model' if word == 'name' else 'method'} {name!r}{valid_names(name, valid)}")
     return found
 
 
@@ -133,21 +135,21 @@ def _model(entry: Node, key: str, name: str, given: Mapping[str, Any], label: st
 def read_pruning(node: Node | None, report: Report) -> list[Choice]:
     """Every method with every choice of its knobs; dense once."""
     found = []
-    for entry, key, name in named_entries(node, "pruning", "method", PRUNERS, report):
-        knobs = variants(entry, fields_of(PRUNERS[name]), key, report, apart=("method", "label"))
+    for entry, key, name in named_entries(node, "pruning", "method", METHODS, report):
+        knobs = variants(entry, fields_of(METHODS[name]), key, report, apart=("method", "label"))
         label = own_label(entry, key, len(knobs), report)
         found += [choice for given in knobs if (choice := _method(entry, key, name, given, label, report))]
     return distinct(found, report)
 
 
 def _method(entry: Node, key: str, name: str, given: Mapping[str, Any], label: str | None, report: Report) -> Choice | None:
-    missing = [field.name for field in dataclasses.fields(PRUNERS[name]) if required(field) and field.name not in given]
+    missing = [field.name for field in dataclasses.fields(METHODS[name]) if required(field) and field.name not in given]
     if missing:
         if unsaid := [knob for knob in missing if knob not in given_fields(entry)]:
             report.add(entry.line, key, f"{name} needs {', '.join(unsaid)}")
         return None
     try:
-        method = build(PRUNERS[name], given)
+        method = build(METHODS[name], given)
     except ValueError as error:
         knob = next((knob for knob in given if str(error).startswith(knob)), None)
         report.add(entry.line_of([knob] if knob else []), f"{key}.{knob}" if knob else key, str(error))

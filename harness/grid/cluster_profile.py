@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from harness.grid.expansion import Mismatch, convert, fields_of
-from harness.grid.limits import CLUSTER, broken, cluster_clashes
-from harness.grid.yaml_source import GridError, Node, Report, nearest, read_yaml
-from jobs.specs import ClusterSpec
+from harness.grid.yaml_source import GridError, Node, Report, read_yaml
+from jobs.experiment.limits import CLUSTER, broken, cluster_clashes
+from jobs.experiment.specs import ClusterSpec
+from jobs.experiment.typed import Mismatch, convert, fields_of
+from models.text import valid_names
 
 # submitit 1.5's other parameters for SLURM; each may also be written with `slurm_` before it. No wckey unless a user asks for one.
 SLURM_NAMES = (
@@ -88,7 +89,7 @@ def _read_mapping(node: Node, key: str, report: Report) -> ClusterSpec:
         elif name in SLURM_NAMES:
             slurm[name] = child.plain
         elif name not in FIELDS or given.startswith("slurm_") and name == "kind":
-            report.add(child.line, path, f"unknown key{nearest(bare, [*FIELDS, *SLURM_NAMES])}")
+            report.add(child.line, path, f"unknown key{valid_names(bare, [*FIELDS, *SLURM_NAMES])}")
         else:
             _convert(child, name, path, fields, report)
     cluster = ClusterSpec(**fields, slurm=slurm)
@@ -118,6 +119,6 @@ def _flat(node: Node, key: str, report: Report) -> dict[str, Node]:
 
 def _convert(node: Node, name: str, key: str, fields: dict[str, Any], report: Report) -> None:
     try:
-        fields[name] = convert(node, FIELDS[name])
+        fields[name] = convert(node.plain, FIELDS[name])
     except Mismatch as error:
         report.add(node.line, key, str(error))

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.grid.axes import Choice
-from harness.grid.expansion import NUMBER
-from harness.grid.yaml_source import Node, Report, nearest
+from harness.grid.yaml_source import Node, Report
+from jobs.experiment.typed import NUMBER
+from models.text import valid_names
 
 NAME_KEYS = {"model": "name", "pruning": "method"}  # the key that holds the name, as in the grid's entries
 
@@ -48,7 +49,7 @@ def check_patterns(node: Node | None, axes: Collection[str], report: Report) -> 
             continue
         for name, child in item.value.items():
             if name not in axes:
-                report.add(child.line, f"{key}.{name}", f"unknown key{nearest(name, axes)}")
+                report.add(child.line, f"{key}.{name}", f"unknown key{valid_names(name, axes)}")
 
 
 def _exclusion(node: Node, key: str, axes: Mapping[str, list[Choice]], report: Report) -> Exclusion:
@@ -98,13 +99,13 @@ def _explain(part: Node, key: str, axis: str, found: list[Choice], report: Repor
     if isinstance(part.value, dict):
         unknown = [name for name in part.value if name not in fields]
         for name in unknown:
-            report.add(part.value[name].line, f"{key}.{name}", f"unknown key{nearest(name, fields)}")
+            report.add(part.value[name].line, f"{key}.{name}", f"unknown key{valid_names(name, fields)}")
         if not unknown:
             report.add(part.line, key, f"matches no {axis} of this grid{_names(found)}")
     else:
         given = ", ".join(map(str, part.plain)) if isinstance(part.value, list) else str(part.plain)
         valid = dict.fromkeys(name for choice in found for name in choice.names)
-        advice = nearest(given, valid) if valid else "; expected a mapping of fields"
+        advice = valid_names(given, valid) if valid else "; expected a mapping of fields"
         report.add(part.line, key, f"{given!r} matches no {axis} of this grid{advice}")
 
 

@@ -13,64 +13,16 @@ from typing import Any
 from harness.grid.axes import Choice, read_data, read_models, read_pruning, read_recipes, read_seeds
 from harness.grid.cluster_profile import read_cluster
 from harness.grid.exclude import check_patterns, read_exclusions
-from harness.grid.expansion import build
-from harness.grid.identity import canonical, cell_id, data_identity, method_identity, model_identity, plain, recipe_identity
-from harness.grid.limits import batch_clash, step_beyond, training_images
-from harness.grid.yaml_source import GridError, Node, Problem, Report, nearest, read_yaml
-from jobs.specs import ClusterSpec, DataSpec, ModelSpec, RecipeSpec
-from models.pruning.base import Budget, PruningMethod
-from models.pruning.registry import PRUNERS, method_label
-from models.registry import effective_options, model_config
-
-__all__ = ["Cell", "Grid", "GridError", "Problem", "read_grid"]
+from harness.grid.yaml_source import GridError, Node, Report, read_yaml
+from jobs.experiment.cell import Cell
+from jobs.experiment.identity import cell_id
+from jobs.experiment.limits import batch_clash, step_beyond, training_images
+from jobs.experiment.specs import ClusterSpec
+from models.pruning.base import Budget
+from models.text import valid_names
 
 KEYS = ("name", "data", "recipe", "models", "pruning", "seeds", "exclude", "cluster")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # a folder's name
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One point of a grid. `id` is the hash of what decides its result."""
-
-    id: str
-    model: ModelSpec
-    method: PruningMethod
-    data: DataSpec
-    recipe: RecipeSpec
-    seed: int
-    label: str | None = None  # the pruning's, where the user gave one
-
-    @property
-    def pruning(self) -> str:
-        """The name of the method and its knobs that a leaderboard shows."""
-        return self.label or method_label(self.method)
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything needed to run the cell again, with all fields, as plain JSON values."""
-        options = plain(model_config(self.model.name, self.model.options))
-        return {
-            "model": {"name": self.model.name, "label": self.model.label, "options": options},
-            "pruning": {"method": self.method.name, "label": self.label, "knobs": plain(self.method)},
-            "data": plain(self.data),
-            "recipe": plain(self.recipe),
-            "seed": self.seed,
-        }
-
-    @classmethod
-    def from_json(cls, spec: Mapping[str, Any]) -> "Cell":
-        """The cell that `to_json` gave; its id is computed anew.
-
-        KeyError: a part is missing; ValueError: a field, model or method that this version does not have.
-        """
-        given, pruning = spec["model"], spec["pruning"]
-        if pruning["method"] not in PRUNERS:
-            raise ValueError(f"unknown method {pruning['method']!r}{nearest(pruning['method'], PRUNERS)}")
-        model = ModelSpec(name=given["name"], label=given["label"], options=effective_options(given["name"], given["options"]))
-        method = build(PRUNERS[pruning["method"]], pruning["knobs"])
-        data, recipe = build(DataSpec, spec["data"]), build(RecipeSpec, spec["recipe"])
-        parts = (model_identity(model), method_identity(method), data_identity(data), recipe_identity(recipe))
-        named = cell_id(*map(canonical, parts), spec["seed"])
-        return cls(id=named, model=model, method=method, data=data, recipe=recipe, seed=spec["seed"], label=pruning["label"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +51,7 @@ def read_grid(path: Path) -> Grid:
     keys, report = root.value, Report(str(path))
     for key, node in keys.items():
         if key not in KEYS and not key.startswith("x-"):  # x-...: room for anchors
-            report.add(node.line, key, f"unknown key{nearest(key, KEYS)}")
+            report.add(node.line, key, f"unknown key{valid_names(key, KEYS)}")
     name = _name(keys.get("name"), report)
     cluster = read_cluster(keys.get("cluster"), path, report)
     axes = {

@@ -4,7 +4,6 @@ PyYAML alone forgets lines, takes the last of two equal keys silently, and build
 twice is a mistake, and tags are refused. Anchors, aliases and merge keys (`<<`) work.
 """
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,13 +75,6 @@ class Node:
                 break
             node = children[key]
         return node.line
-
-
-def nearest(given: str, valid: Iterable[str]) -> str:
-    """`; did you mean 'x'? valid: x, y` to put behind what was wrong."""
-    names = list(valid)
-    close = difflib.get_close_matches(given, names, n=1)
-    return (f"; did you mean {close[0]!r}?" if close else ";") + f" valid: {', '.join(names)}"
 
 
 def read_yaml(path: Path) -> tuple[str, Node]:

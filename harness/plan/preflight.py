@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from harness.grid.read import Cell, Grid
-from jobs.specs import ClusterSpec, image_size
+from harness.grid.read import Grid
+from jobs.experiment.cell import Cell
+from jobs.experiment.specs import ClusterSpec, image_size
 from models.pruning.registry import method_label
 
 
@@ -74,7 +75,7 @@ def scheduler_problems(cluster: ClusterSpec) -> list[str]:
     from submitit import SlurmExecutor
 
     if SlurmExecutor.affinity() > 0:
-        from harness.plan.slurm_limits import slurm_problems
+        from jobs.cluster.slurm_limits import slurm_problems
 
         return slurm_problems(cluster)
     return ["cluster: no srun on this machine, so it cannot submit to SLURM; launch on a login node, or say 'cluster: local'"]

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.specs import DataSpec
+from jobs.experiment.specs import DataSpec
 
 BOX: Final = np.dtype([("top", "<i4"), ("left", "<i4"), ("rows", "<i4"), ("cols", "<i4"), ("flip", "<i4")])
 GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)

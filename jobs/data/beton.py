@@ -6,7 +6,6 @@ hangs for ever when a sample fails, is not reproducible with several workers and
 damaged files without an error, or with a segmentation fault.
 """
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ from typing import BinaryIO, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.files import written_aside
+from jobs.experiment.files import sha256_of, written_aside
 
 VERSION: Final = 2
 PAGE_BYTES: Final = 8 << 20  # FFCV's default; no image may be larger
@@ -194,12 +193,6 @@ def _checked(path: Path, images: NDArray[np.void], labels: NDArray[np.integer], 
         if samples.any():
             raise DataError(f"{path}: damaged: sample {samples.argmax()} and {samples.sum() - 1} more: it {what}: copy or write the file again")
     return index
-
-
-def sha256_of(path: Path) -> str:
-    """Hex digest of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sha256_file(path: Path) -> Path:

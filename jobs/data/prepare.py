@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.cluster.claims import claimed
 from jobs.data.augment import BOX, eval_boxes, held_out, shuffled, train_boxes
-from jobs.data.beton import INDEX, DataError, encoded, read_index, sha256_file, sha256_of, write_beton, write_sha256
+from jobs.data.beton import INDEX, DataError, encoded, read_index, sha256_file, write_beton, write_sha256
 from jobs.data.sources import READERS, Part, content_key, fitted
-from jobs.files import write_json
-from jobs.scheduling.claims import claimed
-from jobs.specs import DataSpec, image_size
+from jobs.experiment.files import sha256_of, write_json
+from jobs.experiment.specs import DataSpec, image_size
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from jobs.data.augment import held_out, uniform
 from jobs.data.beton import DataError
-from jobs.specs import DataSpec
+from jobs.experiment.specs import DataSpec
 
 DIGITS_TEST_FRACTION: Final = 0.2
 DIGITS_SPLIT_SEED: Final = 0  # of the fixed train/test split: no setting changes it

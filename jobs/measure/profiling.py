@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from jobs.measure.energy import Meter
 from jobs.measure.multiply_adds import CONVENTION, count
-from jobs.measure.peak_memory import forget_peak, peak_bytes
 from jobs.measure.sparse_kernels import patterned, semi_structured_speedup
 from jobs.measure.speed import FASTER, Timing, clock_mhz, protocol, race, speedup, speedups
 from jobs.measure.uncounted import WORTH_A_NOTE
+from jobs.parallel.memory import forget_peak, peak_bytes
 from models.pruning.masks import living
 
 ENERGY_S = 1.0  # of batches one after the other, over which joules are read: counters tick every tenth of a second
@@ -22,7 +22,7 @@ ENERGY_S = 1.0  # of batches one after the other, over which joules are read: co
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """Costs of one network; fields as in `harness.records.Metrics`."""
+    """Costs of one network; fields as in `jobs.experiment.records.Metrics`."""
 
     params: int
     params_dense: int

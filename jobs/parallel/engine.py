@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 
+from jobs.experiment.specs import RecipeSpec
 from jobs.parallel.memory import keep_freed_memory
 from jobs.parallel.rendezvous import meet
-from jobs.specs import RecipeSpec
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import distributed
 
-from jobs.files import write_json
+from jobs.experiment.files import write_json
 
 ANSWER_S = 5.0  # that an address may take to answer before the next one is tried
 PAUSE_S = 0.2

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from jobs.experiment.run_folder import MASKS
+from jobs.experiment.specs import ModelSpec
 from jobs.parallel.engine import Ranks
-from jobs.specs import ModelSpec
 from jobs.train.removal import load_structure
 
 TOP = 5
@@ -74,5 +75,5 @@ def load_masks(folder: Path) -> dict[str, Tensor]:
     """The masks beside a saved network, bool, True where a weight lives; empty when it is dense."""
     from safetensors.torch import load_file
 
-    path = folder / "masks.safetensors"
+    path = folder / MASKS
     return {name: mask.bool() for name, mask in load_file(path).items()} if path.exists() else {}

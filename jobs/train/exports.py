@@ -13,9 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from jobs.files import write_json, written_aside
-from jobs.train.removal import FILE, load_structure, structure_to_json
-from jobs.train.rewinds import kept_steps, refusal, rewind_name
+from jobs.experiment.files import write_json, written_aside
+from jobs.experiment.rewinds import kept_steps, refusal, rewind_name
+from jobs.experiment.run_folder import EXPORT, MASKS, RESULT, STRUCTURE, WEIGHTS
+from jobs.train.removal import load_structure, structure_to_json
 from models.pruning.structure import Structure
 
 
@@ -35,7 +36,7 @@ class StageResult:
     train_s: float  # wall-clock, evaluation and checkpoints included, over all restarts
     train_img_per_s: float  # within steps alone; 0 without one
     sparsity: float  # share of zeros in the masked parameters
-    peak_memory_bytes: int | None = None  # of rank 0, training and validation; see `jobs.measure.peak_memory`
+    peak_memory_bytes: int | None = None  # of rank 0, training and validation; see `jobs.parallel.memory`
     joules: float | None = None  # of all ranks' devices, over all restarts that count; None where the machine does not tell
 
 
@@ -51,12 +52,12 @@ class Export:
 
 def exported(folder: Path) -> Export:
     """The files that the stage in `folder` handed on. ExportError where it is not finished."""
-    export = folder / "export"
+    export = folder / EXPORT
     if not export.is_dir():
         raise ExportError(f"{folder} has no export: that stage is not finished; run it first")
-    masks = export / "masks.safetensors"
+    masks = export / MASKS
     return Export(
-        weights=export / "model.safetensors",
+        weights=export / WEIGHTS,
         masks=masks if masks.exists() else None,
         structure=load_structure(export),
         rewinds=kept_steps(export),
@@ -65,7 +66,7 @@ def exported(folder: Path) -> Export:
 
 def read_result(folder: Path) -> StageResult | None:
     """The result of the stage in `folder`; None while it is not finished."""
-    path = folder / "export" / "result.json"
+    path = folder / EXPORT / RESULT
     return StageResult(**json.loads(path.read_text())) if path.exists() else None
 
 
@@ -80,7 +81,7 @@ def rewind_file(folder: Path | None, step: int | None) -> Path:
     if folder is None or step is None or step not in kept:
         why = f"it kept the steps {list(kept)}" if kept else "it kept none"
         if folder and step is not None:
-            refused, result = refusal(folder / "export", step), read_result(folder)
+            refused, result = refusal(folder / EXPORT, step), read_result(folder)
             if refused.exists():
                 why = f"{refused} says: {refused.read_text().strip()}"
             elif result is not None and step > result.steps:
@@ -96,16 +97,16 @@ def write_export(
     aside = folder / ".export"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    _save(weights, aside / "model.safetensors")
+    _save(weights, aside / WEIGHTS)
     if masks:
-        _save(masks, aside / "masks.safetensors")
+        _save(masks, aside / MASKS)
     if structure is not None:
-        write_json(aside / FILE, structure_to_json(structure))
+        write_json(aside / STRUCTURE, structure_to_json(structure))
     rewinds = kept_steps(folder).values()
     for rewind in rewinds:
         shutil.copyfile(rewind, aside / rewind.name)
-    write_json(aside / "result.json", asdict(result))
-    aside.rename(folder / "export")
+    write_json(aside / RESULT, asdict(result))
+    aside.rename(folder / EXPORT)
     for rewind in rewinds:
         rewind.unlink()
 

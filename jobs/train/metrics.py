@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.files import write_json, written_aside
+from jobs.experiment.files import write_json, written_aside
 
 PERIOD_S = 1.0  # between two reports of progress
 

@@ -1,29 +1,44 @@
 """A network in training: the engine that has it, the masks and averages on its weights, what was removed from it, and a whole fp32 copy of it."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from jobs.experiment.specs import StageSpec
 from jobs.parallel.averaging import Average
 from jobs.parallel.checkpoints import restore_training, training_state
 from jobs.parallel.engine import Engine, Ranks
 from jobs.parallel.fragments import Fragments
 from jobs.parallel.masking import Masking
 from jobs.parallel.snapshot import Snapshot
-from jobs.specs import StageSpec
-from jobs.train.batches import Batches
 from jobs.train.removal import Removal, structure_from_json, structure_to_json
-from models.pruning.base import Pruner
+from models.pruning.base import NetworkView
 from models.pruning.inputs import InputNorms
 from models.pruning.structure import Structure
 
 
-class Network:
+class Batches(Protocol):
+    """Micro-batches of this rank: images (b, 3, H, W) float32, labels (b,) int64."""
+
+    steps_per_epoch: int
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Generator[tuple[Tensor, Tensor]]:
+        """Those of one epoch from optimizer step `first_step` on."""
+
+
+class Samples(Protocol):
+    """This rank's share of a split, each sample once over all ranks."""
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """As above."""
+
+
+class TrainedNetwork:
     """The network of one stage on all ranks, and the view that the stage's method has of it. Its methods are collectives."""
 
     def __init__(self, spec: StageSpec, model: nn.Module, training: Batches, *, no_decay: list[str], ranks: Ranks) -> None:
@@ -47,14 +62,14 @@ class Network:
         decay = self.spec.recipe.ema
         return None if decay is None else Average(decay, self.fragments, self.masking)
 
-    def _pruner(self) -> Pruner | None:
+    def _pruner(self) -> NetworkView | None:
         method = self.spec.stage.method
         if method is None:
             return None
         from models.pruning.knobs import groups_of
         from models.pruning.scope import prunable_names
 
-        return Pruner(
+        return NetworkView(
             names=prunable_names(self.snapshot.model, groups_of(method)),
             seed=self.spec.seed,
             read_weight=lambda name: self.masking.weight(name),  # of the engine that there is: removing units makes another
@@ -100,7 +115,7 @@ class Network:
             self.pruner.groups, self.pruner.gates = (), {}
 
     def input_norms(self, batches: int) -> dict[str, Tensor]:
-        """Norms of what the prunable weights meet in the first `batches` global batches of images, each once (see `Pruner`)."""
+        """Norms of what the prunable weights meet in the first `batches` global batches of images, each once (see `NetworkView`)."""
         assert self.pruner is not None
         self.copy_weights()
         network = self.snapshot.model.eval()

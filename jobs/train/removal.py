@@ -10,11 +10,10 @@ from pathlib import Path
 
 from torch import nn
 
-from jobs.specs import StageSpec, image_size
+from jobs.experiment.run_folder import STRUCTURE
+from jobs.experiment.specs import StageSpec, image_size
 from models.pruning.gates import fold_gates
 from models.pruning.structure import Group, Structure, find_groups, remove
-
-FILE = "structure.json"
 
 
 def parameters(network: nn.Module) -> int:
@@ -63,5 +62,5 @@ def structure_from_json(value: Mapping[str, object] | None) -> Structure | None:
 
 def load_structure(folder: Path) -> Structure | None:
     """What was removed from the saved network in `folder`; None where it is whole."""
-    path = folder / FILE
+    path = folder / STRUCTURE
     return structure_from_json(json.loads(path.read_text())) if path.exists() else None

@@ -1,1 +1,1 @@
-"""Pruning methods: one file and one row of `registry.PRUNERS` each."""
+"""Pruning methods: one file and one row of `registry.METHODS` each."""

@@ -55,7 +55,7 @@ class Progress:
 
 
 @dataclass(kw_only=True)
-class Pruner:
+class NetworkView:
     """A method's view of the network in training. Tensors are whole (gathered over ranks), in fp32, and the same on every rank.
 
     The engine makes it and gives the callables; `masks` is True where a weight lives, and holds prunable parameters alone.
@@ -94,7 +94,7 @@ class PruningMethod:
 
     name: ClassVar[str]
     needs_gradients: ClassVar[bool] = False  # True: `after_backward` is called, with dense gradients
-    removes_units: ClassVar[bool] = False  # True: it makes the network smaller, by `Pruner.remove`
+    removes_units: ClassVar[bool] = False  # True: it makes the network smaller, by `NetworkView.remove`
 
     @property
     def keeps_dense(self) -> bool:
@@ -112,11 +112,11 @@ class PruningMethod:
         """Puts gates into the network before the engine takes it over; the name of the parameter that gates each group of units."""
         return {}
 
-    def begin(self, pruner: Pruner) -> None:
+    def begin(self, pruner: NetworkView) -> None:
         """Before the first step of a stage in which the method acts; not again when a killed stage goes on."""
 
-    def after_backward(self, pruner: Pruner, progress: Progress) -> None:
+    def after_backward(self, pruner: NetworkView, progress: Progress) -> None:
         """After the backward pass of a whole global batch, before the optimizer's step."""
 
-    def after_step(self, pruner: Pruner, progress: Progress) -> None:
+    def after_step(self, pruner: NetworkView, progress: Progress) -> None:
         """After an optimizer step, masks already enforced."""

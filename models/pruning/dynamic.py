@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from models.pruning.base import Budget, Progress, Pruner, Stage
+from models.pruning.base import Budget, NetworkView, Progress, Stage
 from models.pruning.knobs import Gradual, from_scratch
-from models.pruning.schedule import Schedule
+from models.pruning.sparsity_schedule import Schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Dynamic(Gradual):
         """One stage as long as the control's two. ValueError without an epoch, as masks are drawn between steps."""
         return from_scratch(budget, self)
 
-    def after_step(self, pruner: Pruner, progress: Progress) -> None:
+    def after_step(self, pruner: NetworkView, progress: Progress) -> None:
         """Draws the mask anew where one is due; without regrow within the one that is there."""
         sparsity = self.due(progress)
         if sparsity is None:

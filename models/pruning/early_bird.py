@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from models.pruning.base import Budget, Progress, Pruner, PruningMethod, Stage
+from models.pruning.base import Budget, NetworkView, Progress, PruningMethod, Stage
 from models.pruning.knobs import Scope, check_count, check_share, from_scratch
 from models.pruning.units import DEFAULT_KINDS, check_kinds, units_of
 
@@ -66,12 +66,12 @@ class EarlyBird(PruningMethod):
 
         return insert_gates(network, [group for group in groups if group.kind in self.units])
 
-    def after_backward(self, pruner: Pruner, progress: Progress) -> None:
+    def after_backward(self, pruner: NetworkView, progress: Progress) -> None:
         """Pushes every gate towards zero."""
         for gate in pruner.gates.values():
             pruner.add_l1(gate, self.l1)
 
-    def after_step(self, pruner: Pruner, progress: Progress) -> None:
+    def after_step(self, pruner: NetworkView, progress: Progress) -> None:
         """At an epoch's end, while the search goes on: draws a mask, and removes units when it is the ticket."""
         if not pruner.gates or progress.step % progress.steps_per_epoch:
             return
@@ -95,7 +95,7 @@ class EarlyBird(PruningMethod):
         """Whether the FIFO is full and its masks agree."""
         return len(history) == self.fifo and max(distances(history)) <= self.epsilon
 
-    def remove(self, pruner: Pruner, masks: Mapping[str, Tensor], note: str) -> None:
+    def remove(self, pruner: NetworkView, masks: Mapping[str, Tensor], note: str) -> None:
         """Makes the network that the masks leave."""
         from models.pruning.selection import indices_kept
         from models.pruning.structure import Structure

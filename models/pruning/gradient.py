@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from models.pruning.base import Budget, Progress, Pruner, Stage
+from models.pruning.base import Budget, NetworkView, Progress, Stage
 from models.pruning.knobs import Gradual, check_count, finetune, from_scratch, trunk
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Gradient(Gradual):
             raise ValueError(f"criterion {self.criterion} needs gradients of the trained network: finetune_epochs must be at least 1, got 0")
         return trunk(budget), finetune(budget, self)
 
-    def after_backward(self, pruner: Pruner, progress: Progress) -> None:
+    def after_backward(self, pruner: NetworkView, progress: Progress) -> None:
         """Takes the batch into the scores and, where a mask is due, draws it before the optimizer's step."""
         if progress.step > self.last_step(progress.steps):
             return
@@ -73,13 +73,13 @@ class Gradient(Gradual):
             return self.target(self.schedule, progress)
         return self.sparsity if progress.step == self.last_step(progress.steps) else None
 
-    def accumulate(self, pruner: Pruner) -> None:
+    def accumulate(self, pruner: NetworkView) -> None:
         """Adds this batch to the sums, which live in the pruner's state."""
         for name in pruner.names:
             score = contribution(self.criterion, pruner.read_weight(name), pruner.read_gradient(name))
             pruner.state[name] = pruner.state[name] + score if name in pruner.state else score
 
-    def scores(self, pruner: Pruner) -> dict[str, Tensor]:
+    def scores(self, pruner: NetworkView) -> dict[str, Tensor]:
         """The scores so far."""
         return {name: pruner.state[name].abs() if self.criterion == "snip" else pruner.state[name] for name in pruner.names}
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-from models.pruning.base import Budget, Pruner, Stage
+from models.pruning.base import Budget, NetworkView, Stage
 from models.pruning.knobs import Scoped, trunk
 
 
@@ -69,7 +69,7 @@ class IterativeMagnitude(Scoped):
             return Stage(name=f"round_{number}", epochs=budget.epochs, start="parent")
         return Stage(name=f"round_{number}", epochs=budget.epochs, start="rewind", rewind_step=self.rewind_step)
 
-    def begin(self, pruner: Pruner) -> None:
+    def begin(self, pruner: NetworkView) -> None:
         """Draws one round's mask, within the mask of the round before."""
         from models.pruning.masks import drop, living
 

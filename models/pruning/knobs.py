@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from models.pruning.base import Budget, Progress, PruningMethod, Stage
-from models.pruning.schedule import Schedule, sparsity_at
 from models.pruning.scope import DEFAULT_GROUPS, check_groups, prunable_names
+from models.pruning.sparsity_schedule import Schedule, sparsity_at
 
 if TYPE_CHECKING:
     from torch.nn import Module

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from models.pruning.base import Budget, Pruner, Stage
+from models.pruning.base import Budget, NetworkView, Stage
 from models.pruning.knobs import Targeted, finetune, trunk
 
 
@@ -17,7 +17,7 @@ class Magnitude(Targeted):
         """The dense training, then fine-tuning under the mask (which is drawn even where there are no epochs to fine-tune)."""
         return trunk(budget), finetune(budget, self)
 
-    def begin(self, pruner: Pruner) -> None:
+    def begin(self, pruner: NetworkView) -> None:
         """Draws the mask from the trained weights."""
         from models.pruning.masks import choose
 

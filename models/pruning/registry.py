@@ -12,14 +12,14 @@ from models.pruning.early_bird import EarlyBird
 from models.pruning.gradient import Gradient
 from models.pruning.iterative_magnitude import IterativeMagnitude
 from models.pruning.magnitude import Magnitude
-from models.pruning.random import Random
+from models.pruning.random_masks import Random
 from models.pruning.rigl import RigL
-from models.pruning.scope import nearest
 from models.pruning.semi_structured import SemiStructured
 from models.pruning.structured import Structured
 from models.pruning.wanda import Wanda
+from models.text import did_you_mean
 
-PRUNERS: dict[str, type[PruningMethod]] = {
+METHODS: dict[str, type[PruningMethod]] = {
     "dense": Dense,
     "random": Random,
     "magnitude": Magnitude,
@@ -36,16 +36,16 @@ PRUNERS: dict[str, type[PruningMethod]] = {
 
 def create_method(name: str, **knobs: Any) -> PruningMethod:
     """The method with its knobs. ValueError names what is unknown, missing or out of range, and what is valid."""
-    if name not in PRUNERS:
-        raise ValueError(f"unknown pruning method '{name}'{nearest(name, PRUNERS)} Valid methods: {', '.join(PRUNERS)}")
-    known = {field.name: field for field in fields(PRUNERS[name])}
+    if name not in METHODS:
+        raise ValueError(f"unknown pruning method '{name}'{did_you_mean(name, METHODS) or '.'} Valid methods: {', '.join(METHODS)}")
+    known = {field.name: field for field in fields(METHODS[name])}
     for knob in knobs:
         if knob not in known:
-            raise ValueError(f"{name} has no knob '{knob}'{nearest(knob, known)} Its knobs: {', '.join(known) or 'none'}")
+            raise ValueError(f"{name} has no knob '{knob}'{did_you_mean(knob, known) or '.'} Its knobs: {', '.join(known) or 'none'}")
     missing = [knob for knob, field in known.items() if required(field) and knob not in knobs]
     if missing:
         raise ValueError(f"{name} needs {', '.join(missing)}")
-    return PRUNERS[name](**knobs)
+    return METHODS[name](**knobs)
 
 
 def required(field: Any) -> bool:

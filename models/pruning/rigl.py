@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from models.pruning.allocation import erk
-from models.pruning.base import Budget, Progress, Pruner, Stage
+from models.pruning.base import Budget, NetworkView, Progress, Stage
 from models.pruning.knobs import Scoped, check_count, check_living, check_share, from_scratch
 
 if TYPE_CHECKING:
@@ -51,16 +51,16 @@ class RigL(Scoped):
         """ValueError where a parameter never has a weight."""
         check_living(self.zeros(shapes), shapes, f"sparsity {self.sparsity:g} with distribution: {self.distribution}")
 
-    def begin(self, pruner: Pruner) -> None:
+    def begin(self, pruner: NetworkView) -> None:
         """Draws the first mask by lot, with the zeros of each parameter set by `distribution`."""
         from models.pruning.masks import drop
-        from models.pruning.random import draw
+        from models.pruning.random_masks import draw
 
         lots = draw(pruner, pruner.seed)
         zeros = self.zeros({name: tuple(lot.shape) for name, lot in lots.items()})
         pruner.set_masks({name: drop({name: lot}, zeros[name])[name] for name, lot in lots.items()})
 
-    def after_backward(self, pruner: Pruner, progress: Progress) -> None:
+    def after_backward(self, pruner: NetworkView, progress: Progress) -> None:
         """Exchanges weights where it is time to."""
         end = self.end_fraction * progress.steps
         if progress.step % self.interval or progress.step >= end:
@@ -68,7 +68,7 @@ class RigL(Scoped):
         share = self.drop_fraction / 2 * (1 + math.cos(math.pi * progress.step / end))
         pruner.set_masks({name: self.exchanged(pruner, name, share) for name in pruner.names})
 
-    def exchanged(self, pruner: Pruner, name: str, share: float) -> "Tensor":
+    def exchanged(self, pruner: NetworkView, name: str, share: float) -> "Tensor":
         """A parameter's next mask: `share` of its living weights dropped, as many grown, which may be ones that were just dropped."""
         from models.pruning.masks import drop, living
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from difflib import get_close_matches
 from functools import cache
 from typing import TYPE_CHECKING
+
+from models.text import did_you_mean
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -85,15 +86,9 @@ def check_names(knob: str, one: str, names: Sequence[str], valid: Collection[str
     told = f"Valid {knob}: {', '.join(valid)}"
     for name in names:
         if name not in valid:
-            raise ValueError(f"unknown {one} '{name}'{nearest(name, valid)} {told}")
+            raise ValueError(f"unknown {one} '{name}'{did_you_mean(name, valid) or '.'} {told}")
     if not names or len(set(names)) < len(names):
         raise ValueError(f"{knob} must name at least one {one}, each once, got {list(names)}. {told}")
-
-
-def nearest(name: str, valid: Collection[str]) -> str:
-    """The end of a sentence about an unknown name: the valid name that is nearest, if one is near."""
-    near = get_close_matches(name, list(valid), 1)
-    return f"; did you mean '{near[0]}'?" if near else "."
 
 
 def prunable_names(model: Module, groups: Sequence[str] = DEFAULT_GROUPS) -> tuple[str, ...]:

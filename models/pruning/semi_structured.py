@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from models.pruning.base import Budget, Pruner, Stage
+from models.pruning.base import Budget, NetworkView, Stage
 from models.pruning.knobs import Scoped, finetune, trunk
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class SemiStructured(Scoped):
             none = f"0 of {len(shapes)} prunable parameters are matrices whose inputs are a multiple of {BLOCK}"
             raise ValueError(f"{none}: {given}; choose other groups")
 
-    def begin(self, pruner: Pruner) -> None:
+    def begin(self, pruner: NetworkView) -> None:
         """Draws the mask from the trained weights."""
         pruner.set_masks({name: two_of_four(weight) for name, weight in pruner.weights().items()})
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models.convolution import LayerNorm2d
-from models.pruning.axes import Axis, Slices, bare_parameters, surrogate
+from models.pruning.surrogates import Axis, Slices, bare_parameters, surrogate
 from models.pruning.units import Units, units_of
 
 Kept = Mapping[str, Sequence[int]]

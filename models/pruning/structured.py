@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from models.pruning.base import Budget, Progress, Pruner, PruningMethod, Stage
+from models.pruning.base import Budget, NetworkView, Progress, PruningMethod, Stage
 from models.pruning.knobs import Scope, check_count, check_share, finetune, trunk
 from models.pruning.units import DEFAULT_KINDS, check_kinds, units_of
 
@@ -60,14 +60,14 @@ class Structured(PruningMethod):
 
         check_ratio(units_of(network, self.units), self.ratio, self.scope, self.units)
 
-    def begin(self, pruner: Pruner) -> None:
+    def begin(self, pruner: NetworkView) -> None:
         """Removes units of the trained network, unless gradients are needed first."""
         if self.criterion == "random":
             self.remove(pruner, {group.name: lots(pruner.seed, group) for group in self.groups(pruner)})
         elif self.criterion != "taylor":
             self.remove(pruner, {group.name: self.size(pruner, group) for group in self.groups(pruner)})
 
-    def after_backward(self, pruner: Pruner, progress: Progress) -> None:
+    def after_backward(self, pruner: NetworkView, progress: Progress) -> None:
         """Takes a batch into Taylor's sums, which live in the pruner's state."""
         if self.criterion != "taylor":
             return
@@ -76,25 +76,25 @@ class Structured(PruningMethod):
             square = sum(per_unit(product, one) for one, product in products).square()  # type: ignore[union-attr]
             pruner.state[group.name] = pruner.state[group.name] + square if group.name in pruner.state else square
 
-    def after_step(self, pruner: Pruner, progress: Progress) -> None:
+    def after_step(self, pruner: NetworkView, progress: Progress) -> None:
         """Removes units once Taylor's batches are read."""
         if pruner.state and progress.step == min(self.batches, progress.steps):
             scores = {group.name: pruner.state[group.name] for group in self.groups(pruner)}
             pruner.state.clear()
             self.remove(pruner, scores)
 
-    def groups(self, pruner: Pruner) -> tuple[Group, ...]:
+    def groups(self, pruner: NetworkView) -> tuple[Group, ...]:
         """Those of the kinds that this method removes; none once it has."""
         return tuple(group for group in pruner.groups if group.kind in self.units)
 
-    def size(self, pruner: Pruner, group: Group) -> Tensor:
+    def size(self, pruner: NetworkView, group: Group) -> Tensor:
         """Norm or magnitude of each unit."""
         power = 2 if self.criterion == "norm" else 1
         layers = [one for one in group.owned if one.parameter.split(".")[-1] in ("weight", "B", "C")]  # B and C are S4's and S5's
         sizes = sum(per_unit(pruner.read_weight(one.parameter).abs() ** power, one) for one in layers) ** (1 / power)
         return sizes / sizes.mean() if self.scope == "global" else sizes  # type: ignore[union-attr, return-value]
 
-    def remove(self, pruner: Pruner, scores: dict[str, Tensor]) -> None:
+    def remove(self, pruner: NetworkView, scores: dict[str, Tensor]) -> None:
         """Leaves the best units."""
         from models.pruning.selection import indices_kept, keep_best
         from models.pruning.structure import Structure

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from models.pruning.base import Budget, Pruner, Stage
+from models.pruning.base import Budget, NetworkView, Stage
 from models.pruning.knobs import Scoped, check_count, check_share, finetune, trunk
 from models.pruning.scope import DENSE_BY_DEFAULT
 
@@ -52,7 +52,7 @@ class Wanda(Scoped):
             reach = f"sparsity {self.sparsity:g} is out of reach: {gone} of {total} prunable weights, {gone / total:.3g}, can go"
             raise ValueError(f"{reach}, as each of {short} short rows keeps one; lower it, or leave their groups out")
 
-    def begin(self, pruner: Pruner) -> None:
+    def begin(self, pruner: NetworkView) -> None:
         """Draws the mask from the trained weights and their inputs."""
         norms = pruner.input_norms(self.batches)
         pruner.set_masks({name: drop_in_rows(pruner.read_weight(name).abs() * norms[name], self.sparsity) for name in pruner.names})

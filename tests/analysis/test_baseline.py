@@ -6,7 +6,7 @@ import scipy.stats
 from analysis.__main__ import main
 from analysis.baseline import changes
 from analysis.leaderboard import publish
-from tests.analysis.make_records import fake_environment, fake_record, fake_run
+from tests.support.records import fake_environment, fake_record, fake_run
 
 BEFORE = (97.0, 96.5, 97.5)
 TIMM = """model,img_size,top1,top1_err,top5,top5_err,param_count,crop_pct,interpolation

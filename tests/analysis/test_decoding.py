@@ -8,8 +8,9 @@ from pydantic import BaseModel, ValidationError
 
 from analysis.comparability import place_of
 from analysis.decoding import checked_record, parts_of, stored_record
-from harness.records import Record, RunFolder
-from tests.analysis.make_records import fake_grid, fake_record
+from jobs.experiment.records import Record
+from jobs.experiment.run_folder import RunFolder
+from tests.support.records import fake_grid, fake_record
 
 
 def same(ours: Any, pydantics: Any) -> bool:

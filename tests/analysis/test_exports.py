@@ -8,8 +8,8 @@ import analysis.exports
 from analysis.exports import comparison_lines, coverage_lines, latex, markdown, pareto_lines
 from analysis.merge import Merged
 from analysis.rows import Row, make_rows
-from harness.records import Record
-from tests.analysis.make_records import fake_environment, fake_grid, fake_record
+from jobs.experiment.records import Record
+from tests.support.records import fake_environment, fake_grid, fake_record
 
 
 def merged(*records: Record) -> Merged:

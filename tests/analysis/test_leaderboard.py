@@ -10,7 +10,7 @@ from analysis.__main__ import main
 from analysis.columns import LEADERBOARD
 from analysis.leaderboard import publish
 from analysis.printing import counted
-from tests.analysis.make_records import fake_environment, fake_grid, fake_record, fake_run
+from tests.support.records import fake_environment, fake_grid, fake_record, fake_run
 
 
 def table(path: Path) -> list[dict[str, str]]:

@@ -6,8 +6,8 @@ import pytest
 from analysis.columns import COLUMNS
 from analysis.merge import AnalysisError, merge
 from analysis.rows import make_rows
-from harness.records import Metrics
-from tests.analysis.make_records import fake_environment, fake_record, fake_run
+from jobs.experiment.records import Metrics
+from tests.support.records import fake_environment, fake_record, fake_run
 
 
 def test_records_of_several_folders_come_together(tmp_path: Path) -> None:

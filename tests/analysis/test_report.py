@@ -15,8 +15,9 @@ from analysis.figures import accuracy_figure, draw, lines, write_figures
 from analysis.merge import Merged, merge
 from analysis.report import report, script_safe
 from analysis.rows import Row, make_rows
-from harness.records import Failure, Record, RunFolder
-from tests.analysis.make_records import fake_environment, fake_grid, fake_record, fake_run, fake_spec
+from jobs.experiment.records import Failure, Record
+from jobs.experiment.run_folder import RunFolder
+from tests.support.records import fake_environment, fake_grid, fake_record, fake_run, fake_spec
 
 EVIL = "</script><img src=x onerror=window.hacked=1><script>window.hacked=1</script>{{7*7}}\"'&<b>"
 
@@ -27,7 +28,7 @@ def page_of(run: Path) -> str:
 
 
 def metrics_lines(run: Path, stage: str, epochs: int) -> None:
-    path = RunFolder(run).stage(stage) / "metrics.jsonl"
+    path = RunFolder(run).stage_dir(stage) / "metrics.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     steps = [{"event": "step", "epoch": epoch, "step": epoch, "loss": 9.0, "lr": 1e-3} for epoch in range(1, epochs + 1)]
     ends = [{"event": "epoch", "epoch": epoch, "step": epoch, "loss": 1 / epoch, "val_top1": 90.0 + epoch} for epoch in range(1, epochs + 1)]
@@ -147,7 +148,7 @@ def test_a_long_curve_is_thinned_and_keeps_its_end(tmp_path: Path) -> None:
 
 def test_torn_foreign_and_infinite_metrics_are_left_out(tmp_path: Path) -> None:
     record = fake_record(90.0)
-    path = RunFolder(tmp_path).stage(record.stages[0]) / "metrics.jsonl"
+    path = RunFolder(tmp_path).stage_dir(record.stages[0]) / "metrics.jsonl"
     path.parent.mkdir(parents=True)
     path.write_text('{"event": "epoch", "epoch": 1, "loss": NaN, "val_top1": 50}\n[1]\nnonsense\n{"event": "epoch", "epoch": "x"}\n{"event": "ep')
     found = curve(record, [tmp_path])

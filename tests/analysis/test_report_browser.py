@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from analysis.leaderboard import publish
-from tests.analysis.browser import CHROMIUM, Page, page
-from tests.analysis.make_records import fake_environment, fake_grid, fake_record, fake_run
 from tests.analysis.test_report import EVIL, evil_run, metrics_lines
+from tests.support.browser import CHROMIUM, Page, page
+from tests.support.records import fake_environment, fake_grid, fake_record, fake_run
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")]
 COLUMN = (

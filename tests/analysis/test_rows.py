@@ -2,8 +2,8 @@ import pytest
 
 from analysis.merge import Merged
 from analysis.rows import Row, make_rows
-from harness.records import Record
-from tests.analysis.make_records import fake_environment, fake_record, fake_spec
+from jobs.experiment.records import Record
+from tests.support.records import fake_environment, fake_record, fake_spec
 
 
 def rows_of(*records: Record) -> tuple[Row, ...]:

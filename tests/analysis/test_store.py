@@ -7,7 +7,7 @@ import pytest
 import analysis.merge
 from analysis.merge import collect, merge
 from analysis.store import HEADER
-from tests.analysis.make_records import fake_grid, fake_record, fake_run
+from tests.support.records import fake_grid, fake_record, fake_run
 
 
 def aged(run: Path) -> Path:

@@ -5,8 +5,8 @@ import pytest
 from benchmarks.methods import LEVELS, table
 from harness.grid.read import read_grid
 from harness.plan.preflight import model_problems
-from harness.plan.stages import make_plan
-from models.pruning.registry import PRUNERS
+from harness.plan.stages import make_graph
+from models.pruning.registry import METHODS
 
 GRID = Path(__file__).parents[2] / "benchmarks" / "grids" / "methods.yaml"
 
@@ -43,7 +43,7 @@ def test_methods_are_sorted_by_90_percent_and_bold_where_they_beat_their_random_
 
 def test_the_grid_holds_every_method_at_the_levels_that_its_labels_say():
     grid = read_grid(GRID)
-    assert {cell.method.name for cell in grid.cells} == set(PRUNERS)
+    assert {cell.method.name for cell in grid.cells} == set(METHODS)
     for cell in grid.cells:
         name, _, level = cell.pruning.rpartition(" ")
         if name not in ("", "2:4"):
@@ -55,7 +55,7 @@ def test_the_grid_holds_every_method_at_the_levels_that_its_labels_say():
 
 def test_rewinding_shares_the_dense_trainings_of_the_grid_and_every_target_is_in_reach():
     grid = read_grid(GRID)
-    plan = make_plan(grid.cells)
+    plan = make_graph(grid.cells)
     trunks = {plan.paths[cell.id][0] for cell in grid.cells if cell.pruning in ("dense", "IMP 50%", "IMP 95%", "wanda 80%", "structured 90%")}
     assert len(trunks) == 3
     assert model_problems(grid, grid.cells) == []

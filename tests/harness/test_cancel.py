@@ -11,10 +11,10 @@ import pytest
 
 from harness.cancel import NOT_ALL, NOTHING, OK, USAGE, main
 from harness.launch import INTERRUPTED
-from harness.state import survey as survey_module
-from tests.harness.fake_slurm import SILENT, FakeSlurm
-from tests.harness.make_runs import FakeRun, elsewhere
+from harness.monitor import survey as survey_module
 from tests.harness.test_launch import GRID, command, processes_of, run, wait_for, written
+from tests.support.fake_slurm import SILENT, FakeSlurm
+from tests.support.runs import FakeRun, elsewhere
 
 
 def submit_all(fake: FakeRun, slurm: FakeSlurm) -> None:
@@ -98,7 +98,7 @@ def test_nothing_is_cancelled_on_a_guess(
 ) -> None:
     submit_all(fake, slurm)
     slurm.fails("squeue", SILENT)
-    monkeypatch.setattr("jobs.scheduling.scheduler.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("jobs.cluster.slurm.time.sleep", lambda seconds: None)
     monkeypatch.setattr("harness.cancel.survey", lambda run: survey_module.survey(run, patience_s=0.0))
     assert main(["grid.yaml"]) == NOT_ALL
     assert "not known" in capsys.readouterr().err and not slurm.calls("scancel")

@@ -14,7 +14,7 @@ import pytest
 
 from harness.grid.read import read_grid
 from harness.launch import INTERRUPTED, NOTHING_TO_DO, OK, SOME_FAILED, USAGE
-from harness.records import Record, read_record
+from jobs.experiment.records import Record, read_record
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = "{name: vim_micro, depth: 1, dim: 32}"

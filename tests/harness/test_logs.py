@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from harness.logs import following, main, own_part
-from harness.state.survey import survey
-from tests.harness.fake_slurm import FakeSlurm
-from tests.harness.make_runs import FakeRun
+from harness.monitor.survey import survey
+from tests.support.fake_slurm import FakeSlurm
+from tests.support.runs import FakeRun
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +95,7 @@ def test_following_shows_what_is_added_and_ends_with_the_stage(fake: FakeRun, tm
             with log.open("a") as file:
                 file.write(text)
         else:
-            fake.run.stage(stage).mkdir(parents=True, exist_ok=True)
+            fake.run.stage_dir(stage).mkdir(parents=True, exist_ok=True)
             fake.finish(stage)
             (tmp_path / "slurm" / "squeue.says").write_text("17|COMPLETED|0:09|node1|None\n")
 

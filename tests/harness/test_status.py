@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.run.micro_batch import FILE
-from harness.run.nodes import blame
-from harness.state.survey import survey
+from harness.monitor.survey import survey
 from harness.status import main
-from tests.harness.fake_slurm import SILENT, FakeSlurm
-from tests.harness.make_runs import FakeRun
+from jobs.experiment.run_folder import MICRO_BATCH
+from jobs.recovery.nodes import blame
+from tests.support.fake_slurm import SILENT, FakeSlurm
+from tests.support.runs import FakeRun
 
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -47,9 +47,9 @@ def test_nodes_left_out_and_smaller_batches_are_told(fake: FakeRun, capsys: pyte
     for attempt, since in {"17-0": "2026-01-01T00:00:00+00:00", "17-1": "2100-01-01T00:00:00+00:00"}.items():
         blame(fake.run, "node3", attempt, since, "lost")
     blame(fake.run, "node1", "18-0", "2026-01-01T00:00:00+00:00", "lost")
-    folder = fake.run.stage(fake.trunks[0])
+    folder = fake.run.stage_dir(fake.trunks[0])
     folder.mkdir(parents=True)
-    (folder / FILE).write_text(json.dumps({"micro_batch_size": 8, "because": "no memory"}))
+    (folder / MICRO_BATCH).write_text(json.dumps({"micro_batch_size": 8, "because": "no memory"}))
     text = said(capsys)
     assert "nodes that failed: node1 (1), node3 (2); left out for the rest of this grid: node3" in text
     assert "1 stage ran out of memory and went on with smaller micro-batches" in text
@@ -72,8 +72,8 @@ def test_a_stage_that_is_not_heard_of_says_so(
     FakeSlurm(tmp_path / "slurm", monkeypatch).queue(j17="RUNNING")
     fake.submit({"17": [fake.trunks[0]]})
     fake.beat(fake.trunks[0])
-    heard = os.path.getmtime(fake.run.stage(fake.trunks[0]) / "progress.json") - 600
-    os.utime(fake.run.stage(fake.trunks[0]) / "progress.json", (heard, heard))
+    heard = os.path.getmtime(fake.run.stage_dir(fake.trunks[0]) / "progress.json") - 600
+    os.utime(fake.run.stage_dir(fake.trunks[0]) / "progress.json", (heard, heard))
     assert "not heard of for 10:0" in said(capsys)
 
 

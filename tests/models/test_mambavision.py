@@ -9,8 +9,8 @@ from models.configs import MambaVisionConfig
 from models.convolution import LayerNorm2d
 from models.mambavision import SSMMixer, Stage
 from models.registry import OptionError, create_model, model_config
-from tests.models.golden import GOLDEN, filled, golden_distance, golden_images
 from tests.models.test_vim import LIMITS, NAMES, on_meta
+from tests.support.golden import GOLDEN, filled, golden_distance, golden_images
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from models.registry import create_model, effective_options, model_label
-from tests.models.golden import filled
+from tests.support.golden import filled
 
 
 def micro(**options: object) -> nn.Module:

@@ -7,7 +7,7 @@ import torch
 
 from models.layers import InvertedTokenPath
 from models.registry import create_model
-from tests.models.golden import GOLDEN, filled, golden_distance, golden_images
+from tests.support.golden import GOLDEN, filled, golden_distance, golden_images
 
 # Golden numbers are kept with 9 digits: in fp64 that is what limits the comparison.
 LIMITS = {torch.float32: 2e-5, torch.float64: 5e-9}

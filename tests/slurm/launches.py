@@ -8,10 +8,10 @@ import pytest
 
 from harness import launch
 from harness.grid.read import read_grid
-from harness.plan.orders import cell_paths
-from harness.plan.stages import make_plan
-from harness.records import RunFolder
-from harness.state.survey import Survey, survey
+from harness.monitor.survey import Survey, survey
+from harness.plan.jobs import planned_cells
+from harness.plan.stages import make_graph
+from jobs.experiment.run_folder import RunFolder
 from tests.slurm import toys
 from tests.slurm.conftest import Cluster, wait_until
 
@@ -39,7 +39,7 @@ class Toys:
     def of(cls, cluster: Cluster, folder: Path, monkeypatch: pytest.MonkeyPatch, text: str = GRID, **options: object) -> "Toys":
         """In `folder`, where commands then run too; nothing launched yet. `options`: of the cluster."""
         monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
-        monkeypatch.setattr("harness.submit.arrays.run_order", toys.run_order)
+        monkeypatch.setattr("harness.submit.slurm.run_job", toys.run_job)
         monkeypatch.chdir(folder)
         made = cls(cluster, folder, folder / "grid.yaml")
         made.rewrite(text, **options)
@@ -58,7 +58,7 @@ class Toys:
     def paths(self) -> dict[str, tuple[str, ...]]:
         """Cells and their stages."""
         grid = read_grid(self.grid)
-        return {path.cell.id: path.stages for path in cell_paths(grid, make_plan(grid.cells))}
+        return {path.cell.id: path.stages for path in planned_cells(grid, make_graph(grid.cells))}
 
     @property
     def trunks(self) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from harness.records import read_record
+from jobs.experiment.records import read_record
 
 if TYPE_CHECKING:
     from tests.slurm.conftest import Cluster
@@ -73,7 +73,7 @@ def command(path: Path, cluster: "Cluster", module: str, *options: str) -> "subp
 
 def launch(path: Path, cluster: "Cluster", *options: str) -> "subprocess.CompletedProcess[str]":
     """The ended launch of a grid."""
-    return command(path, cluster, "tests.slurm.training", *options)
+    return command(path, cluster, "tests.slurm.slow_training", *options)
 
 
 def trained_here(folder: Path, cluster: "Cluster", *, ranks: int = 1, **options: int) -> dict[int, str | None]:

@@ -42,7 +42,7 @@ def meet(order: dict[str, Any]) -> None:
 
 def fail_in_one_rank(order: Any) -> None:
     """Runs an order of two stages: in the first one rank 2 meets an error while the others wait for it in a collective, the second ends well."""
-    from harness.run import runner
+    from jobs.worker import job as runner
 
     def run_stage(run: Any, spec: Any, cluster: Any, ranks: Any) -> None:
         if spec.id == order.stages[0].id and ranks.broadcast(run.failure(spec.id) is None):
@@ -50,7 +50,7 @@ def fail_in_one_rank(order: Any) -> None:
                 raise ValueError("rank 2 was the first to fail")
             ranks.barrier()
         if spec.id == order.stages[1].id and ranks.rank == 0:
-            (run.stage(spec.id) / "export").mkdir(parents=True)
+            (run.stage_dir(spec.id) / "export").mkdir(parents=True)
 
     runner.run_stage = run_stage
-    runner.run_order(order)
+    runner.run_job(order)

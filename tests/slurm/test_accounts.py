@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.state.queue_state import accounted, queue_state
+from jobs.cluster.slurm_jobs import accounted, queue_state
 from tests.slurm.conftest import Cluster, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]

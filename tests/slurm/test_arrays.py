@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from harness.records import RunFolder
-from jobs.scheduling.scheduler import SchedulerError
-from jobs.scheduling.slurm_arrays import submit_array
-from jobs.specs import ClusterSpec
-from tests.harness.make_orders import orders_of, small_grid
+from jobs.cluster.slurm import SchedulerError
+from jobs.cluster.slurm_arrays import submit_array
+from jobs.experiment.run_folder import RunFolder
+from jobs.experiment.specs import ClusterSpec
 from tests.slurm import tasks
 from tests.slurm.conftest import Cluster, wait_until
+from tests.support.jobs import orders_of, small_grid
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 SMALL = ClusterSpec(kind="slurm", timeout_min=10, mem_gb=0.5, slurm={"partition": "main"})

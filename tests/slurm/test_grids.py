@@ -9,18 +9,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.grid.read import Cell, read_grid
+from harness.grid.read import read_grid
 from harness.launch import main
-from harness.plan.stages import make_plan
+from harness.plan.stages import make_graph
+from jobs.experiment.cell import Cell
+from jobs.experiment.specs import RecipeSpec, StageSpec
 from jobs.parallel.engine import Ranks, rendezvous
-from jobs.specs import RecipeSpec, StageSpec
 from jobs.train.evaluation import load_masks
 from jobs.train.removal import load_structure
-from jobs.train.stage_run import StageRun
+from jobs.train.stage_trainer import StageTrainer
 from models.layers import weight_decay_groups
 from models.pruning.base import PruningMethod
 from models.pruning.masks import sparsity_of
-from models.pruning.registry import PRUNERS, method_label
+from models.pruning.registry import METHODS, method_label
 from models.registry import create_model
 
 SEED = Path(__file__).parents[2] / "slurm" / "grids" / "seed.yaml"
@@ -77,7 +78,7 @@ def train(spec: StageSpec, folder: Path, ranks: Ranks) -> None:
     torch.manual_seed(spec.seed)
     model = create_model(spec.model.name, 10, 32, **spec.model.options)
     no_decay = weight_decay_groups(model, spec.recipe.decay_ssm)[1]
-    run = StageRun(spec, model, Digits(), Digits(), folder / spec.id, no_decay=no_decay, ranks=ranks)
+    run = StageTrainer(spec, model, Digits(), Digits(), folder / spec.id, no_decay=no_decay, ranks=ranks)
     try:
         run.run(folder / spec.parent if spec.parent else None, folder / spec.rewind if spec.rewind else None)
     finally:
@@ -93,7 +94,7 @@ def test_the_seed_grid_plans_on_a_login_node(tmp_path, monkeypatch, capsys):
     srun.write_text("#!/bin/sh\n")
     srun.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr("harness.plan.slurm_limits.slurm_problems", lambda cluster: [])  # what the cluster offers is asked elsewhere
+    monkeypatch.setattr("jobs.cluster.slurm_limits.slurm_problems", lambda cluster: [])  # what the cluster offers is asked elsewhere
     monkeypatch.chdir(tmp_path)
     assert main([str(SEED), "--dry-run"]) == 0
     assert "seed: 189 cells" in capsys.readouterr().out
@@ -106,12 +107,12 @@ def test_the_seed_grid_crosses_nine_models_with_seven_methods_and_three_seeds():
     assert len(grid.cells) == 9 * 7 * 3 and len({cell.model.label for cell in grid.cells}) == 9
     masked = {"dense", "random(0.6)", "magnitude(0.6)", "dynamic(0.6)", "iterative_magnitude(0.5904, rounds=4)", "gradient(0.6)"}
     assert methods == masked | {"early_bird(ratio=0.6)"}
-    assert {cell.method.name for cell in grid.cells} <= set(PRUNERS)
+    assert {cell.method.name for cell in grid.cells} <= set(METHODS)
 
 
 def test_the_seed_grid_shares_the_dense_training_of_each_model_and_seed():
     grid = read_grid(SEED)
-    plan = make_plan(grid.cells)
+    plan = make_graph(grid.cells)
     first = [path[0] for path in plan.paths.values()]
     assert max(first.count(stage) for stage in set(first)) == 5  # dense, random, magnitude, IMP, gradient
     assert len(plan.stages) == 27 * (1 + 4 + 8 + 2)  # the trunk, fine-tuning on it, IMP's four rounds, dynamic and early_bird
@@ -121,7 +122,7 @@ def test_the_seed_grid_shares_the_dense_training_of_each_model_and_seed():
 @pytest.mark.parametrize("label", sorted({cell.model.label for cell in seed_cells()}))
 def test_every_method_prunes_every_model_of_the_seed_grid(tmp_path, label):
     cells = small_cells(label)
-    plan = make_plan(cells)
+    plan = make_graph(cells)
     for spec in plan.stages.values():
         train(spec, tmp_path, rendezvous(threads=1))
     for cell in cells:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.plan.slurm_limits import free_jobs, gpus, minutes, slurm_problems
-from harness.records import RunFolder
-from harness.submit.arrays import submit_arrays
-from jobs.specs import ClusterSpec
-from tests.harness.make_orders import orders_of, small_grid
+from harness.submit.slurm import submit_arrays
+from jobs.cluster.slurm_limits import free_jobs, gpus, minutes, slurm_problems
+from jobs.experiment.run_folder import RunFolder
+from jobs.experiment.specs import ClusterSpec
 from tests.slurm.conftest import Cluster
+from tests.support.jobs import orders_of, small_grid
 
 FITS = ClusterSpec(kind="slurm", nodes=2, tasks_per_node=2, mem_gb=2, timeout_min=30, slurm={"partition": "main"})
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.launch import OK, SOME_FAILED
-from harness.records import read_record
+from jobs.experiment.records import read_record
 from tests.slurm.conftest import Cluster, wait_until
 from tests.slurm.survivors import ONE_RANK, Undisturbed, command, field, grid, jobs, launch, run_of, slowness, start, steps, weights
 
@@ -84,7 +84,7 @@ def test_a_minute_without_a_controller_is_waited_for_and_loses_nothing(cluster: 
     cluster.stop_controller()
     gone = time.monotonic()
     grid(path.parent, cluster=ONE_RANK, seeds=3)  # it grows
-    late, told = start(path, cluster, "tests.slurm.training"), start(path, cluster, "harness.status")
+    late, told = start(path, cluster, "tests.slurm.slow_training"), start(path, cluster, "harness.status")
     slowness(path, 0).unlink()
     wait_until(lambda: weights(path), "a job to end without a controller")
     undisturbed()

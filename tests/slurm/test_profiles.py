@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from harness.grid.read import read_grid
-from jobs.scheduling.slurm_arrays import AGAIN, TOGETHER, ranges, submission
-from jobs.specs import ClusterSpec
+from jobs.cluster.slurm_arrays import AGAIN, TOGETHER, ranges, submission
+from jobs.experiment.specs import ClusterSpec
 from tests.slurm.conftest import wait_until
 
 PROFILES = sorted((Path(__file__).parents[2] / "slurm").glob("*.yaml"))

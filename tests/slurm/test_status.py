@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness import logs, status
-from harness.state.survey import survey
+from harness.monitor.survey import survey
 from tests.slurm.conftest import SCRIPTS, Cluster, wait_until
 from tests.slurm.launches import FEW, Toys
 

@@ -6,7 +6,7 @@ import pytest
 
 from harness import status
 from harness.launch import NOTHING_TO_DO, OK
-from harness.run.nodes import blame, faults, left_out
+from jobs.recovery.nodes import blame, faults, left_out
 from tests.slurm.conftest import Cluster, wait_until
 from tests.slurm.launches import FEW, Toys
 from tests.slurm.toys import attempts
@@ -63,7 +63,7 @@ def test_a_node_that_fails_twice_is_left_out_of_all_that_still_waits(
     toys = Toys.of(cluster, tmp_path, monkeypatch, FEW)
     one, other = toys.trunks
     toys.say("hold", one, other)
-    monkeypatch.setattr("harness.run.nodes.now", lambda: "2026-01-01T00:00:00+00:00")  # not in the second in which the jobs start
+    monkeypatch.setattr("jobs.recovery.nodes.now", lambda: "2026-01-01T00:00:00+00:00")  # not in the second in which the jobs start
     for name in (f"node{number}" for number in range(1, 5)):
         blame(toys.run, name, "an-earlier-job", "2026-01-01T00:00:00+00:00", "its first failure")
     assert toys.launch() == OK

@@ -13,25 +13,26 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from harness.plan.orders import CellPath, Order
-from harness.records import Environment, Record, RunFolder
-from harness.run import runner
-from harness.run.failures import identity
-from harness.run.micro_batch import asked
-from jobs.specs import ClusterSpec, StageSpec
+from jobs.experiment.job import JobSpec, PlannedCell
+from jobs.experiment.records import Environment, Record
+from jobs.experiment.run_folder import RunFolder
+from jobs.experiment.specs import ClusterSpec, StageSpec
+from jobs.recovery.micro_batch import asked
+from jobs.worker import job as runner
+from jobs.worker.failures import identity
 
 if TYPE_CHECKING:
     from jobs.parallel.engine import Ranks
 
 
-def run_order(order: Order) -> None:
-    """Stands in for harness.run.runner's in this process, which is the job's own. One rank needs no torch, which would take most of its time."""
+def run_job(order: JobSpec) -> None:
+    """Stands in for jobs.worker.job's in this process, which is the job's own. One rank needs no torch, which would take most of its time."""
     if order.cluster.ranks == 1:
         sys.modules["jobs.parallel.engine"] = SimpleNamespace(rendezvous=lambda threads: Alone())  # type: ignore[assignment]
     sys.modules["jobs.data.prepare"] = SimpleNamespace(prepare=lambda spec, cache: None)  # type: ignore[assignment]
-    sys.modules["jobs.train.training"] = SimpleNamespace(train_stage=train)  # type: ignore[assignment]
+    sys.modules["jobs.train.stage"] = SimpleNamespace(train_stage=train)  # type: ignore[assignment]
     runner.finish_cell = finish  # type: ignore[assignment]
-    runner.run_order(order)
+    runner.run_job(order)
 
 
 class Alone:
@@ -73,7 +74,7 @@ def train(spec: StageSpec, data: None, folder: Path, *, parent: Path | None, rew
     ranks.barrier()
 
 
-def finish(run: RunFolder, order: Order, path: CellPath, ranks: "Ranks", last: StageSpec) -> None:
+def finish(run: RunFolder, order: JobSpec, path: PlannedCell, ranks: "Ranks", last: StageSpec) -> None:
     """A record without numbers."""
     surroundings = Environment(
         commit=None, dirty=None, python="", versions={}, host="", cpu="", gpu=None, ranks=1, threads=1, loader="", scan="", data_sha256=""
@@ -92,6 +93,6 @@ def said(toy: Path) -> str:
 
 def attempts(run: RunFolder, stage: str) -> list[dict[str, Any]]:
     """Every time that a stage was begun."""
-    path = run.stage(stage) / "attempts"
+    path = run.stage_dir(stage) / "attempts"
     lines = path.read_text().splitlines() if path.exists() else []
     return [dict(zip(("job", "restarts", "node", "micro"), line.split(), strict=True)) for line in lines]

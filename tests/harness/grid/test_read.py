@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.grid.read import Cell, Grid, GridError, read_grid
-from jobs.specs import ClusterSpec
+from harness.grid.read import Grid, read_grid
+from harness.grid.yaml_source import GridError
+from jobs.experiment.cell import Cell
+from jobs.experiment.specs import ClusterSpec
 from models.pruning.base import Budget, Stage
 from models.pruning.dense import Dense
-from models.pruning.registry import PRUNERS
+from models.pruning.registry import METHODS
 
 START = "name: t\nmodels: [vim_micro]\npruning: [dense]\nseeds: [0]\n"  # lines 1 to 4
 
@@ -453,7 +455,7 @@ def test_a_method_that_cannot_run_on_the_epochs_is_refused(folder: Path, monkeyp
                 raise ValueError(f"dense wants 10 epochs, got {budget.epochs}")
             return super().stages(budget)
 
-    monkeypatch.setitem(PRUNERS, "dense", Long)
+    monkeypatch.setitem(METHODS, "dense", Long)
     assert mistakes(START + "recipe: {epochs: [9, 10]}\n") == ["grid.yaml:3: pruning[0]: dense wants 10 epochs, got 9 (with the recipe of line 5)"]
 
 

@@ -8,15 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.grid.read import Cell, Grid, read_grid
-from harness.plan.stages import Pack, describe, make_plan, pack
-from jobs.specs import DataSpec, ModelSpec, RecipeSpec, StageSpec
+from harness.grid.read import Grid, read_grid
+from harness.plan.dry_run import describe
+from harness.plan.jobs import Pack, pack
+from harness.plan.stages import make_graph
+from jobs.experiment.cell import Cell
+from jobs.experiment.specs import DataSpec, ModelSpec, RecipeSpec, StageSpec
 from models.pruning.base import Budget, PruningMethod, Stage
 from models.pruning.dense import Dense
 from models.pruning.dynamic import Dynamic
 from models.pruning.iterative_magnitude import IterativeMagnitude
 from models.pruning.magnitude import Magnitude
-from tests.harness.grid.test_identity import make_cell
+from tests.jobs.experiment.test_identity import make_cell
 
 RECIPE = RecipeSpec(epochs=6, finetune_epochs=2)
 
@@ -46,7 +49,7 @@ class Rounds(PruningMethod):
 def test_magnitude_at_three_sparsities_trains_dense_once() -> None:
     methods: list[PruningMethod] = [Dense(), *(Magnitude(sparsity=sparsity) for sparsity in (0.5, 0.8, 0.9))]
     cells = [make_cell(method=method, recipe=RECIPE) for method in methods]
-    plan = make_plan(cells)
+    plan = make_graph(cells)
     names = [spec.stage.name for spec in plan.stages.values()]
     assert names.count("train") == 1 and names.count("finetune") == 4
     (trunk,) = {plan.paths[cell.id][0] for cell in cells}
@@ -54,7 +57,7 @@ def test_magnitude_at_three_sparsities_trains_dense_once() -> None:
 
 
 def test_a_method_that_prunes_from_the_start_shares_nothing() -> None:
-    plan = make_plan([make_cell(method=Dense(), recipe=RECIPE), make_cell(method=Dynamic(sparsity=0.5), recipe=RECIPE)])
+    plan = make_graph([make_cell(method=Dense(), recipe=RECIPE), make_cell(method=Dynamic(sparsity=0.5), recipe=RECIPE)])
     assert [spec.stage.epochs for spec in plan.stages.values()] == [6, 2, 8]
 
 
@@ -70,24 +73,24 @@ def test_a_method_that_prunes_from_the_start_shares_nothing() -> None:
     ids=["seed", "lr", "epochs", "data", "model"],
 )
 def test_stages_are_not_shared_when_what_decides_them_differs(other: Cell) -> None:
-    assert len(make_plan([make_cell(recipe=RECIPE), other]).stages) == 4
+    assert len(make_graph([make_cell(recipe=RECIPE), other]).stages) == 4
 
 
 @pytest.mark.parametrize("changed", [{"finetune_epochs": 9}, {"finetune_lr": 1e-5}])
 def test_how_cells_are_fine_tuned_does_not_split_their_trunk(changed: dict[str, float]) -> None:
     cells = [make_cell(recipe=RECIPE), make_cell(recipe=replace(RECIPE, **changed))]
-    plan = make_plan(cells)
+    plan = make_graph(cells)
     assert plan.paths[cells[0].id][0] == plan.paths[cells[1].id][0] and plan.paths[cells[0].id][1] != plan.paths[cells[1].id][1]
 
 
 def test_the_spec_of_a_shared_stage_does_not_depend_on_which_cell_came_first() -> None:
     cells = [make_cell(recipe=RECIPE), make_cell(recipe=replace(RECIPE, finetune_epochs=9, finetune_lr=1e-5))]
-    assert make_plan(cells).stages == make_plan(reversed(cells)).stages
+    assert make_graph(cells).stages == make_graph(reversed(cells)).stages
 
 
 def test_rounds_serve_the_cell_that_asks_for_fewer_and_rewind_to_the_first_stage() -> None:
     cells = [make_cell(method=Rounds(rounds=rounds), recipe=RECIPE) for rounds in (2, 3)]
-    plan = make_plan(cells)
+    plan = make_graph(cells)
     first, second, third, fourth = plan.paths[cells[1].id]
     assert plan.paths[cells[0].id] == (first, second, third)
     assert [(plan.stages[one].parent, plan.stages[one].rewind) for one in (first, second, third, fourth)] == [
@@ -101,14 +104,14 @@ def test_rounds_serve_the_cell_that_asks_for_fewer_and_rewind_to_the_first_stage
 def test_rewinding_shares_the_dense_training_which_keeps_every_step_that_a_cell_goes_back_to() -> None:
     methods = [Dense(), *(IterativeMagnitude(rounds=1, rewind_step=step) for step in (20, 0, 20)), Magnitude(sparsity=0.5)]
     cells = [make_cell(method=method, recipe=RECIPE) for method in methods]
-    plan = make_plan(cells)
+    plan = make_graph(cells)
     (trunk,) = {plan.paths[cell.id][0] for cell in cells}
     assert plan.stages[trunk].stage.keep_steps == (0, 20)
-    assert make_plan(cells[:1]).paths[cells[0].id] == plan.paths[cells[0].id]
+    assert make_graph(cells[:1]).paths[cells[0].id] == plan.paths[cells[0].id]
     early, late = plan.paths[cells[2].id], plan.paths[cells[1].id]
     assert early[:2] == late[:2] and early[2] != late[2], "the mask is shared, the training from another step is not"
     assert {plan.stages[path[2]].rewind for path in (early, late)} == {trunk}
-    assert make_plan(reversed(cells)).stages == plan.stages
+    assert make_graph(reversed(cells)).stages == plan.stages
 
 
 def test_sharing_with_rewinding_cells_is_counted_in_the_epochs_saved(tmp_path: Path) -> None:
@@ -118,12 +121,12 @@ def test_sharing_with_rewinding_cells_is_counted_in_the_epochs_saved(tmp_path: P
         "pruning: [dense, {method: iterative_magnitude, rounds: [1, 2]}, {method: iterative_magnitude, rounds: 1, rewind_step: 9}]\n"
     )
     grid = read_grid(path)
-    assert "training epochs: 26, 24 saved by sharing (48% of 50)" in describe(make_plan(grid.cells), grid, ())
+    assert "training epochs: 26, 24 saved by sharing (48% of 50)" in describe(make_graph(grid.cells), grid, ())
 
 
 def test_stages_are_the_same_from_cells_of_one_grid_and_from_one_cell_of_a_record() -> None:
     cell = make_cell(method=Magnitude(sparsity=0.5), recipe=RECIPE)
-    alone, among_others = make_plan([Cell.from_json(cell.to_json())]), make_plan([make_cell(recipe=RECIPE), cell])
+    alone, among_others = make_graph([Cell.from_json(cell.to_json())]), make_graph([make_cell(recipe=RECIPE), cell])
     assert alone.paths[cell.id] == among_others.paths[cell.id]
     assert all(alone.stages[one] == among_others.stages[one] for one in alone.stages)
 
@@ -139,7 +142,7 @@ def test_a_path_whose_stage_starts_from_nothing_is_refused(start: str) -> None:
             return (*before, Stage(name="finetune", epochs=1, start=start))  # type: ignore[arg-type]
 
     with pytest.raises(ValueError, match=f"rootless: stage 'finetune' starts from {start}, but no stage before it"):
-        make_plan([make_cell(method=Rootless())])
+        make_graph([make_cell(method=Rootless())])
 
 
 # Packs
@@ -279,7 +282,7 @@ def grid(tmp_path: Path) -> Grid:
 
 
 def test_a_dry_run_shows_cells_stages_epochs_and_jobs(grid: Grid) -> None:
-    plan = make_plan(grid.cells)
+    plan = make_graph(grid.cells)
     assert describe(plan, grid, pack(plan.stages.values(), 4)).splitlines() == [
         "shown: 10 cells (seeds 0, 1)",
         "  cells           vim_micro  vim_micro+se",
@@ -300,7 +303,7 @@ def test_a_dry_run_shows_cells_stages_epochs_and_jobs(grid: Grid) -> None:
 
 
 def test_a_dry_run_leaves_out_what_is_done(grid: Grid) -> None:
-    plan = make_plan(grid.cells)
+    plan = make_graph(grid.cells)
     done = {one for one, spec in plan.stages.items() if spec.parent is None}
     packs = pack([spec for one, spec in plan.stages.items() if one not in done], 4)
     text = describe(plan, grid, packs, done=done)
@@ -308,12 +311,12 @@ def test_a_dry_run_leaves_out_what_is_done(grid: Grid) -> None:
 
 
 def test_a_dry_run_says_when_there_is_nothing_to_do(grid: Grid) -> None:
-    plan = make_plan(grid.cells)
+    plan = make_graph(grid.cells)
     assert describe(plan, grid, (), done=plan.stages.keys()).endswith("stages: 14, 14 done, 0 to do\njobs: none")
 
 
 def test_a_dry_run_shows_levels_of_jobs(grid: Grid) -> None:
-    plan = make_plan(grid.cells)
+    plan = make_graph(grid.cells)
     assert "jobs: 14 in 2 levels of 4, 10, up to 1 stages each" in describe(plan, grid, pack(plan.stages.values(), 1))
 
 
@@ -321,4 +324,4 @@ def test_a_dry_run_counts_many_seeds_and_several_recipes(tmp_path: Path) -> None
     text = TEXT.replace("[0, 1]", "12").replace("{epochs: 6, finetune_epochs: 2}", "{epochs: [6, 7], finetune_epochs: 2}")
     (tmp_path / "grid.yaml").write_text(text)
     grid = read_grid(tmp_path / "grid.yaml")
-    assert describe(make_plan(grid.cells), grid, ()).startswith("shown: 120 cells (seeds 0 to 11, 12 of them, 2 recipes)\n")
+    assert describe(make_graph(grid.cells), grid, ()).startswith("shown: 120 cells (seeds 0 to 11, 12 of them, 2 recipes)\n")

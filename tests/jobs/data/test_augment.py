@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.data.augment import CROP, FLIP, SHIFT, eval_boxes, held_out, random_bits, shuffled, train_boxes, uniform
-from jobs.specs import DataSpec
+from jobs.experiment.specs import DataSpec
 
 WORD = 2**64
 

@@ -14,7 +14,7 @@ from jobs.data.augment import eval_boxes
 from jobs.data.beton import DataError, encoded, read_index, write_beton
 from jobs.data.ffcv_loader import FfcvFeed
 from jobs.data.prepare import _plan
-from jobs.specs import DataSpec
+from jobs.experiment.specs import DataSpec
 
 ROOT = Path(__file__).parents[3]
 SIZE = 16

@@ -13,7 +13,7 @@ import torch
 
 from jobs.data.beton import encoded, read_index, write_beton, write_sha256
 from jobs.data.prepare import CHANNELS, DataError, EvalLoader, TrainLoader, check_data, prepare
-from jobs.specs import DataSpec
+from jobs.experiment.specs import DataSpec
 from tests.jobs.data.test_sources import write_cifar, write_folder
 
 SMALL = DataSpec(source="synthetic", samples=96, classes=4, img_size=16, augment="shift", flip=True)
@@ -286,7 +286,7 @@ PREPARE = """
 import sys
 from pathlib import Path
 import jobs.data.prepare
-from jobs.specs import DataSpec
+from jobs.experiment.specs import DataSpec
 written, write = [], jobs.data.prepare._write
 jobs.data.prepare._write = lambda *arguments: (written.append(1), write(*arguments))
 sys.stdin.readline()  # both start together
@@ -311,7 +311,7 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 from jobs.data.prepare import DataError, prepare
-from jobs.specs import DataSpec
+from jobs.experiment.specs import DataSpec
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
 try:
     prepare(DataSpec(source="synthetic", samples=96), Path(sys.argv[1]))
@@ -404,7 +404,7 @@ def test_a_machine_without_ffcv_says_how_to_install_it_and_how_to_do_without(mon
 
 def test_checking_imports_nothing_heavy():
     code = (
-        "import sys; from jobs.data.prepare import check_data; from jobs.specs import DataSpec; assert check_data(DataSpec()) == [];"
+        "import sys; from jobs.data.prepare import check_data; from jobs.experiment.specs import DataSpec; assert check_data(DataSpec()) == [];"
         "print([name for name in ('torch', 'ffcv', 'numba', 'cv2', 'sklearn') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout == "[]\n"

@@ -9,7 +9,7 @@ from PIL import Image
 
 from jobs.data.beton import DataError
 from jobs.data.sources import CIFARS, READERS, content_key, fitted
-from jobs.specs import DataSpec
+from jobs.experiment.specs import DataSpec
 
 
 class Python2Pickler(pickle._Pickler):

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import torch
 
-from jobs.measure.peak_memory import forget_peak, peak_bytes
+from jobs.parallel.memory import forget_peak, peak_bytes
 
 SCRIPT = """
 import torch
 from jobs.parallel.memory import keep_freed_memory
-from jobs.measure.peak_memory import forget_peak, peak_bytes
+from jobs.parallel.memory import forget_peak, peak_bytes
 keep_freed_memory()
 cpu = torch.device("cpu")
 blocks = [torch.ones(8 << 20, dtype=torch.uint8) for _ in range(16)]

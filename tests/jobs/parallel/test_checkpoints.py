@@ -6,7 +6,7 @@ import torch
 
 from jobs.parallel.checkpoints import CheckpointError, drop_checkpoints, load_checkpoint, save_checkpoint
 from jobs.parallel.engine import rendezvous
-from tests.jobs.processes import run_ranks
+from tests.support.processes import run_ranks
 
 
 @pytest.fixture

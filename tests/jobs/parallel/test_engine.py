@@ -5,10 +5,10 @@ import os
 import pytest
 import torch
 
+from jobs.experiment.specs import RecipeSpec
 from jobs.parallel.engine import BatchError, Batching, Engine, RendezvousError, batching, make_optimizer, rendezvous
-from jobs.specs import RecipeSpec
-from tests.jobs.processes import finish_ranks, run_ranks, start_ranks
-from tests.jobs.toys import NO_DECAY, global_batch, toy_net
+from tests.support.networks import NO_DECAY, global_batch, toy_net
+from tests.support.processes import finish_ranks, run_ranks, start_ranks
 
 
 def test_a_single_rank_meets_nobody_and_opens_no_port(monkeypatch):

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch.nn import functional
 
+from jobs.experiment.specs import RecipeSpec
 from jobs.parallel.engine import Engine, Ranks, make_optimizer, rendezvous
 from jobs.parallel.fragments import Fragments
 from jobs.parallel.masking import Masking
-from jobs.specs import RecipeSpec
-from tests.jobs.processes import run_ranks
-from tests.jobs.toys import NO_DECAY, ToyBatches, ToyNet, global_batch, toy_net
+from tests.support.networks import NO_DECAY, ToyBatches, ToyNet, global_batch, toy_net
+from tests.support.processes import run_ranks
 
 STEPS, MOVE, BATCH, LR = 5, 3, 16, 2e-2
 MASKED = ("conv.weight", "fc.weight", "head.weight")

@@ -4,12 +4,12 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
+from jobs.experiment.specs import ModelSpec
 from jobs.parallel.engine import rendezvous
-from jobs.specs import ModelSpec
 from jobs.train.evaluation import WeightsError, evaluate, load_masks, load_model
 from models.registry import create_model
-from tests.jobs.processes import run_ranks
-from tests.jobs.toys import ToySamples, global_batch, toy_net
+from tests.support.networks import ToySamples, global_batch, toy_net
+from tests.support.processes import run_ranks
 
 
 def test_scores_are_those_counted_one_sample_at_a_time():

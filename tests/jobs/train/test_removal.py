@@ -11,22 +11,22 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from jobs.experiment.specs import DataSpec, ModelSpec, RecipeSpec, StageSpec
 from jobs.measure.multiply_adds import count
 from jobs.parallel.engine import Engine, Ranks, rendezvous
 from jobs.parallel.fragments import Fragments
-from jobs.specs import DataSpec, ModelSpec, RecipeSpec, StageSpec
 from jobs.train.evaluation import WeightsError, evaluate, load_model
 from jobs.train.exports import StageResult, exported
 from jobs.train.removal import load_structure
-from jobs.train.stage_run import StageRun
+from jobs.train.stage_trainer import StageTrainer
 from models.layers import weight_decay_groups
-from models.pruning.base import Budget, Pruner, PruningMethod, Stage
+from models.pruning.base import Budget, NetworkView, PruningMethod, Stage
 from models.pruning.registry import create_method
 from models.pruning.structure import Structure, find_groups, remove
 from models.registry import create_model
-from tests.jobs.processes import run_ranks
-from tests.jobs.toys import NO_DECAY, global_batch, toy_net
-from tests.models.pruning.networks import silence
+from tests.support.networks import NO_DECAY, global_batch, toy_net
+from tests.support.processes import run_ranks
+from tests.support.removal import silence
 
 SMALL_MAMBAVISION = {"dim": 8, "in_dim": 6, "depths": [1, 1, 2, 2]}
 MODELS = {
@@ -93,7 +93,7 @@ def train(
     network = network_of(MODELS[model])
     no_decay = weight_decay_groups(network, False)[1]
     loader = Pictures(ranks, cut)
-    run = StageRun(spec, network, loader, loader, folder, no_decay=no_decay, ranks=ranks, checkpoint_steps=None if cut is None else 1)
+    run = StageTrainer(spec, network, loader, loader, folder, no_decay=no_decay, ranks=ranks, checkpoint_steps=None if cut is None else 1)
     try:
         return run.run(parent, None)
     finally:
@@ -205,7 +205,7 @@ class Twice(PruningMethod):
     removes_units: ClassVar[bool] = True
     masks: bool = True
 
-    def begin(self, pruner: Pruner) -> None:
+    def begin(self, pruner: NetworkView) -> None:
         half = Structure(kept={group.name: range(group.count // 2) for group in pruner.groups if group.kind == "inner"}, counts={})
         pruner.remove(half)
         if self.masks:

@@ -5,7 +5,7 @@ import torch
 
 from models.pruning.base import Budget, Progress
 from models.pruning.registry import create_method
-from tests.models.pruning.fakes import fake_pruner, lowest_dropped, random_weights, same, train_steps
+from tests.support.network_views import fake_pruner, lowest_dropped, random_weights, same, train_steps
 
 
 def zeros(masks: dict[str, torch.Tensor]) -> int:

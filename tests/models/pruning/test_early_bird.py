@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from models.pruning.base import Budget, Progress, Pruner
+from models.pruning.base import Budget, NetworkView, Progress
 from models.pruning.early_bird import distances
 from models.pruning.registry import create_method
 from models.pruning.structure import find_groups
-from tests.models.pruning.networks import small_network
+from tests.support.removal import small_network
 
 UNITS = 20
 
@@ -15,7 +15,7 @@ class Scripted:
 
     def __init__(self, script, **state):
         self.script, self.epoch, self.structures, self.pushed = script, 0, [], []
-        self.pruner = Pruner(
+        self.pruner = NetworkView(
             names=(),
             state=state,
             read_weight=self.gate,

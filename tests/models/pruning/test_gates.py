@@ -5,7 +5,7 @@ import torch
 
 from models.pruning.gates import Gate, fold_gates, insert_gates
 from models.pruning.structure import find_groups, remove
-from tests.models.pruning.networks import VARIANTS, images, small_network
+from tests.support.removal import VARIANTS, images, small_network
 
 
 def gated_copy(network, seed=5):

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.pruning.base import Budget, Progress, Pruner, PruningMethod
+from models.pruning.base import Budget, NetworkView, Progress, PruningMethod
 from models.pruning.registry import create_method
-from tests.models.pruning.fakes import fake_pruner, lowest_dropped, same
+from tests.support.network_views import fake_pruner, lowest_dropped, same
 
 CRITERIA = ["gradient", "snip", "taylor", "movement"]
 
@@ -17,7 +17,7 @@ class Training:
         self.net = nn.Sequential(nn.Linear(5, 8, bias=False), nn.Tanh(), nn.Linear(8, 3, bias=False))
         self.parameters = dict(self.net.named_parameters())
         self.method, self.steps, self.gradients, self.history = method, steps, {}, []
-        self.pruner: Pruner = fake_pruner({name: weight.data for name, weight in self.parameters.items()}, self.gradients)
+        self.pruner: NetworkView = fake_pruner({name: weight.data for name, weight in self.parameters.items()}, self.gradients)
         self.masks: list[dict[str, Tensor]] = []
         for step in range(1, steps + 1):
             self.step(step)

@@ -5,7 +5,7 @@ import torch
 
 from models.pruning.base import Budget
 from models.pruning.registry import create_method
-from tests.models.pruning.fakes import fake_pruner, lowest_dropped, random_weights, same
+from tests.support.network_views import fake_pruner, lowest_dropped, random_weights, same
 
 BUDGET = Budget(epochs=12, finetune_epochs=4)
 

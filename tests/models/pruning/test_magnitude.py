@@ -2,7 +2,7 @@ import pytest
 
 from models.pruning.base import Budget
 from models.pruning.registry import create_method
-from tests.models.pruning.fakes import fake_pruner, lowest_dropped, random_weights, same
+from tests.support.network_views import fake_pruner, lowest_dropped, random_weights, same
 
 
 @pytest.mark.parametrize("values", [None, 3])

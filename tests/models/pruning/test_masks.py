@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.pruning.masks import SAMPLE, choose, drop, kth_smallest, sparsity_of
-from tests.models.pruning.fakes import lowest_dropped, random_weights, same
+from tests.support.network_views import lowest_dropped, random_weights, same
 
 
 @settings(max_examples=60)

@@ -1,6 +1,6 @@
 import pytest
 
-from models.pruning.registry import PRUNERS, create_method, method_label
+from models.pruning.registry import METHODS, create_method, method_label
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ def test_a_label_has_the_sparsity_and_what_differs_from_the_defaults(name, knobs
 
 
 def test_every_row_is_named_as_its_class_says():
-    assert all(name == method.name for name, method in PRUNERS.items())
+    assert all(name == method.name for name, method in METHODS.items())
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_a_mistake_is_named_with_what_is_valid(name, knobs, message):
 def test_pydantic_checks_types_choices_and_ranges_of_knobs():
     from pydantic import TypeAdapter, ValidationError
 
-    adapter = TypeAdapter(PRUNERS["magnitude"])
+    adapter = TypeAdapter(METHODS["magnitude"])
     assert adapter.validate_python({"sparsity": 0.5, "groups": ["mlp"]}) == create_method("magnitude", sparsity=0.5, groups=("mlp",))
     for wrong in ({"sparsity": "much"}, {"sparsity": 0.5, "scope": "all"}, {"sparsity": 1.5}):
         with pytest.raises(ValidationError):

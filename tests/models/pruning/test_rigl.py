@@ -4,16 +4,16 @@ import pytest
 import torch
 
 from models.pruning.allocation import erk
-from models.pruning.base import Budget, Progress, Pruner
+from models.pruning.base import Budget, NetworkView, Progress
 from models.pruning.registry import create_method
-from tests.models.pruning.fakes import fake_pruner, random_weights, same
+from tests.support.network_views import fake_pruner, random_weights, same
 
 
 def at(step: int, steps: int = 1000) -> Progress:
     return Progress(step=step, steps=steps, steps_per_epoch=100)
 
 
-def begun(method, gradients: dict | None = None) -> tuple[Pruner, dict[str, torch.Tensor]]:
+def begun(method, gradients: dict | None = None) -> tuple[NetworkView, dict[str, torch.Tensor]]:
     weights = random_weights()
     pruner = fake_pruner(weights, gradients if gradients is not None else random_weights(5))
     method.begin(pruner)

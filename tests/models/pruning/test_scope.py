@@ -100,7 +100,7 @@ def test_no_group_or_a_group_twice_is_refused(groups):
         check_groups(groups)
 
 
-@pytest.mark.parametrize("module", ["scope", "registry", "schedule", "base"])
+@pytest.mark.parametrize("module", ["scope", "registry", "sparsity_schedule", "base"])
 def test_the_login_node_needs_no_torch(module):
     code = f"import sys, models.pruning.{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from models.pruning.selection import check_ratio, indices_kept, keep_best
 from models.pruning.units import units_of
-from tests.models.pruning.networks import small_network
+from tests.support.removal import small_network
 
 GROUPS = st.lists(st.lists(st.integers(0, 4), min_size=2, max_size=6), min_size=1, max_size=4)
 

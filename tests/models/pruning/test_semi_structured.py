@@ -4,7 +4,7 @@ import torch
 from models.pruning.base import Budget
 from models.pruning.registry import create_method
 from models.pruning.semi_structured import two_of_four
-from tests.models.pruning.fakes import fake_pruner
+from tests.support.network_views import fake_pruner
 
 
 def test_the_two_largest_of_every_four_neighbours_are_kept():

@@ -7,7 +7,7 @@ from torch import nn
 from models.pruning.structure import find_groups, remove
 from models.pruning.units import KINDS, check_kinds, units_of
 from models.registry import create_model
-from tests.models.pruning.networks import SMALLER, VARIANTS, images, moved, silence, small_network
+from tests.support.removal import SMALLER, VARIANTS, images, moved, silence, small_network
 
 SUFFIXES = {
     "vim": {"d_inner", "d_state", "d_state_b"},

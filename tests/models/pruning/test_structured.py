@@ -3,10 +3,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from models.pruning.base import Budget, Progress, Pruner
+from models.pruning.base import Budget, NetworkView, Progress
 from models.pruning.registry import create_method, method_label
 from models.pruning.structure import find_groups
-from tests.models.pruning.networks import images, small_network
+from tests.support.removal import images, small_network
 
 
 class Caught:
@@ -14,7 +14,7 @@ class Caught:
 
     def __init__(self, variant, seed=0):
         self.network, self.structures = small_network(variant), []
-        self.pruner = Pruner(
+        self.pruner = NetworkView(
             names=(),
             seed=seed,
             read_weight=lambda name: self.network.get_parameter(name).detach().clone(),

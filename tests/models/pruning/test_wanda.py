@@ -3,7 +3,7 @@ import torch
 
 from models.pruning.base import Budget
 from models.pruning.registry import create_method
-from tests.models.pruning.fakes import fake_pruner
+from tests.support.network_views import fake_pruner
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.5, 0.9])

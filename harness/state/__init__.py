@@ -1,1 +1,0 @@
-"""How a grid stands, from files and one look at the scheduler."""

@@ -1,0 +1,1 @@
+"""What is done about a failure: its policy, smaller micro-batches, nodes to avoid."""

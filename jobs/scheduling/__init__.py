@@ -1,1 +1,0 @@
-"""The one door to submitit and SLURM, and claims on what several jobs could do."""

@@ -1,0 +1,92 @@
+"""One stage of a cell, from its starting weights to its exported ones, on all ranks; goes on from its checkpoint when it was killed."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from jobs.experiment.rewinds import adopt_replay, missing_steps, replay_folder
+from jobs.experiment.run_folder import CHECKPOINTS, REPLAY_TODO
+from jobs.experiment.specs import ClusterSpec, StageSpec
+from jobs.parallel.checkpoints import drop_checkpoints
+from jobs.parallel.engine import Ranks, batching
+from jobs.train.exports import StageResult, exported, read_result
+from jobs.train.metrics import StageProgress, ignore
+from jobs.train.stage_trainer import Diverged, StageTrainer, derived_seed
+
+if TYPE_CHECKING:
+    from jobs.data.prepare import Dataset
+
+__all__ = ["Diverged", "StageProgress", "StageResult", "exported", "train_stage"]
+
+
+def train_stage(
+    spec: StageSpec,
+    data: "Dataset",
+    folder: Path,
+    *,
+    parent: Path | None,
+    rewind: Path | None,
+    ranks: Ranks,
+    cluster: ClusterSpec,
+    report: Callable[[StageProgress], None] = ignore,
+) -> StageResult:
+    """The result of a stage, whose `folder` then holds its export (see `exported`). A collective; rank 0 alone writes, but for checkpoints.
+
+    `parent`, `rewind`: folders of finished stages that it starts from. A stage that is exported already is not run again, but
+    as far as a step that it has not kept and is to keep (see `jobs.experiment.rewinds`).
+    Raises Diverged on all ranks at the same step; BatchError, ExportError, CheckpointError.
+    """
+    prepared = partial(prepared_run, spec, data, ranks=ranks, cluster=cluster, report=report)
+    result: StageResult | None = ranks.broadcast(read_result(folder))
+    if result is None:
+        with prepared(folder, spec.stage.keep_steps) as stage:
+            result = stage.run(parent, rewind)
+    drop_checkpoints(folder / CHECKPOINTS, ranks)
+    missing = ranks.broadcast(missing_steps(folder, spec.stage.keep_steps) if ranks.rank == 0 else ())
+    if missing:  # it was finished, or half-way, before anybody asked for these
+        with prepared(replay_folder(folder, missing), missing) as stage:
+            stage.advance(parent, rewind, max(missing))
+    if ranks.rank == 0:
+        if missing:
+            adopt_replay(folder, missing)
+        (folder / REPLAY_TODO).unlink(missing_ok=True)
+    ranks.barrier()
+    return result
+
+
+@contextmanager
+def prepared_run(
+    spec: StageSpec,
+    data: "Dataset",
+    folder: Path,
+    keep_steps: tuple[int, ...],
+    *,
+    ranks: Ranks,
+    cluster: ClusterSpec,
+    report: Callable[[StageProgress], None],
+) -> Iterator[StageTrainer]:
+    """A stage ready to run in `folder`: network, loaders and engine, which is closed afterwards."""
+    from jobs.data.prepare import EvalLoader, TrainLoader
+    from models.layers import weight_decay_groups
+    from models.registry import create_model
+
+    recipe, share = spec.recipe, {"rank": ranks.rank, "world": ranks.world, "threads": cluster.cpus_per_task}
+    micro = batching(recipe, ranks.world).micro
+    torch.manual_seed(spec.seed)
+    model = create_model(spec.model.name, data.classes, data.img_size, scan_backend=recipe.scan, **spec.model.options)
+    no_decay = weight_decay_groups(model, recipe.decay_ssm)[1]
+    order = derived_seed(spec.seed, "order", spec.stage.schedule)
+    training = TrainLoader(spec.data, data, seed=order, batch_size=recipe.batch_size, micro_batch_size=micro, **share)
+    validation = EvalLoader(spec.data, data, "val", batch_size=micro, **share)
+    steps = cluster.checkpoint_steps
+    spec = replace(spec, stage=replace(spec.stage, keep_steps=keep_steps))
+    stage = StageTrainer(spec, model, training, validation, folder, no_decay=no_decay, ranks=ranks, checkpoint_steps=steps, report=report)
+    try:
+        yield stage
+    finally:
+        stage.network.engine.close()

@@ -1,0 +1,89 @@
+"""Where and with what a cell ran: code version, packages, machine. Cheap: read once a job."""
+
+import hashlib
+import platform
+import socket
+import subprocess
+import sys
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from jobs.experiment.records import Environment
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("torch", "deepspeed", "ffcv", "timm", "fvcore", "torch-pruning", "submitit", "numpy", "mamba-ssm", "causal-conv1d")
+
+
+def git(*arguments: str) -> str | None:
+    """What git prints in the project's folder, None outside a repository or without git."""
+    try:
+        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def code_version() -> tuple[str | None, bool | None]:
+    """The commit of the running code and whether tracked files differ from it; None where there is no repository."""
+    commit = git("rev-parse", "HEAD")
+    if commit is None:
+        return None, None
+    return commit, bool(git("status", "--porcelain", "--untracked-files=no"))
+
+
+@cache
+def package_versions() -> dict[str, str]:
+    """Installed versions of the packages that decide a number."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def scan_build() -> dict[str, str]:
+    """The C++ scan that this CPU runs and the digest of its file, under one name; empty where none is built."""
+    from models.ssm.kernel import kernel_path, runnable_variants
+
+    variant = next(iter(runnable_variants()), None)
+    path = kernel_path(variant) if variant else None
+    return {"scan kernel": f"{variant} {hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"} if path else {}
+
+
+@cache
+def cpu_name() -> str:
+    """The CPU's name and its widest vector instructions, as the kernel tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    flags = fields.get("flags", "").split()
+    width = next((name for name in ("avx512f", "avx2") if name in flags), platform.machine())
+    return f"{fields.get('model name', platform.machine())} ({width})"
+
+
+def environment(*, ranks: int, threads: int, loader: str, scan: str, data_sha256: str) -> Environment:
+    """Everything about this process that a number may depend on."""
+    import torch
+
+    commit, dirty = code_version()
+    versions = package_versions()
+    return Environment(
+        commit=commit,
+        dirty=dirty,
+        python=sys.version.split()[0],
+        versions=versions | scan_build(),
+        host=socket.gethostname(),
+        cpu=cpu_name(),
+        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        ranks=ranks,
+        threads=threads,
+        loader=f"{loader} {versions.get(loader, '?')}",
+        scan=scan,
+        data_sha256=data_sha256,
+    )
