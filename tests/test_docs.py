@@ -21,6 +21,7 @@ import yaml
 
 from harness.grid.read import GridError, read_grid
 from harness.plan.preflight import model_problems
+from jobs.experiment import run_folder
 from jobs.experiment.specs import NATIVE_SIZES, ClusterSpec, DataSpec, RecipeSpec
 from models import configs, registry
 from models.__main__ import entries, row
@@ -31,11 +32,11 @@ from models.pruning.scope import DENSE_BY_DEFAULT, GROUPS
 from models.pruning.units import KINDS
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md")), *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("*/README.md"))]
+PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md")), *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("[!.]*/README.md"))]
 LINKED = [*PAGES, ROOT / "CHANGELOG.md"]
 SAMPLES = {"models/pruning/relative.py", "models/tiny_cnn.py"}  # files that a reader writes
 FLOORS = "analysis|benchmarks|harness|jobs|models"
-PATH = re.compile(rf"(?<![\w/.~-])((?:{FLOORS}|docs|slurm|tests|\.ci)/[\w./-]*|[\w./-]+\.(?:py|sh|yaml|cff|cfg)\b)")
+PATH = re.compile(rf"(?<![\w/.~-])((?:{FLOORS}|docs|slurm|tests|\.ci)/[\w./-]*|\w[\w./-]*\.(?:py|sh|yaml|cff|cfg)\b)")
 COMMAND = re.compile(r"python -m ([\w.]+)([^`\n|#;&]*)")
 FAMILIES = {"Vim": configs.VimConfig, "MambaVision": configs.MambaVisionConfig, "ViT": configs.ViTConfig, "MambaOut": configs.MambaOutConfig}
 all_pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -155,7 +156,7 @@ def test_the_readme_is_a_front_page_that_leads_to_every_other_page() -> None:
 def test_the_grids_on_the_page_are_what_it_says_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     good, wrong, unreachable = (written(grid) for grid in blocks("docs/grid.md", "yaml"))
-    mistakes, problem = (re.findall(r"^```\n(grid\.yaml:.*?)^```", text("docs/grid.md"), re.S | re.M))
+    mistakes, problem = re.findall(r"^```\n(grid\.yaml:.*?)^```", text("docs/grid.md"), re.S | re.M)
     assert f"This grid has {len(read_grid(good()).cells)} cells" in text("docs/grid.md")
     with pytest.raises(GridError) as refused:
         read_grid(wrong())
@@ -323,6 +324,12 @@ def modules(tree: ast.AST) -> Iterator[str]:
 def test_every_room_has_its_line(floor: str) -> None:
     table = section("docs/architecture.md", "Floors").partition(f"| room of `{floor}/` |")[2].partition("\n\n")[0]
     assert {name.rstrip("/") for name in rows(table)} == {path.parent.name for path in (ROOT / floor).glob("*/__init__.py")}
+
+
+def test_every_name_of_a_run_folder_is_on_the_page() -> None:
+    names = [name for key, name in vars(run_folder).items() if key.isupper() and isinstance(name, str)]
+    assert len(names) > 20
+    assert [name for name in names if not re.search(rf"(?<![\w.]){re.escape(name)}(?![\w])", section("docs/architecture.md", "On disk"))] == []
 
 
 # docs/glossary.md, releases
