@@ -1,4 +1,4 @@
-"""`make bench`: the figures that the README promises, measured on this machine, one script after another.
+"""`make bench`: the figures that benchmarks/README.md promises, measured on this machine, one script after another.
 
 demo        python -m harness.launch grid.yaml in an empty folder: seconds, accuracies
 startup     one cell from process start to first step, and where the time goes

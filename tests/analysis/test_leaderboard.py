@@ -182,7 +182,7 @@ def test_large_numbers_are_told_in_three_digits(value: float | None, text: str) 
 
 
 def test_every_column_is_explained_in_the_readme() -> None:
-    told = (Path(__file__).parents[2] / "analysis" / "README.md").read_text()
+    told = (Path(__file__).parents[2] / "docs" / "leaderboard.md").read_text()
     assert [column.name for column in LEADERBOARD if f"| `{column.name}` | {column.unit} | {column.meaning} |" not in told] == []
 
 
