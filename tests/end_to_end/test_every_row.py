@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -28,11 +28,11 @@ pytestmark = pytest.mark.slow
 TINY = {"name": "vim_micro", "dim": 8, "depth": 2}
 RECIPE = {"epochs": 1, "finetune_epochs": 0, "batch_size": 8, "warmup_epochs": 0}
 DATA = {"source": "synthetic", "samples": 18, "classes": 2, "loader": "torch"}  # two validation images, two steps
-SMALL: dict[str, Callable[[int], dict[str, Any]]] = {  # options by family, for images of 32 or 64 pixels
-    "vim": lambda size: {"depth": 2, "dim": 16},
-    "mambavision": lambda size: {"dim": 8, "in_dim": 8, "depths": [1, 1, 2, 2], "heads": [1, 1, 2, 4]},
-    "vit": lambda size: {"depth": 2, "dim": 12},
-    "mambaout": lambda size: {"depths": [1, 1, 1, 1], "dims": [8, 8, 8, 8]},
+SMALL: dict[str, dict[str, Any]] = {  # options by family
+    "vim": {"depth": 2, "dim": 16},
+    "mambavision": {"dim": 8, "in_dim": 8, "depths": [1, 1, 2, 2], "heads": [1, 1, 2, 4]},
+    "vit": {"depth": 2, "dim": 12},
+    "mambaout": {"depths": [1, 1, 1, 1], "dims": [8, 8, 8, 8]},
 }
 KNOBS: dict[str, dict[str, Any]] = {  # of the methods that need some, or more epochs than one
     "dense": {},
@@ -45,12 +45,8 @@ KNOBS: dict[str, dict[str, Any]] = {  # of the methods that need some, or more e
 
 def smaller(name: str, options: dict[str, Any]) -> dict[str, Any]:
     """A row's entry with few and narrow layers, under the row's own label."""
-    return {
-        "name": name,
-        "label": model_label(name, options),
-        **SMALL[name.split("_")[0]](32),
-        **{key: value or True for key, value in options.items()},
-    }
+    variants = {key: value or True for key, value in options.items()}
+    return {"name": name, "label": model_label(name, options), **SMALL[name.split("_")[0]], **variants}
 
 
 def grid(name: str, **axes: Any) -> dict[str, Any]:
@@ -100,21 +96,20 @@ class Runs:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """Four launches, each one process."""
     folder = tmp_path_factory.mktemp("every_row")
-    methods = [{"method": name, **KNOBS.get(name, {"sparsity": 0.4})} for name in METHODS]
+    methods = [{"method": name, **KNOBS.get(name, {"sparsity": 0.3})} for name in METHODS]
     recipes = [RECIPE | {"optimizer": name} for name in literals("optimizer")] + [RECIPE | {"dtype": name} for name in literals("dtype")[1:]]
     grids = [
         grid("models", models=[smaller(name, options) for name, options in entries()], data=DATA | {"img_size": 64}),
-        grid("methods", pruning=methods, recipe=RECIPE | {"epochs": 3, "finetune_epochs": 1}),
+        grid("methods", pruning=methods, recipe=RECIPE | {"epochs": 3, "finetune_epochs": 1}, models=[TINY | {"dim": 16}]),
         grid("recipes", recipe=recipes),
         grid("sources", data=list(sources(folder))),
     ]
     for content in grids:
         path = folder / f"{content['name']}.yaml"
         path.write_text(yaml.safe_dump(content))
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "harness.launch", path.name]
-        done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=900, check=False
-        )
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=900, check=False)
         (folder / f"{content['name']}.log").write_text(f"{done.returncode}\n{done.stdout}\n{done.stderr}")
     return Runs(folder)
 
