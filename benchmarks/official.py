@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.attention import Grid
+from models.attention import WindowLayout
 from models.layers import TokenConv1d
 from models.mambavision import SSMMixer
 from models.vim import BidirectionalMixer
@@ -60,7 +60,7 @@ def _pass(
     return scan(x, delta, -torch.exp(A_log.float()), B, C, D.float(), z=z, delta_bias=dt_proj.bias.float(), delta_softplus=True)
 
 
-def mix_as_mambavision(mixer: SSMMixer, scan: Scan, x: Tensor, grid: Grid) -> Tensor:
+def mix_as_mambavision(mixer: SSMMixer, scan: Scan, x: Tensor, layout: WindowLayout) -> Tensor:
     """(windows, L, dim) from the same."""
     x, z = mixer.in_proj(x).transpose(1, 2).chunk(2, dim=1)
     x, z = (F.silu(F.conv1d(part, conv.weight, padding="same", groups=part.shape[1])) for part, conv in ((x, mixer.conv1d_x), (z, mixer.conv1d_z)))

@@ -8,16 +8,16 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from models.ssm.backends import resolve_backend
-from models.ssm.cpu import DTYPES, as_view, empty_like, pointer, wide_dtype
+from models.ssm.buffers import DTYPES, as_view, empty_like, pointer, wide_dtype
 from models.ssm.kernel import ConvArgs, load_kernel
 
 
 def conv1d_silu(x: Tensor, weight: Tensor, bias: Tensor | None, *, left: int, reverse: bool = False, backend: str = "auto") -> Tensor:
-    """silu(conv(x) + bias), (B, D, L), laid out as x. x: (B, D, L); weight: (D, 1, taps); bias: (D,).
+    """silu(conv(x) + bias), (B, D, L), with the memory layout of x. x: (B, D, L); weight: (D, 1, taps); bias: (D,).
 
     y[l] sums weight[k] x[l - left + k]; zeros around x. `left` = taps - 1 is causal; reversed, the sequence runs from its last position to its first.
     Backends: `cpu` (C++), `cuda` (causal-conv1d where the convolution is causal, else cuDNN), `reference` (torch).
-    ValueError: `left` outside of [0, taps), a dtype or a number of taps that the C++ kernel does not have. KernelMissing.
+    ValueError: `left` outside of [0, taps), or a dtype or number of taps that the C++ kernel does not have. KernelMissing.
     """
     if not 0 <= left < weight.shape[-1]:
         raise ValueError(f"left must be 0 to {weight.shape[-1] - 1} for {weight.shape[-1]} taps, not {left}")
@@ -25,7 +25,8 @@ def conv1d_silu(x: Tensor, weight: Tensor, bias: Tensor | None, *, left: int, re
     if used == "cpu":
         if x.dtype not in DTYPES:
             raise ValueError(f"the C++ convolution takes fp32, bf16 and fp64, not {x.dtype}; ask for backend 'reference'")
-        return _forward(x, weight, bias, left, reverse)
+        y: Tensor = _forward(x, weight, bias, left, reverse)
+        return y
     if used == "cuda" and left == weight.shape[-1] - 1:
         from models.ssm.cuda import causal_conv_cuda
 
@@ -34,7 +35,7 @@ def conv1d_silu(x: Tensor, weight: Tensor, bias: Tensor | None, *, left: int, re
 
 
 def conv_reference(x: Tensor, weight: Tensor, bias: Tensor | None, left: int, reverse: bool) -> Tensor:
-    """The same by torch's convolution."""
+    """The result of `conv1d_silu`, by torch's convolution."""
     right = weight.shape[-1] - 1 - left
     padded, taps = (F.pad(x, (right, left)), weight.flip(-1)) if reverse else (F.pad(x, (left, right)), weight)
     return F.silu(F.conv1d(padded, taps.to(x.dtype), None if bias is None else bias.to(x.dtype), groups=x.shape[1]))
