@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from models.layers import TokenConv1d
 
+Layer = nn.Linear | nn.Conv1d | nn.Conv2d
+
 
 class InputNorms:
     """Sums the squares of the inputs of some layers of a model while it is open.
@@ -32,9 +34,10 @@ class InputNorms:
             hook.remove()
 
     def adder(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
-        """The hook of one layer."""
+        """The hook of a layer."""
+        layer = self.layers[name]
 
-        def add(layer: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+        def add(_: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
             new = squares(layer, inputs[0], **options)
             self.squares[name] = self.squares[name] + new if name in self.squares else new
 
@@ -48,23 +51,23 @@ class InputNorms:
         return {name: total(self.squares[name]).sqrt().float() for name in self.layers}
 
 
-def layer_of(model: nn.Module, name: str) -> nn.Module:
+def layer_of(model: nn.Module, name: str) -> Layer:
     """The linear layer or convolution whose weight has this name. ValueError if the name is that of another parameter."""
     owner, _, last = name.rpartition(".")
     layer = model.get_submodule(owner)
-    if last != "weight" or not isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):
+    if last != "weight" or not isinstance(layer, Layer):
         why = "its inputs have no norms; leave its group out"
         raise ValueError(f"'{name}' is not the weight of a linear layer or a convolution: {why}")
     return layer
 
 
 @torch.no_grad()
-def squares(layer: nn.Module, x: Tensor, *, reverse: bool = False) -> Tensor:
+def squares(layer: Layer, x: Tensor, *, reverse: bool = False) -> Tensor:
     """Sums in fp64, over samples and positions, of the squared inputs that each weight of `layer` multiplies; broadcasts to the weight's shape."""
     energy = x.double().square()
     if isinstance(layer, nn.Linear):
         return energy.reshape(-1, layer.in_features).sum(0)
-    weight: Tensor = layer.weight  # type: ignore[assignment]
+    weight = layer.weight
     if isinstance(layer, TokenConv1d):  # (B, L, D); models.ssm.conv says how the taps are placed
         around = (weight.shape[-1] - 1 - layer.left, layer.left) if reverse else (layer.left, weight.shape[-1] - 1 - layer.left)
         met = F.pad(energy.transpose(1, 2), around).unfold(-1, weight.shape[-1], 1).sum((0, 2))
@@ -72,5 +75,5 @@ def squares(layer: nn.Module, x: Tensor, *, reverse: bool = False) -> Tensor:
     # The derivative of the sum of all outputs, for the squared input: the sum over all positions of what each weight is multiplied by.
     with torch.enable_grad():
         ones = torch.ones_like(weight, dtype=torch.float64, requires_grad=True)
-        output = layer._conv_forward(energy, ones, None)  # type: ignore[operator]
+        output = layer._conv_forward(energy, ones, None)
         return torch.autograd.grad(output.sum(), ones)[0]

@@ -2,10 +2,11 @@
 backward.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 from models.ssm.backends import resolve_backend
 from models.ssm.buffers import DTYPES, as_view, empty_like, pointer, wide_dtype
@@ -51,7 +52,7 @@ def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, left: int, reverse:
 
 
 @_forward.register_fake
-def _(x, weight, bias, left, reverse):  # type: ignore[no-untyped-def]
+def _(x: Tensor, weight: Tensor, bias: Tensor | None, left: int, reverse: bool) -> Tensor:
     return empty_like(x)
 
 
@@ -67,18 +68,18 @@ def _backward(grad_out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, 
 
 
 @_backward.register_fake
-def _(grad_out, x, weight, bias, left, reverse):  # type: ignore[no-untyped-def]
+def _(grad_out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, left: int, reverse: bool) -> list[Tensor]:
     vector = x.new_empty(x.shape[1], dtype=wide_dtype(x) if bias is None else bias.dtype)
     return [empty_like(x), torch.empty_like(weight, memory_format=torch.contiguous_format), vector]
 
 
-def _setup_context(ctx: FunctionCtx, inputs: tuple, output: Tensor) -> None:  # type: ignore[type-arg]
+def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None, int, bool], output: Tensor) -> None:
     x, weight, bias, left, reverse = inputs
     ctx.save_for_backward(x, weight, bias)
-    ctx.left, ctx.reverse = left, reverse  # type: ignore[attr-defined]
+    ctx.left, ctx.reverse = left, reverse
 
 
-def _autograd(ctx, grad_out):  # type: ignore[no-untyped-def]
+def _autograd(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
     x, weight, bias = ctx.saved_tensors
     grad_x, grad_weight, grad_bias = _backward(grad_out, x, weight, bias, ctx.left, ctx.reverse)
     return grad_x, grad_weight, None if bias is None else grad_bias, None, None

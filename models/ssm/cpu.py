@@ -1,8 +1,9 @@
 """The C++ scan as torch operators, `vssm::selective_scan` and `vssm::selective_scan_backward`, with autograd and shapes for torch.compile."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 from models.ssm.buffers import DTYPES, as_shared_view, as_view, empty_like, pointer, wide_dtype
 from models.ssm.kernel import Kernel, ScanArgs, load_kernel
@@ -44,7 +45,8 @@ def _forward(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tenso
 
 
 @_forward.register_fake
-def _(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse, save):  # type: ignore[no-untyped-def]
+def _(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None, delta_bias: Tensor | None,
+      delta_softplus: bool, reverse: bool, save: bool) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     return _outputs(u, A, B, save)
 
 
@@ -71,7 +73,8 @@ def _backward(grad_y: Tensor, grad_last: Tensor | None, u: Tensor, delta: Tensor
 
 
 @_backward.register_fake
-def _(grad_y, grad_last, u, delta, A, B, C, D, z, delta_bias, checkpoints, delta_softplus, reverse):  # type: ignore[no-untyped-def]
+def _(grad_y: Tensor, grad_last: Tensor | None, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
+      delta_bias: Tensor | None, checkpoints: Tensor, delta_softplus: bool, reverse: bool) -> list[Tensor]:  # fmt: skip
     batch, groups, states, length = B.shape
     shared = [B.new_empty(batch, groups, length, states).transpose(2, 3) for _ in "BC"]
     vectors = [u.new_empty(u.shape[1], dtype=wide_dtype(u) if like is None else like.dtype) for like in (D, delta_bias)]
@@ -79,14 +82,14 @@ def _(grad_y, grad_last, u, delta, A, B, C, D, z, delta_bias, checkpoints, delta
             u.new_empty(0) if z is None else empty_like(z), vectors[1]]  # fmt: skip
 
 
-def _setup_context(ctx: FunctionCtx, inputs: tuple, output: tuple) -> None:  # type: ignore[type-arg]
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     *tensors, delta_softplus, reverse, _ = inputs
     ctx.save_for_backward(*tensors, output[2])
-    ctx.delta_softplus, ctx.reverse = delta_softplus, reverse  # type: ignore[attr-defined]
+    ctx.delta_softplus, ctx.reverse = delta_softplus, reverse
     ctx.set_materialize_grads(False)
 
 
-def _autograd(ctx, grad_y, grad_last, _):  # type: ignore[no-untyped-def]
+def _autograd(ctx: Any, grad_y: Tensor | None, grad_last: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
     u, delta, A, B, C, D, z, delta_bias, checkpoints = ctx.saved_tensors
     grad_y = torch.zeros_like(u) if grad_y is None else grad_y
     grads = _backward(grad_y, grad_last, u, delta, A, B, C, D, z, delta_bias, checkpoints, ctx.delta_softplus, ctx.reverse)

@@ -51,7 +51,7 @@ class S5(nn.Module):
         with torch.device("cpu"):  # eigenvectors cannot be computed on a model's meta device
             eigenvalues, vectors = hippo_normal(config.d_state // config.blocks)
             values = eigenvalues.repeat(config.blocks)
-            basis: Tensor = torch.block_diag(*[vectors] * config.blocks)  # type: ignore[no-untyped-call]  # (P, P/2)
+            basis: Tensor = torch.block_diag(*[vectors] * config.blocks)  # type: ignore[no-untyped-call]  # torch's own; (P, P/2)
             B = torch.randn(config.d_state, channels, dtype=torch.float64) / math.sqrt(channels)
             C = torch.view_as_complex(torch.randn(channels, config.d_state, 2, dtype=torch.float64)) * math.sqrt(0.5 / config.d_state)
             start = [values.real, values.imag, torch.view_as_real(basis.conj().T @ B.to(basis.dtype)), torch.view_as_real(C @ basis)]
