@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from jobs.data.augment import held_out
 from jobs.data.beton import encoded, read_index, write_beton, write_sha256
 from jobs.data.prepare import CHANNELS, DataError, EvalLoader, TrainLoader, check_data, prepare
 from jobs.experiment.specs import DataSpec
@@ -76,7 +77,7 @@ def test_without_augmentation_every_image_comes_as_it_is_stored(cache, loader):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"augment": "none", "flip": False}, {"augment": "none"}, {"augment": "shift", "shift_px": 16}, {"augment": "crop"}]
+    "settings", [{"augment": "none", "flip": False}, {"augment": "none"}, {"augment": "shift", "shift_px": 15}, {"augment": "crop"}]
 )
 def test_both_loaders_give_equal_tensors(cache, settings):
     data = replace(SMALL, **settings)
@@ -199,11 +200,13 @@ def test_leaving_an_epoch_early_leaves_no_thread_and_the_next_one_is_whole(cache
 @LOADERS
 def test_cifar_reaches_the_network_as_its_files_say(tmp_path, loader):
     images, labels = write_cifar(tmp_path)
-    data = DataSpec(source="cifar10", path=str(tmp_path), loader=loader, val_fraction=0.0)
+    data = DataSpec(source="cifar10", path=str(tmp_path), loader=loader, val_fraction=0.1)
     dataset = prepare(data, tmp_path / "cache")
-    assert (dataset.train_samples, dataset.val_samples, dataset.test_samples, dataset.classes) == (100, 0, 20, 10)
-    shown, classes = joined(eval_loader(data, dataset, "train").batches())
-    assert (pixels(data, shown) == images.transpose(0, 2, 3, 1)).all() and classes.tolist() == labels.tolist()
+    assert (dataset.train_samples, dataset.val_samples, dataset.test_samples, dataset.classes) == (90, 10, 20, 10)
+    kept_apart = held_out(labels, 0.1, 0)
+    for split, chosen in (("train", ~kept_apart), ("val", kept_apart)):
+        shown, classes = joined(eval_loader(data, dataset, split).batches())
+        assert (pixels(data, shown) == images[chosen].transpose(0, 2, 3, 1)).all() and classes.tolist() == labels[chosen].tolist()
 
 
 @LOADERS
@@ -379,7 +382,9 @@ def test_the_digest_of_a_large_file_is_remembered_until_it_changes(tmp_path, mon
     [
         ({"img_size": 0}, "data.img_size is 0"),
         ({"val_fraction": 1.0}, "data.val_fraction is 1.0"),
+        ({"val_fraction": 0.0}, "data.val_fraction is 0.0: it must be above 0 and below 1"),
         ({"shift_px": -1}, "data.shift_px is -1"),
+        ({"shift_px": 16}, "data.shift_px is 16: it must be below the image's size, 16 pixels"),
         ({"crop_scale": (0.5, 0.2)}, r"data.crop_scale is \[0.5, 0.2\]"),
         ({"eval_crop": 0.0}, "data.eval_crop is 0.0"),
         ({"max_resolution": 8}, "data.max_resolution is 8: it must be at least img_size, 16"),
@@ -414,10 +419,10 @@ def test_batches_that_cannot_be_made_are_refused_with_the_numbers(cache):
     dataset = prepare(SMALL, cache)
     with pytest.raises(DataError, match="86 training images do not fill one batch of 87"):
         train_loader(SMALL, dataset, batch_size=87, micro=87)
-    with pytest.raises(DataError, match="batch_size 16 is not a multiple of micro_batch_size 5 x 2 ranks"):
+    with pytest.raises(DataError, match="batch_size 16 cannot be divided by 2 ranks x micro_batch_size 5; a multiple of 10 can"):
         train_loader(SMALL, dataset, micro=5, world=2)
-    data = replace(SMALL, val_fraction=0.0)
-    with pytest.raises(DataError, match="the val split is empty: data.val_fraction is 0.0"):
+    data = replace(SMALL, val_fraction=0.001)  # of 96 images less than half of one
+    with pytest.raises(DataError, match="the val split is empty: data.val_fraction is 0.001"):
         eval_loader(data, prepare(data, cache), "val")
 
 
