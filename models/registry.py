@@ -1,6 +1,6 @@
-"""Every model by name, and the one door that makes it. No torch at import.
+"""Every model by name, and `create_model`, which makes it. No torch at import.
 
-A new model is a row here; a new family also brings a dataclass of options in `models.configs` and a function that builds it.
+A new model is an entry here. A new family also needs a dataclass of options in `models.configs` and a function that builds it.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ Build = Callable[[Any, int, int, str], "nn.Module"]  # config, img_size in pixel
 
 @dataclass(frozen=True, kw_only=True)
 class ModelEntry:
-    """A model: how it is built, from which options, for which images."""
+    """A model: the function that builds it, its options, and its image size."""
 
     build: Build
     config: Config
-    img_size: int = 224  # pixels, unless create_model is told otherwise
-    official: bool = False  # has an official checkpoint, which loads strictly while no option changes names or shapes
+    img_size: int = 224  # pixels; the default of create_model
+    official: bool = False  # has an official checkpoint, which loads strictly unless an option changes names or shapes
 
 
 class OptionError(ValueError):
-    """Options that a model does not take. `errors`: one (path of keys, message) for each of them."""
+    """Options that a model does not take. `errors`: (path of keys, message) for each of them."""
 
     def __init__(self, name: str, errors: list[tuple[tuple[str, ...], str]]) -> None:
         self.errors = errors
@@ -48,21 +48,21 @@ def build_vim(config: VimConfig, img_size: int, num_classes: int, scan_backend: 
 
 
 def build_mambavision(config: MambaVisionConfig, img_size: int, num_classes: int, scan_backend: str) -> nn.Module:
-    """A MambaVision: it takes images of any size."""
+    """A MambaVision, which takes images of any size."""
     from models.mambavision import MambaVision
 
     return MambaVision(config, num_classes=num_classes, scan_backend=scan_backend)
 
 
 def build_vit(config: ViTConfig, img_size: int, num_classes: int, scan_backend: str) -> nn.Module:
-    """timm's ViT; it has no scan."""
+    """timm's ViT, which has no scan."""
     from models import timm_controls
 
     return timm_controls.build_vit(config, img_size, num_classes)
 
 
 def build_mambaout(config: MambaOutConfig, img_size: int, num_classes: int, scan_backend: str) -> nn.Module:
-    """timm's MambaOut; it takes images of any size and has no scan."""
+    """timm's MambaOut, which takes images of any size and has no scan."""
     from models import timm_controls
 
     return timm_controls.build_mambaout(config, num_classes)
@@ -117,12 +117,12 @@ def create_model(
 ) -> nn.Module:
     """The network, in training mode, freshly initialised or with an official checkpoint's weights.
 
-    `img_size` in pixels, None: the row's own. `pretrained`: a file that torch.load(weights_only=True) reads; names and shapes must match exactly,
-    but the head stays fresh where the file's has another number of classes. ValueError: unknown name, unknown option, impossible value, or a
+    `img_size` in pixels; None: the entry's. `pretrained`: a file that torch.load(weights_only=True) reads. Names and shapes must match exactly, but
+    the head stays fresh if the file's head has another number of classes. ValueError: an unknown name, an unknown option, an impossible value, or a
     `pretrained` that cannot be read or does not fit.
     """
-    row, config = model_row(name), model_config(name, options)
-    model = row.build(config, img_size or row.img_size, num_classes, scan_backend)
+    entry, config = model_entry(name), model_config(name, options)
+    model = entry.build(config, img_size or entry.img_size, num_classes, scan_backend)
     if pretrained is not None:
         from models.pretrained import load_pretrained
 
@@ -130,29 +130,29 @@ def create_model(
     return model
 
 
-def model_row(name: str) -> ModelEntry:
-    """The row of MODELS. ValueError names the nearest and all valid names."""
+def model_entry(name: str) -> ModelEntry:
+    """The entry of MODELS. ValueError names the nearest and all valid names."""
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}{valid_names(name, MODELS)}")
     return MODELS[name]
 
 
 def model_options(name: str) -> type:
-    """The dataclass of options that a model takes: `models.typed.build` makes it from a mapping."""
-    return type(model_row(name).config)
+    """The dataclass of options that a model takes; `models.typed.build` makes it from a mapping."""
+    return type(model_entry(name).config)
 
 
 def model_config(name: str, options: Mapping[str, Any]) -> Config:
-    """The row's config with `options` in place. A variant may be given as a mapping of its knobs, as true (its defaults) or as null (none).
+    """The entry's config, changed by `options`. A variant may be given as a mapping of its knobs, as true (its defaults) or as null (none).
 
     OptionError lists every unknown option, wrong type and impossible value.
     """
-    row = model_row(name)
+    default = model_entry(name).config
     try:
-        given = build(type(row.config), options)
+        given = build(type(default), options)
     except SettingsError as error:
         raise OptionError(name, error.errors) from None
-    config = dataclasses.replace(row.config, **{key: getattr(given, key) for key in options})
+    config = dataclasses.replace(default, **{key: getattr(given, key) for key in options})
     try:
         config.check()
     except ValueError as error:
@@ -161,14 +161,14 @@ def model_config(name: str, options: Mapping[str, Any]) -> Config:
 
 
 def effective_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """What `options` change of the row, as plain JSON values; knobs of a variant at their default are left out. A cell's identity holds this."""
-    row, config = model_row(name), model_config(name, options)
-    pairs = ((field.name, getattr(config, field.name), getattr(row.config, field.name)) for field in dataclasses.fields(config))
+    """The options that differ from the entry's, as JSON values, without the knobs of variants at their defaults. Part of a cell's identity."""
+    default, config = model_entry(name).config, model_config(name, options)
+    pairs = ((field.name, getattr(config, field.name), getattr(default, field.name)) for field in dataclasses.fields(config))
     return {key: _changed(value) for key, value, preset in pairs if value != preset}
 
 
 def model_label(name: str, options: Mapping[str, Any]) -> str:
-    """`vim_tiny(depth=12)`, `vim_micro+se`, `vim_micro+se(ratio=2)`: the row's name and what differs from it; of a checkpoint its file's name."""
+    """`vim_tiny(depth=12)`, `vim_micro+se`, `vim_micro+se(ratio=2)`: the model's name and its changed options. Of a checkpoint, the file's name."""
     changed = effective_options(name, options)
     if "pretrained" in changed:
         changed["pretrained"] = Path(changed["pretrained"]).name
@@ -178,7 +178,7 @@ def model_label(name: str, options: Mapping[str, Any]) -> str:
 
 
 def _changed(value: Any) -> Any:
-    """JSON's form of an option; of a variant only the knobs that are not at their default."""
+    """An option as a JSON value; of a variant only the knobs that are not at their default."""
     if dataclasses.is_dataclass(value):
         return {f.name: _changed(getattr(value, f.name)) for f in dataclasses.fields(value) if getattr(value, f.name) != f.default}
     return list(value) if isinstance(value, tuple) else value
