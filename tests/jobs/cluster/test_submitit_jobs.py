@@ -65,7 +65,7 @@ def test_ranks_are_told_their_place_and_keep_the_gpus_that_slurm_gave_them(tmp_p
     export_ranks()
     told = {name: os.environ[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NNODES")}
     assert told == {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "NNODES": "2"}
-    assert os.environ["MEETING_PLACE"] == str(tmp_path / "17_3-2.meeting"), "each attempt at a job has its own"
+    assert os.environ["MEETING_FILE"] == str(tmp_path / "17_3-2.meeting"), "each attempt at a job has its own"
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "2,5"
 
 
@@ -73,7 +73,7 @@ def test_a_job_of_one_rank_opens_no_port(tmp_path: Path, monkeypatch: pytest.Mon
     given = {"SUBMITIT_EXECUTOR": "slurm", "SUBMITIT_FOLDER": str(tmp_path), "SLURM_JOB_ID": "19", "SLURM_NTASKS": "1"}
     monkeypatch.setattr(os, "environ", {**{name: value for name, value in os.environ.items() if name != "WORLD_SIZE"}, **given})
     export_ranks()
-    assert not {"WORLD_SIZE", "MEETING_PLACE"} & os.environ.keys()
+    assert not {"WORLD_SIZE", "MEETING_FILE"} & os.environ.keys()
 
 
 def test_a_login_nodes_cores_do_not_decide_how_slurms_jobs_are_packed(monkeypatch: pytest.MonkeyPatch) -> None:
