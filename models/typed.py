@@ -194,7 +194,7 @@ def _literal(value: Any, valid: tuple[Any, ...]) -> Any:
 def _tuple(value: Sequence[Any], hint: Any) -> tuple[Any, ...]:
     types = item_types(hint, len(value))
     if len(types) != len(value):
-        raise Mismatch(f"expected {type_in_words(hint)}, got {len(value)} of them")
+        raise Mismatch(f"expected {type_in_words(hint)}, got a list of {len(value)}")
     return tuple(convert(item, inner) for item, inner in zip(value, types, strict=True))
 
 

@@ -110,9 +110,9 @@ def distinct(every: Iterable[Choice[Value]], report: Report) -> list[Choice[Valu
         first = kept.setdefault(choice.identity, choice)
         if first is not choice:
             if not isinstance(choice.value, PruningMethod) or choice.value.name != "dense":
-                report.add(choice.line, choice.key, f"{first.names[0] if first.names else 'this'} is in the grid already, by line {first.line}")
+                report.add(choice.line, choice.key, f"{first.names[0] if first.names else 'this'} is already in the grid, on line {first.line}")
         elif labels.setdefault(label, choice) is not choice:
-            report.add(choice.line, choice.key, f"the label {label!r} is taken, by line {labels[label].line}")
+            report.add(choice.line, choice.key, f"the label {label!r} is already used on line {labels[label].line}")
     return list(kept.values())
 
 

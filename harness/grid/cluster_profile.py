@@ -86,7 +86,7 @@ def _read_mapping(node: Node, key: str, report: Report) -> ClusterSpec:
         path, bare = f"{key}.{given}".lstrip("."), given.removeprefix("slurm_")
         name = RENAMED.get(bare, bare)
         if name in fields or name in slurm:
-            report.add(child.line, path, f"given twice, as {name} too")
+            report.add(child.line, path, f"given twice: also as {name}")
         elif name in SLURM_NAMES:
             slurm[name] = child.plain
         elif name not in FIELDS or given.startswith("slurm_") and name == "kind":

@@ -59,7 +59,7 @@ def _zipped(node: Node, hints: Mapping[str, Any], key: str, report: Report, take
         if name not in hints:
             report.add(child.line, path, f"unknown key{valid_names(name, hints)}")
         elif name in taken:
-            report.add(child.line, path, "stands outside zip too; keep one of them")
+            report.add(child.line, path, "also given outside zip; remove one of the two")
         elif not isinstance(child.value, list):
             report.add(child.line, path, f"expected a list, got {shown(child.plain)}")
         else:
@@ -75,7 +75,7 @@ def _zipped(node: Node, hints: Mapping[str, Any], key: str, report: Report, take
 def _only_choice(node: Node, hint: Any, key: str, report: Report) -> Any:
     values = choices(node, hint, key, report)
     if len(values) > 1:
-        report.add(node.line, key, f"stands for {len(values)} choices; in zip it must be one")
+        report.add(node.line, key, f"stands for {len(values)} choices; an item of zip must be a single choice")
     return values[0] if values else None
 
 

@@ -73,7 +73,7 @@ def read_grid(path: Path) -> Grid:
 def _name(node: Node | None, report: Report) -> str:
     """The grid's name, which is also its run folder's."""
     if node is None:
-        report.add(1, "name", "missing: the run folder is called after it")
+        report.add(1, "name", "missing: it also names the run folder")
         return ""
     if not isinstance(node.value, str) or not NAME.fullmatch(node.value):
         report.add(node.line, "name", f"must be letters, digits, '.', '_' and '-', got {node.plain!r}")
@@ -117,7 +117,7 @@ def _cells(axes: Axes, exclude: Node | None, report: Report) -> tuple[Cell, ...]
         if not hits:
             cell = _cell(*parts)
             if cells.setdefault(cell.id, cell) is not cell:
-                report.add(1, "", f"two cells have the id {cell.id}; change the seed of one")
+                report.add(1, "", f"two cells have the id {cell.id}; change the seed of one of them")
     for exclusion, count in zip(exclusions, dropped, strict=True):
         if not count and all(exclusion.matches):  # a part that matches nothing has been reported
             report.add(exclusion.line, exclusion.key, "matches no cell")

@@ -182,7 +182,7 @@ class _Tree:
         if kind in ("str", "timestamp") or (kind in ("int", "float") and ":" in node.value):  # 12:30:00 is a time, not the number 45000
             return node.value
         if kind not in ("null", "bool", "int", "float"):
-            self.report.add(node.start_mark.line + 1, key, f"the tag {node.tag} is not read here")
+            self.report.add(node.start_mark.line + 1, key, f"the tag {node.tag} is not supported")
             return None
         try:
             return getattr(self.scalars, f"construct_yaml_{kind}")(node)

@@ -94,7 +94,7 @@ def data_conflicts(data: DataSpec) -> Iterator[Violation]:
         if needed and getattr(data, name) is None:
             yield Violation(field=name, rule=f"source {data.source} needs it")
         if needed is False and getattr(data, name) is not None:
-            yield Violation(field=name, rule=f"source {data.source} takes none")
+            yield Violation(field=name, rule=f"source {data.source} takes no {name}")
     size = image_size(data)
     if data.augment == "shift" and data.shift_px >= size:
         yield Violation(field="shift_px", rule=f"must be below the image's size, {size} pixels", value=data.shift_px)
@@ -138,7 +138,7 @@ def batch_conflict(batch_size: int, micro_batch_size: int | None, ranks: int) ->
     if batch_size % divisor == 0:
         return None
     micro = f" x micro_batch_size {micro_batch_size}" if micro_batch_size else ""
-    return f"{batch_size} cannot be divided by {ranks} ranks{micro}; a multiple of {divisor} can"
+    return f"{batch_size} cannot be divided by {ranks} ranks{micro}; use a multiple of {divisor}"
 
 
 def cluster_conflicts(cluster: ClusterSpec) -> Iterator[Violation]:
@@ -161,8 +161,8 @@ def oversized_batch(recipe: RecipeSpec, data: DataSpec) -> str | None:
     images = training_images(data)
     if images is None or recipe.batch_size <= images:
         return None
-    apart = f"val_fraction {data.val_fraction:g} is kept apart"
-    return f"{recipe.batch_size} is more than the {images} training images of {data.source} ({apart}); at most {images}"
+    apart = f"val_fraction {data.val_fraction:g} is held out"
+    return f"{recipe.batch_size} is more than the {images} training images of {data.source} ({apart}); use at most {images}"
 
 
 def unreachable_rewind(method: PruningMethod, budget: Budget, steps_per_epoch: int) -> str | None:
@@ -173,4 +173,4 @@ def unreachable_rewind(method: PruningMethod, budget: Budget, steps_per_epoch: i
         return None
     late = ((stage, step) for stage in stages for step in stage.keep_steps if step > stage.epochs * steps_per_epoch)
     stage, step = next(late, (None, None))
-    return f"rewinds to step {step}, and {stage.name} ends with step {stage.epochs * steps_per_epoch}" if stage else None
+    return f"rewinds to step {step}, but {stage.name} ends at step {stage.epochs * steps_per_epoch}" if stage else None

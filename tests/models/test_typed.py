@@ -118,7 +118,7 @@ def test_a_value_is_converted_to_its_fields_type(value: Any, hint: Any, converte
         (float("nan"), float, "expected a number, got nan"),
         ("none", float | None, "expected a number or null, got text 'none'"),
         ("c", Literal["a", "b"] | None, "unknown value 'c'; valid: a, b"),
-        ([1], tuple[int, int], "expected a list of 2 whole numbers, got 1 of them"),
+        ([1], tuple[int, int], "expected a list of 2 whole numbers, got a list of 1"),
         ([1, "a"], tuple[int, ...], "expected a whole number, got text 'a'"),
         (None, str, "expected text, got nothing"),
         ([1], Mapping[str, int], "expected a mapping, got a list"),

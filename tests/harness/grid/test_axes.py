@@ -70,11 +70,11 @@ ENTRIES = {
     ),
     "variant for a nested option": (
         "models: [{name: vim_micro, zip: {se: [{ratio: [1, 2]}], depth: [3]}}]",
-        "1: models[0].zip.se[0]: stands for 2 choices; in zip it must be one",
+        "1: models[0].zip.se[0]: stands for 2 choices; an item of zip must be a single choice",
     ),
-    "model twice": ("models:\n- vim_micro\n- {name: vim_micro, depth: 4}", "3: models[1]: vim_micro is in the grid already, by line 2"),
+    "model twice": ("models:\n- vim_micro\n- {name: vim_micro, depth: 4}", "3: models[1]: vim_micro is already in the grid, on line 2"),
     "label for two": ("models: [{name: vim_micro, depth: [2, 3], label: x}]", "1: models[0].label: one label for 2 choices;"),
-    "label taken": ("models:\n- vim_micro\n- {name: vim_tiny, label: vim_micro}", "3: models[1]: the label 'vim_micro' is taken, by line 2"),
+    "label taken": ("models:\n- vim_micro\n- {name: vim_tiny, label: vim_micro}", "3: models[1]: the label 'vim_micro' is already used on line 2"),
     "label is a number": ("models: [{name: vim_micro, label: 3}]", "1: models[0].label: expected text"),
     "no models": ("models: []", "1: models: missing: the grid needs at least one entry"),
     "unknown method": ("pruning: [dense, magnitud]", "1: pruning[1]: unknown method 'magnitud'; did you mean 'magnitude'? valid: dense, "),
@@ -88,7 +88,7 @@ ENTRIES = {
     "sparsity of 1": ("pruning:\n- method: magnitude\n  sparsity: [0.5, 1]", "3: pruning[0].sparsity: sparsity must be in [0, 1), got 1"),
     "sparsity is text": ("pruning: [{method: magnitude, sparsity: high}]", "1: pruning[0].sparsity: expected a number, got text 'high'"),
     "knob for dense": ("pruning: [{method: dense, sparsity: 0.5}]", "1: pruning[0].sparsity: unknown key; valid: method, label"),
-    "sparsity twice": ("pruning: [{method: magnitude, sparsity: [0.5, 0.5]}]", "1: pruning[0]: magnitude(0.5) is in the grid already, by line 1"),
+    "sparsity twice": ("pruning: [{method: magnitude, sparsity: [0.5, 0.5]}]", "1: pruning[0]: magnitude(0.5) is already in the grid, on line 1"),
     "negative seed": ("seeds: [0, -1]", "1: seeds[1]: expected a whole number from 0 to 4294967295"),
     "large seed": ("seeds: [4294967296]", "1: seeds[0]: expected a whole number from 0 to 4294967295"),
     "seed is text": ("seeds: [a]", "1: seeds[0]: expected a whole number from 0 to 4294967295"),
@@ -109,7 +109,7 @@ def test_a_bad_entry_is_named_with_its_line_and_key(folder: Path, lines: str, sa
 
 # What is added to a good grid, and the line that it gives
 MISTAKES = {
-    "same recipe twice": ("recipe: [{lr: 0.1}, {lr: 1e-1}]", "5: recipe[1]: this is in the grid already, by line 5"),
+    "same recipe twice": ("recipe: [{lr: 0.1}, {lr: 1e-1}]", "5: recipe[1]: this is already in the grid, on line 5"),
     "negative epochs": ("recipe: {epochs: -1}", "5: recipe.epochs: must be 0 or more, got -1"),
     "no epoch": ("recipe: {epochs: 0, finetune_epochs: 0}", "5: recipe.epochs: epochs and finetune_epochs are both 0: nothing is trained"),
     "long warm-up": ("recipe: {epochs: 3, warmup_epochs: 4}", "5: recipe.warmup_epochs: the warm-up, 4 epochs, is longer than the training, 3"),
@@ -123,17 +123,17 @@ MISTAKES = {
     "ema": ("recipe: {ema: 1}", "5: recipe.ema: must be above 0 and below 1, got 1.0"),
     "batch over ranks": (
         "recipe: {batch_size: 63}\ncluster: {tasks_per_node: 2}",
-        "5: recipe.batch_size: 63 cannot be divided by 2 ranks; a multiple of 2 can",
+        "5: recipe.batch_size: 63 cannot be divided by 2 ranks; use a multiple of 2",
     ),
     "batch over micro-batches": (
         "recipe:\n  micro_batch_size: 12\n  batch_size: 64\ncluster: {tasks_per_node: 2}",
-        "7: recipe.batch_size: 64 cannot be divided by 2 ranks x micro_batch_size 12; a multiple of 24 can",
+        "7: recipe.batch_size: 64 cannot be divided by 2 ranks x micro_batch_size 12; use a multiple of 24",
     ),
     "val_fraction": ("data: {val_fraction: 1}", "5: data.val_fraction: must be above 0 and below 1, got 1.0"),
     "crop_scale": ("data: {crop_scale: [0.9, 0.8]}", "5: data.crop_scale: must be [low, high] with 0 < low <= high <= 1, got [0.9, 0.8]"),
     "no path": ("data: {source: cifar10}", "5: data.path: source cifar10 needs it"),
     "no test_path": ("data: {source: beton, path: a.beton}", "5: data.test_path: source beton needs it"),
-    "useless path": ("data: {source: digits, path: x}", "5: data.path: source digits takes none"),
+    "useless path": ("data: {source: digits, path: x}", "5: data.path: source digits takes no path"),
     "large shift": ("data: {augment: shift, shift_px: 32}", "5: data.shift_px: must be below the image's size, 32 pixels, got 32"),
 }
 

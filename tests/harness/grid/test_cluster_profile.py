@@ -64,7 +64,7 @@ MISTAKES = {
     "unknown SLURM name": ("cluster: {kind: slurm, slurm: {slurm_qoss: x}}", "5: cluster.slurm_qoss: unknown key; did you mean"),
     "cluster type": ("cluster: {nodes: two}", "5: cluster.nodes: expected a whole number, got text 'two'"),
     "cluster value": ("cluster: {stages_per_job: 0}", "5: cluster.stages_per_job: must be 1 or more, got 0"),
-    "name and prefix": ("cluster: {kind: slurm, qos: a, slurm_qos: b}", "5: cluster.slurm_qos: given twice, as qos too"),
+    "name and prefix": ("cluster: {kind: slurm, qos: a, slurm_qos: b}", "5: cluster.slurm_qos: given twice: also as qos"),
     "beside and under slurm": ("cluster: {kind: slurm, qos: a, slurm: {qos: b}}", "5: cluster.slurm.qos: given twice"),
     "slurm is no mapping": ("cluster: {kind: slurm, slurm: [a]}", "5: cluster.slurm: expected a mapping of submitit's SLURM parameters"),
     "SLURM names elsewhere": ("cluster: {partition: gpu}", "5: cluster.kind: partition need kind: slurm; this is local"),

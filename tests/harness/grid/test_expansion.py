@@ -84,14 +84,14 @@ MISTAKES = {
     "mapping for a number": ("recipe: {lr: {a: 1}}", "5: recipe.lr: expected a number, got a mapping"),
     "one of a bad list": ("recipe: {lr: [0.1, x]}", "5: recipe.lr[1]: expected a number, got text 'x'"),
     "empty list": ("recipe: {lr: []}", "5: recipe.lr: an empty list leaves no choice"),
-    "short list": ("recipe: {betas: [0.9]}", "5: recipe.betas: expected a list of 2 numbers, got 1 of them"),
+    "short list": ("recipe: {betas: [0.9]}", "5: recipe.betas: expected a list of 2 numbers, got a list of 1"),
     "number for a list": ("recipe: {betas: 0.9}", "5: recipe.betas: expected a list of 2 numbers, got 0.9"),
     "recipe is no mapping": ("recipe: 3", "5: recipe: expected a mapping, got 3"),
     "unequal zip": ("recipe: {zip: {lr: [1, 2], epochs: [1, 2, 3]}}", "5: recipe.zip: lists of unequal length: lr has 2, epochs has 3"),
     "zip of a number": ("recipe: {zip: {lr: 1}}", "5: recipe.zip.lr: expected a list, got 1"),
     "zip of an unknown field": ("recipe: {zip: {lrr: [1]}}", "5: recipe.zip.lrr: unknown key; did you mean 'lr'?"),
     "zip of nothing": ("recipe: {zip: {}}", "5: recipe.zip: expected lists of equal length by key, such as zip: {a: [1, 2], b: [3, 4]}"),
-    "zip beside the field": ("recipe: {lr: 1, zip: {lr: [1], epochs: [2]}}", "5: recipe.zip.lr: stands outside zip too; keep one of them"),
+    "zip beside the field": ("recipe: {lr: 1, zip: {lr: [1], epochs: [2]}}", "5: recipe.zip.lr: also given outside zip; remove one of the two"),
     "zip with a bad value": ("recipe: {zip: {lr: [1, x], epochs: [2, 3]}}", "5: recipe.zip.lr[1]: expected a number, got text 'x'"),
 }
 

@@ -55,7 +55,7 @@ def test_a_step_to_rewind_to_that_the_training_never_makes_is_refused(folder: Pa
     text = START.replace("[dense]", rewinding) + "recipe: {epochs: 2, batch_size: 64}\n"
     assert len(read(text % 40).cells) == 2
     (found,) = mistakes(text % 41)
-    assert found == "grid.yaml:7: pruning[1]: rewinds to step 41, and train ends with step 40 (with the recipe of line 9 and digits)"
+    assert found == "grid.yaml:7: pruning[1]: rewinds to step 41, but train ends at step 40 (with the recipe of line 9 and digits)"
 
 
 @pytest.mark.parametrize("key", ["name", "models", "pruning", "seeds"])
@@ -120,11 +120,11 @@ MISTAKES = {
     "unknown key": ("recpe: {epochs: 3}", "5: recpe: unknown key; did you mean 'recipe'? valid: name, data, recipe, models, pruning, "),
     "batch above the digits": (
         "recipe:\n  epochs: 2\n  batch_size: 2048",
-        "7: recipe.batch_size: 2048 is more than the 1294 training images of digits (val_fraction 0.1 is kept apart); at most 1294",
+        "7: recipe.batch_size: 2048 is more than the 1294 training images of digits (val_fraction 0.1 is held out); use at most 1294",
     ),
     "batch above a synthetic set": (
         "data: {source: synthetic, samples: 100, val_fraction: 0.25}\nrecipe: {batch_size: 76}",
-        "6: recipe.batch_size: 76 is more than the 75 training images of synthetic (val_fraction 0.25 is kept apart); at most 75",
+        "6: recipe.batch_size: 76 is more than the 75 training images of synthetic (val_fraction 0.25 is held out); use at most 75",
     ),
 }
 

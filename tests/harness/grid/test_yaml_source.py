@@ -58,7 +58,7 @@ MISTAKES = {
     "top key twice": ("seeds: [1]", "5: seeds: given twice; first in line 4"),
     "merge key twice": ("x-a: &a {lr: 1}\nrecipe:\n  <<: *a\n  <<: *a", "8: recipe.<<: given twice; write <<: [*a, *b]"),
     "merge of a list": ("recipe: {<<: 3}", "5: recipe.<<: expected a mapping or a list of mappings"),
-    "python tag": ("recipe: {lr: !!python/object:os.system 3}", "5: recipe.lr: the tag tag:yaml.org,2002:python/object:os.system is not read here"),
+    "python tag": ("recipe: {lr: !!python/object:os.system 3}", "5: recipe.lr: the tag tag:yaml.org,2002:python/object:os.system is not supported"),
     "anchor in itself": ("recipe: &a [*a]", "5: recipe[0]: the anchor contains itself"),
 }
 

@@ -232,7 +232,7 @@ def test_batches_that_cannot_be_made_are_refused_with_the_numbers(cache):
     dataset = prepare(SMALL, cache)
     with pytest.raises(DataError, match="86 training images do not fill one batch of 87"):
         train_loader(SMALL, dataset, batch_size=87, micro=87)
-    with pytest.raises(DataError, match="batch_size 16 cannot be divided by 2 ranks x micro_batch_size 5; a multiple of 10 can"):
+    with pytest.raises(DataError, match="batch_size 16 cannot be divided by 2 ranks x micro_batch_size 5; use a multiple of 10"):
         train_loader(SMALL, dataset, micro=5, world=2)
     data = replace(SMALL, val_fraction=0.001)  # of 96 images less than half of one
     with pytest.raises(DataError, match="the val split is empty: data.val_fraction is 0.001"):

@@ -131,7 +131,7 @@ def test_every_number_has_a_bound_and_every_bound_is_tried(spec: type, limits: d
 
 
 def test_a_path_is_needed_refused_or_taken_as_the_source_says() -> None:
-    assert check_data(DataSpec(source="digits", loader="torch", path="x")) == ["data.path: source digits takes none"]
+    assert check_data(DataSpec(source="digits", loader="torch", path="x")) == ["data.path: source digits takes no path"]
     (problem,) = check_data(DataSpec(source="cifar10", loader="torch"))
     assert problem.startswith("data.path is not set: ")
 
@@ -141,8 +141,8 @@ def test_a_path_is_needed_refused_or_taken_as_the_source_says() -> None:
     [
         (64, None, 1, None),
         (64, 16, 4, None),
-        (63, None, 2, "63 cannot be divided by 2 ranks; a multiple of 2 can"),
-        (64, 12, 2, "64 cannot be divided by 2 ranks x micro_batch_size 12; a multiple of 24 can"),
+        (63, None, 2, "63 cannot be divided by 2 ranks; use a multiple of 2"),
+        (64, 12, 2, "64 cannot be divided by 2 ranks x micro_batch_size 12; use a multiple of 24"),
     ],
 )
 def test_a_batch_must_divide_into_micro_batches_on_all_ranks(batch: int, micro: int | None, ranks: int, conflict: str | None) -> None:
@@ -170,4 +170,4 @@ def test_a_batch_is_oversized_only_if_the_images_are_known_to_be_fewer() -> None
 def test_a_rewind_is_unreachable_beyond_the_last_step() -> None:
     method, budget = create_method("iterative_magnitude", rounds=1, rewind_step=40), Budget(epochs=2, finetune_epochs=1)
     assert unreachable_rewind(method, budget, 20) is None
-    assert unreachable_rewind(method, budget, 19) == "rewinds to step 40, and train ends with step 38"
+    assert unreachable_rewind(method, budget, 19) == "rewinds to step 40, but train ends at step 38"
