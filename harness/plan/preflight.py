@@ -23,7 +23,7 @@ def data_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
     from jobs.data.prepare import check_data
 
     distinct = {id(cell.data): cell.data for cell in cells}
-    return [f"{grid.place(data)}: {problem}" for data in distinct.values() for problem in check_data(data)]
+    return [f"{grid.location(data)}: {problem}" for data in distinct.values() for problem in check_data(data)]
 
 
 def model_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
@@ -37,7 +37,7 @@ def model_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
     for cell in cells:
         distinct.setdefault((id(cell.model), image_size(cell.data)), []).append(cell)
     for (_, size), alike in distinct.items():
-        label, place = alike[0].model.label, grid.place(alike[0].model)
+        label, place = alike[0].model.label, grid.location(alike[0].model)
         try:
             with torch.device("meta"):
                 network = create_model(alike[0].model.name, 10, size, **alike[0].model.options)
@@ -48,7 +48,7 @@ def model_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
             try:
                 method.check(network)
             except ValueError as error:
-                problems.append(f"{grid.place(method)}: {method_label(method)} on {label}: {error}")
+                problems.append(f"{grid.location(method)}: {method_label(method)} on {label}: {error}")
     return problems
 
 
