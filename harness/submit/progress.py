@@ -1,6 +1,5 @@
 """Progress of a local launch: a live table in a terminal, a line an event elsewhere."""
 
-import json
 import sys
 import time
 from dataclasses import dataclass, field
@@ -14,7 +13,8 @@ from harness.submit.local import LocalQueue, complete
 from harness.text import duration
 from jobs.experiment.index import stage_entry
 from jobs.experiment.job import JobSpec, PlannedCell
-from jobs.experiment.run_folder import FAILURE, PROGRESS, RunFolder
+from jobs.experiment.progress import read_progress
+from jobs.experiment.run_folder import FAILURE, RunFolder
 from jobs.experiment.specs import StageSpec
 
 LINE_EVERY_S = 30.0  # between progress lines where there is no terminal
@@ -112,8 +112,7 @@ def current(run: RunFolder, order: JobSpec) -> StageSpec | None:
 
 def progress_cells(run: RunFolder, spec: StageSpec) -> tuple[str, str, str, str]:
     """Epoch, loss, images/s and time left, from the stage's own heartbeat."""
-    try:
-        told = json.loads((run.stage_dir(spec.id) / PROGRESS).read_text())
-        return f"{told['epoch']}/{told['epochs']}", f"{told['loss']:.3f}", f"{told['img_per_s']:.0f}", duration(told["eta_s"])
-    except (OSError, ValueError, KeyError, TypeError):
+    progress = read_progress(run.stage_dir(spec.id))
+    if progress is None or progress.loss is None or progress.img_per_s is None or progress.eta_s is None:
         return "starting" if not run.done(spec.id) else "measuring", "", "", ""
+    return f"{progress.epoch}/{progress.epochs}", f"{progress.loss:.3f}", f"{progress.img_per_s:.0f}", duration(progress.eta_s)
