@@ -9,14 +9,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.monitor.survey import is_over
 from jobs.cluster.claims import is_claimed
 from jobs.cluster.submitit_jobs import living_ranks, local_slots, stop, submit
-from jobs.experiment.files import write_json
+from jobs.experiment.ids import CellId, StageId
 from jobs.experiment.job import JobSpec
 from jobs.experiment.records import Failure
-from jobs.experiment.run_folder import CLAIMS, JOBS, SUBMITTED, RunFolder
+from jobs.experiment.run_folder import CLAIMS, JOBS, RunFolder
 from jobs.experiment.specs import ClusterSpec, StageSpec
-from jobs.experiment.submissions import local_name
+from jobs.experiment.submissions import local_job, write_submitted
 from jobs.recovery.micro_batch import smaller
 from jobs.recovery.triage import DISK_FULL
 from jobs.worker.failures import record_failure
@@ -134,7 +135,7 @@ class LocalQueue:
             self.waiting.remove(entry)
             folder = fresh_folder(self.run.path / JOBS)
             entry.job = self.submit(self.cluster, folder, run_job, entry.order, name=entry.order.grid, slot=slot)
-            write_json(folder / SUBMITTED, {local_name(entry.job.job_id): [spec.id for spec in entry.order.stages]})
+            write_submitted(folder, {local_job(entry.job.job_id): [StageId(spec.id) for spec in entry.order.stages]})
             entry.micro = {spec.id: smaller(self.run.stage_dir(spec.id)) for spec in entry.order.stages}
             entry.log = folder / f"{entry.job.job_id}_0_log.out"
             entry.whole_s = time.monotonic() + START_S
@@ -171,10 +172,7 @@ def out_of_space(log: Path) -> bool:
 
 def complete(run: RunFolder, order: JobSpec, stage: str) -> bool:
     """True when a stage has failed, or is done and every cell that ends in it is recorded."""
-    if run.failure(stage) is not None:
-        return True
-    ends = (path.cell.id for path in order.cells if path.stages[-1] == stage)
-    return run.done(stage) and all(run.record_path(cell).exists() for cell in ends)
+    return is_over(run, StageId(stage), (CellId(path.cell.id) for path in order.cells if path.stages[-1] == stage))
 
 
 def fresh_folder(parent: Path) -> Path:

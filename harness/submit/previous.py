@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.monitor.incidents import Incident, cases
+from harness.monitor.incidents import Incident, incidents
 from harness.monitor.survey import Survey, failed_stages, survey
 from harness.plan.stages import StageGraph
 from harness.text import counted
 from jobs.cluster.slurm import SchedulerSilent
+from jobs.experiment.ids import JobId, StageId
 from jobs.experiment.job import PlannedCell
 from jobs.experiment.records import Failure
 from jobs.experiment.run_folder import RunFolder
@@ -21,7 +22,7 @@ from jobs.worker.failures import begun
 class PreviousJobs:
     """Living jobs by the stages that they keep, and what was done about those that ended."""
 
-    living: Mapping[str, str]
+    living: Mapping[StageId, JobId]
     cells: frozenset[str] = frozenset()  # those of the launches before: what their jobs will measure
     told: tuple[str, ...] = ()
 
@@ -38,7 +39,7 @@ def earlier(run: RunFolder, plan: StageGraph, cluster: ClusterSpec) -> PreviousJ
         raise SchedulerSilent(found.silent)
     over = failed_stages(found.files)  # its job lives for other stages
     living = {stage: job.job for stage in found.job_of if stage not in over and not found.job_of[stage].local and (job := found.alive(stage))}
-    told = [line for case in cases(run, found) if case.stage in plan.stages and (line := settle(run, plan, cluster, found, case))]
+    told = [line for case in incidents(run, found) if case.stage in plan.stages and (line := settle(run, plan, cluster, found, case))]
     return PreviousJobs(living=living, cells=frozenset(found.index.cells), told=tuple(told))
 
 
@@ -46,7 +47,7 @@ def settle(run: RunFolder, plan: StageGraph, cluster: ClusterSpec, found: Survey
     """What was done about a stage whose job ended before it did; empty when nothing had to be."""
     folder, spec = run.stage_dir(case.stage), plan.stages[case.stage]
     if case.policy == "halve":
-        reason = f"SLURM job {found.job_of[case.stage].job}: {case.what}"
+        reason = f"SLURM job {found.job_of[case.stage].job}: {case.kind}"
         if because(folder) == reason:
             return ""
         micro = shrink(fitting(spec, folder, cluster.ranks), folder, cluster.ranks, reason)
@@ -56,7 +57,7 @@ def settle(run: RunFolder, plan: StageGraph, cluster: ClusterSpec, found: Survey
         run.write_failure(case.stage, failure)
         return f"stage {case.stage} ran out of memory with one image at a time: it has failed"
     if case.policy == "elsewhere" and not notice(run, folder, cluster) and case.node and not set(case.node) & set("[,"):
-        blame(run, case.node, f"{found.job_of[case.stage].job}-end", begun(folder), case.what)
+        blame(run, case.node, f"{found.job_of[case.stage].job}-end", begun(folder), case.kind)
         return f"stage {case.stage} lost its node {case.node}"
     return ""
 
@@ -69,10 +70,10 @@ class Assignment:
     theirs: tuple[PlannedCell, ...]  # all of it is with jobs of an earlier launch
     waiting: tuple[PlannedCell, ...]  # begins with stages that such a job has
 
-    def told(self, living: Mapping[str, str], *, queued: bool) -> list[str]:
+    def told(self, living: Mapping[StageId, JobId], *, queued: bool) -> list[str]:
         """What a user should know of the cells that are not ours alone. `queued`: those that wait are submitted, behind what they wait for."""
         jobs = sorted({living[stage] for path in (*self.theirs, *self.waiting) for stage in path.stages if stage in living})
-        named = f"{', '.join(jobs[:4])}{f' ... {jobs[-1]}, {len(jobs)} in all' if len(jobs) > 4 else ''}"
+        named = f"{', '.join(map(str, jobs[:4]))}{f' ... {jobs[-1]}, {len(jobs)} in all' if len(jobs) > 4 else ''}"
         lines = []
         if self.theirs:
             lines.append(f"with jobs of an earlier launch, which SLURM still has ({named}): {counted(len(self.theirs), 'cell')}, not submitted again")

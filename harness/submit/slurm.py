@@ -26,7 +26,7 @@ def submit_arrays(cluster: ClusterSpec, run: RunFolder, orders: Sequence[JobSpec
     jobs = needed(taken, living)
     present = by_array(jobs)
     arrays = fan_out(waits(taken, living, jobs), max_array_size(), present)
-    names = [{task: jobs[place] for task, place in tasks.items()} for tasks in present]
+    names = [{task: str(jobs[place]) for task, place in tasks.items()} for tasks in present]
     new = arrays[len(present) :]
     lines: list[str] = []
     for array, share in zip(new, shares(new, cluster.max_parallel), strict=True):
@@ -75,7 +75,7 @@ def by_array(jobs: Sequence[str]) -> list[dict[int, int]]:
     """Places among `jobs` by task, of each array of SLURM's."""
     found: dict[str, dict[int, int]] = {}
     for place, job in enumerate(jobs):
-        array, _, task = job.partition("_")
+        array, _, task = str(job).partition("_")
         found.setdefault(array, {})[int(task or 0)] = place
     return list(found.values())
 

@@ -26,7 +26,7 @@ def test_a_cell_goes_alone_a_grid_goes_whole_and_the_next_launch_goes_on(
     before = cluster.jobs()
 
     cell, (trunk, own) = next(iter(toys.paths.items()))
-    job = toys.look().job_of[own].job
+    job = str(toys.look().job_of[own].job)
     assert cancel.main([cell]) == cancel.OK
     told = capfd.readouterr().out
     assert f"cancelled 1 job ({job}) that waited" in told and f"stage {trunk}" in told and "need it" in told

@@ -27,7 +27,7 @@ def test_status_and_logs_tell_what_the_daemons_do_and_a_controller_that_is_down_
 
     assert status.main([]) == 0
     told = " ".join(capfd.readouterr().out.split())
-    job = toys.look().job_of[held].job
+    job = str(toys.look().job_of[held].job)
     node = cluster.call("squeue", "--noheader", "--format=%N", f"--jobs={job}").strip()
     assert f"{held} vim_micro train seed 0 starting {job} {node}" in told and "1 of 2 cells done" in told
 
