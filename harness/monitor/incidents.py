@@ -18,6 +18,7 @@ from jobs.experiment.run_folder import RunFolder
 from jobs.recovery.triage import STATES, Policy, last_words, telling
 
 ROOT = Path(__file__).resolve().parents[2]
+FLOORS = ("harness", "jobs", "analysis", "models")
 FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)')
 EXCERPT_LINES = 6
 TAIL_BYTES = 20_000
@@ -91,14 +92,22 @@ def incident_of(failure: Failure, cells: int) -> Incident:
 
 def location_of(traceback: str) -> str:
     """The last frame of a traceback in our own code, or the last frame where none is ours; empty without frames."""
-    frames = list(FRAME.finditer(traceback))
+    frames = [(Path(frame["file"]), f":{frame['line']} in {frame['function']}") for frame in FRAME.finditer(traceback)]
     if not frames:
         return ""
-    ours = [frame for frame in frames if Path(frame["file"]).is_relative_to(ROOT) and "site-packages" not in frame["file"]]
-    frame = (ours or frames)[-1]
-    file = Path(frame["file"])
-    shown = file.relative_to(ROOT) if ours else Path(*file.parts[-2:])
-    return f"{shown}:{frame['line']} in {frame['function']}"
+    ours = [f"{path}{position}" for file, position in frames if (path := path_in_project(file))]
+    file, position = frames[-1]
+    return ours[-1] if ours else f"{Path(*file.parts[-2:])}{position}"
+
+
+def path_in_project(file: Path) -> Path | None:
+    """The path of one of our files from the root of the project, also where it ran in another checkout; None for other files."""
+    if "site-packages" in file.parts:
+        return None
+    if file.is_relative_to(ROOT):
+        return file.relative_to(ROOT)
+    start = max((index for index, part in enumerate(file.parts) if part in FLOORS), default=None)
+    return None if start is None else Path(*file.parts[start:])
 
 
 def ended_jobs(surveyed: Survey, cells: Mapping[StageId, int]) -> Iterator[Incident]:

@@ -12,7 +12,7 @@ import pytest
 from harness.cancel import NOT_ALL, NOTHING, OK, USAGE, main
 from harness.launch import INTERRUPTED
 from harness.monitor import survey as survey_module
-from tests.harness.test_launch import GRID, command, processes_of, run, wait_for, written
+from tests.support.commands import GRID, command, processes_of, run, wait_for, written
 from tests.support.fake_slurm import SILENT, FakeSlurm
 from tests.support.runs import FakeRun, elsewhere
 

@@ -2,70 +2,26 @@
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from harness.grid.read import read_grid
 from harness.launch import INTERRUPTED, NOTHING_TO_DO, OK, SOME_FAILED, USAGE, to_run, unwritable
 from jobs.experiment.records import Record, read_record
+from tests.support.commands import GRID, SMALL, command, processes_of, run, wait_for, written
 from tests.support.runs import FakeRun
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = "{name: vim_micro, depth: 1, dim: 32}"
-GRID = f"""
-name: small
-recipe: {{epochs: 2, finetune_epochs: 1}}
-models: [{SMALL}]
-pruning: [dense, {{method: magnitude, sparsity: 0.9}}]
-seeds: [0]
-cluster: {{kind: local, max_parallel: 2, stages_per_job: 3}}
-"""
-
-
-def command(module: str, *arguments: object) -> list[str]:
-    """A command of ours, as a user types it."""
-    return [sys.executable, "-m", module, *map(str, arguments)]
-
-
-def run(module: str, *arguments: object, cwd: Path) -> "subprocess.CompletedProcess[str]":
-    """The ended process of a command, run where a user might stand: not in the project's folder."""
-    return subprocess.run(command(module, *arguments), cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
-
-
-def written(tmp_path: Path, text: str, name: str = "grid.yaml") -> Path:
-    """A grid file."""
-    path = tmp_path / name
-    path.write_text(text)
-    return path
 
 
 def records(tmp_path: Path, grid: str = "small") -> dict[str, Record]:
     """Records by pruning label."""
     found = [read_record(path) for path in (tmp_path / "runs" / grid / "cells").glob("*/record.json")]
     return {record.pruning: record for record in found}
-
-
-def wait_for(condition: "object", process: "subprocess.Popen[str]") -> None:
-    """Returns when `condition()` holds; fails when the process ends first."""
-    while not condition():  # type: ignore[operator]
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-
-
-def processes_of(tmp_path: Path) -> list[psutil.Process]:
-    """Every process that works for a run folder under `tmp_path`."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if process.pid != os.getpid() and any(str(tmp_path) in word for word in process.info["cmdline"] or ()):
-            found.append(process)
-    return found
 
 
 @pytest.fixture(autouse=True)

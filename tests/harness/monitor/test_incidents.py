@@ -24,6 +24,22 @@ def test_the_location_of_a_failure_is_in_our_code_even_when_a_library_raised_it(
     assert location.startswith("models/") and " in " in location and "site-packages" not in location
 
 
+@pytest.mark.parametrize(
+    ("files", "location"),
+    [
+        (
+            ("/home/a/jobs/vssm-bench/harness/launch.py", "/home/a/jobs/vssm-bench/jobs/train/stage.py", "/usr/lib/python3.11/json/decoder.py"),
+            "jobs/train/stage.py",
+        ),
+        (("/opt/venv/site-packages/torchvision/models/vit.py", "/usr/lib/python3.11/json/decoder.py"), "json/decoder.py"),
+        ((), ""),
+    ],
+)
+def test_the_location_is_found_in_another_checkout_too(files: tuple[str, ...], location: str) -> None:
+    traceback = "".join(f'  File "{file}", line 7, in f\n' for file in files)
+    assert location_of(traceback) == (f"{location}:7 in f" if location else "")
+
+
 def test_failures_of_one_exception_and_location_are_one_group_the_largest_first() -> None:
     frame = f'  File "{ROOT}/jobs/data/prepare.py", line {{}}, in prepare\nValueError: no'
     here, there = frame.format(10), frame.format(20)
