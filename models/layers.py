@@ -106,8 +106,9 @@ class Mlp(nn.Module):
 def weight_decay_groups(model: nn.Module, decay_ssm: bool) -> tuple[list[str], list[str]]:
     """(names with weight decay, names without), each in the model's order.
 
-    No decay: vectors (biases, norms, D, layer scales), the names in a module's `no_weight_decay`, and, unless `decay_ssm`, those in its
-    `ssm_parameters`. timm's rule is the same, except that it never reads Mamba's marks. The official runs therefore decay A_log, but not D, a vector.
+    No decay: vectors (biases, norms, D, layer scales), the names in a module's `no_weight_decay` (our modules have a tuple, timm's a method), and,
+    unless `decay_ssm`, those in its `ssm_parameters`. timm's rule is the same, except that it never reads Mamba's marks. The official runs therefore
+    decay A_log, but not D, a vector.
     """
     exempt = no_weight_decay_names(model, decay_ssm)
     names = [name for name, _ in model.named_parameters()]
@@ -118,6 +119,7 @@ def no_weight_decay_names(model: nn.Module, decay_ssm: bool = False) -> set[str]
     """Names of the parameters without weight decay; see `weight_decay_groups`."""
     exempt = {name for name, parameter in model.named_parameters() if parameter.ndim <= 1 or name.endswith(".bias")}
     for prefix, module in model.named_modules():
-        marked = getattr(module, "no_weight_decay", ()) + (() if decay_ssm else getattr(module, "ssm_parameters", ()))
+        named = getattr(module, "no_weight_decay", ())
+        marked = [*(named() if callable(named) else named), *(() if decay_ssm else getattr(module, "ssm_parameters", ()))]  # timm's is a method
         exempt |= {f"{prefix}.{name}" if prefix else name for name in marked}
     return exempt & {name for name, _ in model.named_parameters()}

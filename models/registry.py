@@ -6,18 +6,16 @@ A new model is an entry here. A new family also needs a dataclass of options in 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.configs import MambaOutConfig, MambaVisionConfig, VimConfig, ViTConfig
 from models.text import valid_names
+from models.typed import SettingsError, build
 
 if TYPE_CHECKING:
-    from pydantic import TypeAdapter
     from torch import nn
 
 Config = VimConfig | MambaVisionConfig | ViTConfig | MambaOutConfig
@@ -140,7 +138,7 @@ def model_entry(name: str) -> ModelEntry:
 
 
 def model_options(name: str) -> type:
-    """The dataclass of options that a model takes. pydantic's TypeAdapter validates a mapping against it."""
+    """The dataclass of options that a model takes; `models.typed.build` makes it from a mapping."""
     return type(model_entry(name).config)
 
 
@@ -149,17 +147,12 @@ def model_config(name: str, options: Mapping[str, Any]) -> Config:
 
     OptionError lists every unknown option, wrong type and impossible value.
     """
-    from pydantic import ValidationError
-
-    default, given, options_type = model_entry(name).config, _plain(options), model_options(name)
-    variants = _variants(options_type)
-    given = {key: {} if value is True and key in variants else value for key, value in given.items()}
+    default = model_entry(name).config
     try:
-        # In JSON mode pydantic is strict about numbers, but takes a list for a tuple and a mapping for a nested dataclass.
-        parsed = _adapter(options_type).validate_json(json.dumps(given), strict=True)
-    except ValidationError as error:
-        raise OptionError(name, [_explain(problem, options_type) for problem in error.errors()]) from None
-    config = dataclasses.replace(default, **{key: getattr(parsed, key) for key in given})
+        given = build(type(default), options)
+    except SettingsError as error:
+        raise OptionError(name, error.errors) from None
+    config = dataclasses.replace(default, **{key: getattr(given, key) for key in options})
     try:
         config.check()
     except ValueError as error:
@@ -184,28 +177,6 @@ def model_label(name: str, options: Mapping[str, Any]) -> str:
     return name + _knobs(plain) + "".join(variants)
 
 
-@cache
-def _adapter(config: type) -> TypeAdapter[Any]:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(config)
-
-
-@cache
-def _variants(config: type) -> dict[str, type]:
-    """The nested dataclasses of a config, by field."""
-    import typing
-
-    hints = typing.get_type_hints(config).items()
-    return {name: part for name, hint in hints for part in typing.get_args(hint) if isinstance(part, type) and dataclasses.is_dataclass(part)}
-
-
-def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value for key, value in options.items()
-    }
-
-
 def _changed(value: Any) -> Any:
     """An option as a JSON value; of a variant only the knobs that are not at their default."""
     if dataclasses.is_dataclass(value):
@@ -219,15 +190,3 @@ def _knobs(options: Mapping[str, Any]) -> str:
 
 def _brief(value: Any) -> str:
     return "-".join(map(str, value)) if isinstance(value, list) else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _explain(problem: Any, config: type) -> tuple[tuple[str, ...], str]:
-    """(path, message) of a problem that pydantic reports. The message on an unknown option names the nearest option and all valid ones."""
-    path = tuple(str(part) for part in problem["loc"])
-    if problem["type"] == "value_error":
-        return path, str(problem["ctx"]["error"])
-    if problem["type"] != "unexpected_keyword_argument":
-        return path, f"{problem['msg']}, not {json.dumps(problem['input'])}"
-    owner = _variants(config)[path[0]] if len(path) > 1 else config
-    valid = [field.name for field in dataclasses.fields(owner)]
-    return path, f"unknown option{valid_names(path[-1], valid)}"
