@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harness.grid.read import read_grid
-from harness.plan.jobs import pack
+from harness.plan.jobs import divide
 from harness.plan.stages import make_graph
 
 REPEATS = 5
@@ -90,7 +90,7 @@ def main() -> None:
             ("floor: itertools.product + SHA-256", floor),
             ("read_grid: YAML, checks, cells, ids", lambda: len(read_grid(path).cells)),
             ("make_graph: shared stages, ids", lambda: len(make_graph(cells).stages)),
-            ("pack: jobs of 8 stages", lambda: len(pack(plan.stages.values(), 8))),
+            ("divide: jobs of 8 stages", lambda: len(divide(plan.stages.values(), 8))),
             ("to_json: every field of every cell", lambda: len([cell.to_json() for cell in cells])),
         ]
         rows += [(name, peer) for name, peer in (("seml", seml), ("exca", exca)) if importlib.util.find_spec(name)]

@@ -16,11 +16,11 @@ from typing import NoReturn
 from harness.grid.read import Grid, read_grid
 from harness.grid.yaml_source import GridError
 from harness.plan.dry_run import describe
-from harness.plan.jobs import done_stages, make_jobs, make_packs, planned_cells, to_replay
+from harness.plan.jobs import done_stages, make_jobs, planned_cells, to_replay
 from harness.plan.preflight import preflight
-from harness.plan.snapshot import save_launch, warn_of_strangers
+from harness.plan.snapshot import save_launch, warn_of_stale_records
 from harness.plan.stages import StageGraph, make_graph
-from harness.submit.previous import earlier, share
+from harness.submit.previous import assign, previous_jobs
 from jobs.cluster.claims import claimed, holder
 from jobs.cluster.slurm import SchedulerError
 from jobs.experiment.job import JobSpec, PlannedCell
@@ -64,14 +64,14 @@ def plan_and_launch(grid: Grid, plan: StageGraph, run: RunFolder, options: argpa
     """Checks what is left to run, then says or runs it. Raises RecordError, OSError, SchedulerError, KeyboardInterrupt."""
     paths = planned_cells(grid, plan)
     left, failed = to_run(run, paths, options.retry_failed)
-    warn_of_strangers(run, paths)
+    warn_of_stale_records(run, paths)
     if options.dry_run or left:
         problems = preflight(grid, [path.cell for path in left])
         if problems:
             print("\n".join(problems), file=sys.stderr)
             return USAGE
     if options.dry_run:
-        print(describe(plan, grid, make_packs(grid, plan, run, left), done=done_stages(plan, run)))
+        print(describe(plan, grid, make_jobs(grid, plan, run, left), done=done_stages(plan, run)))
         return OK
     if not left:
         print(f"nothing to do: {len(paths) - len(failed)} of {len(paths)} cells are done{failed_hint(len(failed))}")
@@ -96,30 +96,30 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def launch(grid: Grid, plan: StageGraph, run: RunFolder, retry_failed: bool) -> int:
     """Runs what is left of the grid and no earlier launch has, and publishes the leaderboard. Nobody else launches meanwhile."""
-    before = earlier(run, plan, grid.cluster)
+    previous = previous_jobs(run, plan, grid.cluster)
     paths = planned_cells(grid, plan)
     wanted = to_run(run, paths, retry_failed)[0]
     run.want(path.cell.id for path in wanted)
-    shares, chained = share(run, wanted, before), grid.cluster.kind == "slurm"
-    for line in (*before.told, *shares.told(before.living, queued=chained)):
+    assignment, chained = assign(run, wanted, previous), grid.cluster.kind == "slurm"
+    for line in (*previous.messages, *assignment.messages(previous.living, queued=chained)):
         print(line, flush=True)
-    left = (*shares.ours, *shares.waiting) if chained else shares.ours
+    left = (*assignment.own, *assignment.dependent) if chained else assignment.own
     if not left:
-        print("nothing to do until then" if shares.theirs or shares.waiting else "nothing to do")
+        print("nothing to do until then" if assignment.elsewhere or assignment.dependent else "nothing to do")
         return NOTHING_TO_DO
     run.forget_failures((stage for path in left for stage in path.stages), (path.cell.id for path in left))
     save_launch(grid, plan, run)
     for stage in to_replay(plan, run):
         ask_for_replay(run.stage_dir(stage))
     grid = replace(grid, cluster=around_bad_nodes(run, grid.cluster))
-    orders = make_jobs(grid, plan, run, left, held=before.living)
-    print(f"{grid.name}: {len(left)} of {len(grid.cells)} cells to run, in {len(orders)} jobs, in {run.path}", flush=True)
+    jobs = make_jobs(grid, plan, run, left, held=previous.living)
+    print(f"{grid.name}: {len(left)} of {len(grid.cells)} cells to run, in {len(jobs)} jobs, in {run.path}", flush=True)
     if grid.cluster.kind == "slurm":
         from harness.submit.slurm import submit_arrays
 
-        print("\n".join(submit_arrays(grid.cluster, run, orders, before.living)))
+        print("\n".join(submit_arrays(grid.cluster, run, jobs, previous.living)))
         return OK
-    run_locally(grid.cluster, run, orders, left)
+    run_locally(grid.cluster, run, jobs, left)
     published = publish(run)
     failed = sum(state(run, path) == "failed" for path in paths)
     if failed:
@@ -161,19 +161,19 @@ def failed_hint(failed: int) -> str:
     return f", {failed} failed: --retry-failed runs them again" if failed else ""
 
 
-def run_locally(cluster: ClusterSpec, run: RunFolder, orders: Sequence[JobSpec], cells: tuple[PlannedCell, ...]) -> None:
-    """Runs the orders on this machine, with progress."""
+def run_locally(cluster: ClusterSpec, run: RunFolder, jobs: Sequence[JobSpec], cells: tuple[PlannedCell, ...]) -> None:
+    """Runs the jobs on this machine, with progress."""
     from harness.submit.local import LocalQueue, run_here
-    from harness.submit.progress import Watch
+    from harness.submit.progress import ProgressDisplay
 
     for stopping in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(stopping) != signal.SIG_IGN:  # nohup ignores SIGHUP, and means it
             signal.signal(stopping, interrupt)
     if cluster.kind == "debug":
-        run_here(run, orders, cluster)
+        run_here(run, jobs, cluster)
         return
-    with Watch(run, cells) as watch:
-        LocalQueue.of(run, orders, cluster).drain(watch)
+    with ProgressDisplay(run, cells) as display:
+        LocalQueue.of(run, jobs, cluster).drain(display)
 
 
 def interrupt(signum: int, frame: object) -> NoReturn:
