@@ -14,7 +14,7 @@ runs/<grid>/
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from jobs.experiment.files import write_json
@@ -33,6 +33,14 @@ MICRO_BATCH, FAILURE, EXPORT, REPLAY_TODO = "micro_batch.json", "failure.json", 
 WEIGHTS, MASKS, STRUCTURE, RESULT, RECORD = "model.safetensors", "masks.safetensors", "structure.json", "result.json", "record.json"
 # Of a job's folder
 SUBMITTED = "stages.json"  # which job runs which stages
+
+
+def holds_done_stage(has: Callable[[str], bool]) -> bool:
+    """True for the folder of a done stage: its export is there (renamed into place, so it is whole), and no step of it has to be trained again.
+
+    has: whether a name is in the folder.
+    """
+    return has(EXPORT) and not has(REPLAY_TODO)
 
 
 class RunFolder:
@@ -95,7 +103,8 @@ class RunFolder:
 
     def done(self, stage: str) -> bool:
         """True if the stage has left its weights, with those that later stages rewind to."""
-        return self.export_dir(stage).is_dir() and not (self.stage_dir(stage) / REPLAY_TODO).exists()  # the export appears by a rename, whole
+        folder = self.stage_dir(stage)
+        return holds_done_stage(lambda name: (folder / name).exists())
 
     def failure(self, stage: str) -> Failure | None:
         """Why the stage has stopped for good, or None. Raises RecordError if the file is incomplete."""
