@@ -9,15 +9,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.monitor.survey import is_over
 from jobs.cluster.claims import is_claimed
 from jobs.cluster.submitit_jobs import live_ranks, local_slots, stop, submit
-from jobs.experiment.files import write_json
 from jobs.experiment.ids import CellId, StageId
 from jobs.experiment.job import JobSpec
 from jobs.experiment.records import Failure
-from jobs.experiment.run_folder import CLAIMS, JOBS, SUBMITTED, RunFolder
+from jobs.experiment.run_folder import CLAIMS, JOBS, RunFolder
 from jobs.experiment.specs import ClusterSpec, StageSpec
-from jobs.experiment.submissions import local_name
+from jobs.experiment.submissions import local_job, write_submitted
 from jobs.recovery.micro_batch import smaller
 from jobs.recovery.triage import DISK_FULL
 from jobs.worker.failures import record_failure
@@ -131,7 +131,7 @@ class LocalQueue:
             self.waiting.remove(queued)
             folder, stages = fresh_folder(self.run.path / JOBS), queued.job.stages
             queued.process = self.submit(self.cluster, folder, run_job, queued.job, name=queued.job.grid, slot=slot)
-            write_json(folder / SUBMITTED, {str(local_name(queued.process.job_id)): [spec.id for spec in stages]})
+            write_submitted(folder, {local_job(queued.process.job_id): [spec.id for spec in stages]})
             queued.micro_batches = {spec.id: smaller(self.run.stage_dir(spec.id)) for spec in stages}
             queued.log = folder / f"{queued.process.job_id}_0_log.out"
             queued.complete_s = time.monotonic() + START_S
@@ -167,11 +167,8 @@ def out_of_space(log: Path) -> bool:
 
 
 def ended(run: RunFolder, job: JobSpec, stage: StageId) -> bool:
-    """True if a stage has failed, or if it is done and every cell of the job that ends in it is recorded."""
-    if run.failure(stage) is not None:
-        return True
-    cells = (planned.cell.id for planned in job.cells if planned.stages[-1] == stage)
-    return run.done(stage) and all(run.record_path(cell).exists() for cell in cells)
+    """True if the job has nothing left to do for a stage: see `is_over`."""
+    return is_over(run, stage, (planned.cell.id for planned in job.cells if planned.stages[-1] == stage))
 
 
 def current_stage(run: RunFolder, job: JobSpec) -> StageSpec | None:

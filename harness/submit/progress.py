@@ -1,6 +1,5 @@
 """The progress of a local launch: a live table in a terminal, plain lines elsewhere."""
 
-import json
 import sys
 import time
 from dataclasses import dataclass, field
@@ -15,7 +14,8 @@ from harness.text import duration
 from jobs.experiment.ids import CellId, StageId
 from jobs.experiment.index import stage_entry
 from jobs.experiment.job import PlannedCell
-from jobs.experiment.run_folder import FAILURE, JOBS, PROGRESS, RunFolder
+from jobs.experiment.progress import read_progress
+from jobs.experiment.run_folder import FAILURE, JOBS, RunFolder
 from jobs.experiment.specs import StageSpec
 
 LINE_EVERY_S = 30.0  # between progress lines where there is no terminal
@@ -102,8 +102,7 @@ class ProgressDisplay:
 
 def progress_of(run: RunFolder, spec: StageSpec) -> tuple[str, str, str, str]:
     """Epoch, loss, images/s and time left, as the stage last reported them."""
-    try:
-        progress = json.loads((run.stage_dir(spec.id) / PROGRESS).read_text())
-        return f"{progress['epoch']}/{progress['epochs']}", f"{progress['loss']:.3f}", f"{progress['img_per_s']:.0f}", duration(progress["eta_s"])
-    except (OSError, ValueError, KeyError, TypeError):
+    progress = read_progress(run.stage_dir(spec.id))
+    if progress is None or progress.loss is None or progress.img_per_s is None or progress.eta_s is None:
         return "starting" if not run.done(spec.id) else "measuring", "", "", ""
+    return f"{progress.epoch}/{progress.epochs}", f"{progress.loss:.3f}", f"{progress.img_per_s:.0f}", duration(progress.eta_s)

@@ -10,11 +10,11 @@ from harness.text import counted
 from jobs.cluster.slurm import SchedulerError
 from jobs.cluster.slurm_arrays import submit_array
 from jobs.cluster.slurm_limits import free_jobs, max_array_size
-from jobs.experiment.files import write_json
 from jobs.experiment.ids import JobId, StageId
 from jobs.experiment.job import JobSpec
-from jobs.experiment.run_folder import CHECKPOINTS, JOBS, SUBMITTED, RunFolder
+from jobs.experiment.run_folder import CHECKPOINTS, JOBS, RunFolder
 from jobs.experiment.specs import ClusterSpec
+from jobs.experiment.submissions import write_submitted
 from jobs.worker.job import run_job
 
 
@@ -56,7 +56,7 @@ def submit_recorded(cluster: ClusterSpec, folder: Path, jobs: Mapping[int, JobSp
     """Job ids by task of one new array. Its folder records which job has which stages."""
     name = next(iter(jobs.values())).grid
     ids = submit_array(cluster, folder, run_job, jobs, name=name, after=after, at_a_time=at_a_time, progress=progress_marker)
-    write_json(folder / SUBMITTED, {str(ids[task]): [spec.id for spec in job.stages] for task, job in jobs.items()})
+    write_submitted(folder, {ids[task]: [spec.id for spec in job.stages] for task, job in jobs.items()})
     return ids
 
 

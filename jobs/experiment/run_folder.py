@@ -11,7 +11,7 @@ runs/<grid>/
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from jobs.experiment.files import write_json
@@ -29,6 +29,14 @@ MICRO_BATCH, FAILURE, EXPORT, REPLAY_TODO = "micro_batch.json", "failure.json", 
 WEIGHTS, MASKS, STRUCTURE, RESULT, RECORD = "model.safetensors", "masks.safetensors", "structure.json", "result.json", "record.json"
 # Of a job's folder
 SUBMITTED = "stages.json"  # which job runs which stages
+
+
+def holds_done_stage(has: Callable[[str], bool]) -> bool:
+    """True for the folder of a done stage: its export is there (renamed into place, so it is whole), and no step of it has to be trained again.
+
+    has: whether a name is in the folder.
+    """
+    return has(EXPORT) and not has(REPLAY_TODO)
 
 
 class RunFolder:
@@ -77,7 +85,7 @@ class RunFolder:
     def done(self, stage: str) -> bool:
         """True when the stage has left its weights, those that later stages rewind to among them."""
         folder = self.stage_dir(stage)
-        return (folder / EXPORT).is_dir() and not (folder / REPLAY_TODO).exists()  # the export is renamed into place, whole
+        return holds_done_stage(lambda name: (folder / name).exists())
 
     def failure(self, stage: str) -> Failure | None:
         """Why the stage has stopped for good, None when it has not. Raises RecordError when the file is torn."""
@@ -94,9 +102,9 @@ class RunFolder:
 
     def forget_failures(self, stages: Iterable[str], cells: Iterable[str]) -> None:
         """Removes the failures of these stages and the failed records of these cells, so that they run again from their last checkpoint."""
-        for stage in stages:
-            (self.stage_dir(stage) / FAILURE).unlink(missing_ok=True)
         for cell in cells:
             record = self.record(cell)
             if record is not None and record.status == "failed":
                 self.record_path(cell).unlink()
+        for stage in stages:  # after the records: a failed record always has a failed stage on its path, even if this is killed here
+            (self.stage_dir(stage) / FAILURE).unlink(missing_ok=True)

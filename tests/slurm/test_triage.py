@@ -77,11 +77,11 @@ def test_a_node_that_fails_twice_is_left_out_of_all_that_still_waits(
         assert attempts(toys.run, first)[1]["node"] != node
         assert toys.counts().get("failed", 0) == 0 and faults(toys.run)[node] == 2 and left_out(toys.run) == (node,)
         child = next(path[1] for path in toys.paths.values() if path[0] == first)
-        shown = cluster.call("scontrol", "show", "job", toys.look().job_of[child].job)
+        shown = cluster.call("scontrol", "show", "job", str(toys.look().job_of[child].job))
         assert f"ExcNodeList={node}" in shown
         capfd.readouterr()
         assert status.main([]) == 0
-        assert f"left out for the rest of this grid: {node}" in " ".join(capfd.readouterr().out.split())
+        assert f"excluded for the rest of this grid: {node}" in " ".join(capfd.readouterr().out.split())
     finally:
         cluster.node("start", node)
     toys.release(first, second)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from harness.launch import unwritable
 from harness.monitor.survey import survey
 from harness.plan.jobs import make_jobs
 from harness.submit.previous import assign, previous_jobs
@@ -138,11 +137,3 @@ def test_a_node_that_fails_twice_is_left_out_of_what_waits_and_of_what_comes(
     kept = replace(SLURM, slurm={"exclude": "node9", "partition": "main"})
     assert around_bad_nodes(fake.run, kept).slurm == {"exclude": "node9,node2", "partition": "main"}
     assert "left out, having failed 2 times or more: node2" in capsys.readouterr().out
-
-
-def test_a_folder_of_another_user_is_named_with_its_owner_and_the_remedy(tmp_path: Path) -> None:
-    path = tmp_path / "runs" / "small"
-    path.mkdir(parents=True)
-    text = unwritable(PermissionError(13, "Permission denied", str(path / "plan.json")), path)
-    assert f"belongs to {path.owner()}" in text and "chmod -R g+w" in text and "umask 002" in text
-    assert "free space there" in unwritable(OSError(28, "No space left on device", str(path)), path)
