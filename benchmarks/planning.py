@@ -1,8 +1,7 @@
-"""A table: CPU seconds that it takes to turn a grid of 10,000 cells into cells with ids, and those into stages and jobs.
+"""A table: CPU seconds to expand a grid into 10,000 cells with ids, and the cells into stages and jobs.
 
-The floor is what nobody can do without: itertools.product over the choices and one SHA-256 of JSON a cell, with no check, no type and no position.
-Peers that are installed (seml 0.5.7 and exca 0.6.0 were tried) expand the same grid. Each contestant runs in this process; the median of five runs is
-printed.
+The floor is the minimal work: itertools.product over the choices and a SHA-256 of JSON per cell, without checks, types or line numbers. Peers that are
+installed (seml 0.5.7 and exca 0.6.0 were tried) expand the same grid. Each contestant runs in this process; the median of five runs is printed.
 """
 
 import hashlib
@@ -71,7 +70,7 @@ def exca() -> int:
 
 
 def measure(contestant: Callable[[], int]) -> tuple[int, float]:
-    """What the contestant returns, and the median CPU seconds of its runs after a first one that is not counted."""
+    """The result of the contestant, and the median CPU seconds of its runs after a warm-up."""
     count, times = contestant(), []
     for _ in range(REPEATS):
         begin = time.process_time()

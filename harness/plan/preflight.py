@@ -23,7 +23,7 @@ def data_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
     from jobs.data.prepare import check_data
 
     distinct = {id(cell.data): cell.data for cell in cells}
-    return [f"{grid.place(data)}: {problem}" for data in distinct.values() for problem in check_data(data)]
+    return [f"{grid.location(data)}: {problem}" for data in distinct.values() for problem in check_data(data)]
 
 
 def model_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
@@ -42,13 +42,13 @@ def model_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
             with torch.device("meta"):
                 network = create_model(model.name, 10, size, **model.options)
         except ValueError as error:
-            problems.append(f"{grid.place(model)}: model {model.label}: {error}")
+            problems.append(f"{grid.location(model)}: model {model.label}: {error}")
             continue
         for method in {id(cell.method): cell.method for cell in cells_of_network}.values():
             try:
                 method.check(network)
             except ValueError as error:
-                problems.append(f"{grid.place(method)}: {method_label(method)} on {model.label}: {error}")
+                problems.append(f"{grid.location(method)}: {method_label(method)} on {model.label}: {error}")
     return problems
 
 

@@ -84,7 +84,7 @@ def export_ranks() -> None:
         "LOCAL_RANK": str(job.local_rank),
         "LOCAL_WORLD_SIZE": str(job.num_tasks // job.num_nodes),
         "NNODES": str(job.num_nodes),
-        "MEETING_PLACE": str(job.paths.folder / f"{job.job_id}-{restarts()}.meeting"),
+        "MEETING_FILE": str(job.paths.folder / f"{job.job_id}-{restarts()}.meeting"),
     }
 
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from models.attention import AttentionPool, Grid, neighbourhood_mask
+from models.attention import AttentionPool, WindowLayout, neighbourhood_mask
 from models.configs import MambaVisionConfig
 from models.convolution import LayerNorm2d
-from models.mambavision import SSMMixer, Stage
+from models.mambavision import Level, SSMMixer
 from models.registry import OptionError, create_model, model_config
 from tests.models.test_vim import LIMITS, NAMES, on_meta
 from tests.support.golden import GOLDEN, filled, golden_distance, golden_images
@@ -89,13 +89,13 @@ def test_initialisation_overwrites_that_of_delta() -> None:
 
 
 def test_maps_that_are_no_multiple_of_a_window_are_padded_and_cut_back() -> None:
-    stage = Stage([_Doubling()], None, window=4)
+    stage = Level([_Doubling()], None, window=4)
     x = torch.randn(2, 3, 6, 5)
     assert torch.equal(stage(x), 2 * x)
 
 
 class _Doubling(nn.Module):
-    def forward(self, x: torch.Tensor, grid: Grid) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, layout: WindowLayout) -> torch.Tensor:
         assert x.shape == (2 * 4, 16, 3)
         return 2 * x
 
@@ -131,7 +131,7 @@ def test_every_variant_composes_with_every_size(name: str, options: dict[str, ob
 
 
 def test_a_token_looks_at_its_neighbourhood_and_never_at_padding() -> None:
-    grid = Grid(height=5, width=6, window=4)  # padded to 8 x 8
+    grid = WindowLayout(height=5, width=6, window=4)  # padded to 8 x 8
     mask = neighbourhood_mask(grid, 3, 0, torch.device("cpu")).view(8, 8, 8, 8)
     for r in range(5):
         for c in range(6):
@@ -141,14 +141,14 @@ def test_a_token_looks_at_its_neighbourhood_and_never_at_padding() -> None:
 
 
 def test_a_shift_displaces_the_neighbourhood() -> None:
-    mask = neighbourhood_mask(Grid(height=6, width=6, window=6), 3, 1, torch.device("cpu")).view(6, 6, 6, 6)
+    mask = neighbourhood_mask(WindowLayout(height=6, width=6, window=6), 3, 1, torch.device("cpu")).view(6, 6, 6, 6)
     assert {(int(y), int(x)) for y, x in mask[2, 3].nonzero()} == {(y, x) for y in (2, 3, 4) for x in (3, 4, 5)}
 
 
 def test_sliding_windows_cross_the_borders_of_the_stage_s_windows() -> None:
     torch.manual_seed(0)
     stage = create_model("mambavision_micro", swa={"window": 3}, windows=(8, 8, 4, 2)).eval().levels[2]
-    attention, grid = stage.blocks[2].mixer, Grid(height=8, width=8, window=4)
+    attention, grid = stage.blocks[2].mixer, WindowLayout(height=8, width=8, window=4)
     windows = torch.randn(4, 16, 64, requires_grad=True)  # 2 x 2 windows of 4 x 4 tokens
     attention(windows, grid)[0, 3].sum().backward()  # row 0, column 3: beside the border
     assert windows.grad is not None

@@ -13,7 +13,7 @@ from models.pruning.dense import Dense
 from models.pruning.dynamic import Dynamic
 from models.pruning.iterative_magnitude import IterativeMagnitude
 from models.pruning.magnitude import Magnitude
-from tests.jobs.experiment.test_identity import make_cell
+from tests.support.cells import make_cell
 
 RECIPE = RecipeSpec(epochs=6, finetune_epochs=2)
 

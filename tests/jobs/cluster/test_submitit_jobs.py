@@ -72,7 +72,7 @@ def test_ranks_get_their_numbers_and_keep_the_gpus_that_slurm_gave_them(tmp_path
     export_ranks()
     exported = {name: os.environ[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NNODES")}
     assert exported == {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "NNODES": "2"}
-    assert os.environ["MEETING_PLACE"] == str(tmp_path / "17_3-2.meeting"), "each attempt at a job has its own"
+    assert os.environ["MEETING_FILE"] == str(tmp_path / "17_3-2.meeting"), "each attempt at a job has its own"
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "2,5"
 
 
@@ -80,7 +80,7 @@ def test_a_job_of_one_rank_opens_no_port(tmp_path: Path, monkeypatch: pytest.Mon
     given = {"SUBMITIT_EXECUTOR": "slurm", "SUBMITIT_FOLDER": str(tmp_path), "SLURM_JOB_ID": "19", "SLURM_NTASKS": "1"}
     monkeypatch.setattr(os, "environ", {**{name: value for name, value in os.environ.items() if name != "WORLD_SIZE"}, **given})
     export_ranks()
-    assert not {"WORLD_SIZE", "MEETING_PLACE"} & os.environ.keys()
+    assert not {"WORLD_SIZE", "MEETING_FILE"} & os.environ.keys()
 
 
 def test_a_login_nodes_cores_do_not_decide_how_stages_are_divided_into_slurms_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
