@@ -113,7 +113,8 @@ def launch(grid: Grid, graph: StageGraph, run: RunFolder, retry_failed: bool) ->
         print(line, flush=True)
     left = (*assignment.own, *assignment.dependent) if chained else assignment.own
     if not left:
-        print("nothing to do until the jobs of the previous launch have ended" if assignment.elsewhere or assignment.dependent else "nothing to do")
+        waits = assignment.elsewhere or assignment.dependent
+        print("nothing to do until the jobs of the previous launch have ended" if waits else "nothing to do")
         return NOTHING_TO_DO
     run.forget_failures((stage for planned in left for stage in planned.stages), (planned.cell.id for planned in left))
     save_launch(grid, graph, run)

@@ -34,21 +34,23 @@ def previous_jobs(run: RunFolder, graph: StageGraph, cluster: ClusterSpec) -> Pr
     """
     if run.index_path() is None:
         return PreviousJobs(living={})
-    state = survey(run, launching=False)
-    if state.silent:
-        raise SchedulerSilent(state.silent)
-    failed = failed_stages(state.files)  # their job may live for its other stages
-    living = {stage: job.job for stage in state.job_of if stage not in failed and not state.job_of[stage].local and (job := state.alive(stage))}
-    stopped = [incident for incident in incidents(run, state) if incident.stage in graph.stages]
-    messages = tuple(message for incident in stopped if (message := settle(run, graph, cluster, state, incident)))
-    return PreviousJobs(living=living, cells=frozenset(state.index.cells), messages=messages)
+    surveyed = survey(run, launching=False)
+    if surveyed.silent:
+        raise SchedulerSilent(surveyed.silent)
+    failed = failed_stages(surveyed.files)  # their job may live for its other stages
+    living = {
+        stage: job.job for stage in surveyed.job_of if stage not in failed and not surveyed.job_of[stage].local and (job := surveyed.alive(stage))
+    }
+    planned = [incident for incident in incidents(run, surveyed) if incident.stage in graph.stages]
+    messages = tuple(message for incident in planned if (message := settle(run, graph, cluster, surveyed, incident)))
+    return PreviousJobs(living=living, cells=frozenset(surveyed.index.cells), messages=messages)
 
 
-def settle(run: RunFolder, graph: StageGraph, cluster: ClusterSpec, state: Survey, incident: Incident) -> str:
+def settle(run: RunFolder, graph: StageGraph, cluster: ClusterSpec, surveyed: Survey, incident: Incident) -> str:
     """What was done about a stage whose job ended before it did; empty if nothing had to be done."""
     folder, spec = run.stage_dir(incident.stage), graph.stages[incident.stage]
     if incident.policy == "halve":
-        reason = f"SLURM job {state.job_of[incident.stage].job}: {incident.kind}"
+        reason = f"SLURM job {surveyed.job_of[incident.stage].job}: {incident.kind}"
         if because(folder) == reason:
             return ""
         micro_batch = shrink(fitting(spec, folder, cluster.ranks), folder, cluster.ranks, reason)
@@ -59,7 +61,7 @@ def settle(run: RunFolder, graph: StageGraph, cluster: ClusterSpec, state: Surve
         return f"stage {incident.stage} ran out of memory with one image at a time: it has failed"
     several_nodes = set(incident.node) & set("[,")
     if incident.policy == "elsewhere" and not notice(run, folder, cluster) and incident.node and not several_nodes:
-        blame(run, incident.node, f"{state.job_of[incident.stage].job}-end", begun(folder), incident.kind)
+        blame(run, incident.node, f"{surveyed.job_of[incident.stage].job}-end", begun(folder), incident.kind)
         return f"stage {incident.stage} lost its node {incident.node}"
     return ""
 
