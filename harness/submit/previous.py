@@ -13,7 +13,7 @@ from jobs.experiment.job import PlannedCell
 from jobs.experiment.records import Failure
 from jobs.experiment.run_folder import RunFolder
 from jobs.experiment.specs import ClusterSpec
-from jobs.recovery.micro_batch import because, fitting, shrink
+from jobs.recovery.micro_batch import halve_micro_batch, stored_reason, with_stored_micro_batch
 from jobs.recovery.nodes import blame, notice
 from jobs.worker.failures import begun
 
@@ -51,9 +51,9 @@ def settle(run: RunFolder, graph: StageGraph, cluster: ClusterSpec, surveyed: Su
     folder, spec = run.stage_dir(incident.stage), graph.stages[incident.stage]
     if incident.policy == "halve":
         reason = f"SLURM job {surveyed.job_of[incident.stage].job}: {incident.kind}"
-        if because(folder) == reason:
+        if stored_reason(folder) == reason:
             return ""
-        micro_batch = shrink(fitting(spec, folder, cluster.ranks), folder, cluster.ranks, reason)
+        micro_batch = halve_micro_batch(with_stored_micro_batch(spec, folder, cluster.ranks), folder, cluster.ranks, reason)
         if micro_batch is not None:
             return f"stage {incident.stage} ran out of memory: it goes on with micro-batches of {micro_batch} images, the global batch kept"
         message = f"{reason}, with one image at a time: see {incident.log}"

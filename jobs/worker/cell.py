@@ -12,8 +12,8 @@ from jobs.experiment.job import PlannedCell
 from jobs.experiment.records import Metrics
 from jobs.experiment.run_folder import EXPORT, MASKS, STRUCTURE, WEIGHTS, RunFolder
 from jobs.experiment.specs import ClusterSpec, StageSpec
-from jobs.recovery.micro_batch import asked, note, smaller
-from jobs.worker.environment import environment
+from jobs.recovery.micro_batch import micro_batch_note, recipe_micro_batch, stored_micro_batch
+from jobs.worker.current_environment import current_environment
 
 if TYPE_CHECKING:
     from torch import nn
@@ -57,10 +57,10 @@ def measure(run: RunFolder, path: PlannedCell, weights: Path, cluster: ClusterSp
         **path_costs(results, ranks, threads),
         micro_batches=small,
         structure=structure.summary if structure else {},
-        **asdict(profiled) | {"notes": [*profiled.notes, *removed, *(note(stage, micro, cell.recipe) for stage, micro in small.items())]},
+        **asdict(profiled) | {"notes": [*profiled.notes, *removed, *(micro_batch_note(stage, micro, cell.recipe) for stage, micro in small.items())]},
     )
     scan = scan_backend_used(ranks.device.type, cell.recipe.scan)
-    return metrics, environment(ranks=ranks.world, threads=threads, loader=cell.data.loader, scan=scan, data_sha256=data.sha256)
+    return metrics, current_environment(ranks=ranks.world, threads=threads, loader=cell.data.loader, scan=scan, data_sha256=data.sha256)
 
 
 def costs(cell: Cell, data: "Dataset", model: "nn.Module", weights: Path, cluster: ClusterSpec) -> "Profile":
@@ -83,8 +83,8 @@ def costs(cell: Cell, data: "Dataset", model: "nn.Module", weights: Path, cluste
 
 def micro_batches(run: RunFolder, path: PlannedCell, world: int) -> dict[str, int]:
     """Images of a forward pass in those stages of a cell that did not fit into memory with what the recipe asks for."""
-    found = {stage: smaller(run.stage_dir(stage)) for stage in path.stages}
-    return {stage: micro for stage, micro in found.items() if micro is not None and micro < asked(path.cell.recipe, world)}
+    found = {stage: stored_micro_batch(run.stage_dir(stage)) for stage in path.stages}
+    return {stage: micro for stage, micro in found.items() if micro is not None and micro < recipe_micro_batch(path.cell.recipe, world)}
 
 
 def save_weights(run: RunFolder, path: PlannedCell) -> str:

@@ -14,10 +14,10 @@ from jobs.experiment.job import JobSpec, PlannedCell
 from jobs.experiment.records import Failure, Record, now
 from jobs.experiment.run_folder import STAGE, RunFolder
 from jobs.experiment.specs import ClusterSpec, StageSpec
-from jobs.recovery.micro_batch import shrink
-from jobs.recovery.nodes import blame, left_out, unwanted
+from jobs.recovery.micro_batch import halve_micro_batch
+from jobs.recovery.nodes import blame, excluded_nodes, left_out
 from jobs.recovery.triage import DISK_FULL, PEER_LOST, policy_of
-from jobs.worker.environment import environment
+from jobs.worker.current_environment import current_environment
 
 if TYPE_CHECKING:
     from jobs.parallel.engine import Ranks
@@ -40,7 +40,7 @@ def respond(run: RunFolder, spec: StageSpec, order: JobSpec, error: Exception, r
         print(f"stage {spec.id} has been begun anew by a later attempt at this job: this error is of no consequence", flush=True)
         return False
     policy = policy_of(type(error).__name__, told(error))
-    if policy == "halve" and (micro := shrink(spec, run.stage_dir(spec.id), ranks.world, told(error))) is not None:
+    if policy == "halve" and (micro := halve_micro_batch(spec, run.stage_dir(spec.id), ranks.world, told(error))) is not None:
         print(f"stage {spec.id} ran out of memory; it goes on with micro-batches of {micro} images, the global batch kept", flush=True)
         if ranks.world > 1:
             send_back(())  # the other ranks wait in a collective: the job has to end
@@ -58,7 +58,7 @@ def go_elsewhere(run: RunFolder, stage: str, cluster: ClusterSpec, error: Except
         return False
     node = os.environ.get("SLURMD_NODENAME", socket.gethostname())
     blame(run, node, f"{job}-{restarts()}", begun(run.stage_dir(stage)), f"{type(error).__name__}: {error}")
-    return restarts() < ELSEWHERE and send_back(unwanted(cluster, [node, *left_out(run)]))
+    return restarts() < ELSEWHERE and send_back(excluded_nodes(cluster, [node, *left_out(run)]))
 
 
 def left_behind(folder: Path) -> bool:
@@ -106,7 +106,7 @@ def record_failure(run: RunFolder, failure: Failure, order: JobSpec, ranks: int)
     """Failed records of every cell that passes through the stage which failed."""
     for path in order.cells:
         if failure.stage in path.stages and not run.record_path(path.cell.id).exists():
-            surroundings = environment(
+            surroundings = current_environment(
                 ranks=ranks, threads=order.cluster.cpus_per_task, loader=path.cell.data.loader, scan=path.cell.recipe.scan, data_sha256=""
             )
             run.write_record(

@@ -19,7 +19,7 @@ from jobs.experiment.job import JobSpec, PlannedCell
 from jobs.experiment.records import Record, now
 from jobs.experiment.run_folder import CLAIMS, STAGE, RunFolder
 from jobs.experiment.specs import ClusterSpec, StageSpec
-from jobs.recovery.micro_batch import fitting
+from jobs.recovery.micro_batch import with_stored_micro_batch
 from jobs.recovery.nodes import notice
 from jobs.worker.cell import measure, save_weights
 from jobs.worker.failures import BlockedError, identity, respond, send_back
@@ -48,7 +48,7 @@ def run_job(order: JobSpec) -> None:
 def attempt(run: RunFolder, spec: StageSpec, order: JobSpec, ranks: "Ranks") -> bool:
     """True when a stage did not fit into memory and is to go on at once with smaller micro-batches; False when it has ended or is not wanted."""
     wanted = any(not run.cancelled(path.cell.id) for path in behind(order, spec))
-    spec, wanted = ranks.broadcast((fitting(spec, run.stage_dir(spec.id), ranks.world), wanted))
+    spec, wanted = ranks.broadcast((with_stored_micro_batch(spec, run.stage_dir(spec.id), ranks.world), wanted))
     if not wanted:
         print(f"stage {spec.id} is left out: its cells were cancelled", flush=True)
         return False

@@ -17,7 +17,7 @@ from jobs.experiment.job import JobSpec, PlannedCell
 from jobs.experiment.records import Environment, Record
 from jobs.experiment.run_folder import RunFolder
 from jobs.experiment.specs import ClusterSpec, StageSpec
-from jobs.recovery.micro_batch import asked
+from jobs.recovery.micro_batch import recipe_micro_batch
 from jobs.worker import job as runner
 from jobs.worker.failures import identity
 
@@ -50,7 +50,7 @@ class Alone:
 
 def train(spec: StageSpec, data: None, folder: Path, *, parent: Path | None, rewind: Path | None, ranks: "Ranks", cluster: ClusterSpec) -> None:
     """Does what the test has set, then leaves an export."""
-    micro = asked(spec.recipe, ranks.world)
+    micro = recipe_micro_batch(spec.recipe, ranks.world)
     if ranks.rank == 0:
         attempt = [os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_RESTART_COUNT", "0"), os.environ["SLURMD_NODENAME"], str(micro)]
         with (folder / "attempts").open("a") as file:

@@ -11,7 +11,7 @@ from harness.submit.previous import assign, previous_jobs
 from jobs.cluster.slurm import SchedulerSilent
 from jobs.experiment.files import write_json
 from jobs.experiment.specs import ClusterSpec
-from jobs.recovery.micro_batch import smaller
+from jobs.recovery.micro_batch import stored_micro_batch
 from jobs.recovery.nodes import around_bad_nodes, faults, left_out, notice
 from tests.support.fake_slurm import SILENT, FakeSlurm
 from tests.support.runs import FakeRun
@@ -72,12 +72,12 @@ def test_a_job_that_slurm_killed_for_its_memory_is_halved_once(fake: FakeRun, sl
     fake.submit({"17": [stage]})
     slurm.queue(j17="OUT_OF_MEMORY")
     first = previous_jobs(fake.run, fake.plan, SLURM)
-    assert "micro-batches of 32 images" in first.messages[0] and smaller(fake.run.stage_dir(stage)) == 32
-    assert previous_jobs(fake.run, fake.plan, SLURM).messages == () and smaller(fake.run.stage_dir(stage)) == 32
+    assert "micro-batches of 32 images" in first.messages[0] and stored_micro_batch(fake.run.stage_dir(stage)) == 32
+    assert previous_jobs(fake.run, fake.plan, SLURM).messages == () and stored_micro_batch(fake.run.stage_dir(stage)) == 32
     fake.submit({"18": [stage]})
     slurm.queue(j17="OUT_OF_MEMORY", j18="OUT_OF_MEMORY")
     previous_jobs(fake.run, fake.plan, SLURM)
-    assert smaller(fake.run.stage_dir(stage)) == 16
+    assert stored_micro_batch(fake.run.stage_dir(stage)) == 16
 
 
 def test_a_job_without_memory_for_one_image_has_failed(fake: FakeRun, slurm: FakeSlurm) -> None:

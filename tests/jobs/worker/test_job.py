@@ -12,7 +12,7 @@ from jobs.experiment.files import write_json
 from jobs.experiment.run_folder import RunFolder
 from jobs.experiment.specs import ClusterSpec, StageSpec
 from jobs.parallel.engine import Ranks, rendezvous
-from jobs.recovery.micro_batch import smaller
+from jobs.recovery.micro_batch import stored_micro_batch
 from jobs.recovery.nodes import faults
 from jobs.worker import failures
 from jobs.worker import job as runner
@@ -188,7 +188,7 @@ def test_of_several_ranks_the_job_is_queued_again_with_less(tmp_path: Path, monk
     spec = orders[0].stages[0]
     two = Ranks(rank=1, local_rank=1, world=2, device=one_rank().device)
     assert not failures.respond(run, spec, orders[0], NO_MEMORY, two)
-    assert smaller(run.stage_dir(spec.id)) == 16 and run.failure(spec.id) is None and slurm.calls("scontrol") == ["requeue 17"]
+    assert stored_micro_batch(run.stage_dir(spec.id)) == 16 and run.failure(spec.id) is None and slurm.calls("scontrol") == ["requeue 17"]
 
 
 def test_a_stage_of_cancelled_cells_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
