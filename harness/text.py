@@ -1,4 +1,6 @@
-"""Times and numbers as people read them."""
+"""Times and counts as people read them."""
+
+from collections.abc import Sequence
 
 
 def duration(seconds: float) -> str:
@@ -14,3 +16,9 @@ def duration(seconds: float) -> str:
 def counted(number: int, word: str) -> str:
     """'1 cell', '3 cells'."""
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+def shortened(names: Sequence[object], most: int) -> str:
+    """'a, b', and 'a, b and 3 more' where there are more than `most`."""
+    rest = len(names) - most
+    return ", ".join(map(str, names[:most])) + (f" and {rest} more" if rest > 0 else "")

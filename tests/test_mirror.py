@@ -14,7 +14,9 @@ def has_code(path: Path) -> bool:
     return any(isinstance(node, ast.FunctionDef) for node in ast.walk(ast.parse(path.read_text())))
 
 
-MODULES = [path.relative_to(ROOT) for floor in FLOORS for path in sorted((ROOT / floor).rglob("*.py")) if path.name != "__init__.py" and has_code(path)]
+MODULES = [
+    path.relative_to(ROOT) for floor in FLOORS for path in sorted((ROOT / floor).rglob("*.py")) if path.name != "__init__.py" and has_code(path)
+]
 
 
 @pytest.mark.parametrize("module", MODULES, ids=str)

@@ -40,7 +40,9 @@ def test_files_are_called_by_them_too(path: Path) -> None:
 
 
 def test_every_file_can_be_read_in_one_sitting() -> None:
-    long = {str(path.relative_to(ROOT)): count for path in ROOT.glob("*/**/*.py") if tracked(path) and (count := len(path.read_text().splitlines())) > 400}
+    long = {
+        str(path.relative_to(ROOT)): count for path in ROOT.glob("*/**/*.py") if tracked(path) and (count := len(path.read_text().splitlines())) > 400
+    }
     assert not long
 
 

@@ -1,21 +1,28 @@
-"""The failures of a run folder: what stages wrote down themselves, and what SLURM says of jobs that ended before their stage did."""
+"""Failures for people: what stages wrote down themselves, and SLURM's word for jobs that ended before their stage did.
+
+The policy of `jobs.recovery.triage` is applied in three folders: `jobs/worker/failures.py` applies it on the node, to an exception;
+`harness/submit/local.py` retries a local process that died; `harness/submit/previous.py` acts on the incidents of SLURM jobs at the next launch. Here
+it is only shown.
+"""
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.monitor.survey import Survey
+from jobs.experiment.ids import StageId
 from jobs.experiment.records import Failure, RecordError
 from jobs.experiment.run_folder import RunFolder
 from jobs.recovery.triage import STATES, Policy, last_words, telling
 
 ROOT = Path(__file__).resolve().parents[2]
+FLOORS = ("harness", "jobs", "analysis", "models")
 FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)')
 EXCERPT_LINES = 6
 TAIL_BYTES = 20_000
-VAGUE = ("FAILED", "CANCELLED", "ENDED")  # SLURM says these of jobs, too, whose memory or time was at an end
+VAGUE = ("FAILED", "CANCELLED", "ENDED")  # SLURM's word even for some jobs that ran out of memory or time: their log says more
 NEW_START = "Starting with "  # submitit's first line; a job that was queued again goes on in the same log
 
 
@@ -23,10 +30,10 @@ NEW_START = "Starting with "  # submitit's first line; a job that was queued aga
 class Incident:
     """One stage that stopped: how, where, and how many cells wait for it."""
 
-    what: str  # exception class, "diverged", "killed", or SLURM's state
-    place: str  # in our code, 'jobs/data/prepare.py:120 in prepare'; empty where SLURM ended the job
+    kind: str  # exception class, "diverged", "killed", or SLURM's state
+    location: str  # in our code, 'jobs/data/prepare.py:120 in prepare'; empty where SLURM ended the job
     policy: Policy
-    stage: str
+    stage: StageId
     cells: int
     excerpt: tuple[str, ...] = ()
     node: str = ""
@@ -35,109 +42,118 @@ class Incident:
 
 @dataclass(frozen=True, kw_only=True)
 class IncidentGroup:
-    """Cases of one signature."""
+    """Incidents of one kind, location and policy."""
 
-    what: str
-    place: str
+    kind: str
+    location: str
     policy: Policy
-    cases: tuple[Incident, ...]
+    incidents: tuple[Incident, ...]
 
     @property
     def cells(self) -> int:
         """How many cells wait for its stages."""
-        return sum(case.cells for case in self.cases)
+        return sum(incident.cells for incident in self.incidents)
 
 
-def incident_of(failure: Failure, cells: int, log: Path | None = None) -> Incident:
-    """The case of a stage that failed with an exception of its own."""
-    words = failure.traceback.rstrip().splitlines() or failure.message.splitlines()
-    return Incident(
-        what=failure.kind,
-        place=place_of(failure.traceback),
-        policy="never",  # what can be retried was, before this was written
-        stage=failure.stage,
-        cells=cells,
-        excerpt=tuple(words[-EXCERPT_LINES:]),
-        node=failure.host,
-        log=log,
-    )
-
-
-def place_of(traceback: str) -> str:
-    """The last frame of a traceback in our own code, or the last one where there is none of ours; empty without frames."""
-    frames = list(FRAME.finditer(traceback))
-    ours = [frame for frame in frames if Path(frame["file"]).is_relative_to(ROOT) and "site-packages" not in frame["file"]]
-    if not frames:
-        return ""
-    frame = (ours or frames)[-1]
-    file = Path(frame["file"])
-    shown = file.relative_to(ROOT) if ours else Path(*file.parts[-2:])
-    return f"{shown}:{frame['line']} in {frame['function']}"
-
-
-def grouped(cases: Iterable[Incident]) -> list[IncidentGroup]:
-    """Cases by signature and policy, the group that most cells wait for first."""
-    found: dict[tuple[str, str, Policy], list[Incident]] = {}
-    for case in cases:
-        found.setdefault((case.what, case.place, case.policy), []).append(case)
-    groups = [IncidentGroup(what=what, place=place, policy=policy, cases=tuple(members)) for (what, place, policy), members in found.items()]
-    return sorted(groups, key=lambda group: (-group.cells, group.what, group.place))
-
-
-def remedy(group: IncidentGroup, launch: str) -> str:
-    """What happens to a group's cells, and the command that does it. `launch`: the command that launches their grid."""
-    return {
-        "halve": f"retried with half the micro-batch, the global batch kept: {launch}",
-        "elsewhere": f"retried on other nodes: {launch}",
-        "again": f"goes on from the last checkpoint: {launch}",
-        "never": f"never retried by itself; after correcting the cause: {launch} --retry-failed",
-    }[group.policy]
-
-
-def nodes_of(cases: Sequence[Incident]) -> str:
-    """The nodes of some cases with their counts, 'node3 (4), node1 (1)'."""
-    names = [case.node for case in cases if case.node]
-    counts = sorted({name: names.count(name) for name in names}.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{name} ({count})" for name, count in counts[:4])
-
-
-def cases(run: RunFolder, found: Survey) -> list[Incident]:
-    """One case a stage that stopped for good, or whose job ended before it did and nobody has taken up since."""
-    waiting: dict[str, Counter[str]] = {}
-    for cell, state in found.states.items():
-        waiting.setdefault(state, Counter())[found.stands_at[cell]] += 1
+def incidents(run: RunFolder, surveyed: Survey) -> list[Incident]:
+    """One incident for each stage that stopped for good, or whose job ended before it did and that no job has taken up since."""
+    waiting: dict[str, Counter[StageId]] = {}
+    for cell, state in surveyed.states.items():
+        waiting.setdefault(state, Counter())[surveyed.stands_at[cell]] += 1
     lost = waiting.get("failed", Counter()) + waiting.get("blocked", Counter())
-    return [*failures(run, found, lost), *ended_jobs(found, waiting.get("open", Counter()))]
+    return [*failures(run, lost), *ended_jobs(surveyed, waiting.get("open", Counter()))]
 
 
-def failures(run: RunFolder, found: Survey, cells: Counter[str]) -> Iterator[Incident]:
-    """Stages with a failure of their own."""
+def failures(run: RunFolder, cells: Mapping[StageId, int]) -> Iterator[Incident]:
+    """The incidents of stages that wrote a failure. `cells`: how many wait for each."""
     for stage, count in cells.items():
         try:
             failure = run.failure(stage)
         except RecordError as error:
-            yield Incident(what="torn file", place="", policy="never", stage=stage, cells=count, excerpt=(str(error),))
+            yield Incident(kind="torn file", location="", policy="never", stage=stage, cells=count, excerpt=(str(error),))
             continue
         if failure is not None:
             yield incident_of(failure, count)
 
 
-def ended_jobs(found: Survey, cells: Counter[str]) -> Iterator[Incident]:
-    """Stages whose SLURM job is over, without weights and without a failure."""
+def incident_of(failure: Failure, cells: int) -> Incident:
+    """The incident of a stage that failed with an exception of its own."""
+    lines = failure.traceback.rstrip().splitlines() or failure.message.splitlines()
+    return Incident(
+        kind=failure.kind,
+        location=location_of(failure.traceback),
+        policy="never",  # a stage with another policy was retried before it wrote a failure
+        stage=StageId(failure.stage),
+        cells=cells,
+        excerpt=tuple(lines[-EXCERPT_LINES:]),
+        node=failure.host,
+    )
+
+
+def location_of(traceback: str) -> str:
+    """The last frame of a traceback in our own code, or the last frame where none is ours; empty without frames."""
+    frames = [(Path(frame["file"]), f":{frame['line']} in {frame['function']}") for frame in FRAME.finditer(traceback)]
+    if not frames:
+        return ""
+    ours = [f"{path}{position}" for file, position in frames if (path := path_in_project(file))]
+    file, position = frames[-1]
+    return ours[-1] if ours else f"{Path(*file.parts[-2:])}{position}"
+
+
+def path_in_project(file: Path) -> Path | None:
+    """The path of one of our files from the root of the project, also where it ran in another checkout; None for other files."""
+    if "site-packages" in file.parts:
+        return None
+    if file.is_relative_to(ROOT):
+        return file.relative_to(ROOT)
+    start = max((index for index, part in enumerate(file.parts) if part in FLOORS), default=None)
+    return None if start is None else Path(*file.parts[start:])
+
+
+def ended_jobs(surveyed: Survey, cells: Mapping[StageId, int]) -> Iterator[Incident]:
+    """The incidents of stages whose SLURM job ended without weights and without a failure. `cells`: how many wait for each."""
     for stage, count in cells.items():
-        one = found.job_of.get(stage)
-        if one is None or one.local or one.job not in found.jobs or found.under_way(one) != stage:
+        submission = surveyed.job_of.get(stage)
+        if submission is None or submission.local or submission.job not in surveyed.jobs or surveyed.under_way(submission) != stage:
             continue
-        job, logs = found.jobs[one.job], {tail(log): log for log in one.logs()}
+        job, logs = surveyed.jobs[submission.job], {tail(log): log for log in submission.logs()}
         text = telling(list(logs))
         word = job.state if job.state not in VAGUE else last_words(text) or job.state
         excerpt = tuple(line for line in text.splitlines() if line.strip())[-EXCERPT_LINES:]
         policy = STATES.get(word, "again")
-        yield Incident(what=word, place="", policy=policy, stage=stage, cells=count, excerpt=excerpt, node=job.nodes, log=logs.get(text))
+        yield Incident(kind=word, location="", policy=policy, stage=stage, cells=count, excerpt=excerpt, node=job.nodes, log=logs.get(text))
 
 
 def tail(log: Path) -> str:
-    """The end of a log, since its job was started last."""
+    """The end of a log, since the latest start of its job."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - TAIL_BYTES))
-        return re.split(re.escape(NEW_START), file.read().decode(errors="replace"))[-1]
+        return file.read().decode(errors="replace").rpartition(NEW_START)[2]
+
+
+def grouped(incidents: Iterable[Incident]) -> list[IncidentGroup]:
+    """Incidents by kind, location and policy; the group that most cells wait for comes first."""
+    members: dict[tuple[str, str, Policy], list[Incident]] = {}
+    for incident in incidents:
+        members.setdefault((incident.kind, incident.location, incident.policy), []).append(incident)
+    groups = [
+        IncidentGroup(kind=kind, location=location, policy=policy, incidents=tuple(group)) for (kind, location, policy), group in members.items()
+    ]
+    return sorted(groups, key=lambda group: (-group.cells, group.kind, group.location))
+
+
+def remedy(group: IncidentGroup, launch: str) -> str:
+    """How a group's cells go on, and the command for it. `launch`: the command that launches their grid."""
+    return {
+        "halve": f"will be retried with half the micro-batch and the same global batch: {launch}",
+        "elsewhere": f"will be retried on other nodes: {launch}",
+        "again": f"will resume from the last checkpoint: {launch}",
+        "never": f"not retried automatically; fix the cause, then: {launch} --retry-failed",
+    }[group.policy]
+
+
+def nodes_of(incidents: Sequence[Incident]) -> str:
+    """The nodes of some incidents with their counts, 'node3 (4), node1 (1)'; at most four."""
+    counts = Counter(incident.node for incident in incidents if incident.node)
+    shown = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{name} ({count})" for name, count in shown[:4])

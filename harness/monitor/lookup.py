@@ -1,96 +1,111 @@
-"""Which run folder, cell or stage a user means."""
+"""The run folder, cell or stage that a user names."""
 
-import difflib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-from harness.grid.yaml_source import GridError, read_yaml
+from jobs.experiment.ids import CellId, StageId
 from jobs.experiment.index import RunIndex, read_index
 from jobs.experiment.run_folder import RunFolder
+from models.text import did_you_mean
 
 GRID = Path("grid.yaml")
+LISTED = 6  # names that an error lists
+TITLED = 8  # ids that an error lists with their titles
 
 
 class NameNotFound(ValueError):
-    """Nothing fits what was named; the message says what would."""
+    """Nothing has the name that was given; the message lists names that exist."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Match:
+    """The cell or stage that an id names: the other of the two is None."""
+
+    run: RunFolder
+    index: RunIndex
+    cell: CellId | None
+    stage: StageId | None
 
 
 def find_run(given: str | None, runs: Path) -> RunFolder:
-    """The run folder of a grid file or of a path to it; without either that of ./grid.yaml, else the newest one. Raises NameNotFound."""
+    """The run folder of a grid file, or at a path, or of that name; without a name that of ./grid.yaml, else the newest. Raises NameNotFound."""
     if given is None:
-        return RunFolder(runs / grid_name(GRID)) if GRID.is_file() and RunFolder(runs / grid_name(GRID)).index_path() else newest(runs)
+        run = RunFolder(runs / grid_name(GRID)) if GRID.is_file() else None
+        return run if run is not None and run.index_path() else newest(runs)
     path = Path(given)
     if path.is_file():
         run = RunFolder(runs / grid_name(path))
         if not run.path.is_dir():
-            raise NameNotFound(f"{path} was never launched: there is no {run.path}; python -m harness.launch {path} does")
+            raise NameNotFound(f"{path} was never launched: there is no {run.path}. Launch it with: python -m harness.launch {path}")
         return run
     for folder in (path, runs / given):
         if RunFolder(folder).index_path():
             return RunFolder(folder)
-    near = meant(given, [folder.name for folder in launched(runs)], f"run folders under {runs}")
-    raise NameNotFound(f"'{given}' is no grid file and no run folder{near}")
+    names = [folder.name for folder in launched(runs)]
+    raise NameNotFound(f"'{given}' is neither a grid file nor a run folder{did_you_mean(given, names) or listed(names, f'run folders under {runs}')}")
 
 
 def is_run(given: str, runs: Path) -> bool:
-    """True when a name is that of a file or folder rather than the beginning of an id."""
+    """True when a name is that of a file or folder, not the beginning of an id."""
     return Path(given).exists() or RunFolder(runs / given).index_path() is not None
 
 
 def grid_name(path: Path) -> str:
-    """What a grid file calls itself. Raises NameNotFound."""
+    """The name in a grid file. Raises NameNotFound."""
+    from harness.grid.yaml_source import GridError, read_yaml
+
     try:
         root = read_yaml(path)[1].value
     except GridError as error:
         raise NameNotFound(str(error)) from error
     node = root.get("name") if isinstance(root, dict) else None
     if node is None or not isinstance(node.value, str):
-        raise NameNotFound(f"{path} has no 'name', after which its run folder is called")
+        raise NameNotFound(f"{path} has no 'name', and the run folder is named after it; add one, or name the run folder")
     return node.value
 
 
 def launched(runs: Path) -> list[Path]:
-    """The run folders under `runs`, the one launched last first."""
+    """The run folders under `runs`, the latest launch first."""
     folders = list(runs.iterdir()) if runs.is_dir() else []
     written = {folder: path.stat().st_mtime for folder in folders if (path := RunFolder(folder).index_path())}
     return sorted(written, key=written.__getitem__, reverse=True)
 
 
 def newest(runs: Path) -> RunFolder:
-    """The run folder launched last. Raises NameNotFound."""
-    found = launched(runs)
-    if not found:
-        raise NameNotFound(f"nothing was launched yet: no run folder under {runs}; python -m harness.launch <grid.yaml> makes one")
-    return RunFolder(found[0])
+    """The run folder of the latest launch. Raises NameNotFound."""
+    folders = launched(runs)
+    if not folders:
+        raise NameNotFound(f"there is no run folder under {runs}. Launch a grid with: python -m harness.launch <grid.yaml>")
+    return RunFolder(folders[0])
 
 
-def find_part(prefix: str, runs: Path) -> tuple[RunFolder, RunIndex, str]:
-    """The run folder launched last that has a cell or stage beginning so, its index, and that id; NameNotFound where there is none, or several."""
+def find_id(prefix: str, runs: Path) -> Match:
+    """The cell or stage whose id begins so; of several run folders, that of the latest launch. Raises NameNotFound for no id, and for several."""
     known: list[str] = []
     for folder in launched(runs):
         run = RunFolder(folder)
         index = read_index(run)
-        ids = [*index.cells, *index.stages]
-        found = [one for one in ids if one.startswith(prefix)]
-        if len(found) == 1 or prefix in found:
-            return run, index, prefix if prefix in found else found[0]
-        if found:
-            shown = "\n".join(f"  {one}  {title(index, one)}" for one in found[:8])
-            raise NameNotFound(f"'{prefix}' begins {len(found)} ids of {folder}; give more letters:\n{shown}")
+        ids: list[str] = [*index.cells, *index.stages]
+        matches = [prefix] if prefix in ids else [name for name in ids if name.startswith(prefix)]
+        if len(matches) > 1:
+            shown = "\n".join(f"  {name}  {title(index, name)}" for name in matches[:TITLED])
+            raise NameNotFound(f"{len(matches)} ids of {folder} begin with '{prefix}'; give more letters:\n{shown}")
+        if matches:
+            cell, stage = CellId(matches[0]), StageId(matches[0])
+            return Match(run=run, index=index, cell=cell if cell in index.cells else None, stage=stage if stage in index.stages else None)
         known += ids
-    raise NameNotFound(f"no cell or stage '{prefix}' under {runs}{meant(prefix, known, 'ids')}")
+    beginnings = dict.fromkeys(name[: len(prefix)] for name in known)
+    raise NameNotFound(f"no cell or stage '{prefix}' under {runs}{did_you_mean(prefix, beginnings) or listed(known, 'ids')}")
 
 
-def title(index: RunIndex, part: str) -> str:
+def title(index: RunIndex, name: str) -> str:
     """A cell or stage in the words of the grid."""
-    return f"cell  {index.cells[part].title}" if part in index.cells else f"stage  {index.stages[part].title}"
+    cell = index.cells.get(CellId(name))
+    return f"cell  {cell.title}" if cell else f"stage  {index.stages[StageId(name)].title}"
 
 
-def meant(given: str, known: Iterable[str], what: str) -> str:
-    """The end of an error: the nearest names, or the first ones."""
-    names = list(dict.fromkeys(known))
-    close = difflib.get_close_matches(given, [name[: len(given)] for name in names] if what == "ids" else names, n=3, cutoff=0.5)
-    near = [name for name in names if any(name.startswith(one) for one in close)][:3]
-    if near:
-        return f"; did you mean {' or '.join(near)}?"
-    return f"; {what}: {', '.join(names[:6])}{' ...' if len(names) > 6 else ''}" if names else f"; there are no {what}"
+def listed(names: Iterable[str], noun: str) -> str:
+    """The end of an error: the first names that exist."""
+    distinct = list(dict.fromkeys(names))
+    return f"; {noun}: {', '.join(distinct[:LISTED])}{' ...' if len(distinct) > LISTED else ''}" if distinct else f"; there are no {noun}"

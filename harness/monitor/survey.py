@@ -1,171 +1,267 @@
-"""The state of every cell of a run folder, from what stages left on disk, what launches wrote down, and one look at the scheduler."""
+"""How a run stands: what is done, failed, blocked or open on disk, and which jobs work on what is open.
+
+This module has the one definition of these words. The first half reads files alone and needs no index, so a first launch uses it too:
+`is_done`, `has_failed`, `is_over` for stages, `cell_state` and `cell_states` for cells. `survey` adds the jobs, from what launches wrote down and
+one question to SLURM.
+"""
 
 import os
 import socket
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import msgspec
+
+from harness.monitor.json_fields import read_fields
 from jobs.cluster.claims import is_claimed
 from jobs.cluster.slurm import PATIENCE_S, SchedulerError, complain
 from jobs.cluster.slurm_jobs import JobState, queue_state
+from jobs.experiment.ids import CellId, JobId, StageId
 from jobs.experiment.index import RunIndex, read_index
-from jobs.experiment.run_folder import EXPORT, FAILURE, LAUNCH_LOCK, PROGRESS, REPLAY_TODO, STAGE, RunFolder
+from jobs.experiment.run_folder import CELLS, FAILURE, LAUNCH_LOCK, PROGRESS, RECORD, STAGE, STAGES, RunFolder, holds_done_stage
 from jobs.experiment.submissions import Submission, submissions
 
+Files = Mapping[StageId, frozenset[str]]  # the names in the folder of every stage that has one
+RecordStatus = Literal["done", "failed"]
+DiskState = Literal["done", "failed", "blocked", "open"]
 State = Literal["done", "running", "queued", "blocked", "failed", "open", "unknown"]
 STATES: tuple[State, ...] = ("done", "running", "queued", "blocked", "failed", "open", "unknown")
-STALE_S = 2.0  # that SLURM may take to answer before the disk is looked at again
-HEARTBEAT_S = 120.0  # a stage that was heard of so recently lives, wherever its process is
+STALE_S = 2.0  # SLURM may take this long to answer; after that the disk is read again
+HEARTBEAT_S = 120.0  # a stage that wrote progress so recently is alive, wherever its process is
 
 
-@dataclass(frozen=True, kw_only=True)
-class Survey:
-    """A run folder at one moment.
+class RecordFields(msgspec.Struct):
+    """The part of a record that a survey reads."""
 
-    done      has its record                         queued    a job or a launch that lives will come to it
-    running   a job works on it now                  failed    its own failure is final
-    blocked   a stage that it needs has failed       open      nobody works on it: the next launch does
-    unknown   SLURM has its job, and does not answer
-    """
-
-    run: RunFolder
-    index: RunIndex
-    files: Mapping[str, frozenset[str]]  # names in the folder of every stage that has one
-    states: Mapping[str, State]  # by cell
-    stands_at: Mapping[str, str]  # cell -> the stage that failed, or the first one that is not done
-    jobs: Mapping[str, JobState]  # by name, of all jobs that still matter
-    job_of: Mapping[str, Submission]  # stage -> the job that has it; the last one that had it where none lives
-    dropped: frozenset[str] = frozenset()  # stages that no job will run: failed, behind a failed one, or of cancelled cells alone
-    silent: str = ""  # why SLURM's jobs are unknown
-    launching: bool = False  # a launch of this grid is at work now
-
-    @property
-    def launch_command(self) -> str:
-        """The command that goes on with the run."""
-        return self.index.launch_command(self.run)
-
-    def exported(self, stage: str) -> bool:
-        """True when a stage has left its weights, and nobody asks it for those of another step."""
-        return left_weights(self.files.get(stage, frozenset()))
-
-    def alive(self, stage: str) -> JobState | None:
-        """The living job that has a stage; None where none has."""
-        state = self.jobs.get(self.job_of[stage].job) if stage in self.job_of else None
-        return state if state is not None and state.alive else None
-
-    def under_way(self, one: Submission) -> str:
-        """The stage that a job is at: the first that it has to run and that has no weights, or its last, whose cells are being measured."""
-        return next((stage for stage in one.stages if not self.exported(stage) and stage not in self.dropped), one.stages[-1])
+    status: RecordStatus
 
 
-def survey(run: RunFolder, *, launching: bool | None = None, patience_s: float = PATIENCE_S, say: Callable[[str], None] = complain) -> Survey:
-    """What a run folder holds now. Raises RunIndexError where nothing was launched. SLURM's silence is told, not raised.
-
-    launching: whether a launch is at work; None: its lock says so.
-    """
-    index, files, submitted, recorded = read_index(run), listings(run), submissions(run), recorded_cells(run)
-    asked = time.monotonic()
-    jobs, silent = look(run, unfinished(submitted, index, files, recorded), files, patience_s, say)
-    if time.monotonic() > asked + STALE_S:  # SLURM was waited for: what jobs have ended with meanwhile is on disk
-        files, recorded = listings(run), recorded_cells(run)
-    found = Survey(
-        run=run,
-        index=index,
-        files=files,
-        states={},
-        stands_at={},
-        jobs=jobs,
-        job_of=owners(submitted, jobs),
-        dropped=dropped(index, files, run.cancelled_cells()),
-        silent=silent,
-        launching=is_claimed(run.path / LAUNCH_LOCK) if launching is None else launching,
-    )
-    places = {cell: place(found, entry.stages) for cell, entry in index.cells.items()}
-    states = {cell: state(found, run, cell, entry.stages, places[cell], cell in recorded) for cell, entry in index.cells.items()}
-    return replace(found, states=states, stands_at=places)
+RECORD_FIELDS = msgspec.json.Decoder(RecordFields)
 
 
-def recorded_cells(run: RunFolder) -> set[str]:
-    """Cells with a record."""
-    cells = f"{run.path}/cells"
-    return {name for name in names(cells) if os.path.exists(f"{cells}/{name}/record.json")}
+# Stages, by their files
 
 
-def names(folder: Path | str) -> list[str]:
-    """What a folder holds; nothing where there is none."""
+def is_done(names: Container[str]) -> bool:
+    """True when a stage has left its weights and none of its steps has to be trained again. `names`: those in its folder."""
+    return holds_done_stage(names.__contains__)
+
+
+def has_failed(names: Container[str]) -> bool:
+    """True when a stage has stopped for good. It may be done too: then the measurement of one of its cells failed."""
+    return FAILURE in names
+
+
+def is_over(run: RunFolder, stage: StageId, cells: Iterable[CellId] = ()) -> bool:
+    """True when no job has anything left to do for a stage: it has failed, or it is done and each of `cells`, which end in it, has its record."""
+    names = frozenset(names_in(run.stage_dir(stage)))
+    return has_failed(names) or (is_done(names) and all(run.record_path(cell).exists() for cell in cells))
+
+
+def failed_stages(files: Files) -> frozenset[StageId]:
+    """Stages that have failed."""
+    return frozenset(stage for stage, names in files.items() if has_failed(names))
+
+
+def stage_files(run: RunFolder) -> dict[StageId, frozenset[str]]:
+    """The names in every stage's folder."""
+    folder = f"{run.path}/{STAGES}"
+    return {StageId(stage): frozenset(names_in(f"{folder}/{stage}")) for stage in names_in(folder)}
+
+
+def names_in(folder: Path | str) -> list[str]:
+    """The names in a folder; empty where there is no such folder."""
     try:
         return os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
         return []
 
 
-def listings(run: RunFolder) -> dict[str, frozenset[str]]:
-    """The names in every stage's folder."""
-    folder = f"{run.path}/stages"
-    return {stage: frozenset(names(f"{folder}/{stage}")) for stage in names(folder)}
+# Cells, by their files
 
 
-def left_weights(names: frozenset[str]) -> bool:
-    """True for the folder of a finished stage."""
-    return EXPORT in names and REPLAY_TODO not in names
+def cell_state(stages: Sequence[StageId], files: Files, record: RecordStatus | None) -> DiskState:
+    """The state of a cell with these stages on its path, and a record that ends so, as the files alone say it.
+
+    done      its record has numbers                          failed    its record has none, or its own last stage has failed
+    blocked   a stage before its last one has failed          open      the rest
+    """
+    if record is not None:
+        return record
+    failed = failed_on(stages, files)
+    if failed is None:
+        return "open"
+    return "failed" if failed == stages[-1] else "blocked"
 
 
-def failed_stages(files: Mapping[str, frozenset[str]]) -> frozenset[str]:
-    """Stages that have left a failure."""
-    return frozenset(stage for stage, names in files.items() if FAILURE in names)
+def cell_states(run: RunFolder, paths: Mapping[CellId, Sequence[StageId]]) -> dict[CellId, DiskState]:
+    """The state of every cell as the files alone say it. `paths`: the stages of each."""
+    files = stage_files(run)
+    return {cell: cell_state(stages, files, record_status(run, cell)) for cell, stages in paths.items()}
 
 
-def unfinished(submitted: Sequence[Submission], index: RunIndex, files: Mapping[str, frozenset[str]], recorded: Collection[str]) -> list[Submission]:
-    """Jobs that may still be at something: a stage without weights or failure, or a cell that waits to be measured."""
-    ended = failed_stages(files).union(stage for stage, names in files.items() if left_weights(names))
-    ended -= {entry.stages[-1] for cell, entry in index.cells.items() if cell not in recorded}
-    return [one for one in submitted if not ended.issuperset(one.stages)]
+def failed_on(stages: Sequence[StageId], files: Files) -> StageId | None:
+    """The first stage of a path that has failed, None when no stage has."""
+    return next((stage for stage in stages if has_failed(files.get(stage, ()))), None)
 
 
-def dropped(index: RunIndex, files: Mapping[str, frozenset[str]], cancelled: Collection[str]) -> frozenset[str]:
+def standing(stages: Sequence[StageId], files: Files) -> StageId:
+    """The stage at which a cell stands: the first one that has failed, else the first one that is not done, else its last."""
+    return failed_on(stages, files) or next((stage for stage in stages if not is_done(files.get(stage, ()))), stages[-1])
+
+
+def record_status(run: RunFolder, cell: CellId) -> RecordStatus | None:
+    """How a cell has ended, None without a record. A torn record counts as failed; `RunFolder.record` says what is wrong with it."""
+    try:
+        return read_fields(run.record_path(cell), RECORD_FIELDS).status
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return "failed"
+
+
+def recorded_cells(run: RunFolder) -> set[CellId]:
+    """Cells with a record."""
+    folder = f"{run.path}/{CELLS}"
+    return {CellId(name) for name in names_in(folder) if os.path.exists(f"{folder}/{name}/{RECORD}")}
+
+
+# Cells with their jobs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """A run folder at one moment.
+
+    done, failed, blocked   as `cell_state` says           running   a job works on it now
+    queued    a living job or launch will run it           open      no job has it: the next launch runs it
+    unknown   SLURM has its job, and does not answer
+    """
+
+    run: RunFolder
+    index: RunIndex
+    files: Files
+    states: Mapping[CellId, State]
+    stands_at: Mapping[CellId, StageId]  # see `standing`
+    jobs: Mapping[JobId, JobState]  # all that still matter
+    job_of: Mapping[StageId, Submission]  # the living job that has a stage; without one the last job that had it
+    dropped: frozenset[StageId] = frozenset()  # stages that no job will run: failed, behind a failed one, or of cancelled cells alone
+    silent: str = ""  # why SLURM's jobs are unknown
+    launching: bool = False  # a launch of this grid is at work now
+
+    @property
+    def launch_command(self) -> str:
+        """The command that resumes the run."""
+        return self.index.launch_command(self.run)
+
+    def done(self, stage: StageId) -> bool:
+        """True when a stage is done: see `is_done`."""
+        return is_done(self.files.get(stage, ()))
+
+    def alive(self, stage: StageId) -> JobState | None:
+        """The living job that has a stage, None when no job has it."""
+        state = self.jobs.get(self.job_of[stage].job) if stage in self.job_of else None
+        return state if state is not None and state.alive else None
+
+    def under_way(self, submission: Submission) -> StageId:
+        """The stage that a job is at: the first that it has to run and that is not done, or its last, whose cells are being measured."""
+        return next((stage for stage in submission.stages if not self.done(stage) and stage not in self.dropped), submission.stages[-1])
+
+
+def survey(run: RunFolder, *, launching: bool | None = None, patience_s: float = PATIENCE_S, say: Callable[[str], None] = complain) -> Survey:
+    """The state of every cell and job now. Raises RunIndexError where nothing was launched. SLURM's silence is a result, not an error.
+
+    launching: whether a launch is at work; None: its lock says so.
+    """
+    index, files, submitted, recorded = read_index(run), stage_files(run), submissions(run), recorded_cells(run)
+    asked = time.monotonic()
+    jobs, silent = job_states(run, unfinished(submitted, index, files, recorded), files, patience_s, say)
+    if time.monotonic() > asked + STALE_S:  # SLURM took its time, and jobs may have ended meanwhile
+        files, recorded = stage_files(run), recorded_cells(run)
+    surveyed = Survey(
+        run=run,
+        index=index,
+        files=files,
+        states={},
+        stands_at={cell: standing(entry.stages, files) for cell, entry in index.cells.items()},
+        jobs=jobs,
+        job_of=owners(submitted, jobs),
+        dropped=dropped(index, files, run.cancelled_cells()),
+        silent=silent,
+        launching=is_claimed(run.path / LAUNCH_LOCK) if launching is None else launching,
+    )
+    return replace(surveyed, states={cell: state(surveyed, cell, cell in recorded) for cell in index.cells})
+
+
+def state(surveyed: Survey, cell: CellId, recorded: bool) -> State:
+    """The state of one cell."""
+    stages, stage = surveyed.index.cells[cell].stages, surveyed.stands_at[cell]
+    record: RecordStatus | None = None
+    if recorded:  # a failed record has a failed stage on its path: without one there is no need to open 10,000 records
+        record = record_status(surveyed.run, cell) if has_failed(surveyed.files.get(stage, ())) else "done"
+    on_disk = cell_state(stages, surveyed.files, record)
+    if on_disk != "open":
+        return on_disk
+    if surveyed.silent and stage in surveyed.job_of and not surveyed.job_of[stage].local:
+        return "unknown"
+    job = surveyed.alive(stage)
+    if job is None:
+        return "queued" if surveyed.launching else "open"
+    at_work = job.running and (surveyed.done(stage) or surveyed.under_way(surveyed.job_of[stage]) == stage)
+    return "running" if at_work else "queued"
+
+
+def unfinished(submitted: Sequence[Submission], index: RunIndex, files: Files, recorded: Collection[CellId]) -> list[Submission]:
+    """Jobs that may have work left: a stage that is neither done nor failed, or a cell that waits to be measured."""
+    over = {stage for stage, names in files.items() if is_done(names) or has_failed(names)}
+    over -= {entry.stages[-1] for cell, entry in index.cells.items() if cell not in recorded}
+    return [submission for submission in submitted if not over.issuperset(submission.stages)]
+
+
+def dropped(index: RunIndex, files: Files, cancelled: Collection[CellId]) -> frozenset[StageId]:
     """Stages that no job will run: every cell that needs them is cancelled, or has failed at or before them."""
-    over = failed_stages(files)
-    needed: set[str] = set()
+    needed: set[StageId] = set()
     for cell, entry in index.cells.items():
         if cell not in cancelled:
-            path = entry.stages
-            needed.update(path if over.isdisjoint(path) else path[: next(place for place, stage in enumerate(path) if stage in over)])
+            failed = failed_on(entry.stages, files)
+            needed.update(entry.stages if failed is None else entry.stages[: entry.stages.index(failed)])
     return frozenset(index.stages) - needed
 
 
-def look(
-    run: RunFolder, submitted: Sequence[Submission], files: Mapping[str, frozenset[str]], patience_s: float, say: Callable[[str], None]
-) -> tuple[dict[str, JobState], str]:
-    """The state of jobs by name, and why SLURM's are missing where it does not say."""
-    jobs = {one.job: process_state(run, one, files) for one in submitted if one.local}
+def job_states(
+    run: RunFolder, submitted: Sequence[Submission], files: Files, patience_s: float, say: Callable[[str], None]
+) -> tuple[dict[JobId, JobState], str]:
+    """The state of each job, and why SLURM's are missing where it does not answer."""
+    jobs = {submission.job: process_state(run, submission, files) for submission in submitted if submission.local}
     try:
-        return jobs | queue_state([one.job for one in submitted if not one.local], patience_s=patience_s, say=say), ""
+        return jobs | queue_state([submission.job for submission in submitted if not submission.local], patience_s=patience_s, say=say), ""
     except SchedulerError as error:
         return jobs, str(error)
 
 
-def process_state(run: RunFolder, one: Submission, files: Mapping[str, frozenset[str]]) -> JobState:
-    """RUNNING or ENDED. A process of this machine is looked up; one of another machine lives while its stages are heard of."""
-    if one.host == socket.gethostname():
-        lives = works_for(int(one.job.rpartition(":")[2]), one.folder)
+def process_state(run: RunFolder, submission: Submission, files: Files) -> JobState:
+    """RUNNING or ENDED. A process of this machine is looked up; one of another machine is alive while its stages write progress."""
+    job = submission.job
+    if job.host == socket.gethostname():
+        lives = works_for(job.number, submission.folder)
     else:
-        lives = any(heard_s(run, stage) < HEARTBEAT_S for stage in one.stages if not left_weights(files.get(stage, frozenset())))
-    return JobState(job=one.job, state="RUNNING" if lives else "ENDED", nodes=one.host)
+        lives = any(heard_s(run, stage) < HEARTBEAT_S for stage in submission.stages if not is_done(files.get(stage, ())))
+    return JobState(job=job, state="RUNNING" if lives else "ENDED", nodes=job.host or "")
 
 
 def works_for(pid: int, folder: Path) -> bool:
-    """True when a process of this machine is the local job whose folder this is, and not a later one with the same number."""
+    """True when a process of this machine is the local job whose folder this is, and not a later process with the same number."""
     try:
         return os.fsencode(folder.resolve()) in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 
 
-def heard_s(run: RunFolder, stage: str) -> float:
-    """Seconds since a stage was last heard of."""
+def heard_s(run: RunFolder, stage: StageId) -> float:
+    """Seconds since a stage last wrote its progress, or started."""
     for name in (PROGRESS, STAGE):
         try:
             return time.time() - (run.stage_dir(stage) / name).stat().st_mtime
@@ -174,35 +270,9 @@ def heard_s(run: RunFolder, stage: str) -> float:
     return float("inf")
 
 
-def owners(submitted: Sequence[Submission], jobs: Mapping[str, JobState]) -> dict[str, Submission]:
-    """For each stage its last job; a living one before all others."""
-    found: dict[str, Submission] = {}
-    for one in sorted(submitted, key=lambda one: one.job in jobs and jobs[one.job].alive):  # stable: living ones come last, each kind in its order
-        found.update(dict.fromkeys(one.stages, one))
-    return found
-
-
-def place(found: Survey, path: Sequence[str]) -> str:
-    """Where a cell stands on its path."""
-    failed = next((stage for stage in path if FAILURE in found.files.get(stage, ())), None)
-    return failed or next((stage for stage in path if not found.exported(stage)), path[-1])
-
-
-def state(found: Survey, run: RunFolder, cell: str, path: Sequence[str], stage: str, recorded: bool) -> State:
-    """The state of one cell that stands at `stage`."""
-    failed = FAILURE in found.files.get(stage, ())
-    if recorded and (not failed or record_is_done(run, cell)):
-        return "done"
-    if failed:
-        return "failed" if recorded or stage == path[-1] else "blocked"
-    if found.silent and stage in found.job_of and not found.job_of[stage].local:
-        return "unknown"
-    job = found.alive(stage)
-    if job is None:
-        return "queued" if found.launching else "open"
-    return "running" if job.running and (found.exported(stage) or found.under_way(found.job_of[stage]) == stage) else "queued"
-
-
-def record_is_done(run: RunFolder, cell: str) -> bool:
-    """True when a record holds numbers; asked of cells that share a stage with one that failed, all others are told by their files."""
-    return b'"status": "done"' in run.record_path(cell).read_bytes()
+def owners(submitted: Sequence[Submission], jobs: Mapping[JobId, JobState]) -> dict[StageId, Submission]:
+    """The last job of each stage; a living job before all others."""
+    by_stage: dict[StageId, Submission] = {}
+    for submission in sorted(submitted, key=lambda each: each.job in jobs and jobs[each.job].alive):  # stable: later launches stay behind
+        by_stage.update(dict.fromkeys(submission.stages, submission))
+    return by_stage

@@ -1,13 +1,14 @@
-"""What SLURM says of many jobs, from one squeue call and, where squeue has forgotten a job, at most one of sacct.
+"""The states of many SLURM jobs, from one squeue call and, where squeue has forgotten a job, at most one call of sacct.
 
-Right without sacct, as far as anybody can know.
+Correct without sacct too, as far as squeue remembers.
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from jobs.cluster.slurm import ON_NODES, PATIENCE_S, WAITING, SchedulerError, SchedulerSilent, ask, complain
+from jobs.experiment.ids import JobId
 
 NEVER = ("DependencyNeverSatisfied",)  # a pending job's reason: it will not start
 
@@ -16,11 +17,11 @@ NEVER = ("DependencyNeverSatisfied",)  # a pending job's reason: it will not sta
 class JobState:
     """One job, or one task of an array."""
 
-    job: str  # 17, or 17_3
-    state: str  # SLURM's word; "ENDED" where nobody remembers how
+    job: JobId
+    state: str  # SLURM's word; "ENDED" where SLURM has forgotten how
     nodes: str = ""  # SLURM's list, 'node[1-2]'
     reason: str = ""  # why it waits
-    elapsed_s: int = 0  # of this run of it
+    elapsed_s: int = 0  # since its latest start
 
     @property
     def running(self) -> bool:
@@ -34,75 +35,77 @@ class JobState:
 
 
 def queue_state(
-    jobs: Iterable[str],
+    jobs: Iterable[JobId],
     *,
-    of_interest: Callable[[str], bool] = lambda job: True,
     patience_s: float = PATIENCE_S,
     say: Callable[[str], None] = complain,
-) -> dict[str, JobState]:
-    """The state of every one of `jobs`. sacct is asked when squeue does not list a job that is `of_interest`, the others are then ENDED.
+) -> dict[JobId, JobState]:
+    """The state of each of `jobs`. sacct is asked about jobs that squeue does not list; those that it does not know either are ENDED.
 
-    Raises SchedulerSilent where slurmctld does not answer, and SchedulerError where it refuses: never a guess.
+    Raises SchedulerSilent where slurmctld does not answer, and SchedulerError where it refuses: it never guesses.
     """
     wanted = list(dict.fromkeys(jobs))
     if not wanted:
         return {}
-    found = listed(wanted, patience_s, say)
-    missing = [job for job in wanted if job not in found]
-    if any(of_interest(job) for job in missing):
-        found |= accounted(missing)
-    return {job: found.get(job) or JobState(job=job, state="ENDED") for job in wanted}
+    states = listed(wanted, patience_s, say)
+    missing = [job for job in wanted if job not in states]
+    if missing:
+        states |= accounted(missing)
+    return {job: states.get(job) or JobState(job=job, state="ENDED") for job in wanted}
 
 
-def listed(jobs: Collection[str], patience_s: float, say: Callable[[str], None]) -> dict[str, JobState]:
-    """What squeue knows: all that wait or run, and what has ended in the last minutes."""
-    arrays = ",".join(dict.fromkeys(job.split("_")[0] for job in jobs))
+def listed(jobs: Collection[JobId], patience_s: float, say: Callable[[str], None]) -> dict[JobId, JobState]:
+    """The states of the jobs that squeue knows: those that wait or run, and those that ended in the last minutes."""
+    command = ("squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%M|%N|%r", f"--jobs={arrays_of(jobs)}")
     try:
-        text = ask("squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%M|%N|%r", f"--jobs={arrays}", patience_s=patience_s, say=say)
+        text = ask(*command, patience_s=patience_s, say=say)
     except SchedulerSilent:
         raise
     except SchedulerError as error:
-        if "nvalid job id" in str(error):  # said when the only job asked for is forgotten
+        if "nvalid job id" in str(error):  # squeue's error when it has forgotten the only job asked for
             return {}
         raise
-    wanted, found = set(jobs), {}
+    wanted, states = {str(job): job for job in jobs}, {}
     for line in text.splitlines():
-        job, state, elapsed, nodes, reason = line.split("|", 4)
-        if job in wanted:
-            found[job] = JobState(job=job, state=state, nodes=nodes, reason=reason, elapsed_s=seconds(elapsed))
-    return found
+        name, state, elapsed, nodes, reason = line.split("|", 4)
+        if name in wanted:
+            states[wanted[name]] = JobState(job=wanted[name], state=state, nodes=nodes, reason=reason, elapsed_s=seconds(elapsed))
+    return states
 
 
-def accounted(jobs: Collection[str]) -> dict[str, JobState]:
-    """What the accounts know of jobs that squeue has forgotten; nothing where none are kept or they are out of reach."""
-    arrays = ",".join(dict.fromkeys(job.split("_")[0] for job in jobs))
-    command = ("sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State,ElapsedRaw,NodeList", f"--jobs={arrays}")
+def accounted(jobs: Collection[JobId]) -> dict[JobId, JobState]:
+    """The states of jobs that the accounts know; empty where SLURM keeps no accounts or they are out of reach."""
+    command = ("sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State,ElapsedRaw,NodeList", f"--jobs={arrays_of(jobs)}")
     try:
         text = ask(*command, patience_s=0.0, say=lambda text: None)
     except SchedulerError:
         return {}
-    wanted, found = set(jobs), {}
+    wanted, states = {str(job): job for job in jobs}, {}
     for line in text.splitlines():
-        named, state, elapsed, nodes = line.split("|", 3)
+        name, state, elapsed, nodes = line.split("|", 3)
         word = state.split()[0] if state else "ENDED"  # 'CANCELLED by 1000'
         word = "ENDED" if word in ON_NODES | WAITING else word  # accounts lag behind; squeue, which is never late, has no such job
-        for job in spelled_out(named):
-            if job in wanted:
-                nodes = "" if nodes == "None assigned" else nodes
-                found[job] = JobState(job=job, state=word, nodes=nodes, elapsed_s=int(elapsed or 0))
-    return found
+        nodes = "" if nodes == "None assigned" else nodes
+        for job in (wanted[task] for task in spelled_out(name) if task in wanted):
+            states[job] = JobState(job=job, state=word, nodes=nodes, elapsed_s=int(elapsed or 0))
+    return states
 
 
-def spelled_out(job: str) -> list[str]:
-    """The tasks of '17_[0-3,7%2]'; any other name is one job."""
-    match = re.fullmatch(r"(\d+)_\[([\d,-]+)(?:%\d+)?\]", job)
+def arrays_of(jobs: Iterable[JobId]) -> str:
+    """The jobs as squeue and sacct take them, arrays whole: '17,18'."""
+    return ",".join(dict.fromkeys(str(job.array) for job in jobs))
+
+
+def spelled_out(name: str) -> list[str]:
+    """The tasks that '17_[0-3,7%2]' stands for; any other name is one job."""
+    match = re.fullmatch(r"(\d+)_\[([\d,-]+)(?:%\d+)?\]", name)
     if not match:
-        return [job]
-    found = []
+        return [name]
+    tasks: list[str] = []
     for part in match[2].split(","):
         first, _, last = part.partition("-")
-        found += [f"{match[1]}_{task}" for task in range(int(first), int(last or first) + 1)]
-    return found
+        tasks += [f"{match[1]}_{task}" for task in range(int(first), int(last or first) + 1)]
+    return tasks
 
 
 def seconds(text: str) -> int:
@@ -114,8 +117,3 @@ def seconds(text: str) -> int:
     for part in clock.split(":"):
         total = 60 * total + int(part)
     return total + 86400 * int(days or 0)
-
-
-def alive(states: Mapping[str, JobState]) -> frozenset[str]:
-    """The jobs that SLURM runs or will run."""
-    return frozenset(job for job, state in states.items() if state.alive)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from jobs.data.augment import BOX, eval_boxes, held_out, shuffled, train_boxes
 from jobs.data.beton import INDEX, DataError, read_index
 from jobs.data.prepare import Dataset
+from jobs.experiment.limits import batch_conflict
 from jobs.experiment.specs import DataSpec
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ class TrainLoader:
     def __init__(
         self, data: DataSpec, dataset: Dataset, *, seed: int, batch_size: int, micro_batch_size: int, rank: int, world: int, threads: int
     ) -> None:
-        if batch_size % (micro_batch_size * world):
-            raise DataError(f"batch_size {batch_size} is not a multiple of micro_batch_size {micro_batch_size} x {world} ranks: change one of them")
+        if conflict := batch_conflict(batch_size, micro_batch_size, world):
+            raise DataError(f"batch_size {conflict}")
         self.steps_per_epoch = dataset.train_samples // batch_size
         if self.steps_per_epoch == 0:
             raise DataError(

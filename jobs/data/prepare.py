@@ -18,6 +18,7 @@ from jobs.data.augment import held_out
 from jobs.data.beton import DataError, Encoded, encoded, read_index, sha256_file, write_beton, write_sha256
 from jobs.data.sources import READERS, Part, content_key, fitted
 from jobs.experiment.files import sha256_of, write_json
+from jobs.experiment.limits import data_violations
 from jobs.experiment.specs import DataSpec, image_size
 
 __all__ = ["DataError", "Dataset", "check_data", "prepare"]
@@ -46,27 +47,23 @@ class Dataset:
 
 def check_data(data: DataSpec) -> list[str]:
     """Every error in `data` that shows quickly on this machine, as messages that name a key or a file, and the remedy. Reads no image."""
-    problems = _value_problems(data)
+    problems = value_problems(data)
     if data.loader == "ffcv" and find_spec("ffcv") is None:
         problems.append(f"data.loader: ffcv is not installed: {INSTALL_FFCV}")
-    return problems + (_beton_problems(data) if data.source == "beton" else READERS[data.source].problems(data))
+    return problems + (beton_problems(data) if data.source == "beton" else READERS[data.source].problems(data))
 
 
-def _value_problems(data: DataSpec) -> list[str]:
-    img_size = image_size(data)
-    low, high = data.crop_scale
-    rules = (
-        ("img_size", data.img_size, "at least 1", img_size >= 1),
-        ("val_fraction", data.val_fraction, "at least 0 and less than 1", 0 <= data.val_fraction < 1),
-        ("shift_px", data.shift_px, f"from 0 to img_size, {img_size}", data.augment != "shift" or 0 <= data.shift_px <= img_size),
-        ("crop_scale", list(data.crop_scale), "two shares of the area, 0 < first <= second <= 1", 0 < low <= high <= 1),
-        ("eval_crop", data.eval_crop, "more than 0 and at most 1", 0 < data.eval_crop <= 1),
-        ("max_resolution", data.max_resolution, f"at least img_size, {img_size}", data.max_resolution is None or data.max_resolution >= img_size),
-    )
-    return [f"data.{name} is {value}: it must be {rule}" for name, value, rule, holds in rules if not holds]
+def value_problems(data: DataSpec) -> list[str]:
+    """The rules of `jobs.experiment.limits` that `data` breaks. A path that is not set is left to the source, which says what to set it to."""
+    return [
+        f"data.{broken.field} is {broken.value}: it {broken.rule}" if broken.value is not None else f"data.{broken.field}: {broken.rule}"
+        for broken in data_violations(data)
+        if broken.field not in ("path", "test_path") or getattr(data, broken.field) is not None
+    ]
 
 
-def _beton_problems(data: DataSpec) -> list[str]:
+def beton_problems(data: DataSpec) -> list[str]:
+    """The errors in the paths of ready files, and in the files."""
     problems = [
         f"data.{key} is not set: give the .beton file of the {part} images"
         for key, part in (("path", "training"), ("test_path", "test"))

@@ -1,20 +1,24 @@
-"""The index of a run folder: its stages and cells as the latest launch planned them, for status, logs and cancel. Read in milliseconds, without torch.
+"""The index of a run folder: its stages and cells as the latest launch planned them, for status, logs and cancel.
+
+It is read in milliseconds, without torch and without the models.
 
 index.json     {"grid": name, "file": grid.yaml, "cluster": local | slurm | debug,
                 "stages": {id: [kind, seed, epochs]}, "cells": {id: [title, [stage, ...]]}}
-forest.json    the same of version 0.1: {"kind": local | slurm | debug, "stages": {id: [title, epochs]}, ...}; still read
+forest.json    the index of version 0.1, which is still read: {"kind": local | slurm | debug, "stages": {id: [title, epochs]}, ...}
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jobs.experiment.cell import Cell
 from jobs.experiment.files import written_aside
+from jobs.experiment.ids import CellId, StageId
 from jobs.experiment.run_folder import INDEX, INDEX_OF_0_1, RUNS, RunFolder
-from jobs.experiment.specs import StageSpec
-from models.pruning.registry import method_label
+
+if TYPE_CHECKING:  # they import the models, which a reader of an index does not need
+    from jobs.experiment.cell import Cell
+    from jobs.experiment.specs import StageSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +26,7 @@ class StageEntry:
     """A stage in the words of the grid."""
 
     kind: str  # 'vim_micro  train': the model and the stage's name; stages of one kind take equally long
-    seed: int | None  # None: the kind names it, as in an index of version 0.1
+    seed: int | None  # None: `kind` contains it, as in an index of version 0.1
     epochs: int
 
     @property
@@ -36,7 +40,7 @@ class CellEntry:
     """A cell in the words of the grid, and its path."""
 
     title: str  # 'vim_micro  magnitude(0.9)  seed 0'
-    stages: tuple[str, ...]  # ids, first stage first
+    stages: tuple[StageId, ...]  # first stage first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +48,13 @@ class RunIndex:
     """Stages and cells by id."""
 
     grid: str
-    file: str  # the grid's file as it was given to launch
+    file: str  # the grid's path as the user gave it to launch
     cluster: str  # kind: local, slurm, debug
-    stages: Mapping[str, StageEntry]
-    cells: Mapping[str, CellEntry]
+    stages: Mapping[StageId, StageEntry]
+    cells: Mapping[CellId, CellEntry]
 
     def launch_command(self, run: RunFolder) -> str:
-        """The command that goes on with this run."""
+        """The command that resumes this run."""
         return f"python -m harness.launch {self.file}" + ("" if run.path.parent == RUNS else f" --runs {run.path.parent}")
 
 
@@ -58,19 +62,21 @@ class RunIndexError(ValueError):
     """A run folder has no index that can be read; the message says what to do."""
 
 
-def stage_entry(spec: StageSpec) -> StageEntry:
+def stage_entry(spec: "StageSpec") -> StageEntry:
     """The entry of a stage."""
+    from models.pruning.registry import method_label
+
     method = f" {method_label(spec.stage.method)}" if spec.stage.method else ""
     return StageEntry(kind=f"{spec.model.label}  {spec.stage.name}{method}", seed=spec.seed, epochs=spec.stage.epochs)
 
 
-def cell_entry(cell: Cell, stages: tuple[str, ...]) -> CellEntry:
-    """The entry of a cell with its path."""
+def cell_entry(cell: "Cell", stages: tuple[StageId, ...]) -> CellEntry:
+    """The entry of a cell with its path of stages."""
     return CellEntry(title=f"{cell.model.label}  {cell.pruning}  seed {cell.seed}", stages=stages)
 
 
 def write_index(run: RunFolder, index: RunIndex) -> None:
-    """Writes the index whole or not at all, in one line: indenting takes 10,000 cells seconds."""
+    """Writes the index whole or not at all, in one line: indentation takes seconds for 10,000 cells."""
     content = {
         "grid": index.grid,
         "file": index.file,
@@ -86,12 +92,12 @@ def read_index(run: RunFolder) -> RunIndex:
     """The index that the latest launch left. Raises RunIndexError."""
     path = run.index_path()
     if path is None:
-        raise RunIndexError(f"{run.path} holds no {INDEX}: nothing was launched there; python -m harness.launch <grid.yaml> does")
+        raise RunIndexError(f"{run.path} has no {INDEX}: no grid was launched there. Launch one with: python -m harness.launch <grid.yaml>")
     try:
         content = json.loads(path.read_bytes())
         return _of_0_1(content) if path.name == INDEX_OF_0_1 else _index(content)
     except (ValueError, KeyError, TypeError) as error:
-        raise RunIndexError(f"{path} is not what a launch writes ({error!r}); launch the grid again, which writes it anew") from error
+        raise RunIndexError(f"{path} is damaged ({error!r}). Launch the grid again to write it anew.") from error
 
 
 def _index(content: Mapping[str, Any]) -> RunIndex:
@@ -104,5 +110,5 @@ def _of_0_1(content: Mapping[str, Any]) -> RunIndex:
     return RunIndex(grid=content["grid"], file=content["file"], cluster=content["kind"], stages=stages, cells=_cells(content))
 
 
-def _cells(content: Mapping[str, Any]) -> dict[str, CellEntry]:
+def _cells(content: Mapping[str, Any]) -> dict[CellId, CellEntry]:
     return {name: CellEntry(title=title, stages=tuple(stages)) for name, (title, stages) in content["cells"].items()}

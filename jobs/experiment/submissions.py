@@ -1,67 +1,67 @@
-"""Which job runs which stages: what launches wrote down when they started jobs.
+"""Which job runs which stages: what launches write down when they submit jobs.
 
-jobs/<n>/stages.json     {job: [stage, ...]}; a job is SLURM's id (17, 17_3), or <host>:<process> for one on that machine
+jobs/<n>/stages.json     {job: [stage, ...]}; a job is SLURM's id (17, 17_3), or <host>:<process> for a process of that machine
 """
 
 import json
 import re
 import socket
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
+from jobs.experiment.files import write_json
+from jobs.experiment.ids import JobId, StageId
 from jobs.experiment.run_folder import JOBS, SUBMITTED, RunFolder
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Submission:
-    """One job, and the stages that it was handed, in its order."""
+    """One job, and the stages that it was given, in the sequence in which it runs them."""
 
-    job: str
-    stages: tuple[str, ...]
+    job: JobId
+    stages: tuple[StageId, ...]
     folder: Path  # submitit's: logs, pickles
 
     @property
     def local(self) -> bool:
-        """True for a process of some machine, False for SLURM's."""
-        return ":" in self.job
-
-    @cached_property
-    def host(self) -> str:
-        """The machine of a local job."""
-        return self.job.rpartition(":")[0]
-
-    @property
-    def array(self) -> str:
-        """What SLURM calls the whole array: 17 of 17_3."""
-        return self.job.split("_")[0]
+        """True for a process of some machine, False for a job of SLURM's."""
+        return self.job.local
 
     def logs(self) -> list[Path]:
-        """Its log files, one a rank, by rank."""
-        found = self.folder.glob(f"{self.job.rpartition(':')[2]}_*_log.out")
-        named = [(re.fullmatch(rf"{re.escape(self.job.rpartition(':')[2])}_(\d+)_log\.out", path.name), path) for path in found]
-        return [path for _, path in sorted((int(match[1]), path) for match, path in named if match)]
+        """Its log files, one for each rank, by rank."""
+        prefix = self.job.log_prefix
+        paths = self.folder.glob(f"{prefix}_*_log.out")
+        by_rank = {int(match[1]): path for path in paths if (match := re.fullmatch(rf"{re.escape(prefix)}_(\d+)_log\.out", path.name))}
+        return [by_rank[rank] for rank in sorted(by_rank)]
 
 
 def submissions(run: RunFolder) -> list[Submission]:
-    """Every job of a run folder, the latest launch last."""
+    """Every job of a run folder, those of the latest launch last."""
     folder = run.path / JOBS
     numbered = sorted((path for path in folder.iterdir() if path.name.isdigit()), key=lambda path: int(path.name)) if folder.is_dir() else []
-    found = []
-    for path in numbered:
-        try:
-            listed = json.loads((path / SUBMITTED).read_text())
-        except FileNotFoundError:  # of a launch that is just starting it, or was killed before it did
-            continue
-        found += [Submission(job, tuple(stages), path) for job, stages in listed.items()]
-    return found
+    return [submission for path in numbered for submission in read_submitted(path)]
 
 
-def arrays(run: RunFolder) -> list[str]:
-    """SLURM's ids of all that was submitted, arrays as one."""
-    return list(dict.fromkeys(one.array for one in submissions(run) if not one.local))
+def read_submitted(folder: Path) -> list[Submission]:
+    """The jobs of one of submitit's folders; empty where its launch is about to submit them, or was killed before it did."""
+    try:
+        stages_of = json.loads((folder / SUBMITTED).read_bytes())
+    except FileNotFoundError:
+        return []
+    return [Submission(job=JobId.parse(job), stages=tuple(stages), folder=folder) for job, stages in stages_of.items()]
 
 
-def local_name(pid: int | str) -> str:
-    """What a process of this machine is called in stages.json."""
-    return f"{socket.gethostname()}:{pid}"
+def write_submitted(folder: Path, stages_of: Mapping[JobId, Sequence[StageId]]) -> None:
+    """Writes down which job runs which stages, in the jobs' folder of submitit's."""
+    write_json(folder / SUBMITTED, {str(job): list(stages) for job, stages in stages_of.items()})
+
+
+def arrays(run: RunFolder) -> list[JobId]:
+    """SLURM's ids of everything that was submitted: each array once, and each single job."""
+    return list(dict.fromkeys(submission.job.array for submission in submissions(run) if not submission.local))
+
+
+def local_job(pid: int | str) -> JobId:
+    """The id of a process of this machine."""
+    return JobId(number=int(pid), host=socket.gethostname())

@@ -22,6 +22,7 @@ from torch.distributed import HashStore  # type: ignore[attr-defined]  # torch e
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
+from jobs.experiment.limits import batch_conflict, lamb_conflict
 from jobs.experiment.specs import RecipeSpec
 from jobs.parallel.memory import keep_freed_memory
 from jobs.parallel.rendezvous import meet
@@ -168,14 +169,10 @@ class Batching:
 
 def batching(recipe: RecipeSpec, world: int) -> Batching:
     """The micro-batches of a recipe on `world` ranks. Raises BatchError, with the numbers, where the batch cannot be divided equally."""
-    batch, micro = recipe.batch_size, recipe.micro_batch_size
-    if micro is None:
-        if batch % world:
-            raise BatchError(f"batch_size {batch} cannot be shared by {world} ranks; take a multiple of {world}")
-        return Batching(micro=batch // world, accumulation=1)
-    if batch % (world * micro):
-        raise BatchError(f"batch_size {batch} is not a multiple of {world} ranks x micro_batch_size {micro} = {world * micro}")
-    return Batching(micro=micro, accumulation=batch // (world * micro))
+    if conflict := batch_conflict(recipe.batch_size, recipe.micro_batch_size, world):
+        raise BatchError(f"batch_size {conflict}")
+    micro = recipe.micro_batch_size or recipe.batch_size // world
+    return Batching(micro=micro, accumulation=recipe.batch_size // (world * micro))
 
 
 class Engine:
@@ -244,9 +241,8 @@ def make_optimizer(model: nn.Module, recipe: RecipeSpec, no_decay: frozenset[str
         return torch.optim.AdamW(groups, lr=0.0, betas=recipe.betas)
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum)
-    if recipe.zero_stage:
-        reason = f"lamb scales each layer's update by that layer's norm, and zero_stage {recipe.zero_stage} cuts layers across ranks"
-        raise ValueError(f"{reason}; set zero_stage: 0")
+    if conflict := lamb_conflict(recipe):
+        raise ValueError(f"{conflict}; set zero_stage: 0")
     from models.torchvision_shim import load_timm
 
     load_timm()

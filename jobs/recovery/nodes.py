@@ -93,7 +93,7 @@ def notice(run: RunFolder, folder: Path, cluster: ClusterSpec) -> list[str]:
             blame(run, node, attempt, told["started"], f"job {told['job']} ended there without a word, and the node was lost or restarted")
         if set(broken) & set(out := left_out(run)):
             for job in arrays(run):
-                leave_out(job, unwanted(cluster, out))
+                leave_out(str(job), unwanted(cluster, out))
     except (FileNotFoundError, KeyError, SchedulerError):  # the first attempt, or one that was not SLURM's, or SLURM does not say
         return []
     return broken

@@ -3,28 +3,14 @@
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.experiment.files import write_json, written_aside
+from jobs.experiment.files import written_aside
+from jobs.experiment.progress import StageProgress as StageProgress
+from jobs.experiment.progress import write_progress
 
 PERIOD_S = 1.0  # between two reports of progress
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageProgress:
-    """Where a stage stands."""
-
-    epoch: int  # epochs finished
-    epochs: int
-    step: int  # optimizer steps finished
-    steps: int
-    loss: float | None  # of the last step
-    img_per_s: float | None
-    eta_s: float | None
-    val_top1: float | None  # percent, after the last finished epoch
-    time: float  # Unix seconds
 
 
 def ignore(progress: StageProgress) -> None:
@@ -59,7 +45,7 @@ class Reporter:
         if time.monotonic() < self.due and not news:
             return
         self.due = time.monotonic() + PERIOD_S
-        write_json(self.path, asdict(progress))
+        write_progress(self.path, progress)
         self.callback(progress)
 
 

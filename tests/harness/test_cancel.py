@@ -1,4 +1,4 @@
-"""What cancel ends, and what it leaves alone."""
+"""The jobs that cancel ends, and those that it leaves alone."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import pytest
 from harness.cancel import NOT_ALL, NOTHING, OK, USAGE, main
 from harness.launch import INTERRUPTED
 from harness.monitor import survey as survey_module
-from tests.harness.test_launch import GRID, command, processes_of, run, wait_for, written
+from tests.support.commands import GRID, command, processes_of, run, wait_for, written
 from tests.support.fake_slurm import SILENT, FakeSlurm
 from tests.support.runs import FakeRun, elsewhere
 
@@ -29,9 +29,9 @@ def test_a_grids_arrays_are_cancelled_whole_and_counted(fake: FakeRun, slurm: Fa
     submit_all(fake, slurm)
     assert main(["grid.yaml"]) == OK
     assert slurm.calls("scancel") == ["17 18"]
-    told = capsys.readouterr().out
-    assert "cancelled 1 job (17_0) that ran" in told and "cancelled 7 jobs (17_1" in told and "that waited" in told
-    assert "checkpoints are kept" in told and "python -m harness.launch" in told
+    output = capsys.readouterr().out
+    assert "cancelled 1 job (17_0) that ran" in output and "cancelled 7 jobs (17_1" in output and "that waited" in output
+    assert "checkpoints are kept" in output and "python -m harness.launch" in output
 
 
 def test_what_does_not_run_needs_no_cancelling(fake: FakeRun, slurm: FakeSlurm, capsys: pytest.CaptureFixture[str]) -> None:
@@ -45,8 +45,8 @@ def test_a_cell_takes_its_own_stage_along_and_leaves_the_shared_one(fake: FakeRu
     job = f"18_{fake.paths.index(path)}"
     assert main([path.cell.id[:8]]) == OK
     assert slurm.calls("scancel") == [job]
-    told = capsys.readouterr().out
-    assert f"cancelled 1 job ({job}) that waited" in told and f"stage {fake.trunks[0]}" in told and "need it" in told
+    output = capsys.readouterr().out
+    assert f"cancelled 1 job ({job}) that waited" in output and f"stage {fake.trunks[0]}" in output and "need it" in output
     assert fake.run.cancelled(path.cell.id)
 
 
@@ -66,7 +66,7 @@ def test_a_job_with_other_cells_stages_is_queued_again_without_this_cells(
     fake.submit({"17": [first.stages[1], second.stages[1]]})
     slurm.queue(j17="RUNNING")
     assert main([second.cell.id]) == OK
-    assert not slurm.calls("scontrol") and "leaves the cell's stages out" in capsys.readouterr().out, "the job is not at that stage yet"
+    assert not slurm.calls("scontrol") and "will skip the cell's stages" in capsys.readouterr().out, "the job is not at that stage yet"
     assert main([first.cell.id]) == OK, "now the whole job is unwanted"
     assert slurm.calls("scancel") == ["17"] and not slurm.calls("scontrol")
 
@@ -101,7 +101,7 @@ def test_nothing_is_cancelled_on_a_guess(
     monkeypatch.setattr("jobs.cluster.slurm.time.sleep", lambda seconds: None)
     monkeypatch.setattr("harness.cancel.survey", lambda run: survey_module.survey(run, patience_s=0.0))
     assert main(["grid.yaml"]) == NOT_ALL
-    assert "not known" in capsys.readouterr().err and not slurm.calls("scancel")
+    assert "cancellation state unknown; rerun this command later" in capsys.readouterr().err and not slurm.calls("scancel")
 
 
 def test_a_local_job_is_killed_with_its_children(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,8 +122,8 @@ def test_a_job_of_another_machine_is_named_and_not_claimed_to_be_ended(fake: Fak
     fake.submit({elsewhere(): [fake.trunks[0]]})
     fake.beat(fake.trunks[0])
     assert main(["runs/small"]) == NOT_ALL
-    told = capsys.readouterr().out
-    assert "NOT ended" in told and "cancel there" in told
+    output = capsys.readouterr().out
+    assert "NOT ended" in output and "run this command there" in output
 
 
 @pytest.mark.slow

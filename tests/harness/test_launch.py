@@ -2,69 +2,26 @@
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from harness.grid.read import read_grid
-from harness.launch import INTERRUPTED, NOTHING_TO_DO, OK, SOME_FAILED, USAGE
+from harness.launch import INTERRUPTED, NOTHING_TO_DO, OK, SOME_FAILED, USAGE, to_run, unwritable
 from jobs.experiment.records import Record, read_record
+from tests.support.commands import GRID, SMALL, command, processes_of, run, wait_for, written
+from tests.support.runs import FakeRun
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = "{name: vim_micro, depth: 1, dim: 32}"
-GRID = f"""
-name: small
-recipe: {{epochs: 2, finetune_epochs: 1}}
-models: [{SMALL}]
-pruning: [dense, {{method: magnitude, sparsity: 0.9}}]
-seeds: [0]
-cluster: {{kind: local, max_parallel: 2, stages_per_job: 3}}
-"""
-
-
-def command(module: str, *arguments: object) -> list[str]:
-    """A command of ours, as a user types it."""
-    return [sys.executable, "-m", module, *map(str, arguments)]
-
-
-def run(module: str, *arguments: object, cwd: Path) -> "subprocess.CompletedProcess[str]":
-    """The ended process of a command, run where a user might stand: not in the project's folder."""
-    return subprocess.run(command(module, *arguments), cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
-
-
-def written(tmp_path: Path, text: str, name: str = "grid.yaml") -> Path:
-    """A grid file."""
-    path = tmp_path / name
-    path.write_text(text)
-    return path
 
 
 def records(tmp_path: Path, grid: str = "small") -> dict[str, Record]:
     """Records by pruning label."""
     found = [read_record(path) for path in (tmp_path / "runs" / grid / "cells").glob("*/record.json")]
     return {record.pruning: record for record in found}
-
-
-def wait_for(condition: "object", process: "subprocess.Popen[str]") -> None:
-    """Returns when `condition()` holds; fails when the process ends first."""
-    while not condition():  # type: ignore[operator]
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-
-
-def processes_of(tmp_path: Path) -> list[psutil.Process]:
-    """Every process that works for a run folder under `tmp_path`."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if process.pid != os.getpid() and any(str(tmp_path) in word for word in process.info["cmdline"] or ()):
-            found.append(process)
-    return found
 
 
 @pytest.fixture(autouse=True)
@@ -89,10 +46,15 @@ def test_a_missing_grid_file_is_named(tmp_path: Path) -> None:
     assert done.returncode == USAGE and "nowhere.yaml" in done.stderr
 
 
-def test_who_forgot_the_environment_is_told_how_to_enter_it(tmp_path: Path) -> None:
+def test_without_the_environment_a_command_says_how_to_enter_it(tmp_path: Path) -> None:
     command = [sys.executable, "-S", "-m", "harness.launch", "grid.yaml"]  # -S: no installed packages
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == USAGE and done.stderr.endswith("`. .venv/bin/activate` enters it\n") and "Traceback" not in done.stderr, done.stderr
+    assert (
+        done.returncode == USAGE
+        and done.stderr.endswith("then run: . .venv/bin/activate\n")
+        and "lacks torch" in done.stderr
+        and "Traceback" not in done.stderr
+    ), done.stderr
 
 
 def test_missing_data_end_before_anything_is_written(tmp_path: Path) -> None:
@@ -201,7 +163,7 @@ def test_a_launch_that_is_stopped_stops_its_jobs_and_keeps_what_is_done(tmp_path
     wait_for(lambda: list(tmp_path.glob("runs/small/stages/*/stage.json")), launcher)
     launcher.send_signal(how)
     output, _ = launcher.communicate(timeout=60)
-    assert launcher.returncode == INTERRUPTED and "goes on" in output
+    assert launcher.returncode == INTERRUPTED and "resumes" in output
     assert not processes_of(tmp_path)
     assert json.loads((tmp_path / "runs" / "small" / "plan.json").read_text())["grid"] == "small"
 
@@ -214,3 +176,25 @@ def test_a_torn_record_is_named_with_what_to_do(tmp_path: Path) -> None:
     path.write_text('{"id": "')
     done = run("harness.launch", grid, cwd=tmp_path)
     assert done.returncode == USAGE and f"cells/{cell}/record.json is not a record" in done.stderr and "remove it" in done.stderr
+
+
+def test_a_folder_of_another_user_is_named_with_its_owner_and_the_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "runs" / "small"
+    path.mkdir(parents=True)
+    text = unwritable(PermissionError(13, "Permission denied", str(path / "plan.json")), path)
+    assert f"belongs to {path.owner()}" in text and "chmod -R g+w" in text and "umask 002" in text
+    assert "free space there" in unwritable(OSError(28, "No space left on device", str(path)), path)
+
+
+def test_failed_and_blocked_cells_run_again_only_when_asked(fake: FakeRun) -> None:
+    first, second = fake.trunks
+    done, failed, left = fake.cells_of(first)
+    fake.finish(first)
+    fake.record(done)
+    fake.fail(failed.stages[1])
+    fake.fail(second)
+    blocked = fake.cells_of(second)
+    ids = {planned.cell.id for planned in (failed, *blocked)}
+    assert to_run(fake.run, fake.paths, retry_failed=False) == ((left,), ids)
+    again, failures = to_run(fake.run, fake.paths, retry_failed=True)
+    assert failures == ids and {planned.cell.id for planned in again} == {left.cell.id, *ids}

@@ -1,4 +1,4 @@
-"""What logs shows."""
+"""The log that a user sees."""
 
 from pathlib import Path
 
@@ -20,8 +20,8 @@ def test_a_beginning_of_a_stage_shows_its_last_jobs_log(fake: FakeRun, capsys: p
     fake.log(fake.submit({"16": [stage]}), "16", "first attempt\n")
     fake.log(fake.submit({"17": [stage]}), "17", "second attempt\n")
     assert main([stage[:8]]) == 0
-    out, told = capsys.readouterr()
-    assert out == "second attempt\n" and f"stage {stage} (vim_micro  train  seed 0), job 17" in told
+    log, heading = capsys.readouterr()
+    assert log == "second attempt\n" and f"stage {stage} (vim_micro  train  seed 0), job 17" in heading
 
 
 def test_a_cell_shows_the_stage_that_failed(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,9 +59,9 @@ def test_of_several_ranks_the_one_that_failed_first_is_shown(fake: FakeRun, caps
 
 def test_logs_of_one_task_are_not_those_of_another(fake: FakeRun) -> None:
     folder = fake.submit({"17_1": [fake.trunks[0]], "17_11": [fake.trunks[1]]})
-    one, other = fake.log(folder, "17_1", ""), fake.log(folder, "17_11", "")
-    found = survey(fake.run).job_of
-    assert found[fake.trunks[0]].logs() == [one] and found[fake.trunks[1]].logs() == [other]
+    first, second = fake.log(folder, "17_1", ""), fake.log(folder, "17_11", "")
+    job_of = survey(fake.run).job_of
+    assert job_of[fake.trunks[0]].logs() == [first] and job_of[fake.trunks[1]].logs() == [second]
 
 
 def test_an_unknown_id_is_answered_with_the_nearest(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,7 +79,7 @@ def test_a_beginning_of_several_ids_lists_them_with_their_titles(fake: FakeRun, 
 
 
 def test_a_stage_without_a_log_says_what_its_job_waits_for(fake: FakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert main([fake.trunks[0]]) == 2 and "never handed to a job" in capsys.readouterr().err
+    assert main([fake.trunks[0]]) == 2 and "no job has had stage" in capsys.readouterr().err
     fake.submit({"18": [fake.trunks[0]]})
     (tmp_path / "slurm" / "squeue.says").write_text("18|PENDING|0:00||Dependency\n")
     assert main([fake.trunks[0]]) == 2 and "printed nothing yet (PENDING, waiting: Dependency)" in capsys.readouterr().err

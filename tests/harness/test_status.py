@@ -1,4 +1,4 @@
-"""What status says."""
+"""The status that a user sees."""
 
 import json
 import os
@@ -15,8 +15,8 @@ from tests.support.fake_slurm import SILENT, FakeSlurm
 from tests.support.runs import FakeRun
 
 
-def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """What status prints, lines with their spaces made one."""
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The output of status, each run of spaces as one."""
     assert main(arguments) == 0
     return "\n".join(" ".join(line.split()) for line in capsys.readouterr().out.splitlines())
 
@@ -34,7 +34,7 @@ def test_every_state_has_its_number_and_stages_at_work_their_line(
     fake.submit({"17_0": [ran.stages[1]], "17_1": [two]})
     slurm.queue(j17_0="RUNNING", j17_1="PENDING:Priority")
     fake.beat(ran.stages[1])
-    text = said(capsys)
+    text = printed(capsys)
     assert "small: 1 of 6 cells done (runs/small)" in text
     assert "done running queued blocked failed open\n1 1 3 0 1 0" in text
     assert f"{ran.stages[1]} vim_micro finetune magnitude(0.9) seed 0 1/4 0.500 100 1:15 17_0 node1" in text
@@ -43,15 +43,15 @@ def test_every_state_has_its_number_and_stages_at_work_their_line(
     assert len(slurm.calls("squeue")) == 1 and not slurm.calls("sacct")
 
 
-def test_nodes_left_out_and_smaller_batches_are_told(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+def test_excluded_nodes_and_smaller_batches_are_named(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     for attempt, since in {"17-0": "2026-01-01T00:00:00+00:00", "17-1": "2100-01-01T00:00:00+00:00"}.items():
         blame(fake.run, "node3", attempt, since, "lost")
     blame(fake.run, "node1", "18-0", "2026-01-01T00:00:00+00:00", "lost")
     folder = fake.run.stage_dir(fake.trunks[0])
     folder.mkdir(parents=True)
     (folder / MICRO_BATCH).write_text(json.dumps({"micro_batch_size": 8, "because": "no memory"}))
-    text = said(capsys)
-    assert "nodes that failed: node1 (1), node3 (2); left out for the rest of this grid: node3" in text
+    text = printed(capsys)
+    assert "nodes that failed: node1 (1), node3 (2); excluded for the rest of this grid: node3" in text
     assert "1 stage ran out of memory and went on with smaller micro-batches" in text
 
 
@@ -59,14 +59,14 @@ def test_while_slurm_is_silent_no_job_is_called_gone(
     fake: FakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slurm = FakeSlurm(tmp_path / "slurm", monkeypatch)
-    monkeypatch.setattr("harness.status.survey", partial(survey, patience_s=0.0, say=lambda text: None))
+    monkeypatch.setattr("harness.monitor.status_view.survey", partial(survey, patience_s=0.0, say=lambda text: None))
     fake.submit({"17": [fake.trunks[0]]})
     slurm.fails("squeue", SILENT)
-    text = said(capsys)
+    text = printed(capsys)
     assert "unknown" in text and "does not answer" in text and "nothing is lost" in text and "ENDED" not in text
 
 
-def test_a_stage_that_is_not_heard_of_says_so(
+def test_a_stage_without_progress_for_long_says_so(
     fake: FakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     FakeSlurm(tmp_path / "slurm", monkeypatch).queue(j17="RUNNING")
@@ -74,31 +74,31 @@ def test_a_stage_that_is_not_heard_of_says_so(
     fake.beat(fake.trunks[0])
     heard = os.path.getmtime(fake.run.stage_dir(fake.trunks[0]) / "progress.json") - 600
     os.utime(fake.run.stage_dir(fake.trunks[0]) / "progress.json", (heard, heard))
-    assert "not heard of for 10:0" in said(capsys)
+    assert "no progress for 10:0" in printed(capsys)
 
 
-def test_a_changed_grid_is_told(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "was changed" not in said(capsys, "grid.yaml")
+def test_a_changed_grid_is_noted(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "has changed" not in printed(capsys, "grid.yaml")
     fake.grid.path.write_text(fake.grid.source + "# more\n")
-    assert "grid.yaml was changed since it was launched" in said(capsys, "grid.yaml")
+    assert "grid.yaml has changed since the launch" in printed(capsys, "grid.yaml")
 
 
 @pytest.mark.parametrize("named", ["grid.yaml", "runs/small", "small", None])
 def test_a_run_is_found_by_grid_folder_name_and_by_itself(fake: FakeRun, capsys: pytest.CaptureFixture[str], named: str | None) -> None:
-    assert "small: 0 of 6 cells done" in said(capsys, *([named] if named else []))
+    assert "small: 0 of 6 cells done" in printed(capsys, *([named] if named else []))
 
 
 def test_without_a_grid_here_the_newest_run_is_shown(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     fake.grid.path.unlink()
-    assert "small: 0 of 6 cells done" in said(capsys)
+    assert "small: 0 of 6 cells done" in printed(capsys)
 
 
 def test_a_name_that_fits_nothing_is_answered_with_the_nearest(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["smal"]) == 2
-    assert "did you mean small?" in capsys.readouterr().err
+    assert "did you mean 'small'?" in capsys.readouterr().err
 
 
-def test_a_grid_never_launched_is_told_how_to_be(fake: FakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_grid_that_was_never_launched_names_the_command_that_does(fake: FakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "other.yaml").write_text("name: other\n")
     assert main(["other.yaml"]) == 2
     assert "never launched" in capsys.readouterr().err
@@ -111,17 +111,17 @@ def test_watching_ends_when_nothing_is_under_way(fake: FakeRun, capsys: pytest.C
     assert "0 of 6 cells done" in capsys.readouterr().out
 
 
-def test_cells_that_nobody_works_on_are_told_with_the_command_that_goes_on(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
-    command = f"nobody works on 6 open cells; from the last checkpoints: python -m harness.launch {fake.grid.path}"
-    assert said(capsys).strip().endswith(command)
+def test_open_cells_are_counted_with_the_command_that_resumes_them(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    command = f"6 cells are open: no job has them; resume with: python -m harness.launch {fake.grid.path}"
+    assert printed(capsys).strip().endswith(command)
     fake.run.path.parent.rename("elsewhere")
     assert main(["--runs", "elsewhere"]) == 0
     assert " ".join(capsys.readouterr().out.split()).endswith(f"{command} --runs elsewhere")
 
 
-def test_a_job_that_slurm_holds_back_is_told_with_its_release(
+def test_a_job_that_slurm_holds_is_shown_with_the_command_that_releases_it(
     fake: FakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     FakeSlurm(tmp_path / "slurm", monkeypatch).queue(j17_1="PENDING:launch failed requeued held")
     fake.submit({"17_1": [fake.trunks[0]]})
-    assert "held by SLURM, 1 job (launch failed requeued held), until somebody says: scontrol release 17_1" in said(capsys)
+    assert "SLURM holds 1 job (launch failed requeued held); release with: scontrol release 17_1" in printed(capsys)

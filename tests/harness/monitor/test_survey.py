@@ -1,17 +1,20 @@
 """The state of every cell, from files and the queue."""
 
+import json
 import os
 import socket
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from harness.monitor import survey as module
-from harness.monitor.survey import survey
+from harness.monitor.survey import cell_state, cell_states, is_over, record_status, survey
 from jobs.cluster.claims import claimed
-from jobs.experiment.run_folder import REPLAY_TODO
+from jobs.experiment.ids import CellId, StageId
+from jobs.experiment.run_folder import REPLAY_TODO, RunFolder
 from tests.support.fake_slurm import SILENT, FakeSlurm
 from tests.support.runs import FakeRun, elsewhere
 
@@ -19,6 +22,81 @@ from tests.support.runs import FakeRun, elsewhere
 def counts(fake: FakeRun) -> dict[str, int]:
     """Cells by state."""
     return dict(Counter(survey(fake.run, patience_s=0.0, say=lambda text: None).states.values()))
+
+
+TRAIN, TUNE = StageId("train"), StageId("tune")
+DONE, FAILED = frozenset({"stage.json", "export"}), frozenset({"stage.json", "failure.json"})
+
+
+@pytest.mark.parametrize(
+    ("train", "tune", "record", "state"),
+    [
+        (frozenset(), frozenset(), None, "open"),
+        (DONE, frozenset({"stage.json", "progress.json"}), None, "open"),
+        (DONE, DONE, None, "open"),
+        (DONE, DONE, "done", "done"),
+        (FAILED, frozenset(), None, "blocked"),
+        (FAILED, frozenset(), "failed", "failed"),
+        (DONE, FAILED, None, "failed"),
+        (DONE, FAILED | DONE, None, "failed"),
+        (DONE, FAILED | DONE, "done", "done"),
+    ],
+)
+def test_the_files_of_its_stages_and_its_record_decide_the_state_of_a_cell(
+    train: frozenset[str], tune: frozenset[str], record: Any, state: str
+) -> None:
+    assert cell_state((TRAIN, TUNE), {TRAIN: train, TUNE: tune}, record) == state
+    if not train:
+        assert cell_state((TRAIN, TUNE), {}, record) == state, "no folder is an empty folder"
+
+
+def test_without_a_launch_and_its_index_every_cell_is_open(tmp_path: Path) -> None:
+    assert cell_states(RunFolder(tmp_path / "nothing"), {CellId("cell"): (TRAIN, TUNE)}) == {"cell": "open"}
+
+
+def test_with_files_alone_and_with_jobs_the_same_cells_are_done_failed_and_blocked(fake: FakeRun, slurm: FakeSlurm) -> None:
+    first, second, third = fake.cells_of(fake.trunks[0])
+    fake.finish(fake.trunks[0])
+    fake.finish(first.stages[1])
+    fake.record(first)
+    fake.fail(second.stages[1])
+    fake.fail(fake.trunks[1])
+    fake.submit({"17": [third.stages[1]]})
+    slurm.queue(j17="RUNNING")
+    by_files = cell_states(fake.run, {path.cell.id: path.stages for path in fake.paths})
+    assert Counter(by_files.values()) == {"done": 1, "failed": 1, "blocked": 3, "open": 1}
+    surveyed = survey(fake.run).states
+    assert surveyed == {**by_files, third.cell.id: "running"}
+
+
+def test_a_record_says_how_its_cell_ended(fake: FakeRun) -> None:
+    path = fake.paths[0]
+    assert record_status(fake.run, path.cell.id) is None
+    fake.record(path)
+    record = fake.run.record_path(path.cell.id)
+    assert record_status(fake.run, path.cell.id) == "done"
+    content = json.loads(record.read_text())
+    record.write_text(json.dumps({**content, "metrics": {"train_loss": float("nan")}}))
+    assert record_status(fake.run, path.cell.id) == "done", "NaN, which Python writes and JSON does not have"
+    for text in (json.dumps({**content, "status": "failed"}), '{"id": "', '{"status": "lost"}', "[]"):
+        record.write_text(text)
+        assert record_status(fake.run, path.cell.id) == "failed"
+
+
+def test_a_stage_is_over_when_it_failed_or_when_its_cells_are_recorded_too(fake: FakeRun) -> None:
+    path = fake.paths[0]
+    trunk, last = path.stages
+    assert not is_over(fake.run, trunk)
+    fake.finish(trunk)
+    assert is_over(fake.run, trunk)
+    fake.finish(last)
+    assert is_over(fake.run, last) and not is_over(fake.run, last, [path.cell.id])
+    fake.record(path)
+    assert is_over(fake.run, last, [path.cell.id])
+    (fake.run.stage_dir(trunk) / REPLAY_TODO).touch()
+    assert not is_over(fake.run, trunk)
+    fake.fail(trunk)
+    assert is_over(fake.run, trunk)
 
 
 def test_before_anything_runs_all_is_open_and_slurm_is_not_asked(fake: FakeRun, slurm: FakeSlurm) -> None:
@@ -39,25 +117,25 @@ def test_cells_whose_trunk_runs_on_slurm_run_and_the_others_are_queued(fake: Fak
     assert counts(fake) == {"running": 3, "queued": 3}
 
 
-def test_of_a_pack_of_stages_only_the_one_under_way_runs(fake: FakeRun, slurm: FakeSlurm) -> None:
+def test_of_a_jobs_stages_only_the_one_under_way_runs(fake: FakeRun, slurm: FakeSlurm) -> None:
     trunk = fake.trunks[0]
     paths = fake.cells_of(trunk)
     fake.finish(trunk)
     fake.submit({"17": [trunk, *(path.stages[1] for path in paths)]})
     slurm.queue(j17="RUNNING")
-    found = survey(fake.run)
-    assert [found.states[path.cell.id] for path in paths] == ["running", "queued", "queued"]
+    surveyed = survey(fake.run)
+    assert [surveyed.states[path.cell.id] for path in paths] == ["running", "queued", "queued"]
 
 
-def test_a_stage_that_failed_in_a_pack_is_not_the_one_under_way(fake: FakeRun, slurm: FakeSlurm) -> None:
+def test_a_stage_that_failed_in_a_job_is_not_the_one_under_way(fake: FakeRun, slurm: FakeSlurm) -> None:
     trunk = fake.trunks[0]
     first, second, _ = fake.cells_of(trunk)
     fake.finish(trunk)
     fake.fail(first.stages[1])
     fake.submit({"17": [first.stages[1], second.stages[1]]})
     slurm.queue(j17="RUNNING")
-    found = survey(fake.run)
-    assert found.states[first.cell.id] == "failed" and found.states[second.cell.id] == "running"
+    surveyed = survey(fake.run)
+    assert surveyed.states[first.cell.id] == "failed" and surveyed.states[second.cell.id] == "running"
 
 
 def test_a_failed_trunk_blocks_what_has_no_record_of_it(fake: FakeRun) -> None:
@@ -136,3 +214,29 @@ def test_what_ended_while_slurm_kept_one_waiting_is_seen(fake: FakeRun, slurm: F
 
     monkeypatch.setattr(module, "queue_state", late_answer)
     assert survey(fake.run).states[path.cell.id] == "done"
+
+
+def test_a_cancelled_cells_own_stages_are_dropped_and_shared_ones_are_not(fake: FakeRun) -> None:
+    first = fake.cells_of(fake.trunks[0])[0]
+    (fake.run.path / "cancelled").mkdir()
+    (fake.run.path / "cancelled" / first.cell.id).touch()
+    assert survey(fake.run).dropped == {first.stages[1]}
+
+
+def test_a_retry_that_is_killed_halfway_leaves_no_failed_cell_that_looks_done(fake: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = fake.paths[0]
+    fake.fail(path.stages[1])
+    failure = fake.run.failure(path.stages[1])
+    record = fake.run.record_path(path.cell.id)
+    fake.record(path)
+    record.write_text(json.dumps({**json.loads(record.read_text()), "status": "failed", "failure": failure and failure.model_dump()}))
+    unlink = Path.unlink
+
+    def killed(file: Path, missing_ok: bool = False) -> None:
+        unlink(file, missing_ok=missing_ok)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "unlink", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fake.run.forget_failures(path.stages, [path.cell.id])
+    assert survey(fake.run).states[path.cell.id] in ("failed", "open")

@@ -3,59 +3,65 @@
 import pytest
 
 from jobs.cluster.slurm import SchedulerError, SchedulerSilent
-from jobs.cluster.slurm_jobs import alive, queue_state, seconds, spelled_out
+from jobs.cluster.slurm_jobs import JobState, queue_state, seconds, spelled_out
+from jobs.experiment.ids import JobId
 from tests.support.fake_slurm import SILENT, FakeSlurm
 
 
-def test_no_jobs_ask_nobody(slurm: FakeSlurm) -> None:
+def states_of(*jobs: str) -> dict[str, JobState]:
+    """The state of each job, by the ids as SLURM writes them."""
+    return {str(job): state for job, state in queue_state(map(JobId.parse, jobs)).items()}
+
+
+def test_without_jobs_slurm_is_not_asked(slurm: FakeSlurm) -> None:
     assert queue_state([]) == {} and not slurm.calls("squeue")
 
 
 def test_one_squeue_call_answers_for_many_jobs_and_sacct_is_left_alone(slurm: FakeSlurm) -> None:
     slurm.queue(j17_0="RUNNING", j17_1="PENDING:Resources", j18_0="COMPLETED", j99="RUNNING")
-    found = queue_state(["17_0", "17_1", "18_0"])
-    assert {job: state.state for job, state in found.items()} == {"17_0": "RUNNING", "17_1": "PENDING", "18_0": "COMPLETED"}
-    assert found["17_0"].elapsed_s == 65 and found["17_0"].nodes == "node1" and found["17_1"].reason == "Resources"
-    assert alive(found) == {"17_0", "17_1"}
+    states = states_of("17_0", "17_1", "18_0")
+    assert {job: state.state for job, state in states.items()} == {"17_0": "RUNNING", "17_1": "PENDING", "18_0": "COMPLETED"}
+    assert states["17_0"].elapsed_s == 65 and states["17_0"].nodes == "node1" and states["17_1"].reason == "Resources"
+    assert {job for job, state in states.items() if state.alive} == {"17_0", "17_1"}
     assert len(slurm.calls("squeue")) == 1 and "--jobs=17,18" in slurm.calls("squeue")[0] and not slurm.calls("sacct")
 
 
-def test_sacct_tells_once_of_what_squeue_has_forgotten(slurm: FakeSlurm) -> None:
+def test_sacct_is_asked_once_about_jobs_that_squeue_has_forgotten(slurm: FakeSlurm) -> None:
     slurm.queue(j17_0="RUNNING")
     slurm.says("sacct", "17_1|OUT_OF_MEMORY|60|node2", "17_[2-3]|CANCELLED by 1000|0|None assigned", "17_4|RUNNING|9|node1")
-    found = queue_state([f"17_{task}" for task in range(6)])
-    assert [found[f"17_{task}"].state for task in range(6)] == ["RUNNING", "OUT_OF_MEMORY", "CANCELLED", "CANCELLED", "ENDED", "ENDED"]
-    assert found["17_1"].nodes == "node2" and found["17_2"].nodes == "" and len(slurm.calls("sacct")) == 1
+    states = states_of(*(f"17_{task}" for task in range(6)))
+    assert [states[f"17_{task}"].state for task in range(6)] == ["RUNNING", "OUT_OF_MEMORY", "CANCELLED", "CANCELLED", "ENDED", "ENDED"]
+    assert states["17_1"].nodes == "node2" and states["17_2"].nodes == "" and len(slurm.calls("sacct")) == 1
 
 
-def test_without_accounts_a_forgotten_job_has_ended_and_nobody_knows_how(slurm: FakeSlurm) -> None:
+def test_without_accounts_a_forgotten_job_has_ended_in_an_unknown_way(slurm: FakeSlurm) -> None:
     slurm.fails("squeue", "slurm_load_jobs error: Invalid job id specified")
     slurm.fails("sacct", "Slurm accounting storage is disabled")
-    assert queue_state(["17"])["17"].state == "ENDED"
+    assert states_of("17")["17"].state == "ENDED"
 
 
 def test_a_job_that_lost_its_node_and_waits_again_is_not_over(slurm: FakeSlurm) -> None:
     slurm.queue(j17="PENDING:BeginTime")
     slurm.says("sacct", "17|NODE_FAIL|60|node2")
-    found = queue_state(["17"])
-    assert found["17"].alive and not found["17"].running
+    state = states_of("17")["17"]
+    assert state.alive and not state.running
 
 
 def test_a_job_whose_dependency_can_never_be_met_is_not_alive(slurm: FakeSlurm) -> None:
     slurm.queue(j17="PENDING:DependencyNeverSatisfied")
-    assert not queue_state(["17"])["17"].alive
+    assert not states_of("17")["17"].alive
 
 
 def test_a_silent_controller_gives_no_verdict(slurm: FakeSlurm) -> None:
     slurm.fails("squeue", SILENT)
     with pytest.raises(SchedulerSilent):
-        queue_state(["17"], patience_s=0.0, say=lambda text: None)
+        queue_state([JobId(17)], patience_s=0.0, say=lambda text: None)
 
 
 def test_an_error_of_squeue_gives_no_verdict_either(slurm: FakeSlurm) -> None:
     slurm.fails("squeue", "squeue: fatal: Could not establish a configuration source")
     with pytest.raises(SchedulerError, match="configuration source"):
-        queue_state(["17"])
+        states_of("17")
 
 
 def test_arrays_and_times_are_read_as_slurm_writes_them() -> None:

@@ -141,7 +141,9 @@ def test_the_digest_of_a_large_file_is_remembered_until_it_changes(tmp_path, mon
     [
         ({"img_size": 0}, "data.img_size is 0"),
         ({"val_fraction": 1.0}, "data.val_fraction is 1.0"),
+        ({"val_fraction": 0.0}, "data.val_fraction is 0.0: it must be above 0 and below 1"),
         ({"shift_px": -1}, "data.shift_px is -1"),
+        ({"shift_px": 16}, "data.shift_px is 16: it must be below the image's size, 16 pixels"),
         ({"crop_scale": (0.5, 0.2)}, r"data.crop_scale is \[0.5, 0.2\]"),
         ({"eval_crop": 0.0}, "data.eval_crop is 0.0"),
         ({"max_resolution": 8}, "data.max_resolution is 8: it must be at least img_size, 16"),

@@ -11,7 +11,7 @@ from jobs.experiment.records import read_record
 from jobs.experiment.specs import RecipeSpec, StageSpec
 from jobs.parallel.engine import batching
 from jobs.recovery.micro_batch import asked, fitting, halved, keep, note, shrink, smaller
-from tests.harness.test_launch import run
+from tests.support.commands import run
 from tests.support.runs import fake_run
 
 ONE_CELL = """

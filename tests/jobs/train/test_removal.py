@@ -202,13 +202,13 @@ class Twice(PruningMethod):
     removes_units: ClassVar[bool] = True
     masks: bool = True
 
-    def begin(self, pruner: NetworkView) -> None:
-        half = Structure(kept={group.name: range(group.count // 2) for group in pruner.groups if group.kind == "inner"}, counts={})
-        pruner.remove(half)
+    def begin(self, network: NetworkView) -> None:
+        half = Structure(kept={group.name: range(group.count // 2) for group in network.groups if group.kind == "inner"}, counts={})
+        network.remove(half)
         if self.masks:
             name = "layers.0.mixer.out_proj.weight"
-            pruner.set_masks({name: torch.arange(pruner.read_weight(name).numel()).view(16, 16) % 2 == 0})
-        pruner.remove(half)
+            network.set_masks({name: torch.arange(network.read_weight(name).numel()).view(16, 16) % 2 == 0})
+        network.remove(half)
 
 
 @pytest.mark.slow

@@ -44,14 +44,14 @@ def test_the_beginning_of_an_id_finds_its_cell(tmp_path: Path) -> None:
     assert find(kept(tmp_path, "abc123", "abd456"), "abd")[1].id == "abd456"
 
 
-def test_a_beginning_of_several_ids_names_them(tmp_path: Path) -> None:
-    with pytest.raises(ReproduceError, match="'ab' begins several cells: abc123, abd456"):
+def test_a_beginning_that_several_ids_share_names_them(tmp_path: Path) -> None:
+    with pytest.raises(ReproduceError, match="several cells begin with 'ab': abc123, abd456"):
         find(kept(tmp_path, "abc123", "abd456"), "ab")
 
 
 @pytest.mark.parametrize("prefix", ["zz", "../..", "*", ""])
 def test_an_unknown_beginning_names_the_cells_that_are_there(tmp_path: Path, prefix: str) -> None:
-    with pytest.raises(ReproduceError, match="there are abc123"):
+    with pytest.raises(ReproduceError, match="these have records: abc123"):
         find(kept(tmp_path, "abc123"), prefix)
 
 

@@ -1,0 +1,176 @@
+"""The status of a run as a terminal shows it: counts, hours, the stages at work, incidents, and what to do next."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from harness.monitor.incidents import IncidentGroup, grouped, incidents, nodes_of, remedy
+from harness.monitor.survey import STATES, State, Survey, heard_s, survey
+from harness.monitor.training_time import left_s, trained_s
+from harness.text import counted, duration, shortened
+from jobs.experiment.ids import StageId
+from jobs.experiment.progress import StageProgress, read_progress
+from jobs.experiment.run_folder import GRID, MICRO_BATCH, RunFolder
+from jobs.recovery.nodes import faults, left_out
+
+ROWS = 20  # stages at work that are shown
+GROUPS = 8  # of incidents
+NAMED = 4  # stages or jobs that a line names
+SILENT_S = 300.0  # a stage at work that has not written for so long is marked
+COLOURS: Mapping[State, str] = {
+    "done": "green",
+    "running": "cyan",
+    "queued": "",
+    "blocked": "yellow",
+    "failed": "red",
+    "open": "",
+    "unknown": "yellow",
+}
+
+
+@dataclass
+class StatusView:
+    """Looks at a run folder, again and again; what cannot change any more is read once."""
+
+    run: RunFolder
+    done_s: dict[StageId, float] = field(default_factory=dict)  # seconds of training, by done stage
+    under_way: bool = False  # something ran or waited at the last look
+
+    def look(self) -> Group:
+        """The status now."""
+        surveyed = survey(self.run)
+        counts = Counter(surveyed.states.values())
+        self.under_way = bool(counts["running"] or counts["queued"] or counts["unknown"])
+        at_work = stages_at_work(surveyed)
+        progress = {stage: known for stage in at_work if (known := read_progress(self.run.stage_dir(stage)))}
+        parts: list[RenderableType] = [head(surveyed, counts), counts_table(counts), self.hours(surveyed, at_work, progress)]
+        if at_work:
+            parts += [Text(), stages_table(surveyed, at_work, progress)]
+        groups = grouped(incidents(self.run, surveyed))
+        parts += [line for group in groups[:GROUPS] for line in incident_lines(group, surveyed)]
+        if len(groups) > GROUPS:
+            parts.append(Text(f"and {counted(len(groups) - GROUPS, 'more kind')} of failure"))
+        return Group(*parts, *(Text(line, style="yellow") for line in notes(surveyed)))
+
+    def hours(self, surveyed: Survey, at_work: Sequence[StageId], progress: Mapping[StageId, StageProgress]) -> Text:
+        """Stages done, hours of training used, and time left."""
+        done = [stage for stage in surveyed.index.stages if surveyed.done(stage)]
+        for stage in done:
+            if stage not in self.done_s:
+                self.done_s[stage] = trained_s(self.run, stage)
+        used_s = sum(self.done_s[stage] for stage in done) + sum(stage.spent_s for stage in progress.values())
+        line = f"{len(done)} of {len(surveyed.index.stages)} stages done, {used_s / 3600:.1f} hours of training used"
+        left = left_s(surveyed, self.done_s, progress)
+        if at_work and left is not None:
+            line += f"; about {duration(left / len(at_work))} left with {len(at_work)} at a time"
+        return Text(line)
+
+
+def head(surveyed: Survey, counts: Mapping[State, int]) -> Text:
+    """Grid and folder."""
+    return Text(f"{surveyed.index.grid}: {counts['done']} of {len(surveyed.states)} cells done   ({surveyed.run.path})", style="bold")
+
+
+def counts_table(counts: Mapping[State, int]) -> Table:
+    """Cells by state; `unknown` only where there are some."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    states = [state for state in STATES if state != "unknown" or counts[state]]
+    for state in states:
+        table.add_column(state, justify="right", style=COLOURS[state] if counts[state] else "dim")
+    table.add_row(*(str(counts[state]) for state in states))
+    return table
+
+
+def stages_at_work(surveyed: Survey) -> list[StageId]:
+    """The stages at which running cells stand, each once."""
+    return list(dict.fromkeys(surveyed.stands_at[cell] for cell, state in surveyed.states.items() if state == "running"))
+
+
+def stages_table(surveyed: Survey, at_work: Sequence[StageId], progress: Mapping[StageId, StageProgress]) -> Table:
+    """The stages at work, and how far each has come."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("stage", "", "epoch", "loss", "img/s", "left", "job", "on"):
+        table.add_column(name, justify="right" if name in ("epoch", "loss", "img/s", "left") else "left", no_wrap=name != "")
+    for stage in at_work[:ROWS]:
+        entry, job = surveyed.index.stages[stage], surveyed.alive(stage)
+        state = progress_cells(surveyed, stage, progress.get(stage))
+        table.add_row(stage, entry.title, *state, *((str(job.job), job.nodes) if job else ("", "")))
+    if len(at_work) > ROWS:
+        table.add_row(f"and {len(at_work) - ROWS} more")
+    return table
+
+
+def progress_cells(surveyed: Survey, stage: StageId, progress: StageProgress | None) -> tuple[str, str, str, str]:
+    """Epoch, loss, images/s and time left of a stage at work."""
+    if surveyed.done(stage):
+        return "measuring", "", "", ""
+    if progress is None:
+        return "starting", "", "", ""
+    epoch, silent_s = f"{progress.epoch}/{progress.epochs}", heard_s(surveyed.run, stage)
+    if silent_s > SILENT_S:
+        return epoch, "", "", f"no progress for {duration(silent_s)}"
+    loss, speed, left = progress.loss, progress.img_per_s, progress.eta_s
+    return epoch, "" if loss is None else f"{loss:.3f}", "" if speed is None else f"{speed:.0f}", "" if left is None else duration(left)
+
+
+def incident_lines(group: IncidentGroup, surveyed: Survey) -> list[Text]:
+    """A group of incidents: how many cells, an excerpt of the first one's log, and how its cells go on."""
+    first = group.incidents[0]
+    at = f" at {group.location}" if group.location else ""
+    nodes = nodes_of(group.incidents)
+    title = f"\n{counted(group.cells, 'cell')}, {counted(len(group.incidents), 'stage')}: {group.kind}{at}" + (f", on {nodes}" if nodes else "")
+    return [
+        Text(title, style="bold red" if group.policy == "never" else "bold yellow"),
+        *(Text(f"    {line}", style="dim") for line in first.excerpt),
+        Text(f"  stage {first.stage} ({surveyed.index.stages[first.stage].title}); full log: python -m harness.logs {first.stage}"),
+        Text(f"  {remedy(group, surveyed.launch_command)}"),
+    ]
+
+
+def notes(surveyed: Survey) -> list[str]:
+    """Lines about nodes, memory, held jobs, SLURM's silence, open cells and a changed grid, each where there is something to say."""
+    lines = [*node_notes(surveyed.run), *memory_notes(surveyed), *queue_notes(surveyed)]
+    still_open = sum(state == "open" for state in surveyed.states.values())
+    if still_open:
+        cells = "1 cell is open: no job has it" if still_open == 1 else f"{still_open} cells are open: no job has them"
+        lines.append(f"{cells}; resume with: {surveyed.launch_command}")
+    launched, given = surveyed.run.path / GRID, Path(surveyed.index.file)
+    if launched.exists() and given.exists() and launched.read_bytes() != given.read_bytes():
+        lines.append(f"{given} has changed since the launch; this is the status of the grid as it was launched")
+    return lines
+
+
+def node_notes(run: RunFolder) -> list[str]:
+    """Nodes that failed, and those that are excluded for it."""
+    counts = faults(run)
+    if not counts:
+        return []
+    excluded = left_out(run)
+    line = f"nodes that failed: {', '.join(f'{node} ({count})' for node, count in counts.items())}"
+    return [line + (f"; excluded for the rest of this grid: {', '.join(excluded)}" if excluded else "")]
+
+
+def memory_notes(surveyed: Survey) -> list[str]:
+    """Stages that ran out of memory."""
+    smaller = [stage for stage, names in surveyed.files.items() if MICRO_BATCH in names]
+    if not smaller:
+        return []
+    event = "ran out of memory and went on with smaller micro-batches and the same global batch"
+    return [f"{counted(len(smaller), 'stage')} {event}: {shortened(smaller, NAMED)}"]
+
+
+def queue_notes(surveyed: Survey) -> list[str]:
+    """Jobs that SLURM holds, and SLURM's silence."""
+    lines = []
+    held = [job for job in surveyed.jobs.values() if not job.running and "held" in job.reason.lower()]
+    if held:
+        release = f"scontrol release {' '.join(str(job.job) for job in held[:NAMED])}{' ...' if len(held) > NAMED else ''}"
+        lines.append(f"SLURM holds {counted(len(held), 'job')} ({held[0].reason}); release with: {release}")
+    if surveyed.silent:
+        lines.append(f"{surveyed.silent}: the state of its jobs is unknown; nothing is lost, rerun this command later")
+    return lines

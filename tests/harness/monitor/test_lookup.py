@@ -1,0 +1,101 @@
+"""A run folder, cell or stage by what a user types."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from harness.monitor.lookup import NameNotFound, find_id, find_run, is_run
+from jobs.experiment.ids import CellId, StageId
+from jobs.experiment.index import CellEntry, RunIndex, StageEntry, write_index
+from jobs.experiment.run_folder import RunFolder
+from tests.support.runs import FakeRun
+
+RUNS = Path("runs")
+
+
+def launched(runs: Path, name: str, cells: tuple[str, ...] = (), stages: tuple[str, ...] = (), age_s: float = 0.0) -> RunFolder:
+    """A run folder with these cells and stages, launched some time ago."""
+    run = RunFolder(runs / name)
+    titled = {StageId(stage): StageEntry(kind=f"model  {stage}", seed=0, epochs=1) for stage in stages}
+    entries = {CellId(cell): CellEntry(title=f"model  {cell}", stages=tuple(titled)) for cell in cells}
+    write_index(run, RunIndex(grid=name, file=f"{name}.yaml", cluster="local", stages=titled, cells=entries))
+    index = run.index_path()
+    assert index is not None
+    os.utime(index, (index.stat().st_mtime - age_s,) * 2)
+    return run
+
+
+@pytest.mark.parametrize("given", ["grid.yaml", "runs/small", "small", None])
+def test_a_run_has_its_grid_its_folder_and_its_name(fake: FakeRun, given: str | None) -> None:
+    assert find_run(given, RUNS).path == Path("runs/small")
+
+
+def test_without_a_name_the_grid_of_this_folder_counts_before_the_latest_launch(fake: FakeRun) -> None:
+    launched(RUNS, "later", age_s=-10)
+    assert find_run(None, RUNS).path.name == "small"
+    fake.grid.path.write_text("name: another\n")
+    assert find_run(None, RUNS).path.name == "later", "the grid of this folder was never launched"
+
+
+def test_a_grid_file_without_a_name_or_with_an_error_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "grid.yaml").write_text("seeds: [0]\n")
+    with pytest.raises(NameNotFound, match="has no 'name'"):
+        find_run(str(tmp_path / "grid.yaml"), tmp_path)
+    (tmp_path / "grid.yaml").write_text("name: [\n")
+    with pytest.raises(NameNotFound, match=r"grid\.yaml"):
+        find_run(str(tmp_path / "grid.yaml"), tmp_path)
+
+
+def test_an_unknown_name_is_answered_with_the_run_folders(tmp_path: Path) -> None:
+    with pytest.raises(NameNotFound, match="neither a grid file nor a run folder; there are no run folders under"):
+        find_run("nowhere", tmp_path)
+    for number in range(7):
+        launched(tmp_path, f"grid{number}", age_s=number)
+    with pytest.raises(NameNotFound, match="did you mean 'grid4'"):
+        find_run("gird4", tmp_path)
+    with pytest.raises(NameNotFound, match=r"; run folders under \S+: grid0, grid1, grid2, grid3, grid4, grid5 \.\.\.$"):
+        find_run("nowhere", tmp_path)
+
+
+def test_without_any_launch_the_command_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NameNotFound, match=r"Launch a grid with: python -m harness\.launch <grid\.yaml>"):
+        find_run(None, RUNS)
+
+
+def test_a_file_a_folder_and_a_name_are_runs_and_an_id_is_none(fake: FakeRun) -> None:
+    assert is_run("grid.yaml", RUNS) and is_run("runs/small", RUNS) and is_run("small", RUNS)
+    assert not is_run(fake.paths[0].cell.id, RUNS)
+
+
+def test_the_beginning_of_an_id_names_a_cell_or_a_stage(tmp_path: Path) -> None:
+    launched(tmp_path, "grid", cells=("abc1", "abd2"), stages=("ace3",))
+    cell, stage = find_id("abc", tmp_path), find_id("ac", tmp_path)
+    assert (cell.cell, cell.stage) == ("abc1", None) and (stage.cell, stage.stage) == (None, "ace3")
+
+
+def test_an_id_that_begins_another_one_names_itself(tmp_path: Path) -> None:
+    launched(tmp_path, "grid", cells=("abc", "abcd"))
+    assert find_id("abc", tmp_path).cell == "abc"
+
+
+def test_of_two_run_folders_the_one_launched_last_counts(tmp_path: Path) -> None:
+    launched(tmp_path, "before", cells=("abc1",), age_s=10)
+    later = launched(tmp_path, "later", cells=("abc1",))
+    assert find_id("abc", tmp_path).run.path == later.path
+
+
+def test_a_beginning_that_several_ids_share_lists_them_with_their_titles(tmp_path: Path) -> None:
+    launched(tmp_path, "grid", cells=("abc1",), stages=("abd2",))
+    with pytest.raises(NameNotFound, match="2 ids of .* begin with 'ab'; give more letters") as refused:
+        find_id("ab", tmp_path)
+    assert str(refused.value).splitlines()[1:] == ["  abc1  cell  model  abc1", "  abd2  stage  model  abd2  seed 0"]
+
+
+def test_an_unknown_id_is_answered_with_a_beginning_that_exists(tmp_path: Path) -> None:
+    launched(tmp_path, "grid", cells=("abcdef",))
+    with pytest.raises(NameNotFound, match="no cell or stage 'abcx' under .*; did you mean 'abcd'?"):
+        find_id("abcx", tmp_path)
+    with pytest.raises(NameNotFound, match="; ids: abcdef$"):
+        find_id("zzzz", tmp_path)

@@ -1,0 +1,50 @@
+"""Seconds of training, used and left."""
+
+import json
+
+import pytest
+
+from harness.monitor.survey import survey
+from harness.monitor.training_time import left_s, trained_s
+from jobs.experiment.progress import read_progress
+from tests.support.runs import FakeRun
+
+
+def test_a_done_stage_says_how_long_it_took(fake: FakeRun) -> None:
+    stage = fake.trunks[0]
+    assert trained_s(fake.run, stage) == 0.0
+    fake.finish(stage, train_s=12.5)
+    assert trained_s(fake.run, stage) == 12.5
+    result = fake.run.stage_dir(stage) / "export" / "result.json"
+    result.write_text(json.dumps({"train_loss": float("nan"), "train_s": 7.0}))
+    assert trained_s(fake.run, stage) == 7.0
+    result.write_text('{"train_s": ')
+    assert trained_s(fake.run, stage) == 0.0
+
+
+def test_before_a_stage_is_done_the_time_left_is_unknown(fake: FakeRun) -> None:
+    assert left_s(survey(fake.run), {}, {}) is None
+
+
+def test_stages_take_as_long_as_done_ones_of_their_kind_and_others_as_the_mean_epoch(fake: FakeRun) -> None:
+    first, second = fake.trunks
+    child = fake.cells_of(first)[1].stages[1]
+    fake.finish(first)
+    fake.finish(child)
+    surveyed = survey(fake.run)
+    # of 8 stages with an epoch each: one more trunk takes 100 s, one more of the child's kind 10 s, 4 others the mean, 55 s
+    assert left_s(surveyed, {first: 100.0, child: 10.0}, {}) == pytest.approx(100 + 10 + 4 * 55)
+    fake.beat(second, epoch=1)
+    progress = read_progress(fake.run.stage_dir(second))
+    assert progress is not None
+    assert left_s(surveyed, {first: 100.0, child: 10.0}, {second: progress}) == pytest.approx(10 + 4 * 55), "its only epoch is finished"
+
+
+def test_stages_of_failed_and_blocked_cells_alone_are_not_waited_for(fake: FakeRun) -> None:
+    first, second = fake.trunks
+    fake.finish(first)
+    fake.fail(second)
+    own = [path.stages[1] for path in fake.cells_of(first)]
+    for stage in own[:2]:
+        fake.fail(stage)
+    assert left_s(survey(fake.run), {first: 100.0}, {}) == pytest.approx(100.0), "one stage of an open cell"

@@ -1,0 +1,20 @@
+"""Times and counts as people read them."""
+
+import pytest
+
+from harness.text import counted, duration, shortened
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (45, "45 s"), (59.6, "1:00"), (185, "3:05"), (7385, "2:03:05"), (100 * 3600, "100:00:00")]
+)
+def test_a_duration_has_as_many_parts_as_it_needs(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_only_one_thing_is_counted_in_the_singular() -> None:
+    assert [counted(number, "cell") for number in (0, 1, 3)] == ["0 cells", "1 cell", "3 cells"]
+
+
+def test_a_long_list_ends_in_the_number_of_those_left_out() -> None:
+    assert shortened(["a", "b"], 2) == "a, b" and shortened(["a", "b", "c", "d"], 2) == "a, b and 2 more" and shortened([], 2) == ""
