@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from jobs.data.prepare import Dataset
-    from jobs.measure.profiling import Profile
+    from jobs.measure.profiling import NetworkProfile
     from jobs.parallel.engine import Ranks
     from jobs.train.exports import StageResult
 
@@ -63,14 +63,14 @@ def measure(run: RunFolder, path: PlannedCell, weights: Path, cluster: ClusterSp
     return metrics, current_environment(ranks=ranks.world, threads=threads, loader=cell.data.loader, scan=scan, data_sha256=data.sha256)
 
 
-def costs(cell: Cell, data: "Dataset", model: "nn.Module", weights: Path, cluster: ClusterSpec) -> "Profile":
+def costs(cell: Cell, data: "Dataset", model: "nn.Module", weights: Path, cluster: ClusterSpec) -> "NetworkProfile":
     """What the network costs, beside the dense one where it was pruned."""
-    from jobs.measure.profiling import profile
+    from jobs.measure.profiling import profile_network
     from jobs.train.evaluation import load_masks
     from models.registry import create_model
 
     whole = partial(create_model, cell.model.name, data.classes, data.img_size, scan_backend=cell.recipe.scan, **cell.model.options)
-    return profile(
+    return profile_network(
         model,
         img_size=data.img_size,
         masks=load_masks(weights.parent),
