@@ -11,9 +11,10 @@ from datetime import datetime
 from pathlib import Path
 
 from jobs.cluster.slurm import SchedulerError, ask, leave_out
+from jobs.experiment.attempt import read_attempt
 from jobs.experiment.files import write_json
 from jobs.experiment.records import now
-from jobs.experiment.run_folder import NODES, STAGE, RunFolder
+from jobs.experiment.run_folder import NODES, RunFolder
 from jobs.experiment.specs import ClusterSpec
 from jobs.experiment.submissions import arrays
 
@@ -33,7 +34,7 @@ def faults(run: RunFolder) -> dict[str, int]:
 
 
 def failure_count(folder: Path) -> int:
-    """The number of failures in a node's folder. Jobs that ended together count once: a new failure is of a job that started after the last notice."""
+    """The number of failures in a node's folder. Jobs that ended together count once: a failure is new if its job started after the last notice."""
     failures = [json.loads(path.read_text()) for path in folder.glob("*.json")]
     count, noticed = 0, ""
     for failure in sorted(failures, key=lambda failure: (failure["since"], failure["noticed"])):
@@ -80,20 +81,21 @@ def _moment(text: str) -> datetime:
         return datetime.fromtimestamp(0).astimezone()
 
 
-def notice(run: RunFolder, folder: Path, cluster: ClusterSpec) -> list[str]:
-    """Nodes that are blamed because a SLURM job ended on them without an error, during an attempt at the stage in `folder`; empty where unknown.
+def blame_lost_nodes(run: RunFolder, folder: Path, cluster: ClusterSpec) -> list[str]:
+    """Nodes blamed for the last attempt at the stage in `folder`, a SLURM job that ended on them without an error; empty where that is unknown.
 
-    When one of them has failed too often, all waiting jobs of this grid are kept off it.
+    If one of them has failed too often, all waiting jobs of this grid are kept off it.
     """
+    attempt = read_attempt(folder)
+    if attempt is None or attempt.job is None:  # no attempt yet, or none of SLURM's
+        return []
     try:
-        attempt = json.loads((folder / STAGE).read_text())
-        name = f"{attempt['job']}-{attempt['restarts']}"
-        broken = broken_since(attempt["nodes"], datetime.fromisoformat(attempt["started"]))
+        broken = broken_since(attempt.nodes, datetime.fromisoformat(attempt.started))
         for node in broken:
-            blame(run, node, name, attempt["started"], f"job {attempt['job']} ended on it without an error, and the node was lost or restarted")
+            blame(run, node, attempt.name, attempt.started, f"job {attempt.job} ended on it without an error, and the node was lost or restarted")
         if set(broken) & set(bad := left_out(run)):
             for job in arrays(run):
                 leave_out(str(job), excluded_nodes(cluster, bad))
-    except (FileNotFoundError, KeyError, SchedulerError):  # no attempt yet, a local one, or SLURM does not answer
+    except SchedulerError:  # SLURM does not answer
         return []
     return broken

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from jobs.experiment.progress import StageProgress
 from jobs.experiment.rewinds import adopt_replay, missing_steps, replay_folder
 from jobs.experiment.run_folder import CHECKPOINTS, REPLAY_TODO
 from jobs.experiment.specs import ClusterSpec, StageSpec
 from jobs.parallel.checkpoints import drop_checkpoints
 from jobs.parallel.engine import Ranks, batching
 from jobs.train.exports import StageResult, exported, read_result
-from jobs.train.metrics import StageProgress, ignore
+from jobs.train.metrics import ignore
 from jobs.train.stage_trainer import Diverged, StageTrainer, derived_seed
 
 if TYPE_CHECKING:

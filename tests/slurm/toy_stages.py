@@ -14,12 +14,12 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from jobs.experiment.job import JobSpec, PlannedCell
-from jobs.experiment.records import Environment, Record
+from jobs.experiment.records import Environment
 from jobs.experiment.run_folder import RunFolder
 from jobs.experiment.specs import ClusterSpec, StageSpec
 from jobs.recovery.micro_batch import recipe_micro_batch
 from jobs.worker import job as runner
-from jobs.worker.failures import identity
+from jobs.worker.cell import cell_record
 
 if TYPE_CHECKING:
     from jobs.parallel.engine import Ranks
@@ -80,7 +80,7 @@ def finish(run: RunFolder, job: JobSpec, planned: PlannedCell, ranks: "Ranks", l
         commit=None, dirty=None, python="", versions={}, host="", cpu="", gpu=None, ranks=1, threads=1, loader="", scan="", data_sha256=""
     )
     if ranks.rank == 0 and not run.record_path(planned.cell.id).exists():
-        run.write_record(Record(**identity(job, planned), status="done", environment=surroundings, started="", finished=""))
+        run.write_record(cell_record(job, planned, surroundings, started=""))
 
 
 def behaviour_in(file: Path) -> str:

@@ -214,7 +214,7 @@ def test_what_is_kept_for_rewinding_are_the_weights_after_that_step_to_the_bit(t
 
     def spy(run, batches):
         train_step(run, batches)
-        history[run.tally.step] = run.network.fragments.weights()
+        history[run.state.step] = run.network.fragments.weights()
 
     monkeypatch.setattr(StageTrainer, "train_step", spy)
     train(tmp_path, dense(keep_steps=(0, 3, 4, 12)), zero_stage=zero_stage, ema=0.9)
