@@ -15,7 +15,8 @@ check: setup  ## Lint, check the format and the types
 	@$(PYTHON_IN_VENV) -m ruff format --check .
 	@$(PYTHON_IN_VENV) -m mypy
 
-test: setup  ## Run the tests, a real SLURM included where it can be installed
+test: setup  ## Run the tests; as root on Debian or Ubuntu, install the SLURM and the Chromium that they use
+	@tests/support/chromium.sh
 	@$(PYTHON_IN_VENV) -m pytest -n 3 --dist loadgroup
 
 coverage: setup  ## Run the tests and measure which branches of the code they reach

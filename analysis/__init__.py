@@ -1,1 +1,1 @@
-"""Reads records, writes leaderboards. No torch."""
+"""Reads records and writes leaderboards. No torch."""

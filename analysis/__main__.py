@@ -1,4 +1,4 @@
-"""`python -m analysis runs/<grid> ...`: leaderboards and a report out of run folders."""
+"""`python -m analysis runs/<grid> ...`: leaderboards and a report from run folders."""
 
 import argparse
 import sys
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str]) -> int:
-    """The exit code: 0 written, 1 written and fallen below the baseline, 2 nothing to write or wrong usage."""
+    """Runs the command. Returns 0: written; 1: written, and a row fell below the baseline; 2: nothing to write, or wrong usage."""
     options = parser().parse_args(argv)
     try:
         return write(options)
@@ -25,44 +25,42 @@ def main(argv: Sequence[str]) -> int:
 
 
 def write(options: argparse.Namespace) -> int:
-    """Writes and prints everything. Raises AnalysisError."""
+    """Writes and prints everything. Returns 0, or 1 if a row fell below the baseline. Raises AnalysisError."""
     from rich.console import Console
 
     from analysis.baseline import changes, regressed
     from analysis.leaderboard import publish
 
     if options.out is None and len(options.runs) > 1:
-        raise AnalysisError("several run folders: say with -o where the tables of all of them go")
+        raise AnalysisError("several run folders: give the folder for their tables with -o")
     published = publish(options.runs, options.out or options.runs[0], beside=options.beside, figures=options.figures)
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(published.table, crop=False)
     console.print("\n".join(map(str, published.files)), markup=False, highlight=False, soft_wrap=True)
     if options.baseline is None:
         return 0
-    found = changes(published.rows, options.baseline)
-    show_changes(console, found)
-    return int(regressed(found))
+    compared = changes(published.rows, options.baseline)
+    show_changes(console, compared)
+    return int(regressed(compared))
 
 
-def show_changes(console: "Console", found: "Sequence[Change]") -> None:
-    """Prints what became of the rows of the baseline."""
-    for one in found:
-        now = "no number" if one.now is None else f"{one.now:.2f}"
-        p = "" if one.p is None else f" (p {one.p:.2g})"
-        line = f"{one.verdict}{p}: {one.model} {one.pruning} [{one.key}]: top-1 {one.before:.2f} -> {now}"
+def show_changes(console: "Console", compared: "Sequence[Change]") -> None:
+    """Prints a line for each row of the baseline: its verdict and its accuracy then and now."""
+    for change in compared:
+        now = "no number" if change.now is None else f"{change.now:.2f}"
+        p = "" if change.p is None else f" (p {change.p:.2g})"
+        line = f"{change.verdict}{p}: {change.model} {change.pruning} [{change.key}]: top-1 {change.before:.2f} -> {now}"
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    made = argparse.ArgumentParser(prog="python -m analysis", description="Leaderboards and a report out of the records of run folders.")
+    """The parser of the command line."""
+    made = argparse.ArgumentParser(prog="python -m analysis", description="Writes leaderboards and a report from the records of run folders.")
     made.add_argument("runs", type=Path, nargs="+", metavar="runs/<grid>", help="run folders, also copied from other machines")
-    made.add_argument("-o", "--out", type=Path, help="folder to write to; default: the run folder, when there is one")
-    made.add_argument("--figures", action="store_true", help="also the report's plots as SVG and PNG files")
-    made.add_argument(
-        "--baseline", type=Path, metavar="old.csv", help="an older leaderboard.csv: exit 1 when a row fell beyond the noise of its seeds"
-    )
-    made.add_argument("--beside", type=Path, metavar="results.csv", help="results in timm's format, to be laid beside ours in beside.csv")
+    made.add_argument("-o", "--out", type=Path, help="folder to write to; default: the run folder, if only one is given")
+    made.add_argument("--figures", action="store_true", help="also write the report's plots as SVG and PNG files")
+    made.add_argument("--baseline", type=Path, metavar="old.csv", help="an older leaderboard.csv: exit 1 if a row fell beyond the noise of its seeds")
+    made.add_argument("--beside", type=Path, metavar="results.csv", help="results in timm's format, to write beside ours in beside.csv")
     return made
 
 

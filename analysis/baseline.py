@@ -1,4 +1,4 @@
-"""Against leaderboards of others: regressions since an older leaderboard.csv, and timm's results laid beside ours."""
+"""Comparisons with other leaderboards: regressions since an older leaderboard.csv, and timm's results beside ours."""
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ BESIDE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """A row then and now. `p`: one-sided Welch t test that the accuracy fell, Holm-corrected over the rows; None where nobody can judge."""
+    """A row then and now. `p`: one-sided Welch t test that the accuracy fell, Holm-corrected over the rows; None with too few seeds."""
 
     key: str
     model: str
@@ -39,7 +39,7 @@ class Change:
 
 
 def changes(rows: Sequence[Row], baseline: Path) -> list[Change]:
-    """What became of every row of an older leaderboard.csv that had a number. Raises AnalysisError when the file is none."""
+    """The changes of every row of an older leaderboard.csv that had a number. Raises AnalysisError if the file is not a leaderboard.csv."""
     old = [line for line in read_table(baseline, ("key", "model", "pruning", "top1", "top1_std", "n")) if line["top1"]]
     ours = {(row.key.short, row.model, row.pruning): row for row in rows}
     pairs = [(line, ours.get((line["key"], line["model"], line["pruning"]))) for line in old]
@@ -48,7 +48,7 @@ def changes(rows: Sequence[Row], baseline: Path) -> list[Change]:
 
 
 def p_of_fall(line: Mapping[str, str], row: Row | None) -> float | None:
-    """p of Welch's t test, from means and standard deviations, that the row is not below the line; None with fewer than 2 seeds on a side."""
+    """p of Welch's t test, from means and standard deviations, that the row is not below the line; None if either has fewer than 2 seeds."""
     if row is None or row.top1 is None or row.top1.std is None or not line["top1_std"]:
         return None
     from scipy.stats import ttest_ind_from_stats
@@ -61,7 +61,7 @@ def p_of_fall(line: Mapping[str, str], row: Row | None) -> float | None:
 
 
 def change(line: Mapping[str, str], row: Row | None, p: float | None) -> Change:
-    """The row then and now, judged."""
+    """The row then and now, with a verdict."""
     if row is None:
         verdict = "no longer there under this key"
     elif row.top1 is None:
@@ -74,15 +74,15 @@ def change(line: Mapping[str, str], row: Row | None, p: float | None) -> Change:
     return Change(key=line["key"], model=line["model"], pruning=line["pruning"], before=float(line["top1"]), now=now, p=p, verdict=verdict)
 
 
-def regressed(found: Sequence[Change]) -> bool:
-    """Whether some row fell beyond noise, or has lost its number."""
-    return any(one.verdict in ("regressed", "failed now") for one in found)
+def regressed(compared: Sequence[Change]) -> bool:
+    """True if a row fell beyond noise, or has lost its number."""
+    return any(change.verdict in ("regressed", "failed now") for change in compared)
 
 
 def beside_lines(rows: Sequence[Row], published: Path) -> Iterator[dict[str, Value]]:
-    """Our rows and those of a results CSV in timm's format, best top-1 first, unranked: their data and recipes are not ours.
+    """Our rows and those of a results CSV in timm's format, best top-1 first. They are not ranked, because their data and recipes differ from ours.
 
-    Raises AnalysisError when the file has not timm's columns.
+    Raises AnalysisError if the file lacks timm's columns.
     """
     ours = [beside_line("ours", {name: COLUMNS[name].read(row) for name in BESIDE[1:]}) for row in rows if row.top1]
     theirs = [beside_line(published.name, line) for line in read_table(published, ("model", "top1"))]
@@ -95,7 +95,7 @@ def beside_line(source: str, values: Mapping[str, Value]) -> dict[str, Value]:
 
 
 def read_table(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
-    """The lines of a CSV with a header. Raises AnalysisError when it cannot be read, lacks a column, or holds no number where top1 stands."""
+    """The lines of a CSV with a header. Raises AnalysisError if it cannot be read, lacks a column, or has a top1 that is not a number."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             lines = list(csv.DictReader(file))

@@ -1,4 +1,4 @@
-"""The columns of leaderboard.csv and cells.csv, in their order: name, unit, meaning, and how each is read. Names are timm's where timm has one."""
+"""The columns of leaderboard.csv and cells.csv, in their order. Names are timm's if timm has the column."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from jobs.experiment.records import Metrics, Record
 
 Value = str | float | int | bool | None
 MEGA, GIGA = 1e6, 1e9
-METRICS = tuple(name for name, field in Metrics.model_fields.items() if get_origin(field.annotation) not in (dict, list))  # one value each
+METRICS = tuple(name for name, field in Metrics.model_fields.items() if get_origin(field.annotation) not in (dict, list))  # of a single value
 IDENTITY = ("grid", "model", "pruning", "seed", "status", "weights_sha256", "started", "finished")
 MACHINE = ("commit", "dirty", "host", "ranks", "threads", "loader", "scan", "data_sha256")
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its name, its unit, what it says, and how it is read."""
+    """A column: its name, its unit, its meaning, and the function that reads it from a row."""
 
     name: str
     unit: str
@@ -27,33 +27,33 @@ class Column:
 
 
 def scaled(value: float | None, factor: float) -> float | None:
-    """value * factor; None stays None."""
+    """value * factor; None for None."""
     return None if value is None else value * factor
 
 
 def ratio(above: float | None, below: float | None) -> float | None:
-    """above / below; None where one is unknown or nothing stands below."""
+    """above / below; None if either is unknown, or `below` is 0."""
     return above / below if above is not None and below else None
 
 
 def dense_params(metrics: Metrics) -> int:
-    """Parameters before pruning; a record older than the field is of a network that nothing had cut."""
+    """Parameters before pruning. A record without the field is of a network of its full size."""
     return metrics.params if metrics.params_dense is None else metrics.params_dense
 
 
 def collapsed(row: Row) -> str:
-    """The names of prunable parameters that some seed emptied."""
+    """The names of the prunable parameters that are all zero in at least one seed."""
     return " ".join(sorted({name for record in row.done if record.metrics for name in record.metrics.collapsed}))
 
 
 def version(record: Record) -> str:
-    """The commit in 10 characters, with + where the tree had changes."""
+    """The first 10 characters of the commit, with + if the tree had changes."""
     machine = record.environment
     return f"{(machine.commit or 'unknown')[:10]}{'+' if machine.dirty else ''}"
 
 
 LEADERBOARD: tuple[Column, ...] = (
-    Column("rank", "", "place within `key`: mean top-1, then fewest MACs; empty without a number", lambda r: r.rank),
+    Column("rank", "", "rank within `key`: by mean top-1, then fewest MACs; empty without a number", lambda r: r.rank),
     Column("model", "", "the model's label", lambda r: r.model),
     Column("pruning", "", "the method's label", lambda r: r.pruning),
     Column("top1", "%", "mean over seeds of top-1 on the test set, of the saved file loaded again", lambda r: r.top1.mean if r.top1 else None),
@@ -72,15 +72,15 @@ LEADERBOARD: tuple[Column, ...] = (
     Column(
         "tie_group",
         "",
-        "rows that cannot be told from the first of their group (95% bootstrap interval)",
+        "rows that do not differ significantly from the first row of their group (95% bootstrap interval)",
         lambda r: r.standing.tie if r.standing else None,
     ),
     Column("top5", "%", "mean over seeds of top-5", lambda r: r.mean(lambda m: m.top5)),
-    Column("sparsity", "", "share of zeros among prunable weights", lambda r: r.mean(lambda m: m.sparsity_prunable)),
-    Column("sparsity_all", "", "share of zeros among all parameters", lambda r: r.mean(lambda m: m.sparsity_all)),
+    Column("sparsity", "", "fraction of zeros among the prunable weights", lambda r: r.mean(lambda m: m.sparsity_prunable)),
+    Column("sparsity_all", "", "fraction of zeros among all parameters", lambda r: r.mean(lambda m: m.sparsity_all)),
     Column("param_count", "millions", "parameters", lambda r: scaled(r.mean(lambda m: m.params), 1 / MEGA)),
     Column("params", "", "parameters of the saved network", lambda r: r.mean(lambda m: m.params)),
-    Column("params_dense", "", "parameters before pruning; more than params where units were removed", lambda r: r.mean(dense_params)),
+    Column("params_dense", "", "parameters before pruning; more than params if units were removed", lambda r: r.mean(dense_params)),
     Column("params_nonzero", "", "parameters that are not zero", lambda r: r.mean(lambda m: m.params_nonzero)),
     Column(
         "compression",
@@ -88,7 +88,7 @@ LEADERBOARD: tuple[Column, ...] = (
         "parameters before pruning / non-zero parameters",
         lambda r: ratio(r.mean(dense_params), r.mean(lambda m: m.params_nonzero)),
     ),
-    Column("gmacs_dense", "GMACs", "multiply-accumulates of an image before pruning", lambda r: scaled(r.mean(lambda m: m.macs), 1 / GIGA)),
+    Column("gmacs_dense", "GMACs", "multiply-accumulates for an image before pruning", lambda r: scaled(r.mean(lambda m: m.macs), 1 / GIGA)),
     Column(
         "infer_gmacs",
         "GMACs",
@@ -101,7 +101,7 @@ LEADERBOARD: tuple[Column, ...] = (
     Column(
         "uncounted_share",
         "",
-        "operations that are not counted, of all, at most (names and numbers: cells.csv, record.json)",
+        "fraction of all operations that is not counted, at most (names and numbers: cells.csv, record.json)",
         lambda r: r.mean(lambda m: m.uncounted_share),
     ),
     Column(
@@ -119,7 +119,7 @@ LEADERBOARD: tuple[Column, ...] = (
     Column(
         "speedup_measured",
         "x",
-        "throughput / that of dense in the same run, median over seeds; 1 under a mask that was not faster in every turn; empty: see notes",
+        "throughput / that of dense in the same run, median over seeds; 1 under a mask that was not faster in every turn; if empty, see notes",
         lambda r: r.median(lambda m: m.speedup_measured),
     ),
     Column("speedup_latency", "x", "the same for the latency of one image", lambda r: r.median(lambda m: m.speedup_latency)),
@@ -133,7 +133,7 @@ LEADERBOARD: tuple[Column, ...] = (
     Column("infer_batch_size", "images", "batch of the throughput", lambda r: r.key.infer_batch_size),
     Column("latency_ms", "ms", "time of one image, p50; median over seeds", lambda r: r.median(lambda m: m.latency_ms)),
     Column("latency_p90_ms", "ms", "the same, p90", lambda r: r.median(lambda m: m.latency_p90_ms)),
-    Column("latency_p99_ms", "ms", "the same, p99; empty where fewer than 100 images were timed", lambda r: r.median(lambda m: m.latency_p99_ms)),
+    Column("latency_p99_ms", "ms", "the same, p99; empty if fewer than 100 images were timed", lambda r: r.median(lambda m: m.latency_p99_ms)),
     Column(
         "peak_memory_mb",
         "MB",
@@ -152,8 +152,10 @@ LEADERBOARD: tuple[Column, ...] = (
     Column("train_s", "s", "of the whole path, mask search and shared stages included", lambda r: r.mean(lambda m: m.train_s)),
     Column("train_gpu_h", "h", "hours of a GPU, of the whole path; empty on a CPU", lambda r: r.mean(lambda m: m.train_gpu_h)),
     Column("train_cpu_h", "h", "hours of a CPU core, of the whole path; empty on a GPU", lambda r: r.mean(lambda m: m.train_cpu_h)),
-    Column("train_wh", "Wh", "energy of GPUs or CPUs, whole path; empty where none tells", lambda r: scaled(r.mean(lambda m: m.train_j), 1 / 3600)),
-    Column("infer_j_per_img", "J", "energy of GPU or CPU for an image; empty where none tells", lambda r: r.median(lambda m: m.infer_j_per_img)),
+    Column(
+        "train_wh", "Wh", "energy of GPUs or CPUs, whole path; empty if it cannot be read", lambda r: scaled(r.mean(lambda m: m.train_j), 1 / 3600)
+    ),
+    Column("infer_j_per_img", "J", "energy of GPU or CPU for an image; empty if it cannot be read", lambda r: r.median(lambda m: m.infer_j_per_img)),
     Column("key", "", "comparability key; rows of different keys are never ranked together", lambda r: r.key.short),
     Column("data", "", "data set and a hash of its settings", lambda r: r.key.data),
     Column("img_size", "pixels", "input size", lambda r: (r.done + r.failed)[0].spec.get("data", {}).get("img_size")),
@@ -164,12 +166,12 @@ LEADERBOARD: tuple[Column, ...] = (
     Column("device", "", "GPU, or CPU", lambda r: r.key.device),
     Column("ranks", "", "processes of a training", lambda r: r.key.ranks),
     Column("threads", "", "CPU threads of a process", lambda r: r.key.threads),
-    Column("loader", "", "what fed the training, with its version", lambda r: r.key.loader),
+    Column("loader", "", "data loader of the training, with its version", lambda r: r.key.loader),
     Column("scan", "", "backend of the selective scan", lambda r: r.key.scan),
     Column("clock_mhz", "MHz", "clock of the device right after timing; median over seeds", lambda r: r.median(lambda m: m.clock_mhz)),
     Column("speed_protocol", "", "how speeds are measured: batch sizes, dtype, warm-up, timer", lambda r: r.key.speed_protocol),
     Column("flops_convention", "", "how MACs are counted", lambda r: r.key.flops_convention),
-    Column("collapsed", "", "prunable parameters with no weight left, in any seed: an alarm", collapsed),
+    Column("collapsed", "", "prunable parameters without a weight left, in any seed: an alarm", collapsed),
     Column("commit", "", "code versions; + marks a tree with changes", lambda r: " ".join(sorted({version(c) for c in r.done + r.failed}))),
     Column("failed", "", "cells without a number, by kind", lambda r: r.failures),
     Column("cells", "", "ids of every cell of the row, by seed", lambda r: " ".join(c.id for c in sorted(r.done + r.failed, key=lambda c: c.seed))),
@@ -209,18 +211,18 @@ CELLS: tuple[str, ...] = (
 
 
 def cell_line(record: Record, key: Key) -> dict[str, Value]:
-    """A line of cells.csv: identity, every number of the record under its own name and in its own unit, environment."""
-    found = record.metrics
+    """A line of cells.csv: identity, every number of the record under the record's name and unit, and environment."""
+    metrics = record.metrics
     return {
         "cell": record.id,
         "key": key.short,
         **{name: getattr(record, name) for name in IDENTITY},
         "failure": record.failure.kind if record.failure else None,
         "failed_stage": record.failure.stage if record.failure else None,
-        **({name: getattr(found, name) for name in METRICS} if found else {}),
-        "collapsed": " ".join(found.collapsed) if found else None,
-        "uncounted_ops": " ".join(found.uncounted_ops) if found else None,
-        "notes": "; ".join(found.notes) if found else None,
+        **({name: getattr(metrics, name) for name in METRICS} if metrics else {}),
+        "collapsed": " ".join(metrics.collapsed) if metrics else None,
+        "uncounted_ops": " ".join(metrics.uncounted_ops) if metrics else None,
+        "notes": "; ".join(metrics.notes) if metrics else None,
         **{name: getattr(record.environment, name) for name in MACHINE},
         "device": record.environment.gpu or record.environment.cpu,
         "stages": " ".join(record.stages),

@@ -1,4 +1,4 @@
-"""What two rows must share to be ranked together: data, recipe, batch, dtype, epochs, device, loader, measuring protocol."""
+"""The comparability key: the data, recipe, batch, dtype, epochs, device, loader and measuring protocol that rows must share to be ranked together."""
 
 import hashlib
 import json
@@ -11,19 +11,19 @@ from analysis.decoding import decoded, parts_of
 from jobs.experiment.records import Record
 
 CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=str)
-PLACES = ("path", "test_path")  # where the data lie says nothing about what they are: data_sha256 does
+PATHS = ("path", "test_path")  # of the data; not part of a key, because data_sha256 identifies the data
 
 
 @dataclass(frozen=True, kw_only=True)
 class Key:
-    """Two rows are ranked together when all of these are equal. None: a cell that failed did not come that far."""
+    """Two rows are ranked together if all of these are equal. None: a cell failed before the value was known."""
 
     data: str  # source, image size and a hash of every setting of the data
     data_sha256: str
     recipe: str  # hash of every setting of the recipe
     batch_size: int  # global
     dtype: str
-    epochs: str  # of the dense network + of fine-tuning, as every cell is granted; what a row took is its column `epochs`
+    epochs: str  # of the dense network + of fine-tuning, as every cell gets them; the column `epochs` has those that a row took
     device: str  # GPU, or CPU
     ranks: int
     threads: int
@@ -31,7 +31,7 @@ class Key:
     scan: str
     infer_batch_size: int | None
     flops_convention: str | None
-    speed_protocol: str | None  # empty in records that are older than the field
+    speed_protocol: str | None  # None in records without the field
 
     @property
     def short(self) -> str:
@@ -39,8 +39,8 @@ class Key:
         return digest_of_key(self)[:6]
 
 
-def place_of(record: Record) -> tuple[str, Key]:
-    """The hash that the records of one row share, and the comparability key."""
+def row_and_key(record: Record) -> tuple[str, Key]:
+    """(the hash that all records of a row share, the comparability key)."""
     machine, measured, parts = record.environment, record.metrics, parts_of(record)
     around = (machine.data_sha256, machine.gpu or machine.cpu, machine.ranks, machine.threads, machine.loader, machine.scan)
     protocol = (measured.throughput_batch, measured.flops_convention, measured.speed_protocol) if measured else (None, None, None)
@@ -52,17 +52,17 @@ def place_of(record: Record) -> tuple[str, Key]:
 
 @lru_cache(maxsize=4096)
 def key_of_texts(data: bytes, recipe: bytes, around: tuple[Any, ...], protocol: tuple[Any, ...]) -> Key:
-    """As `make_key`, once for all cells that share their settings."""
+    """`make_key` from texts, cached for all cells with these settings."""
     return make_key(decoded(data), decoded(recipe), around, protocol)
 
 
 def make_key(data: Mapping[str, Any], recipe: Mapping[str, Any], around: tuple[Any, ...], protocol: tuple[Any, ...]) -> Key:
-    """The key of settings, surroundings and measuring protocol."""
-    what = {name: value for name, value in data.items() if name not in PLACES}
+    """The key of data settings, recipe, environment and measuring protocol."""
+    content = {name: value for name, value in data.items() if name not in PATHS}
     data_sha256, device, ranks, threads, loader, scan = around
     infer_batch_size, flops_convention, speed_protocol = protocol
     return Key(
-        data=f"{what.get('name') or what.get('source')} {digest(what)[:6]}",
+        data=f"{content.get('name') or content.get('source')} {digest(content)[:6]}",
         data_sha256=data_sha256,
         recipe=digest(recipe)[:6],
         batch_size=recipe.get("batch_size", 0),
@@ -81,20 +81,20 @@ def make_key(data: Mapping[str, Any], recipe: Mapping[str, Any], around: tuple[A
 
 @lru_cache(maxsize=1 << 16)
 def row_of_texts(model: bytes, pruning: bytes, data: bytes, recipe: bytes) -> str:
-    """As `same_but_seed`, once for all seeds of a row."""
+    """`same_but_seed` from texts, cached for all seeds of a row."""
     return same_but_seed({"model": decoded(model), "pruning": decoded(pruning), "data": decoded(data), "recipe": decoded(recipe)})
 
 
 @cache
 def digest_of_key(key: Key) -> str:
-    """The hash by which keys are told apart."""
+    """The hash that identifies a key."""
     return digest(asdict(key))
 
 
 def same_but_seed(spec: Mapping[str, Any]) -> str:
-    """The hash that cells share when their specs differ in seed alone. Labels and places are names, not settings."""
+    """The hash that cells share if their specs differ only in the seed. Labels and paths are not settings, so they do not count."""
     shared = {name: value for name, value in spec.items() if name != "seed"}
-    shared["data"] = {name: value for name, value in spec.get("data", {}).items() if name not in PLACES}
+    shared["data"] = {name: value for name, value in spec.get("data", {}).items() if name not in PATHS}
     return digest(shared | {part: unlabelled(spec.get(part)) for part in ("model", "pruning")})
 
 
@@ -104,9 +104,9 @@ def unlabelled(part: Any) -> Any:
 
 
 def differing(keys: Iterable[Key]) -> tuple[str, ...]:
-    """The names of the fields in which the keys are not all equal."""
+    """The names of the fields in which the keys differ."""
     fields = [asdict(key) for key in keys]
-    return tuple(name for name in Key.__dataclass_fields__ if len({one[name] for one in fields}) > 1)
+    return tuple(name for name in Key.__dataclass_fields__ if len({values[name] for values in fields}) > 1)
 
 
 def digest(value: Any) -> str:

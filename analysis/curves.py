@@ -1,4 +1,4 @@
-"""Training curves: what the stages of a cell left in metrics.jsonl, joined along its path."""
+"""Training curves: the metrics.jsonl of the stages of a cell, joined along its path."""
 
 import json
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ POINTS = 200  # of a curve at most
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """A cell's training by epoch, counted over its whole path."""
+    """A cell's training by epoch. Epochs are counted over its whole path."""
 
     seed: int
     epochs: tuple[float, ...]
@@ -24,11 +24,11 @@ class Curve:
 
 
 def curve(record: Record, runs: Sequence[Path]) -> Curve | None:
-    """The curve of a cell, None where no stage of it left metrics in the run folders."""
+    """The curve of a cell; None if no run folder has metrics of its stages."""
     points: list[tuple[float, float | None, float | None]] = []
     before = 0.0
     for stage in record.stages:
-        lines = next((found for run in runs if (found := epoch_lines(RunFolder(run).stage_dir(stage) / METRICS))), [])
+        lines = next(filter(None, (epoch_lines(RunFolder(run).stage_dir(stage) / METRICS) for run in runs)), [])
         points += [(before + line["epoch"], number(line.get("loss")), number(line.get("val_top1"))) for line in lines]
         before = points[-1][0] if points else before
     if not points:
@@ -39,24 +39,24 @@ def curve(record: Record, runs: Sequence[Path]) -> Curve | None:
 
 
 def epoch_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines that an epoch's end wrote; a torn or foreign line is left out, a missing file is empty."""
+    """The lines that were written at the end of epochs. Torn or foreign lines are skipped; a missing file has no lines."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
-    found = []
+    lines: list[dict[str, Any]] = []
     for line in text.splitlines():
         try:
             value = json.loads(line)
         except ValueError:
             continue
         if isinstance(value, dict) and value.get("event") == "epoch" and number(value.get("epoch")) is not None:
-            found.append(value)
-    return found
+            lines.append(value)
+    return lines
 
 
 def number(value: Any) -> float | None:
-    """`value` if it is a finite number, else None: JSON for a browser has no NaN."""
+    """`value` if it is a finite number, else None, because JSON for a browser has no NaN."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if abs(value) < float("inf") else None

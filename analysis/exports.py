@@ -1,4 +1,4 @@
-"""What stands beside the leaderboard: pareto.csv, coverage.csv, comparisons.csv, and the leaderboard in Markdown and LaTeX."""
+"""The files beside leaderboard.csv: pareto.csv, coverage.csv, comparisons.csv, and the leaderboard in Markdown and LaTeX."""
 
 import re
 from collections import defaultdict
@@ -13,15 +13,15 @@ from analysis.printing import HEADINGS, shown, title
 from analysis.rows import Row
 from analysis.statistics import differences, holm, paired_p_values, signed_rank_p_values, summarize
 
-FAMILY = 500  # rows of one model and key that are all compared with each other
-COSTS = ("gmacs_nonzero", "infer_gmacs", "latency_ms", "params_nonzero", "file_mb", "train_s")  # columns of the leaderboard, less is better
+FAMILY = 500  # rows of one model and key; up to this number all pairs are compared
+COSTS = ("gmacs_nonzero", "infer_gmacs", "latency_ms", "params_nonzero", "file_mb", "train_s")  # columns of the leaderboard of which less is better
 PARETO = ("key", "cost", "unit", "value", "top1", "model", "pruning", "rank", "cells")
 COVERAGE = ("model", "pruning", "key", "n_expected", "done", "failed", "missing", "seeds_done", "seeds_failed", "seeds_missing", "cells_missing")
 COMPARISONS = ("key", "model", "a", "b", "n", "difference", "ci95_low", "ci95_high", "p_t", "p_t_holm", "p_wilcoxon")
 
 
 def pareto_lines(rows: Sequence[Row]) -> Iterator[dict[str, Value]]:
-    """The rows that no other row of their key beats in both top-1 and a cost; cheapest first, for every key and cost."""
+    """For every key and cost, the rows that no other row beats in both top-1 and the cost, cheapest first."""
     for key, group in groupby(rows, key=lambda row: row.key):
         board = list(group)
         for cost in COSTS:
@@ -31,18 +31,18 @@ def pareto_lines(rows: Sequence[Row]) -> Iterator[dict[str, Value]]:
 
 
 def front(rows: Sequence[Row], costs: Sequence[Value]) -> list[tuple[Row, float]]:
-    """The Pareto front: cheapest first, each dearer row more accurate than all before it. Rows without a number or a cost are left out."""
+    """The Pareto front, cheapest first: each row is more accurate than all cheaper rows. Rows without a top-1 or a cost are left out."""
     known = [(float(cost), -row.top1.mean, row) for row, cost in zip(rows, costs, strict=True) if row.top1 and cost is not None]
-    best, found = float("inf"), []
-    for cost, error, row in sorted(known, key=lambda one: one[:2]):
+    best, points = float("inf"), []
+    for cost, error, row in sorted(known, key=lambda point: point[:2]):
         if error < best:
             best = error
-            found.append((row, cost))
-    return found
+            points.append((row, cost))
+    return points
 
 
 def coverage_lines(rows: Sequence[Row], merged: Merged) -> Iterator[dict[str, Value]]:
-    """How much of every row there is, and the holes by seed; then the rows of which nothing has ended."""
+    """For every row its done, failed and missing seeds; then the rows without an ended cell."""
     planned: dict[str, dict[str, int]] = defaultdict(dict)
     for cell, spec in merged.planned.items():
         planned[same_but_seed(spec)][cell] = spec["seed"]
@@ -58,16 +58,16 @@ def coverage_lines(rows: Sequence[Row], merged: Merged) -> Iterator[dict[str, Va
 
 
 def varied_knobs(planned: Iterable[Mapping[str, Any]]) -> set[tuple[str, str]]:
-    """Method and knob, for every knob that has several values in the grid."""
+    """(method, knob) for every knob with several values in the grid."""
     values: dict[tuple[str, str], set[str]] = defaultdict(set)
     for pruning in (spec["pruning"] for spec in planned):
         for name, value in pruning.get("knobs", {}).items():
             values[pruning["method"], name].add(repr(value))
-    return {knob for knob, found in values.items() if len(found) > 1}
+    return {knob for knob, different in values.items() if len(different) > 1}
 
 
 def pruning_label(pruning: Mapping[str, Any], varied: set[tuple[str, str]]) -> str:
-    """How a planned pruning is called: as the user said, else its method and the knobs in which the grid varies it."""
+    """The label of a planned pruning: the user's, else the method and the knobs that the grid varies."""
     knobs = [f"{name}={value}" for name, value in pruning.get("knobs", {}).items() if (pruning["method"], name) in varied]
     return str(pruning.get("label") or " ".join([pruning["method"], *knobs]))
 
@@ -91,7 +91,7 @@ def coverage_line(model: str, pruning: str, row: Row | None, missing: dict[str, 
 
 
 def comparison_lines(rows: Sequence[Row]) -> Iterator[dict[str, Value]]:
-    """Every two rows of one model and key, a ranked above b: same-seed differences of top-1. Holm's correction is over a model and key."""
+    """Same-seed differences of top-1 for every two rows of one model and key, a ranked above b. Holm's correction is over a model and key."""
     families: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
         families[row.key.short, row.model].append(row)
@@ -102,14 +102,15 @@ def comparison_lines(rows: Sequence[Row]) -> Iterator[dict[str, Value]]:
         p_values = paired_p_values(samples)
         tests = zip(pairs, p_values, holm(p_values), signed_rank_p_values(samples), strict=True)
         for (a, b, sample), p_t, p_holm, p_wilcoxon in tests:
-            told = summarize(sample)
-            assert told is not None
-            line = {"difference": told.mean, "ci95_low": told.low, "ci95_high": told.high, "p_t": p_t, "p_t_holm": p_holm, "p_wilcoxon": p_wilcoxon}
-            yield {"key": key, "model": model, "a": a.pruning, "b": b.pruning, "n": told.n, **line}
+            summary = summarize(sample)
+            assert summary is not None  # pairs without a common seed are left out above
+            interval = {"difference": summary.mean, "ci95_low": summary.low, "ci95_high": summary.high}
+            tests_of_pair = {"p_t": p_t, "p_t_holm": p_holm, "p_wilcoxon": p_wilcoxon}
+            yield {"key": key, "model": model, "a": a.pruning, "b": b.pruning, "n": summary.n, **interval, **tests_of_pair}
 
 
 def compared(family: Sequence[Row]) -> Iterable[tuple[Row, Row]]:
-    """Every two rows, best first; of a large family each row with the best and with dense, as nobody reads a million pairs."""
+    """Every two rows, best first. Of a large family only each row with the best row and with dense."""
     if len(family) <= FAMILY:
         return combinations(family, 2)
     anchors = {0, next((i for i, row in enumerate(family) if row.is_dense), 0)}
@@ -123,13 +124,13 @@ PAPER = (*HEADINGS, *SPEEDUPS)
 
 
 def paper(row: Row) -> tuple[str, ...]:
-    """A row as Markdown and LaTeX have it, under PAPER: as printed, and the three speed-ups apart."""
+    """The texts of a row in Markdown and LaTeX, under the headings PAPER: as printed, plus the three speed-ups."""
     values = [COLUMNS[name].read(row) for name in SPEEDUPS.values()]
     return (*shown(row), *("" if value is None else f"{value:.2f}" for value in values))
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The leaderboards as Markdown tables, one a key."""
+    """The leaderboards as Markdown tables, a table per key."""
     differ, parts = differing(row.key for row in rows), []
     for key, group in groupby(rows, key=lambda row: row.key):
         lines = [marked(title(key, differ)), ""]
@@ -140,7 +141,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def marked(text: str) -> str:
-    """`text` with every sign that Markdown or HTML would act on escaped."""
+    """`text` with the characters escaped that are special in Markdown or HTML."""
     return re.sub(r"([\\`*_|~\[\]])", r"\\\1", text).replace("&", "&amp;").replace("<", "&lt;")
 
 
@@ -149,7 +150,7 @@ TEX |= {"\\": r"\textbackslash{}", "±": r"$\pm$", "×": r"$\times$", "~": r"\te
 
 
 def latex(rows: Sequence[Row]) -> str:
-    """The leaderboards as LaTeX tables (package booktabs), one a key; the first tie group in bold."""
+    """The leaderboards as LaTeX tables (package booktabs), a table per key, with the first tie group in bold."""
     differ, parts = differing(row.key for row in rows), []
     for key, group in groupby(rows, key=lambda row: row.key):
         spec = "".join("l" if heading in LEFT else "r" for heading in PAPER)
@@ -167,5 +168,5 @@ def tex_row(row: Row) -> str:
 
 
 def tex(text: str) -> str:
-    """`text` with every sign that LaTeX would act on escaped."""
+    """`text` with the characters escaped that are special in LaTeX."""
     return "".join(TEX.get(sign, sign) for sign in text)

@@ -1,4 +1,4 @@
-"""What the figures show: lines of accuracy against sparsity and fronts of accuracy against cost, for the report (Plotly) and papers (matplotlib)."""
+"""Figures for the report (Plotly) and for papers (matplotlib): accuracy against sparsity, and accuracy against cost with its Pareto front."""
 
 import html
 from collections import defaultdict
@@ -25,13 +25,13 @@ COLORS = (
     "#56B4E9",
     "#7A5C00",
     "#444444",
-)  # Okabe and Ito's, told apart by colour-blind readers
+)  # Okabe and Ito's palette, which colour-blind readers can distinguish
 SYMBOLS = {"circle": "o", "square": "s", "diamond": "D", "triangle-up": "^", "cross": "P", "x": "X", "star": "*"}  # Plotly's name: matplotlib's
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One method on one model at growing sparsity: rows that have a number."""
+    """A method on a model at growing sparsity, as the rows that have a top-1."""
 
     name: str
     color: str
@@ -40,7 +40,7 @@ class Line:
 
 
 def lines(rows: Sequence[Row]) -> tuple[Line, ...]:
-    """A line for every model and method, knobs other than the sparsity told apart. Colours go by method, symbols by model."""
+    """A line for every model and method, and for every setting of knobs other than the sparsity. Colours show the method, symbols the model."""
     groups: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
     for row in sorted((row for row in rows if row.top1), key=lambda row: (row.model, row.method, sparsity(row))):
         groups[row.model, row.method, digest(other_knobs(row))].append(row)
@@ -57,25 +57,25 @@ def lines(rows: Sequence[Row]) -> tuple[Line, ...]:
 
 
 def line_name(group: Sequence[Row], alike: Sequence[Sequence[Row]]) -> str:
-    """Model and method, and the knobs that tell this line from those of the same two."""
+    """Model and method, and the knobs in which this line differs from others of this model and method."""
     knobs = [other_knobs(other[0]) for other in alike]
-    differ = [name for name in knobs[0] if len({digest(one.get(name)) for one in knobs}) > 1]
+    differ = [name for name in knobs[0] if len({digest(values.get(name)) for values in knobs}) > 1]
     return " ".join([group[0].model, group[0].method, *(f"{name}={other_knobs(group[0]).get(name)}" for name in differ)])
 
 
 def other_knobs(row: Row) -> dict[str, Any]:
-    """The knobs of the row's method but its sparsity."""
+    """The knobs of the row's method, without the sparsity."""
     knobs = row.spec.get("pruning", {}).get("knobs", {})
     return {name: value for name, value in knobs.items() if name != "sparsity"}
 
 
 def sparsity(row: Row) -> float:
-    """Percent of zeros among prunable weights."""
+    """Percentage of zeros among the prunable weights."""
     return 100 * (row.mean(lambda m: m.sparsity_prunable) or 0.0)
 
 
 def accuracy_figure(rows: Sequence[Row]) -> dict[str, Any]:
-    """Top-1 with 95% intervals against sparsity, as Plotly draws it."""
+    """Top-1 with 95% intervals against sparsity, as a Plotly figure."""
     data = [
         trace(line.name, [sparsity(row) for row in line.rows], line.rows, mode="lines+markers")
         | {"marker": {"color": line.color, "symbol": line.symbol, "size": 8}, "line": {"color": line.color, "width": 1.5}}
@@ -85,7 +85,7 @@ def accuracy_figure(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def pareto_figure(rows: Sequence[Row], cost: str) -> dict[str, Any]:
-    """Top-1 against a cost, every row a point, and the front as a line of steps."""
+    """Top-1 against a cost as a Plotly figure: a point per row, and the Pareto front as a step line."""
     column = COLUMNS[cost]
     values = {id(row): column.read(row) for row in rows}
     data = []
@@ -114,7 +114,7 @@ def axis(cost: str) -> str:
 
 
 def trace(name: str, x: Sequence[Any], rows: Sequence[Row], *, mode: str) -> dict[str, Any]:
-    """Points of top-1 with their intervals and what hovering shows. Plotly reads HTML in texts, so they are escaped."""
+    """Points of top-1 with their intervals and hover texts. Plotly reads HTML in texts, so they are escaped."""
     means, below, above = intervals(rows)
     errors = {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "thickness": 1, "width": 3}
     texts = [hover(row) for row in rows]
@@ -130,31 +130,31 @@ def trace(name: str, x: Sequence[Any], rows: Sequence[Row], *, mode: str) -> dic
 
 
 def intervals(rows: Sequence[Row]) -> tuple[list[float], list[float], list[float]]:
-    """Means of top-1, and how far their 95% intervals reach below and above, within 0 and 100%; 0 where one seed gives none."""
-    told = [row.top1 for row in rows if row.top1]
+    """(means of top-1, lengths of their 95% intervals below, above), cut at 0 and 100%; length 0 for a single seed, which has no interval."""
+    summaries = [row.top1 for row in rows if row.top1]
     return (
-        [one.mean for one in told],
-        [0.0 if one.low is None else one.mean - max(one.low, 0.0) for one in told],
-        [0.0 if one.high is None else min(one.high, 100.0) - one.mean for one in told],
+        [summary.mean for summary in summaries],
+        [0.0 if summary.low is None else summary.mean - max(summary.low, 0.0) for summary in summaries],
+        [0.0 if summary.high is None else min(summary.high, 100.0) - summary.mean for summary in summaries],
     )
 
 
 def hover(row: Row) -> str:
-    """What a point says: the row, its accuracy, its place and its costs."""
+    """The hover text of a point: the row, its accuracy, its rank and its costs."""
     assert row.top1
     interval = "" if row.top1.low is None else f" [{row.top1.low:.2f}, {row.top1.high:.2f}]"
     costs = [f"{axis(cost)}: {value:.4g}" for cost in COSTS if isinstance(value := COLUMNS[cost].read(row), int | float)]
-    told = [
+    texts = [
         f"{row.model}, {row.pruning}",
         f"top-1 {row.top1.mean:.2f}{interval}, n = {row.top1.n}, rank {row.rank}",
         f"sparsity {sparsity(row):.4g}%",
         *costs,
     ]
-    return "<br>".join(map(html.escape, told))
+    return "<br>".join(map(html.escape, texts))
 
 
 def write_figures(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """The files: the report's plots as SVG and PNG, for each key accuracy against sparsity and against every cost."""
+    """Writes the report's plots as SVG and PNG: for each key, accuracy against sparsity and against every cost. Returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for key, group in groupby(rows, key=lambda row: row.key):
@@ -166,7 +166,7 @@ def write_figures(rows: Sequence[Row], folder: Path) -> list[Path]:
 
 
 def draw(shown: Sequence[Line], costs: Mapping[int, Any], label: str, path: Path) -> list[Path]:
-    """One figure as SVG and PNG. `costs`: the abscissa by row; empty: the sparsity, joined by lines."""
+    """Writes a figure as SVG and PNG. `costs`: the abscissa by id of the row; if empty, the sparsity, with points joined by lines."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -187,7 +187,7 @@ def draw(shown: Sequence[Line], costs: Mapping[int, Any], label: str, path: Path
 
 
 def draw_line(axes: "Axes", line: Line, costs: Mapping[int, Any]) -> None:
-    """One method's points with their intervals."""
+    """Draws the points of a line with their intervals."""
     known = [row for row in line.rows if not costs or costs[id(row)] is not None]
     means, below, above = intervals(known)
     x = [costs[id(row)] if costs else sparsity(row) for row in known]

@@ -1,4 +1,4 @@
-"""Records -> every table and the report, written to one folder."""
+"""Records -> all tables and the report, written to one folder."""
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,13 +38,13 @@ class Published:
 def publish(runs: Sequence[Path], out: Path, beside: Path | None = None, figures: bool = False) -> Published:
     """Writes the tables and the report of all run folders to `out`.
 
-    `beside`: a results CSV in timm's format; `figures`: the plots as files too. Raises AnalysisError when the folders hold no record, or that
-    file is none.
+    `beside`: a results CSV in timm's format. `figures`: also write the plots as files. Raises AnalysisError if the folders hold no record, or if
+    `beside` is not such a CSV.
     """
     merged = merge(runs, store=out / STORE)
     rows = make_rows(merged)
     lines = ({column.name: column.read(row) for column in LEADERBOARD} for row in rows)
-    cells = (cell_line(record, row.key) for row in rows for record in sorted(row.done + row.failed, key=lambda one: one.seed))
+    cells = (cell_line(record, row.key) for row in rows for record in sorted(row.done + row.failed, key=lambda record: record.seed))
     files = [
         write_csv(out / "leaderboard.csv", [column.name for column in LEADERBOARD], lines),
         write_csv(out / "cells.csv", CELLS, cells),
@@ -63,7 +63,7 @@ def publish(runs: Sequence[Path], out: Path, beside: Path | None = None, figures
 
 
 def write_csv(path: Path, names: Sequence[str], lines: Iterable[Mapping[str, Value]]) -> Path:
-    """`path`, which holds the lines under a header, whole or not at all. An unknown value is an empty field."""
+    """Writes the lines under a header, atomically, and returns `path`. An unknown value becomes an empty field."""
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(names)
@@ -72,7 +72,7 @@ def write_csv(path: Path, names: Sequence[str], lines: Iterable[Mapping[str, Val
 
 
 def written(value: Value) -> str:
-    """A value as it stands in a CSV: at most 8 digits, true and false, empty when unknown."""
+    """The text of a value in a CSV: at most 8 digits; true or false; empty if unknown."""
     if value is None:
         return ""
     if isinstance(value, bool):

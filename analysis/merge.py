@@ -1,4 +1,4 @@
-"""Run folders -> records: validated, one of each cell, conflicts told. What cannot be read is listed with the reason, and never ends the merge."""
+"""Run folders -> records: validated, one record per cell, with conflicts reported. Files that cannot be read are listed with the reason."""
 
 import gc
 import json
@@ -17,16 +17,16 @@ from analysis.validation import check_spec, read_entry, reason
 from jobs.experiment.records import Record
 from jobs.experiment.run_folder import PLAN
 
-MANY = 10_000  # files from which starting processes pays
+MANY = 10_000  # files; from this number on, several processes are faster
 
 
 class AnalysisError(ValueError):
-    """What was asked of the analysis cannot be done; the message says why and what to do."""
+    """Raised when the analysis cannot be done. The message says why, and what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Skipped:
-    """A file that is no record of ours, and why."""
+    """A file that was skipped, and the reason."""
 
     path: Path
     reason: str
@@ -34,31 +34,31 @@ class Skipped:
 
 @dataclass(frozen=True, kw_only=True)
 class Collected:
-    """One entry of each cell and comparability key, and what had to be left out."""
+    """An entry for each cell and comparability key, the conflicts, and the skipped files."""
 
     entries: tuple[Entry, ...]
-    conflicts: tuple[str, ...]  # the same cell under the same key with different results
+    conflicts: tuple[str, ...]  # different results of the same cell under the same key
     skipped: tuple[Skipped, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Merged:
-    """What all run folders hold together."""
+    """The content of all run folders."""
 
     records: tuple[Record, ...]
-    planned: Mapping[str, Mapping[str, Any]]  # the spec of every cell that a grid asks for, by id; of run folders that have a plan
+    planned: Mapping[str, Mapping[str, Any]]  # the spec of every cell in the plans of the run folders, by id
     conflicts: tuple[str, ...]
     skipped: tuple[Skipped, ...]
 
 
 def merge(runs: Sequence[Path], store: Path | None = None) -> Merged:
-    """The records under `runs`. Raises AnalysisError when a folder is missing or holds no record at all.
+    """The records under `runs`. Raises AnalysisError if a folder is missing or holds no record at all.
 
-    `store`: a file in which what was read is kept, so that the next merge reads what is new alone.
+    `store`: a file that keeps the records that were read, so that the next merge reads only new files.
     """
     collected = collect(runs, store)
     if not collected.entries:
-        unread = "".join(f"\n  {one.path}: {one.reason}" for one in collected.skipped[:10])
+        unread = "".join(f"\n  {file.path}: {file.reason}" for file in collected.skipped[:10])
         raise AnalysisError(f"no readable record in {', '.join(map(str, runs))}: no cell has ended there yet{unread}")
     with no_collection():
         records = tuple(stored_record(entry.text) for entry in collected.entries)
@@ -67,20 +67,20 @@ def merge(runs: Sequence[Path], store: Path | None = None) -> Merged:
 
 
 def collect(runs: Sequence[Path], store: Path | None) -> Collected:
-    """What the records under `runs` say, without making objects of those that the store knows. Raises AnalysisError for what is no run folder."""
+    """The entries of the records under `runs`. Records in the store are not decoded. Raises AnalysisError for a folder that is not a run folder."""
     with no_collection():
         kept = Store(store)
-        found, unread = kept.known(record_files(runs))
+        known, unread = kept.known(record_files(runs))
         read = read_all(unread)
-        new = [one for one in read if isinstance(one, Entry)]
+        new = [result for result in read if isinstance(result, Entry)]
         kept.append(new)
-        entries, conflicts = settle(found + new)
-    return Collected(entries=tuple(entries), conflicts=tuple(conflicts), skipped=tuple(one for one in read if isinstance(one, Skipped)))
+        entries, conflicts = settle(known + new)
+    return Collected(entries=tuple(entries), conflicts=tuple(conflicts), skipped=tuple(result for result in read if isinstance(result, Skipped)))
 
 
 @contextmanager
 def no_collection() -> Iterator[None]:
-    """Pauses the search for cycles: a hundred thousand records have none, and looking for them takes most of the time."""
+    """Pauses garbage collection. A hundred thousand records have no cycles, and the search for them would take most of the time."""
     paused = gc.isenabled()
     gc.disable()
     try:
@@ -91,49 +91,49 @@ def no_collection() -> Iterator[None]:
 
 
 def read_all(files: Sequence[File]) -> list[Entry | Skipped]:
-    """What each file says, in their order. Many are read by as many processes as there are cores."""
+    """The entry of each file, or the reason why it was skipped, in the sequence of `files`. Many files are read by a process per core."""
     if len(files) < MANY:
         return read_some(files)
     parts = [files[i : i + 2000] for i in range(0, len(files), 2000)]
     with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn")) as pool:
-        return [one for part in pool.map(read_some, parts) for one in part]
+        return [result for part in pool.map(read_some, parts) for result in part]
 
 
 def read_some(files: Sequence[File]) -> list[Entry | Skipped]:
-    """What each file says, one after the other."""
+    """The entry of each file, or the reason why it was skipped, read by this process."""
     with no_collection():
         return [read_one(*file) for file in files]
 
 
 def read_one(path: str, size: int, mtime_ns: int) -> Entry | Skipped:
-    """What a file says, or why it says nothing."""
+    """The entry of a file, or the reason why it was skipped."""
     try:
         return read_entry(path, size, mtime_ns)
     except (OSError, ValueError) as error:
         return Skipped(path=Path(path), reason=reason(path, error))
 
 
-def settle(found: Iterable[Entry]) -> tuple[list[Entry], list[str]]:
-    """One entry of each cell and key, and what contradicts it.
+def settle(entries: Iterable[Entry]) -> tuple[list[Entry], list[str]]:
+    """(an entry for each cell and key, the conflicts).
 
-    A cell that is done anywhere has not failed. Of two results the one that finished first stands: a later run never replaces a number.
+    A cell that is done in any folder has not failed. Of two results the first to finish counts: a later run never replaces a number.
     """
     done: dict[tuple[str, str], Entry] = {}
     failed: dict[str, Entry] = {}
     conflicts: list[str] = []
-    for entry in sorted(found, key=lambda one: (one.finished, one.path)):
+    for entry in sorted(entries, key=lambda entry: (entry.finished, entry.path)):
         if entry.status == "failed":
             failed[entry.cell] = entry
             continue
         first = done.setdefault((entry.cell, entry.key), entry)
         if first.outcome != entry.outcome:
-            conflicts.append(f"{entry.path} has {entry.outcome}; {first.path} had {first.outcome} before, for the same cell, and is kept")
+            conflicts.append(f"{first.path} has {first.outcome} and is kept; {entry.path} finished later and has {entry.outcome}, for the same cell")
     finished = {cell for cell, _ in done}
     return [*done.values(), *(entry for cell, entry in failed.items() if cell not in finished)], conflicts
 
 
 def planned(runs: Sequence[Path], skipped: list[Skipped]) -> dict[str, dict[str, Any]]:
-    """The spec of every cell in the runs' plan.json, by id. A plan that cannot be read is added to `skipped`."""
+    """The spec of every cell in the plan.json of the runs, by id. Adds a plan that cannot be read to `skipped`."""
     specs: dict[str, dict[str, Any]] = {}
     for path in (run / PLAN for run in runs):
         try:
@@ -144,19 +144,19 @@ def planned(runs: Sequence[Path], skipped: list[Skipped]) -> dict[str, dict[str,
         except FileNotFoundError:
             continue
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            skipped.append(Skipped(path=path, reason=f"no plan of ours: {error!r}; holes are not known"))
+            skipped.append(Skipped(path=path, reason=f"not a plan.json of a launch: {error!r}; missing cells are unknown"))
     return specs
 
 
 def record_files(runs: Sequence[Path]) -> Iterator[File]:
-    """Path, size and time of change (ns) of every record.json, by path. Raises AnalysisError for what is no run folder."""
+    """Path, size and time of change (ns) of every record.json, sorted by path. Raises AnalysisError for a folder that is not a run folder."""
     for run in sorted({run.resolve() for run in runs}):
         if not run.is_dir():
             raise AnalysisError(f"no such folder: {run}; give a run folder such as runs/<grid>, which `python -m harness.launch` makes")
         cells = run / "cells"
         if not cells.is_dir():
-            inside = sorted(one.parent.name for one in run.glob("*/cells"))
-            hint = f"; did you mean {run / inside[0]}?" if inside else ": its first cell has not ended, or it is no run folder"
+            inside = sorted(folder.parent.name for folder in run.glob("*/cells"))
+            hint = f"; did you mean {run / inside[0]}?" if inside else ": its first cell has not ended, or it is not a run folder"
             raise AnalysisError(f"{run} has no folder 'cells'{hint}")
         for name in sorted(os.listdir(cells)):
             path = f"{cells}/{name}/record.json"

@@ -1,4 +1,4 @@
-"""The leaderboard as it is printed in a terminal."""
+"""The leaderboard for a terminal."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -17,29 +17,29 @@ if TYPE_CHECKING:
 
 
 def printed(rows: Sequence[Row], merged: Merged) -> "Group":
-    """The leaderboards, one for each comparability key, and what was left out of them."""
+    """The leaderboards, a table for each comparability key, and the collapsed layers, conflicts and skipped files."""
     from rich.console import Group
     from rich.text import Text
 
     differ = differing(row.key for row in rows)
     parts: list[Table | Text] = [table(key, list(group), differ) for key, group in groupby(rows, key=lambda row: row.key)]
     if differ:
-        told = f"{len(parts)} leaderboards: rows that differ in {', '.join(differ)} are not ranked together."
-        parts.append(Text(told, style="yellow"))
+        note = f"{len(parts)} leaderboards: rows that differ in {', '.join(differ)} are not ranked together."
+        parts.append(Text(note, style="yellow"))
     emptied = [(row, dead) for row in rows if (dead := dead_layers(row))]
-    parts += noted([f"collapsed: {row.model}, {row.pruning}: nothing is left of {', '.join(dead)}" for row, dead in emptied], "red")
-    parts += noted([f"conflict: {one}" for one in merged.conflicts], "red")
-    parts += noted([f"skipped {one.path}: {one.reason}" for one in merged.skipped], "yellow")
+    parts += noted([f"collapsed: {row.model}, {row.pruning}: all weights are zero in {', '.join(dead)}" for row, dead in emptied], "red")
+    parts += noted([f"conflict: {conflict}" for conflict in merged.conflicts], "red")
+    parts += noted([f"skipped {file.path}: {file.reason}" for file in merged.skipped], "yellow")
     return Group(*parts)
 
 
 def dead_layers(row: Row) -> list[str]:
-    """Layers without a weight left, in any of the row's cells."""
+    """The prunable parameters that are all zero in at least one of the row's cells."""
     return sorted({name for record in row.done if record.metrics for name in record.metrics.collapsed})
 
 
 def noted(lines: Sequence[str], style: str) -> list["Text"]:
-    """The first lines, whole however long a path is, and how many there are more."""
+    """The first NOTED lines, never wrapped, and the number of the others."""
     from rich.text import Text
 
     more = [f"... and {len(lines) - NOTED} more, all in report.html"] if len(lines) > NOTED else []
@@ -53,7 +53,7 @@ CAPTION = f"± standard deviation over n seeds; ~ not settled: n < {SETTLED}; we
 
 
 def table(key: Key, rows: Sequence[Row], differ: Sequence[str]) -> "Table":
-    """One leaderboard. `differ`: the fields of the key that tell it from the others, shown in its title."""
+    """The leaderboard of a key. `differ`: the fields in which the keys differ, shown in its title."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
@@ -67,22 +67,22 @@ def table(key: Key, rows: Sequence[Row], differ: Sequence[str]) -> "Table":
 
 
 def title(key: Key, differ: Sequence[str]) -> str:
-    """What is ranked together, and the fields of its key that tell it from the other leaderboards."""
+    """The title of a leaderboard: its key, and the fields in which it differs from the others, or else its main settings."""
     values = asdict(key)
-    told = (
+    settings = (
         "; ".join(f"{name} {brief(values[name])}" for name in differ)
         or f"{key.data}, {key.loader}, batch {key.batch_size}, {key.dtype}, {key.device}"
     )
-    return f"leaderboard {key.short}: {told}"
+    return f"leaderboard {key.short}: {settings}"
 
 
 def brief(value: object) -> str:
-    """The value, or the beginning of its hash where it is long."""
+    """The value, or the beginning of its hash if it is long."""
     return text if len(text := str(value)) <= LONG else f"#{digest(value)[:6]}"
 
 
 def shown(row: Row) -> tuple[str, ...]:
-    """A row of the printed table, under HEADINGS."""
+    """The texts of a row of the printed table, under HEADINGS."""
     sparsity = row.mean(lambda m: m.sparsity_prunable)
     asked = row.expected or len(row.done) + len(row.failed)
     return (

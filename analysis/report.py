@@ -1,6 +1,6 @@
-"""report.html: one file that opens offline, with every row, plot, hole and the way to run each cell again.
+"""report.html: a single file that opens offline, with all rows, plots and missing cells, and the command that runs each cell again.
 
-The template escapes what stands in records; Plotly's texts are escaped where figures are made; a content security policy lets no other script run.
+The template escapes the texts of records, and figures.py escapes Plotly's texts. A content security policy lets no other script run.
 """
 
 import base64
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 from analysis.columns import COLUMNS, LEADERBOARD
 from analysis.comparability import differing
@@ -30,7 +30,7 @@ MANY = 1000  # rows of a leaderboard that the page shows
 
 @dataclass(frozen=True)
 class Shown:
-    """A column of the report: heading, the leaderboard's column that sorts it and explains it, and its text."""
+    """A column of the report: its heading, the column of leaderboard.csv by which it is sorted and explained, and its text."""
 
     heading: str
     column: str
@@ -39,7 +39,7 @@ class Shown:
 
 
 def fixed(column: str, form: str) -> Callable[[Row], str]:
-    """Reads the column in that format, empty where unknown."""
+    """A function that reads the column in a format; empty if unknown."""
 
     def text(row: Row) -> str:
         value = COLUMNS[column].read(row)
@@ -49,7 +49,7 @@ def fixed(column: str, form: str) -> Callable[[Row], str]:
 
 
 def large(column: str) -> Callable[[Row], str]:
-    """Reads the column in three digits with k, M, G."""
+    """A function that reads the column in three digits with k, M or G."""
 
     def text(row: Row) -> str:
         value = COLUMNS[column].read(row)
@@ -58,15 +58,15 @@ def large(column: str) -> Callable[[Row], str]:
     return text
 
 
-def place(row: Row) -> str:
-    """The rank, with its interval, or ~ where too few seeds settle it."""
+def rank(row: Row) -> str:
+    """The rank with its interval, or with ~ if it has too few seeds."""
     if row.rank is None:
         return ""
     return f"{row.rank} ({row.standing.low}–{row.standing.high})" if row.standing else f"{row.rank}~"
 
 
 def accuracy(row: Row) -> str:
-    """Mean and standard deviation, or what happened instead."""
+    """Mean and standard deviation, or the kinds of failures."""
     if row.top1 is None:
         return row.failures
     return f"{row.top1.mean:.2f}" if row.top1.std is None else f"{row.top1.mean:.2f} ± {row.top1.std:.2f}"
@@ -78,13 +78,13 @@ def interval(row: Row) -> str:
 
 
 def seeds(row: Row) -> str:
-    """Seeds with a number, of those asked for."""
+    """The number of seeds with a result, and of those that the grid asks for if it is larger."""
     asked = row.expected or len(row.done) + len(row.failed)
     return str(len(row.done)) if len(row.done) == asked else f"{len(row.done)}/{asked}"
 
 
 SHOWN: tuple[Shown, ...] = (
-    Shown("rank", "rank", place),
+    Shown("rank", "rank", rank),
     Shown("model", "model", lambda row: row.model, left=True),
     Shown("pruning", "pruning", lambda row: row.pruning, left=True),
     Shown("top-1 %", "top1", accuracy),
@@ -123,12 +123,12 @@ SHOWN: tuple[Shown, ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class Board:
-    """The rows that are ranked together, numbered as in the page."""
+    """The rows that are ranked together, with their numbers in the page."""
 
     key: str
     title: str
     rows: tuple[tuple[int, Row], ...]
-    left_out: int  # rows behind those
+    left_out: int  # number of further rows
 
 
 def report(rows: Sequence[Row], merged: Merged, runs: Sequence[Path]) -> str:
@@ -161,24 +161,22 @@ def report(rows: Sequence[Row], merged: Merged, runs: Sequence[Path]) -> str:
 
 
 def make_boards(rows: Sequence[Row]) -> list[Board]:
-    """The leaderboards of the page, one a key, each with as many rows as a browser can hold."""
+    """The leaderboards of the page, one for each key, each with at most MANY rows."""
     keys = differing(row.key for row in rows)
-    groups = [(key, tuple(group)) for key, group in groupby(enumerate(rows), key=lambda one: one[1].key)]
+    groups = [(key, tuple(group)) for key, group in groupby(enumerate(rows), key=lambda numbered: numbered[1].key)]
     return [Board(key=key.short, title=title(key, keys), rows=group[:MANY], left_out=len(group[MANY:])) for key, group in groups]
 
 
 def sort_value(shown: Shown, row: Row) -> str:
-    """What the page sorts a cell by: the number behind it, or its text."""
+    """The value by which the page sorts a cell: its number, or its text."""
     value = COLUMNS[shown.column].read(row)
     return "" if value is None else str(value)
 
 
 def page_data(boards: Sequence[Board], runs: Sequence[Path]) -> dict[str, Any]:
-    """The figures: by key those of a board, by number those of a row."""
-    figures = {
-        board.key: {"sparsity": accuracy_figure(found := [row for _, row in board.rows])} | {cost: pareto_figure(found, cost) for cost in COSTS}
-        for board in boards
-    }
+    """The figures of boards, by key, and of rows, by number."""
+    shown = {board.key: [row for _, row in board.rows] for board in boards}
+    figures = {key: {"sparsity": accuracy_figure(rows)} | {cost: pareto_figure(rows, cost) for cost in COSTS} for key, rows in shown.items()}
     details = {
         number: {"loss": traces(row, runs, "loss"), "val_top1": traces(row, runs, "val_top1"), "layers": layers(row)}
         for board in boards
@@ -187,23 +185,23 @@ def page_data(boards: Sequence[Board], runs: Sequence[Path]) -> dict[str, Any]:
     return {"figures": figures, "rows": details}
 
 
-def traces(row: Row, runs: Sequence[Path], what: str) -> list[dict[str, Any]]:
-    """A line a seed of the training loss or the validation accuracy by epoch."""
-    curves = [found for record in row.done + row.failed if (found := curve(record, runs))]
+def traces(row: Row, runs: Sequence[Path], metric: Literal["loss", "val_top1"]) -> list[dict[str, Any]]:
+    """The training loss or the validation accuracy by epoch, a line per seed."""
+    curves = filter(None, (curve(record, runs) for record in row.done + row.failed))
     return [
-        {"name": f"seed {one.seed}", "x": one.epochs, "y": getattr(one, what), "mode": "lines", "line": {"color": COLORS[i % len(COLORS)]}}
-        for i, one in enumerate(curves)
+        {"name": f"seed {line.seed}", "x": line.epochs, "y": getattr(line, metric), "mode": "lines", "line": {"color": COLORS[i % len(COLORS)]}}
+        for i, line in enumerate(curves)
     ]
 
 
 def layers(row: Row) -> dict[str, float]:
-    """Percent of zeros of each prunable parameter, mean over seeds."""
+    """Percentage of zeros in each prunable parameter, mean over seeds."""
     tables = [record.metrics.layers for record in row.done if record.metrics]
     return {name: 100 * fmean(table.get(name, 0.0) for table in tables) for name in (tables[0] if tables else {})}
 
 
 def notes(row: Row) -> list[str]:
-    """What the records of a row remark, each remark once, with the seeds that made it."""
+    """The notes of the records of a row, each once, with its seeds unless all seeds have it."""
     seeds: dict[str, list[str]] = defaultdict(list)
     for record in row.done:
         for note in record.metrics.notes if record.metrics else []:
@@ -212,11 +210,11 @@ def notes(row: Row) -> list[str]:
 
 
 def script_safe(value: Any) -> str:
-    """JSON that can stand inside a script element: nothing in it ends the element or opens a comment."""
+    """JSON for a script element: nothing in it ends the element or opens a comment."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
 def integrity(script: str) -> str:
-    """The hash by which the page's policy knows a script of its own."""
+    """The hash by which the page's policy allows a script."""
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 LEVEL = 0.95
 SETTLED = 3  # seeds from which a rank has an interval
-TOGETHER = 64  # rows that are compared at once with the first of a group
-SAME = 1e-9  # points: differences closer than this differ by rounding alone
+TOGETHER = 64  # rows that are compared at once with the first row of a group
+SAME = 1e-9  # points; differences within this range differ only by rounding
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """A sample in short. `std` is the sample's (n - 1); `std`, `low` and `high` (the 95% t interval of the mean) are None for one value."""
+    """Summary of a sample. `std` is the sample's (n - 1); `low` and `high` are the 95% t interval of the mean. All three are None if n is 1."""
 
     mean: float
     std: float | None
@@ -50,12 +50,12 @@ def t_quantile(degrees: int) -> float:
 
 
 def differences(ours: Mapping[int, float], theirs: Mapping[int, float]) -> list[float]:
-    """ours - theirs for every seed that both have, by seed, in billionths: a difference of rounding alone is 0."""
+    """ours - theirs for every common seed, sorted by seed, rounded to billionths, so that rounding errors are 0."""
     return [round(ours[seed] - theirs[seed], 9) for seed in sorted(ours.keys() & theirs.keys())]
 
 
 def paired_p_values(samples: Sequence[Sequence[float]]) -> list[float | None]:
-    """Two-sided p of the t test that the mean of each sample of paired differences is 0; None below 2 pairs or where all differences are equal."""
+    """Two-sided p of the t test that the mean of each sample of paired differences is 0; None below 2 pairs, or if all differences are equal."""
     return tested(samples, least=2, test="ttest_1samp")
 
 
@@ -65,7 +65,7 @@ def signed_rank_p_values(samples: Sequence[Sequence[float]]) -> list[float | Non
 
 
 def tested(samples: Sequence[Sequence[float]], *, least: int, test: Literal["ttest_1samp", "wilcoxon"]) -> list[float | None]:
-    """The p-values of samples with `least` values or more that are not all equal; samples of one size go through SciPy together."""
+    """The p-values of the samples with at least `least` values that are not all equal, else None. SciPy gets all samples of a size together."""
     import numpy
     from scipy import stats
 
@@ -84,29 +84,29 @@ def tested(samples: Sequence[Sequence[float]], *, least: int, test: Literal["tte
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """The p-values after Holm's step-down correction for their number (Holm 1979); None stays None and is not counted."""
-    order = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    ascending = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
     corrected: list[float | None] = [None] * len(p_values)
     largest = 0.0
-    for k, (p, i) in enumerate(order):
-        largest = max(largest, min(1.0, (len(order) - k) * p))
+    for k, (p, i) in enumerate(ascending):
+        largest = max(largest, min(1.0, (len(ascending) - k) * p))
         corrected[i] = largest
     return corrected
 
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """Where a row stands once the noise of its seeds is counted."""
+    """A row's rank interval and tie group, from the noise of its seeds."""
 
     low: int  # 95% interval of the rank, best end
     high: int
-    tie: int  # group, from 1: its rows cannot be told from its first
+    tie: int  # group, from 1; its rows do not differ significantly from its first
 
 
 def standings(samples: Sequence[Mapping[int, float]], draws: int = 2000) -> list[Standing | None]:
-    """Rank intervals and tie groups of rows in ranked order, each given as accuracy by seed; None for a row with fewer than 3 seeds.
+    """Rank intervals and tie groups of ranked rows, each given as accuracy by seed; None for a row with fewer than 3 seeds.
 
-    Seeds are resampled for all rows together, which keeps pairs paired. A resampled mean of few seeds spreads too little; its deviation is widened by
-    t(n - 1) / z * sqrt(n / (n - 1)) (the expanded percentile interval, Hesterberg 2015, The American Statistician 69(4), section 3.2).
+    Seeds are resampled for all rows together, which keeps pairs paired. A resampled mean of few seeds varies too little, so its deviation is widened
+    by t(n - 1) / z * sqrt(n / (n - 1)) (the expanded percentile interval, Hesterberg 2015, The American Statistician 69(4), section 3.2).
     """
     import numpy
     from scipy.stats import norm, rankdata
@@ -134,26 +134,27 @@ def standings(samples: Sequence[Mapping[int, float]], draws: int = 2000) -> list
 
 
 def tie_groups(means: "numpy.ndarray", sizes: "numpy.ndarray") -> list[int]:
-    """The group of each row, in ranked order: a row opens a new one when the 95% interval of the group's first minus its own mean lies above 0."""
+    """The group of each ranked row. A row opens a new group if the 95% interval of (the mean of the group's first row - its own mean) is above 0."""
     import numpy
 
     settled = numpy.flatnonzero(sizes >= SETTLED)
     opens = numpy.zeros(len(means), dtype=int)
-    place = 1
-    while place < len(settled):
-        first = settled[place - 1]
-        for start in range(place, len(settled), TOGETHER):
+    position = 1
+    while position < len(settled):
+        first = settled[position - 1]
+        for start in range(position, len(settled), TOGETHER):
             chunk = settled[start : start + TOGETHER]
             apart = numpy.flatnonzero(numpy.percentile(means[first] - means[chunk], 100 * (1 - LEVEL) / 2, axis=1) > 0)
             if len(apart):
                 break
         else:
             break
-        place = start + int(apart[0]) + 1
-        opens[settled[place - 1]] = 1
-    return (1 + numpy.cumsum(opens)).tolist()
+        position = start + int(apart[0]) + 1
+        opens[settled[position - 1]] = 1
+    groups: list[int] = (1 + numpy.cumsum(opens)).tolist()
+    return groups
 
 
 def fewer(draws: int, rows: int) -> int:
-    """The number of draws that keeps their table under 5 million numbers, and 200 at least."""
+    """The number of draws that keeps their table under 5 million numbers, but at least 200."""
     return max(200, min(draws, 5_000_000 // max(rows, 1)))

@@ -1,7 +1,7 @@
-"""An append-only file of what merges have read, so that the next one reads what is new alone.
+"""An append-only file of the records that merges have read, so that the next merge reads only new files.
 
-A block a merge: columns of what tells records apart, then their texts. The same content at another place is kept once. The store is derived: without
-it, or with a damaged block, files are read again.
+Each merge appends a block: columns that identify the records, then their texts. Equal contents of several files are kept once. The store is derived:
+without it, or with a damaged block, files are read again.
 """
 
 import fcntl
@@ -21,13 +21,13 @@ from jobs.experiment.records import SCHEMA
 
 HEADER = f"vssm-bench records, store 2, schema {SCHEMA}\n".encode()
 BLOCK = struct.Struct("<QQI")  # bytes of columns, bytes of texts, CRC-32 of the columns
-SETTLING_NS = 2_000_000_000  # a file changed so recently might change again within one tick of its clock: it is read again next time
+SETTLING_NS = 2_000_000_000  # a file changed this recently may change again within a tick of its clock, so it is read again next time
 
 File = tuple[str, int, int]  # path, size, time of change in ns
 
 
 class Entry(NamedTuple):
-    """A record file and what it says."""
+    """A record file and its content."""
 
     path: str  # absolute
     size: int
@@ -53,14 +53,14 @@ class Columns(msgspec.Struct, array_like=True):
     status: list[str]
     finished: list[str]
     outcome: list[str]
-    length: list[int]  # bytes of each text, one behind the other; 0: the same content stands elsewhere in the store
+    length: list[int]  # bytes of each of the concatenated texts; 0: another entry of the store has the same text
 
 
 COLUMNS = msgspec.msgpack.Decoder(Columns)
 
 
 class Store:
-    """The entries of a store file; later ones replace earlier ones of the same path. None: nothing is known and nothing kept."""
+    """The entries of a store file; a later entry of a path replaces those before it. `path` None: an empty store that keeps nothing."""
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
@@ -70,33 +70,34 @@ class Store:
             self.read(mapped(path))
 
     def read(self, content: memoryview) -> None:
-        """Takes in every whole block."""
+        """Adds the entries of every whole block."""
         if content[: len(HEADER)] == HEADER:
             for columns, texts in blocks(content, len(HEADER)):
                 self.take(columns, texts)
 
     def take(self, columns: Columns, texts: memoryview) -> None:
-        """Takes in a block."""
+        """Adds the entries of a block."""
         ends = accumulate(columns.length)
         own = [texts[end - length : end] for length, end in zip(columns.length, ends, strict=True)]
         self.texts |= {sha256: text for sha256, text in zip(columns.sha256, own, strict=True) if text}
-        found = [text or self.texts.get(sha256, text) for sha256, text in zip(columns.sha256, own, strict=True)]
+        known = [text or self.texts.get(sha256, text) for sha256, text in zip(columns.sha256, own, strict=True)]
         *fields, _ = (getattr(columns, name) for name in Columns.__struct_fields__)
-        self.entries |= {entry.path: entry for entry in map(Entry, *fields, found) if entry.text}
+        self.entries |= {entry.path: entry for entry in map(Entry, *fields, known) if entry.text}
 
     def known(self, files: Iterable[File]) -> tuple[list[Entry], list[File]]:
-        """The entries of files that have not changed since they were read, and the files that are new or have."""
-        found, new = [], []
+        """(the entries of files that have not changed since they were read, the files that are new or have changed)."""
+        entries: list[Entry] = []
+        unread: list[File] = []
         for file in files:
             entry = self.entries.get(file[0])
             if entry is not None and entry[:3] == file:
-                found.append(entry)
+                entries.append(entry)
             else:
-                new.append(file)
-        return found, new
+                unread.append(file)
+        return entries, unread
 
     def append(self, entries: Sequence[Entry]) -> None:
-        """Adds entries; the text of a content that is there already is not written again. Merges at the same time take turns."""
+        """Appends entries to the file. A text that the store already has is not written again. A lock lets one merge write at a time."""
         settled = time.time_ns() - SETTLING_NS
         kept = [entry for entry in entries if entry.mtime_ns < settled]
         if self.path is None or not kept:
@@ -105,11 +106,11 @@ class Store:
         with self.path.open("ab+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             end = whole_end(file)
-            file.truncate(end)  # what a kill tore off, or another version wrote, is dead
-            file.writelines([HEADER] * (end == 0) + self.block(kept))
+            file.truncate(end)  # drops a torn block, or the content of another version
+            file.writelines([*([HEADER] if end == 0 else []), *self.block(kept)])
 
     def block(self, entries: Sequence[Entry]) -> list[bytes | memoryview]:
-        """The parts of a block."""
+        """The bytes of a block, in parts."""
         texts: list[bytes | memoryview] = []
         lengths: list[int] = []
         written: set[str] = set()
@@ -118,19 +119,20 @@ class Store:
             written.add(entry.sha256)
             lengths.append(len(entry.text) if fresh else 0)
             texts += [entry.text] if fresh else []
-        columns = msgspec.msgpack.encode(Columns(*map(list, list(zip(*entries, strict=True))[:-1]), lengths))
+        *values, _ = zip(*entries, strict=True)
+        columns = msgspec.msgpack.encode(Columns(*[*map(list, values), lengths]))
         return [BLOCK.pack(len(columns), sum(lengths), zlib.crc32(columns)), columns, *texts]
 
 
 def mapped(path: Path) -> memoryview:
-    """The bytes of a file, read when they are looked at."""
+    """The bytes of a file, mapped into memory."""
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)) if size else memoryview(b"")
 
 
 def blocks(content: memoryview, start: int) -> Iterator[tuple[Columns, memoryview]]:
-    """The whole blocks of a store from an offset on, each with its texts; a damaged one ends them."""
+    """The whole blocks of a store from an offset on, each with its texts, up to the first damaged block."""
     while start + BLOCK.size <= len(content):
         columns_bytes, texts_bytes, checksum = BLOCK.unpack(content[start : start + BLOCK.size])
         texts_at = start + BLOCK.size + columns_bytes
@@ -146,7 +148,7 @@ def blocks(content: memoryview, start: int) -> Iterator[tuple[Columns, memoryvie
 
 
 def whole_end(file: BinaryIO) -> int:
-    """Where the last whole block of a store ends; 0 for a file that is none."""
+    """The offset of the end of the last whole block; 0 for a file that is not a store."""
     size = os.fstat(file.fileno()).st_size
     file.seek(0)
     end = len(HEADER) if file.read(len(HEADER)) == HEADER else 0

@@ -1,4 +1,4 @@
-"""One file -> one record, or the reason why not."""
+"""A file -> its record, or the reason why it was skipped."""
 
 import hashlib
 import json
@@ -8,19 +8,19 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from analysis.comparability import digest_of_key, place_of
+from analysis.comparability import digest_of_key, row_and_key
 from analysis.decoding import checked_record, decoded, parts_of
 from analysis.store import Entry
 from jobs.experiment.records import SCHEMA, Record
 
-CHUNK = 1 << 16  # bytes of a read
+CHUNK = 1 << 16  # bytes per read
 
 
 def read_entry(path: str, size: int, mtime_ns: int) -> Entry:
-    """What the record in a file says. Raises OSError or ValueError when it is torn, of another schema, or contradicts itself or its place."""
+    """The entry of a record file. Raises OSError or ValueError if it is torn, has another schema, or contradicts itself or its folder."""
     content = read_bytes(path)
     record = checked(path, checked_record(content))
-    row, key = place_of(record)
+    row, key = row_and_key(record)
     return Entry(
         path=path,
         size=size,
@@ -31,12 +31,12 @@ def read_entry(path: str, size: int, mtime_ns: int) -> Entry:
         status=record.status,
         finished=record.finished,
         outcome=outcome(record),
-        text=content.translate(None, b"\n\r\t"),  # these stand between JSON's tokens alone: inside strings they are escaped
+        text=content.translate(None, b"\n\r\t"),  # they only occur between JSON's tokens: in strings they are escaped
     )
 
 
 def read_bytes(path: str) -> bytes:
-    """A file's content, by the fewest calls of the system: there are many files, and they are small."""
+    """A file's content, read with few system calls, because there are many small files."""
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         content = os.read(file, CHUNK)
@@ -48,17 +48,17 @@ def read_bytes(path: str) -> bytes:
 
 
 def outcome(record: Record) -> str:
-    """What two runs of a cell must agree in: what they scored, and the weights."""
+    """The values in which two runs of a cell must agree: accuracy, loss and weights."""
     if record.metrics is None:
         return "no result"
     return f"top1 {record.metrics.top1}, test loss {record.metrics.test_loss}, weights {str(record.weights_sha256)[:12]}"
 
 
 def checked(path: str, record: Record) -> Record:
-    """`record`, if it contradicts neither itself nor its place. Raises ValueError."""
+    """`record`. Raises ValueError if it contradicts itself or its folder."""
     folder = path.rsplit("/", 2)[-2]
     if record.id != folder:
-        raise ValueError(f"the record of cell {record.id} in the folder of cell {folder}")
+        raise ValueError(f"a record of cell {record.id} in the folder of cell {folder}")
     if record.status == "done" and record.metrics is None:
         raise ValueError("done, but without metrics")
     if record.status == "failed" and record.failure is None:
@@ -75,38 +75,38 @@ def checked(path: str, record: Record) -> Record:
 
 @lru_cache(maxsize=1 << 16)
 def check_parts(model: bytes, pruning: bytes, data: bytes, recipe: bytes) -> None:
-    """As `check_spec`, once for all seeds of a row."""
+    """`check_spec` from texts, cached for all seeds of a row."""
     check_spec({"model": decoded(model), "pruning": decoded(pruning), "data": decoded(data), "recipe": decoded(recipe), "seed": 0})
 
 
 def check_spec(spec: Any) -> None:
-    """Raises ValueError for what does not say of a cell what the analysis goes by."""
+    """Raises ValueError if a cell's spec lacks a part that the analysis needs."""
     parts = ("model", "pruning", "data", "recipe")
-    strange = [part for part in parts if not isinstance(spec, dict) or not isinstance(spec.get(part), dict)]
-    if strange:
-        raise ValueError(f"its spec has no {', '.join(strange)}")
+    missing = [part for part in parts if not isinstance(spec, dict) or not isinstance(spec.get(part), dict)]
+    if missing:
+        raise ValueError(f"its spec has no {', '.join(missing)}")
     if not isinstance(spec["pruning"].get("method"), str) or not isinstance(spec["pruning"].get("knobs", {}), dict) or "seed" not in spec:
         raise ValueError("its spec has no seed, or no pruning method with knobs")
 
 
 def reason(path: str, error: Exception) -> str:
-    """Why `path` gave no record, in one line."""
+    """The reason why `path` was skipped, in one line."""
     if not isinstance(error, ValidationError):
         return str(error)
     first = error.errors(include_url=False, include_input=False)[0]
     if first["type"] == "json_invalid":
-        return f"torn, or no JSON: {first['msg']}"
+        return f"torn, or not JSON: {first['msg']}"
     version = stated_version(path)
     if isinstance(version, int) and version > SCHEMA:
         return f"schema {version} is newer than {SCHEMA}, which this version reads; update vssm-bench"
     if isinstance(version, int) and version < SCHEMA:
         return f"schema {version} is older than {SCHEMA}, which this version reads; run its cell again, or merge with the version that wrote it"
     at = ".".join(map(str, first["loc"])) or "the whole file"
-    return f"no record of schema {SCHEMA}: {at}: {first['msg']}"
+    return f"not a record of schema {SCHEMA}: {at}: {first['msg']}"
 
 
 def stated_version(path: str) -> object:
-    """The schema that a JSON file claims, None if it claims none."""
+    """The schema version that a JSON file states, or None."""
     with open(path, "rb") as file:
         content = file.read()
     value = json.loads(content)

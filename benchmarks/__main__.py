@@ -1,7 +1,7 @@
-"""`make bench`: the figures that the README promises, measured on this machine, one script after another.
+"""`make bench`: the figures that benchmarks/README.md promises, measured on this machine, one script after another.
 
 demo        python -m harness.launch grid.yaml in an empty folder: seconds, accuracies
-startup     one cell from process start to first step, and where the time goes
+startup     a cell from process start to first step, by part
 planning    10,000 cells to ids, stages and jobs
 others      scan, steps, global_threshold, enforcement, merging: `python -m benchmarks.NAME` each, minutes; methods: the table of a run
 """
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main() -> None:
-    """Prints one section a script."""
+    """Prints a section for each script."""
     print(f"{cpu_name()}, {platform.system()} {platform.release()}, Python {platform.python_version()}", flush=True)
     section("demo")
     demo()
@@ -30,12 +30,12 @@ def main() -> None:
 
 
 def section(name: str) -> None:
-    """A heading."""
+    """Prints a heading."""
     print(f"\n## {name}", flush=True)
 
 
 def demo() -> None:
-    """Seconds of the quickstart, and its accuracies."""
+    """Prints the seconds of the quickstart, and its accuracies."""
     with tempfile.TemporaryDirectory() as folder:
         began_s = time.monotonic()
         subprocess.run([sys.executable, "-m", "harness.launch", str(ROOT / "grid.yaml")], cwd=folder, stdout=subprocess.DEVNULL, check=True)

@@ -1,6 +1,6 @@
 """A table: seconds and extra memory to choose a global magnitude mask over 100 million weights, against torch.nn.utils.prune.
 
-Each contestant runs in a process of its own, once to warm up and three times to measure: median wall and CPU seconds, and the growth of the
+Each contestant runs in its own process, once for warm-up and three times for the measurement: median wall and CPU seconds, and the growth of the
 resident set (Linux) over that of the weights and their scores. Both must drop the same number of weights.
 """
 
@@ -33,7 +33,7 @@ def ours() -> tuple[int, float, float, float]:
 
 
 def torch_prune() -> tuple[int, float, float, float]:
-    """The same of torch.nn.utils.prune.global_unstructured, whose masks are floats."""
+    """Zeros, wall seconds, CPU seconds and extra MB of torch.nn.utils.prune.global_unstructured, whose masks are floats."""
     import torch
     from torch.nn.utils import prune
 
@@ -48,7 +48,7 @@ def torch_prune() -> tuple[int, float, float, float]:
 
 
 def measure(prepare: Callable[[], Any], run: Callable[[Any], int]) -> tuple[int, float, float, float]:
-    """What a contestant returns, its median times, and its largest growth of memory over what `prepare` made."""
+    """The result of a contestant, its median times, and its largest growth of memory over that of the prepared tensors."""
     run(prepare())
     walls, times, growths, count = [], [], [], 0
     for _ in range(REPEATS):
@@ -63,10 +63,10 @@ def measure(prepare: Callable[[], Any], run: Callable[[Any], int]) -> tuple[int,
     return count, statistics.median(walls), statistics.median(times), max(growths)
 
 
-def resident_mb(what: str) -> float:
-    """A line of this process's memory status."""
+def resident_mb(field: str) -> float:
+    """A field of this process's memory status, in MB."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(what)).split()[1]) / 1024
+    return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
 
 
 def main() -> None:

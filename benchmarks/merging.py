@@ -1,7 +1,7 @@
-"""How fast 100,000 records become one set: first merge, next merge, and what follows them. `python -m benchmarks.merging [records]`
+"""A table: seconds to merge 100,000 records for the first time, to merge them again, and to make rows. `python -m benchmarks.merging [records]`
 
-Prints wall and CPU seconds of fresh processes, beside the plain way (read every file, json.loads), in one run on this machine.
-The files lie in a temporary folder.
+Prints wall and CPU seconds of fresh processes, beside plain json.loads of every file, all in one run on this machine. The files are in a temporary
+folder.
 """
 
 import json
@@ -58,7 +58,7 @@ make_rows(merge([Path({run!r})], Path({store!r})))
 
 
 def write_run(run: Path, count: int) -> int:
-    """The bytes of one record; makes a run folder of that many, five seeds a row."""
+    """Makes a run folder of `count` records, five seeds per row. Returns the bytes of a record."""
     for i in range(count):
         folder = run / "cells" / f"{i:012x}"
         folder.mkdir(parents=True)
@@ -81,7 +81,7 @@ def record(i: int) -> dict[str, Any]:
 
 
 def timed(code: str) -> str:
-    """Wall and CPU seconds of a fresh interpreter that runs the code."""
+    """Wall and CPU seconds of a fresh interpreter that runs `code`."""
     wall, before = time.perf_counter(), os.times()
     subprocess.run([sys.executable, "-c", code], check=True)
     after = os.times()

@@ -1,7 +1,7 @@
-"""The table of methods by sparsity, in Markdown, from a finished run of benchmarks/grids/methods.yaml: python -m benchmarks.methods runs/methods
+"""A table of methods by sparsity, in Markdown, from a finished run of benchmarks/grids/methods.yaml: python -m benchmarks.methods runs/methods
 
-Mean and standard deviation of the test accuracy over seeds, in percent; bold where the mean is above that of random pruning at the same share:
-`random` for methods that mask weights, `structured random` for those that remove units.
+Mean and standard deviation of the test accuracy over seeds, in percent. Bold: the mean is above that of random pruning at the same level, `random`
+for methods that mask weights, `structured random` for those that remove units.
 """
 
 import csv
@@ -12,19 +12,19 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 LEVELS = (50, 80, 90, 95)
-UNITS = ("structured", "early bird")  # beside `structured random`
+UNITS = ("structured", "early bird")  # compared with `structured random`
 Row = Mapping[str, str]  # of leaderboard.csv
 
 
 def by_method(rows: Iterable[Row]) -> dict[str, dict[int, Row]]:
-    """Rows by method and level, from labels such as 'magnitude 90%'; others, such as dense, stand at level 0."""
-    found: dict[str, dict[int, Row]] = {}
+    """Rows by method and level, from labels such as 'magnitude 90%'. Other labels, such as dense, have level 0."""
+    methods: dict[str, dict[int, Row]] = {}
     for row in rows:
         name, _, level = row["pruning"].rpartition(" ")
         whole = level.removesuffix("%")
         leveled = level.endswith("%") and whole.isdecimal()
-        found.setdefault(name if leveled else row["pruning"], {})[int(whole) if leveled else 0] = row
-    return found
+        methods.setdefault(name if leveled else row["pruning"], {})[int(whole) if leveled else 0] = row
+    return methods
 
 
 def shown(row: Row | None, baseline: Row | None) -> str:
@@ -38,16 +38,16 @@ def shown(row: Row | None, baseline: Row | None) -> str:
 
 def table(rows: Iterable[Row]) -> list[str]:
     """The lines of the table, the best at 90% first."""
-    found = by_method(rows)
-    dense = found.pop("dense", {}).get(0)
+    methods = by_method(rows)
+    dense = methods.pop("dense", {}).get(0)
     lines = ["| method | " + " | ".join(f"{level}%" for level in LEVELS) + " | epochs at 90% |", "|---|" + "---:|" * (len(LEVELS) + 1)]
     if dense:
         lines.append(f"| dense | {shown(dense, None)} |" + " |" * (len(LEVELS) - 1) + f" {dense['epochs']} |")
-    at_90 = {name: float(levels[90]["top1"] or 0) if 90 in levels else 0.0 for name, levels in found.items()}
-    for name in sorted(found, key=lambda name: -at_90[name]):
-        baseline = {} if name == "structured random" else found.get("structured random" if name in UNITS else "random", {})
-        cells = [shown(found[name].get(level), baseline.get(level)) for level in LEVELS]
-        lines.append(f"| {name} | {' | '.join(cells)} | {found[name].get(90, {}).get('epochs', '')} |")
+    at_90 = {name: float(levels[90]["top1"] or 0) if 90 in levels else 0.0 for name, levels in methods.items()}
+    for name in sorted(methods, key=lambda name: -at_90[name]):
+        baseline = {} if name == "structured random" else methods.get("structured random" if name in UNITS else "random", {})
+        cells = [shown(methods[name].get(level), baseline.get(level)) for level in LEVELS]
+        lines.append(f"| {name} | {' | '.join(cells)} | {methods[name].get(90, {}).get('epochs', '')} |")
     return lines
 
 

@@ -1,8 +1,8 @@
-"""The mixers of Vim and MambaVision as the official code composes them around the kernels: the peer of this package's own composition.
+"""The mixers of Vim and MambaVision as the official code composes them around the kernels, to compare with this package's composition.
 
 Sequences are (B, D, L) in memory from the first projection on. Vim (hustvl/Vim, mamba_simple.py, bimamba v2): convolution, projections and scan for
 each direction, the second on the flipped sequence and flipped back. MambaVision (NVlabs/MambaVision, mamba_vision.py): torch's convolutions, a scan.
-Kernels are handed in: upstream's on a GPU, the reference where only the composition is to be checked.
+Kernels are arguments: upstream's on a GPU, or the reference in a test of the composition.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.attention import Grid
+from models.attention import WindowLayout
 from models.layers import TokenConv1d
 from models.mambavision import SSMMixer
 from models.vim import BidirectionalMixer
@@ -32,7 +32,7 @@ def upstream_kernels() -> tuple[Scan, Convolution]:
 
 
 def composed_officially(model: nn.Module, scan: Scan, convolve: Convolution) -> nn.Module:
-    """The model with the forward of its mixers replaced; parameters, names and results stay the same."""
+    """The model, with the forward of its mixers replaced. Parameters, names and results stay the same."""
     for module in model.modules():
         if isinstance(module, BidirectionalMixer):
             module.forward = partial(mix_as_vim, module, scan, convolve)  # type: ignore[method-assign]
@@ -52,7 +52,7 @@ def mix_as_vim(mixer: BidirectionalMixer, scan: Scan, convolve: Convolution, hid
 def _pass(
     scan: Scan, convolve: Convolution, xz: Tensor, conv: TokenConv1d, x_proj: nn.Linear, dt_proj: nn.Linear, A_log: Tensor, D: Tensor
 ) -> Tensor:
-    """y * silu(z), (B, D, L), of one direction, from x and z side by side, (B, 2 D, L)."""
+    """y * silu(z), (B, D, L), of a direction, from x and z concatenated, (B, 2 D, L)."""
     x, z = xz.chunk(2, dim=1)
     x = convolve(x, conv.weight.squeeze(1), conv.bias, activation="silu")
     dt, B, C = _projected(x, x_proj, dt_proj, A_log)
@@ -60,13 +60,13 @@ def _pass(
     return scan(x, delta, -torch.exp(A_log.float()), B, C, D.float(), z=z, delta_bias=dt_proj.bias.float(), delta_softplus=True)
 
 
-def mix_as_mambavision(mixer: SSMMixer, scan: Scan, x: Tensor, grid: Grid) -> Tensor:
+def mix_as_mambavision(mixer: SSMMixer, scan: Scan, x: Tensor, layout: WindowLayout) -> Tensor:
     """(windows, L, dim) from the same."""
     x, z = mixer.in_proj(x).transpose(1, 2).chunk(2, dim=1)
     x, z = (F.silu(F.conv1d(part, conv.weight, padding="same", groups=part.shape[1])) for part, conv in ((x, mixer.conv1d_x), (z, mixer.conv1d_z)))
     dt, B, C = _projected(x, mixer.x_proj, mixer.dt_proj, mixer.A_log)
     delta = mixer.dt_proj(dt).unflatten(0, (len(x), -1)).transpose(1, 2).contiguous()
-    bias = mixer.dt_proj.bias.float()  # for the second time, as in the official code
+    bias = mixer.dt_proj.bias.float()  # added for the second time, as in the official code
     y = scan(x, delta, -torch.exp(mixer.A_log.float()), B, C, mixer.D.float(), delta_bias=bias, delta_softplus=True)
     return mixer.out_proj(torch.cat((y, z), dim=1).transpose(1, 2))
 

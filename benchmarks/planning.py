@@ -1,8 +1,7 @@
-"""A table: CPU seconds that it takes to turn a grid of 10,000 cells into cells with ids, and those into stages and jobs.
+"""A table: CPU seconds to expand a grid into 10,000 cells with ids, and the cells into stages and jobs.
 
-The floor is what nobody can do without: itertools.product over the choices and one SHA-256 of JSON a cell, with no check, no type and no position.
-Peers that are installed (seml 0.5.7 and exca 0.6.0 were tried) expand the same grid. Each contestant runs in this process; the median of five runs is
-printed.
+The floor is the minimal work: itertools.product over the choices and a SHA-256 of JSON per cell, without checks, types or line numbers. The peers
+that are installed (seml 0.5.7 and exca 0.6.0 were tried) expand the same grid. Each contestant runs in this process; the median of five runs is printed.
 """
 
 import hashlib
@@ -16,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harness.grid.read import read_grid
-from harness.plan.jobs import pack
+from harness.plan.jobs import divide
 from harness.plan.stages import make_graph
 
 REPEATS = 5
@@ -71,7 +70,7 @@ def exca() -> int:
 
 
 def measure(contestant: Callable[[], int]) -> tuple[int, float]:
-    """What the contestant returns, and the median CPU seconds of its runs after a first one that is not counted."""
+    """The result of the contestant, and the median CPU seconds of its runs after a warm-up."""
     count, times = contestant(), []
     for _ in range(REPEATS):
         begin = time.process_time()
@@ -91,7 +90,7 @@ def main() -> None:
             ("floor: itertools.product + SHA-256", floor),
             ("read_grid: YAML, checks, cells, ids", lambda: len(read_grid(path).cells)),
             ("make_graph: shared stages, ids", lambda: len(make_graph(cells).stages)),
-            ("pack: jobs of 8 stages", lambda: len(pack(plan.stages.values(), 8))),
+            ("divide: jobs of 8 stages", lambda: len(divide(plan.stages.values(), 8))),
             ("to_json: every field of every cell", lambda: len([cell.to_json() for cell in cells])),
         ]
         rows += [(name, peer) for name, peer in (("seml", seml), ("exca", exca)) if importlib.util.find_spec(name)]

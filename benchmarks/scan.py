@@ -1,8 +1,7 @@
-"""Tables: the selective scan on a CPU against its peers, one thread, medians of wall-clock times; and the peak memory of each, in a process of its
-own.
+"""Tables: the selective scan on a CPU against its peers, one thread: medians of wall-clock times, and the peak memory of each in its own process.
 
-The peers get what they take (contiguous fp32 (B, D, L) tensors); each is the formulation of its source, and all results are compared before they are
-timed. mambapy's pscan takes part where it is installed: `pip install --no-deps mambapy==1.2.0`.
+All scans get contiguous fp32 (B, D, L) tensors. Each peer is written as in its source, and all results are compared before they are timed. mambapy's
+pscan takes part if it is installed: `pip install --no-deps mambapy==1.2.0`.
 """
 
 import argparse
@@ -24,8 +23,8 @@ from models.ssm.scan import selective_scan
 
 Scan = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 SHAPES = {"Vim-Ti (8, 384, 197), N 16": (8, 384, 197, 16), "the same, length 1024": (8, 384, 1024, 16)}
-# Vector operations of 16 lanes for each state of each channel and position, most of them an exponential: 13 forward, 13 + 21 more with the backward
-# pass. At one a cycle and 3.7 GHz the Vim-Ti shape takes this long.
+# For each state of each channel and position: 13 vector operations of 16 lanes forward, most of them for an exponential, and 13 + 21 more with the
+# backward pass. At one operation per cycle and 3.7 GHz the Vim-Ti shape takes this long.
 ROOFLINE_MS = (2.1, 5.6)
 SLOWEST_S = 4.0  # a scan slower than this is timed once
 
@@ -50,7 +49,7 @@ def scan_by_index(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: 
 
 
 def scan_by_unbind(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
-    """The same loop over tensors that `unbind` cuts once."""
+    """The loop of `scan_by_index` over tensors that `unbind` splits once."""
     delta = F.softplus(delta)
     decay = torch.exp(delta.unsqueeze(-1) * A.unsqueeze(1)).unbind(2)
     drive = ((delta * u).unsqueeze(-1) * B.transpose(1, 2).unsqueeze(1)).unbind(2)
@@ -87,7 +86,7 @@ def available() -> dict[str, Scan]:
 
 
 def inputs(shape: tuple[int, int, int, int]) -> list[Tensor]:
-    """u, delta, A, B, C, D with gradients; delta about as after training."""
+    """u, delta, A, B, C, D with gradients; delta has values as after training."""
     torch.manual_seed(0)
     batch, channels, length, states = shape
     sequences = [torch.randn(batch, channels, length), torch.randn(batch, channels, length) - 3]
@@ -97,7 +96,7 @@ def inputs(shape: tuple[int, int, int, int]) -> list[Tensor]:
 
 
 def forward_s(scan: Scan, tensors: list[Tensor]) -> float:
-    """Seconds of one forward pass."""
+    """Seconds of a forward pass."""
     with torch.no_grad():
         start = time.perf_counter()
         scan(*tensors)  # type: ignore[call-arg]
@@ -105,7 +104,7 @@ def forward_s(scan: Scan, tensors: list[Tensor]) -> float:
 
 
 def both_s(scan: Scan, tensors: list[Tensor]) -> float:
-    """Seconds of one forward and backward pass."""
+    """Seconds of a forward and backward pass."""
     start = time.perf_counter()
     y = scan(*tensors)  # type: ignore[call-arg]
     torch.autograd.grad(y, tensors, y.detach())
@@ -113,22 +112,22 @@ def both_s(scan: Scan, tensors: list[Tensor]) -> float:
 
 
 def median_ms(measure: Callable[[], float], repeats: int) -> float:
-    """Median of `repeats` runs after a warm-up, or the first run where it is slow."""
+    """Median of `repeats` runs after a warm-up, or the first run if it is slow."""
     first = measure()
     return 1e3 * (first if first > SLOWEST_S else statistics.median(measure() for _ in range(repeats)))
 
 
 def peak_mb(name: str) -> float:
-    """Megabytes that one forward and backward pass adds to a fresh process that holds its inputs."""
+    """Megabytes that a forward and backward pass adds to a fresh process that holds its inputs."""
     process = subprocess.run([sys.executable, "-m", "benchmarks.scan", "--peak-of", name], capture_output=True, text=True, check=True)
     return float(process.stdout)
 
 
 def print_peak(name: str) -> None:
-    """Prints `peak_mb`'s number: in the child."""
+    """Prints the number for `peak_mb`, in its child process."""
     torch.set_num_threads(1)
     small = inputs((1, 16, 4, 16))
-    both_s(SCANS[name], small)  # what a first call loads
+    both_s(SCANS[name], small)  # loads the libraries of a first call
     tensors = inputs(SHAPES["Vim-Ti (8, 384, 197), N 16"])
     before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
     both_s(SCANS[name], tensors)

@@ -38,7 +38,8 @@ def child(cache: Path) -> dict[str, float]:
     ranks = rendezvous(threads=1)
     load_deepspeed()
     mark("import deepspeed, rendezvous")
-    from jobs.data.prepare import EvalLoader, TrainLoader, prepare
+    from jobs.data.loaders import EvalLoader, TrainLoader
+    from jobs.data.prepare import prepare
     from jobs.experiment.specs import DataSpec, ModelSpec, RecipeSpec, StageSpec
     from jobs.train.stage_trainer import StageTrainer
     from models.layers import weight_decay_groups

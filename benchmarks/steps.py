@@ -1,10 +1,10 @@
-"""Tables: a training step of vim_tiny and mambavision_t on a CPU, one thread: against the same step with the scan as a loop, and where the time goes.
+"""Tables: a training step of vim_tiny and mambavision_t on a CPU, one thread, against the same step with a loop as the scan, and its time by operator.
 
-Every step is timed in a process of its own, with torch's use of memory as it is in any script, and with freed memory kept, as jobs do: the loops take
-and free gigabytes a step, so that their time is for a large part that of the system's pages.
+Every step is timed in its own process, with torch's default use of memory, and with freed memory kept, as in jobs: the loops allocate and free
+gigabytes per step, so much of their time goes into the system's pages.
 
 With --gpu: images/s of training and inference on a CUDA device, fp32 and bf16, with mamba-ssm's kernels (slurm/install_cuda.sh), of this package's
-composition of them and of the official one (benchmarks/official.py), after their logits have been compared.
+composition of the kernels and of the official composition (benchmarks/official.py), after their logits have been compared.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from models.registry import create_model
 
 MODELS = ("vim_tiny", "mambavision_t")
 SCANS = {"cpu": "C++ scan", "unbind": "loop with unbind", "reference": "backend reference"}
-# The first group with a part of an operator's name has its time.
+# An operator's time goes to the first group with a part of its name.
 GROUPS: dict[str, tuple[str, ...]] = {
     "scan": ("selective_scan",),
     "convolution over tokens": ("conv1d_silu",),
@@ -39,7 +39,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 
 def step(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
-    """One training step."""
+    """Runs a training step."""
     optimizer.zero_grad(set_to_none=True)
     F.cross_entropy(model(images).float(), labels).backward()
     optimizer.step()
@@ -68,7 +68,7 @@ def loop_with_unbind(
     reverse: bool = False,
     **_: object,
 ) -> Tensor:
-    """The scan table's loop (benchmarks/scan.py) with Delta's bias and the gate, in the place of `selective_scan`."""
+    """The loop of benchmarks/scan.py with Delta's bias and the gate, as a replacement of `selective_scan`."""
     sequences = [tensor.flip(-1) if reverse else tensor for tensor in (u, delta + delta_bias.unsqueeze(-1), B, C)]
     y = scan_by_unbind(sequences[0], sequences[1], A, sequences[2], sequences[3], D)
     y = y.flip(-1) if reverse else y
@@ -76,7 +76,7 @@ def loop_with_unbind(
 
 
 def with_scan(name: str, batch: int, scan: str, img_size: int = 224) -> tuple[nn.Module, torch.Tensor, torch.Tensor, torch.optim.Optimizer]:
-    """`made` with one of SCANS in its mixers."""
+    """`made`, with a scan of SCANS in its mixers."""
     parts = made(name, batch, "reference" if scan == "reference" else "auto", img_size=img_size)
     for module in parts[0].modules():
         if scan == "unbind" and hasattr(module, "scan"):
@@ -85,7 +85,7 @@ def with_scan(name: str, batch: int, scan: str, img_size: int = 224) -> tuple[nn
 
 
 def print_step_s(name: str, batch: int, scan: str, keep: bool) -> None:
-    """Prints the seconds of a training step, the median of five after two to warm up: in the child."""
+    """Prints the number for `step_s`, in its child process: the median of five steps after two for warm-up."""
     torch.set_num_threads(1)
     if keep:
         keep_freed_memory()
@@ -104,7 +104,7 @@ def step_s(name: str, batch: int, scan: str, keep: bool) -> float:
 
 
 def shares(name: str, batch: int) -> Counter[str]:
-    """Share of a step's time by group of operators, forward and backward together."""
+    """Fraction of a step's time by group of operators, forward and backward together."""
     parts = made(name, batch, "auto")
     step(*parts)
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
@@ -118,13 +118,13 @@ def shares(name: str, batch: int) -> Counter[str]:
 
 
 def made_for_gpu(name: str, batch: int, dtype: torch.dtype, official: bool) -> tuple[nn.Module, torch.Tensor, torch.Tensor, torch.optim.Optimizer]:
-    """`made` on the GPU, the mixers composed as the official code composes them if so asked."""
+    """`made` on the GPU; if `official`, with the mixers as the official code composes them."""
     model, *others = made(name, batch, "cuda", "cuda", dtype)
     return (composed_officially(model, *upstream_kernels()) if official else model, *others)  # type: ignore[return-value]
 
 
 def images_per_s(name: str, batch: int, dtype: torch.dtype, official: bool, train: bool) -> float:
-    """Images a second on the GPU: the median of five times ten steps, after three to warm up."""
+    """Images per second on the GPU: the median of five times ten steps, after three steps for warm-up."""
     model, images, labels, optimizer = made_for_gpu(name, batch, dtype, official)
     model.train(train)
 

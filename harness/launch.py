@@ -17,18 +17,18 @@ from harness.grid.read import Grid, read_grid
 from harness.grid.yaml_source import GridError
 from harness.monitor.survey import cell_states
 from harness.plan.dry_run import describe
-from harness.plan.jobs import done_stages, make_jobs, make_packs, planned_cells, to_replay
+from harness.plan.jobs import done_stages, make_jobs, planned_cells, to_replay
 from harness.plan.preflight import preflight
-from harness.plan.snapshot import save_launch, warn_of_strangers
+from harness.plan.snapshot import save_launch, warn_of_stale_records
 from harness.plan.stages import StageGraph, make_graph
-from harness.submit.previous import earlier, share
+from harness.submit.previous import assign, previous_jobs
 from jobs.cluster.claims import claimed, holder
 from jobs.cluster.slurm import SchedulerError
 from jobs.experiment.ids import CellId
 from jobs.experiment.job import JobSpec, PlannedCell
 from jobs.experiment.records import RecordError
 from jobs.experiment.rewinds import ask_for_replay
-from jobs.experiment.run_folder import LAUNCH_LOCK, RUNS, RunFolder
+from jobs.experiment.run_folder import RUNS, RunFolder
 from jobs.experiment.specs import ClusterSpec
 from jobs.recovery.nodes import around_bad_nodes
 
@@ -77,24 +77,23 @@ def plan_and_launch(grid: Grid, graph: StageGraph, run: RunFolder, options: argp
     """Checks what is left to run, then prints or runs it; returns the exit code. Raises RecordError, OSError, SchedulerError, KeyboardInterrupt."""
     cells = planned_cells(grid, graph)
     left, failed = to_run(run, cells, options.retry_failed)
-    warn_of_strangers(run, cells)
+    warn_of_stale_records(run, cells)
     if options.dry_run or left:
         problems = preflight(grid, [planned.cell for planned in left])
         if problems:
             print("\n".join(problems), file=sys.stderr)
             return USAGE
     if options.dry_run:
-        print(describe(graph, grid, make_packs(grid, graph, run, left), done=done_stages(graph, run)))
+        print(describe(graph, grid, make_jobs(grid, graph, run, left), done=done_stages(graph, run)))
         return OK
     if not left:
         hint = f", {len(failed)} failed: {RETRY_HINT}" if failed else ""
         print(f"nothing to do: {len(cells) - len(failed)} of {len(cells)} cells are done{hint}")
         publish(run)
         return NOTHING_TO_DO
-    lock = run.path / LAUNCH_LOCK
-    with claimed(lock, wait=False) as alone:
+    with claimed(run.launch_lock, wait=False) as alone:
         if not alone:
-            print(f"nothing to do: {holder(lock)} is launching this grid already")
+            print(f"nothing to do: {holder(run.launch_lock)} is launching this grid already")
             return NOTHING_TO_DO
         return launch(grid, graph, run, options.retry_failed)
 
@@ -104,28 +103,29 @@ def launch(grid: Grid, graph: StageGraph, run: RunFolder, retry_failed: bool) ->
 
     The caller holds the launch lock: no other launch of this grid works at the same time.
     """
-    before = earlier(run, graph, grid.cluster)
+    previous = previous_jobs(run, graph, grid.cluster)
     cells = planned_cells(grid, graph)
     wanted = to_run(run, cells, retry_failed)[0]
     run.want(planned.cell.id for planned in wanted)
-    shares, chained = share(run, wanted, before), grid.cluster.kind == "slurm"
-    for line in (*before.told, *shares.told(before.living, queued=chained)):
+    assignment, chained = assign(run, wanted, previous), grid.cluster.kind == "slurm"
+    for line in (*previous.messages, *assignment.messages(previous.living, queued=chained)):
         print(line, flush=True)
-    left = (*shares.ours, *shares.waiting) if chained else shares.ours
+    left = (*assignment.own, *assignment.dependent) if chained else assignment.own
     if not left:
-        print("nothing to do until the jobs of the previous launch have ended" if shares.theirs or shares.waiting else "nothing to do")
+        waits = assignment.elsewhere or assignment.dependent
+        print("nothing to do until the jobs of the previous launch have ended" if waits else "nothing to do")
         return NOTHING_TO_DO
     run.forget_failures((stage for planned in left for stage in planned.stages), (planned.cell.id for planned in left))
     save_launch(grid, graph, run)
     for stage in to_replay(graph, run):
         ask_for_replay(run.stage_dir(stage))
     grid = replace(grid, cluster=around_bad_nodes(run, grid.cluster))
-    jobs = make_jobs(grid, graph, run, left, held=before.living)
+    jobs = make_jobs(grid, graph, run, left, held=previous.living)
     print(f"{grid.name}: {len(left)} of {len(grid.cells)} cells to run, in {len(jobs)} jobs, in {run.path}", flush=True)
     if grid.cluster.kind == "slurm":
         from harness.submit.slurm import submit_arrays
 
-        print("\n".join(submit_arrays(grid.cluster, run, jobs, before.living)))
+        print("\n".join(submit_arrays(grid.cluster, run, jobs, previous.living)))
         return OK
     run_locally(grid.cluster, run, jobs, left)
     published = publish(run)
@@ -164,7 +164,7 @@ def unwritable(error: OSError, run: Path) -> str:
 def run_locally(cluster: ClusterSpec, run: RunFolder, jobs: Sequence[JobSpec], cells: tuple[PlannedCell, ...]) -> None:
     """Runs the jobs on this machine, and shows their progress."""
     from harness.submit.local import LocalQueue, run_here
-    from harness.submit.progress import Watch
+    from harness.submit.progress import ProgressDisplay
 
     for signum in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(signum) != signal.SIG_IGN:  # under nohup SIGHUP stays ignored
@@ -172,8 +172,8 @@ def run_locally(cluster: ClusterSpec, run: RunFolder, jobs: Sequence[JobSpec], c
     if cluster.kind == "debug":
         run_here(run, jobs, cluster)
         return
-    with Watch(run, cells) as watch:
-        LocalQueue.of(run, jobs, cluster).drain(watch)
+    with ProgressDisplay(run, cells) as display:
+        LocalQueue.of(run, jobs, cluster).drain(display)
 
 
 def interrupt(signum: int, frame: object) -> NoReturn:

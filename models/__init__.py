@@ -1,1 +1,1 @@
-"""Pure torch: networks, scans, pruning methods. No files, no environment, no cluster."""
+"""Pure torch: networks, scans and pruning methods. No environment, no cluster, no files but a checkpoint to load."""

@@ -1,6 +1,4 @@
-"""`python -m models` prints every model, and every variant of one size of its family, with parameters, multiply-adds and whether official weights
-load.
-"""
+"""`python -m models` prints every model, and for one size of each family every variant, with parameters, multiply-adds and official weights."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -39,14 +37,14 @@ def main() -> None:
 
 
 def entries() -> Iterator[tuple[str, dict[str, Any]]]:
-    """(name, options) of every row."""
+    """(name, options) of every row of the table."""
     for name in MODELS:
         yield name, {}
         yield from ((name, options) for options in VARIANTS.get(name, []))
 
 
 def row(name: str, options: dict[str, Any]) -> str:
-    """One line of the table, at 1000 classes (10 for images of 32 px)."""
+    """A line of the table, for 1000 classes (10 for images of 32 px)."""
     cost = measure(name, options)
     official = "yes" if MODELS[name].official and not effective_options(name, options) else "no"
     giga = [f"{value / 1e9:.3f}" if value else "" for value in (cost.macs, cost.scan_flops)]
@@ -54,7 +52,7 @@ def row(name: str, options: dict[str, Any]) -> str:
 
 
 def measure(name: str, options: dict[str, Any]) -> Costs:
-    """Costs of a row's model, of which nothing is stored or computed."""
+    """The costs of a row's model, which is made on the meta device: nothing is stored or computed."""
     size = MODELS[name].img_size
     with torch.device("meta"):
         model = create_model(name, num_classes=10 if size == 32 else 1000, **options)

@@ -1,41 +1,38 @@
-"""The options of every family: what a grid entry may set, with types, limits and defaults. No torch: grids are checked on the login node.
+"""The options of every family that a grid may set, with types, limits and defaults. No torch: grids are checked on the login node.
 
-A default here is the family's; a row of `models.registry.MODELS` sets what its size needs. A nested dataclass is a variant: None leaves it out.
+The defaults are those of the family; an entry of `models.registry.MODELS` changes them for its size. A nested dataclass is a variant, or None.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from models.typed import ABOVE_0, AT_LEAST_0, AT_LEAST_1, FRACTION, Limit, between
 
-Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0.0, lt=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
-STRICT: dict[str, Any] = {"extra": "forbid"}  # pydantic's: an unknown option is an error
+Count = Annotated[int, AT_LEAST_1]
+Fraction = Annotated[float, FRACTION]
+Positive = Annotated[float, ABOVE_0]
+Pairs = Annotated[int, Limit(words="even and 2 or more", holds=lambda value: value >= 2 and value % 2 == 0)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SEConfig:
-    """Squeeze-and-excitation on a block's branch (arXiv 1709.01507): fc C/ratio, ReLU, fc, sigmoid on the mean over tokens."""
+    """Squeeze-and-excitation on a block's branch (arXiv 1709.01507): fc C/ratio, ReLU, fc, sigmoid of the mean over tokens."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
     ratio: Count = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class MobilePathConfig:
-    """Vim: a MobileNetV2 inverted residual (arXiv 1801.04381) over tokens in place of each direction's convolution."""
+    """Vim: a MobileNetV2 inverted residual (arXiv 1801.04381) over tokens instead of each direction's convolution."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
-    expand: Count = 1  # inner channels / channels; the 1x1 layers are as wide as the scan, so that even 1 doubles Vim-Ti
-    kernel: Annotated[int, Field(ge=1, le=16)] = 3  # taps of the depthwise convolution, causal in the direction of the scan
+    expand: Count = 1  # inner channels / channels; the 1x1 layers are as wide as the scan, so even 1 doubles Vim-Ti's size
+    kernel: Annotated[int, between(1, 16)] = 3  # taps of the depthwise convolution, causal in the direction of the scan
 
 
 @dataclass(frozen=True, kw_only=True)
 class MobileBlockConfig:
-    """MambaVision: MobileNetV2 inverted residuals (arXiv 1801.04381) in place of the convolution blocks of stages 1 and 2."""
+    """MambaVision: MobileNetV2 inverted residuals (arXiv 1801.04381) instead of the convolution blocks of stages 1 and 2."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
     expand: Count = 4
     kernel: Count = 3  # odd
 
@@ -45,11 +42,10 @@ class MobileBlockConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SWAConfig:
-    """Sliding-window attention: each token attends within a neighbourhood of `window` x `window` tokens."""
+    """Sliding-window attention: each token attends to a neighbourhood of `window` x `window` tokens."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
     window: Count = 7  # tokens, odd
-    shift: Annotated[int, Field(ge=0)] = 0  # tokens by which every second attention block displaces its neighbourhood; at most window // 2
+    shift: Annotated[int, AT_LEAST_0] = 0  # tokens by which every second attention block shifts its neighbourhood; at most window // 2
 
     def __post_init__(self) -> None:
         _must_be_odd(window=self.window)
@@ -59,10 +55,9 @@ class SWAConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class S4Config:
-    """S4D (arXiv 2206.11893) in place of the selective scan."""
+    """S4D (arXiv 2206.11893) instead of the selective scan."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
-    d_state: Annotated[int, Field(ge=2, multiple_of=2)] = 16  # of each channel, in conjugate pairs
+    d_state: Pairs = 16  # of each channel, in conjugate pairs
     init: Literal["lin", "inv"] = "lin"
     dt_min: Positive = 1e-3
     dt_max: Positive = 1e-1
@@ -70,10 +65,9 @@ class S4Config:
 
 @dataclass(frozen=True, kw_only=True)
 class S5Config:
-    """S5 (arXiv 2208.04933) in place of the selective scan."""
+    """S5 (arXiv 2208.04933) instead of the selective scan."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
-    d_state: Annotated[int, Field(ge=2, multiple_of=2)] = 64  # shared by all channels, in conjugate pairs
+    d_state: Pairs = 64  # shared by all channels, in conjugate pairs
     blocks: Count = 1  # of HiPPO-N on the diagonal of the initial state matrix
     dt_min: Positive = 1e-3
     dt_max: Positive = 1e-1
@@ -85,24 +79,22 @@ class S5Config:
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionPoolConfig:
-    """Pooling by attention with learned queries before the head, and, if asked for, in the down-samplings (over 2 x 2 tokens)."""
+    """Attention pooling with learned queries before the head and, if `downsample`, in the down-samplings, over 2 x 2 tokens."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
     heads: Count = 4  # divides the channels of every stage where it pools
     downsample: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConvNeXtConfig:
-    """Principles of ConvNeXt (arXiv 2201.03545) for the convolutional part, each its own flag."""
+    """Principles of ConvNeXt (arXiv 2201.03545) for the convolutional part, each with a flag."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
-    layer_norm: bool = True  # LayerNorm over channels for every BatchNorm
+    layer_norm: bool = True  # LayerNorm over channels instead of every BatchNorm
     kernel: Count = 3  # of the blocks' convolutions, odd; ConvNeXt's own is 7
-    patch_downsample: bool = True  # 2x2 convolutions of stride 2 with their own norm before them
-    separable: bool = True  # a depthwise and a 1x1 convolution for each convolution of a block
-    gelu: bool = True  # exact GELU for ReLU and tanh-GELU
-    fewer_blocks: bool = True  # half of the convolution blocks, rounded up
+    patch_downsample: bool = True  # 2x2 convolutions of stride 2, each after a norm of its own
+    separable: bool = True  # a depthwise and a 1x1 convolution instead of each convolution of a block
+    gelu: bool = True  # exact GELU instead of ReLU and tanh-GELU
+    fewer_blocks: bool = True  # half as many convolution blocks, rounded up
 
     def __post_init__(self) -> None:
         _must_be_odd(kernel=self.kernel)
@@ -112,16 +104,15 @@ class ConvNeXtConfig:
 class VimConfig:
     """Vision Mamba (arXiv 2401.09417). Defaults are Vim-Ti's."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
     patch_size: Count = 16  # pixels
     stride: Count | None = None  # pixels between patches; None: patch_size
     dim: Count = 192
     depth: Count = 24
-    d_state: Annotated[int, Field(ge=1, le=256)] = 16
-    d_conv: Annotated[int, Field(ge=2, le=4)] = 4  # taps of the causal convolution; the CUDA kernel has 2 to 4
+    d_state: Annotated[int, between(1, 256)] = 16
+    d_conv: Annotated[int, between(2, 4)] = 4  # taps of the causal convolution; the CUDA kernel has 2 to 4
     expand: Count = 2  # inner channels / dim
     dt_rank: Count | None = None  # None: dim / 16, rounded up
-    drop_path: Share = 0.0  # of the last block; it rises linearly from 0
+    drop_path: Fraction = 0.0  # of the last block; it rises linearly from 0
     se: SEConfig | None = None
     mobilenet: MobilePathConfig | None = None
     s4: S4Config | None = None  # one of s4 and s5
@@ -129,7 +120,7 @@ class VimConfig:
     pretrained: str | None = None  # path of an official checkpoint
 
     def check(self) -> None:
-        """Raises ValueError where options do not go together."""
+        """Raises ValueError if options contradict each other."""
         _at_most_one(s4=self.s4, s5=self.s5)
 
 
@@ -140,17 +131,16 @@ Four = tuple[Count, Count, Count, Count]
 class MambaVisionConfig:
     """MambaVision (arXiv 2407.08083). Defaults are MambaVision-T's."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
     dim: Count = 80  # of stage 1; it doubles at every stage
     in_dim: Count = 32  # between the stem's convolutions
     depths: Four = (1, 3, 8, 4)
     heads: Four = (2, 4, 8, 16)
     windows: Four = (8, 8, 14, 7)  # tokens a side; stages 1 and 2 have none
     stem_strides: tuple[Count, Count] = (2, 2)
-    mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
-    d_state: Annotated[int, Field(ge=1, le=256)] = 8
-    d_conv: Annotated[int, Field(ge=1, le=16)] = 3
-    drop_path: Share = 0.2  # of the last block; it rises linearly from 0
+    mlp_ratio: Positive = 4.0
+    d_state: Annotated[int, between(1, 256)] = 8
+    d_conv: Annotated[int, between(1, 16)] = 3
+    drop_path: Fraction = 0.2  # of the last block; it rises linearly from 0
     layer_scale: Positive | None = None  # of the blocks of stages 3 and 4
     swa: SWAConfig | None = None
     s4: S4Config | None = None  # one of s4 and s5
@@ -162,28 +152,28 @@ class MambaVisionConfig:
     pretrained: str | None = None  # path of an official checkpoint
 
     def check(self) -> None:
-        """Raises ValueError where options do not go together."""
+        """Raises ValueError if options contradict each other."""
         _at_most_one(s4=self.s4, s5=self.s5)
         if self.dim % 2:
             raise ValueError(f"dim must be even, for the two halves of a mixer; not {self.dim}")
-        pooled = self.attention_pool and [8 * self.dim, *([self.dim] if self.attention_pool.downsample else [])]
+        pool = self.attention_pool
+        pooled = [(pool.heads, dim) for dim in (8 * self.dim, *([self.dim] if pool.downsample else []))] if pool else []
         divided = [(heads, self.dim * 2**stage) for stage, heads in enumerate(self.heads) if stage >= 2]
-        _must_divide(divided + [(self.attention_pool.heads, dim) for dim in pooled or []])  # type: ignore[union-attr]
+        _must_divide(divided + pooled)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViTConfig:
-    """A plain vision transformer of timm's, the control without a state space. Defaults are ViT-Ti's."""
+    """timm's plain vision transformer, a control without a state space. Defaults are ViT-Ti's."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
     patch_size: Count = 16  # pixels
     dim: Count = 192
     depth: Count = 12
     heads: Count = 3
-    drop_path: Share = 0.0
+    drop_path: Fraction = 0.0
 
     def check(self) -> None:
-        """Raises ValueError where options do not go together."""
+        """Raises ValueError if options contradict each other."""
         _must_divide([(self.heads, self.dim)])
 
 
@@ -191,19 +181,18 @@ class ViTConfig:
 class MambaOutConfig:
     """timm's MambaOut (arXiv 2405.07992): Mamba's gated blocks without the state space. Defaults are MambaOut-Femto's."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
     depths: Four = (3, 3, 9, 3)
     dims: Four = (48, 96, 192, 288)
-    drop_path: Share = 0.0
+    drop_path: Fraction = 0.0
 
     def check(self) -> None:
-        """All options go together."""
+        """Raises nothing: all combinations are valid."""
 
 
 def _at_most_one(**variants: object) -> None:
     given = [name for name, variant in variants.items() if variant is not None]
     if len(given) > 1:
-        raise ValueError(f"{' and '.join(given)} both replace the selective scan: give one")
+        raise ValueError(f"{' and '.join(given)} both replace the selective scan: give only one")
 
 
 def _must_be_odd(**sizes: int) -> None:

@@ -1,4 +1,4 @@
-"""The convolutional part of MambaVision: stem, blocks and down-sampling, as in the official code and in the styles of ConvNeXt and MobileNetV2."""
+"""The convolutional part of MambaVision: stem, blocks and down-sampling, as in the official code, or in the style of ConvNeXt or MobileNetV2."""
 
 from collections.abc import Callable
 
@@ -10,11 +10,11 @@ from models.attention import AttentionPool
 from models.layers import DropPath
 
 Norm = Callable[..., nn.Module]
-STEM_EPS = 1e-4  # of the stem's BatchNorms; every other one has 1e-5
+STEM_EPS = 1e-4  # of the stem's BatchNorms; all others have 1e-5
 
 
 class LayerNorm2d(nn.LayerNorm):
-    """LayerNorm over the channels of a map. Channels that pruning removed still count as zeros in mean and variance."""
+    """LayerNorm over the channels of a map. Channels that pruning removed still count as zeros in its mean and variance."""
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
         super().__init__(channels, eps=eps)
@@ -46,11 +46,12 @@ class Stem(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, dim, H', W') from (B, 3, H, W)."""
-        return self.conv_down(images)
+        y: Tensor = self.conv_down(images)
+        return y
 
 
 class ConvBlock(nn.Module):
-    """x + norm(conv(GELU(norm(conv(x))))), GELU in its tanh form unless told otherwise."""
+    """x + norm(conv(GELU(norm(conv(x))))), with GELU in its tanh form if `tanh`."""
 
     def __init__(self, dim: int, drop_path: float, norm: Norm, *, kernel: int, separable: bool, tanh: bool, se_ratio: int | None) -> None:
         super().__init__()
@@ -62,12 +63,14 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) from the same."""
-        return x + self.drop_path(self.se(self.norm2(self.conv2(self.act1(self.norm1(self.conv1(x)))))))
+        branch: Tensor = self.norm2(self.conv2(self.act1(self.norm1(self.conv1(x)))))
+        y: Tensor = x + self.drop_path(self.se(branch))
+        return y
 
 
 class InvertedBlock(nn.Module):
-    """x + MobileNetV2's inverted residual: 1x1 to expand * C, depthwise, each with norm and ReLU6, then a linear 1x1 with norm. arXiv 1801.04381,
-    table 1.
+    """x + MobileNetV2's inverted residual (arXiv 1801.04381, table 1): 1x1 to expand * C and depthwise, both with norm and ReLU6, then a linear 1x1
+    with norm.
     """
 
     def __init__(self, dim: int, expand: int, kernel: int, drop_path: float, norm: Norm, se_ratio: int | None) -> None:
@@ -83,11 +86,12 @@ class InvertedBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) from the same."""
-        return x + self.drop_path(self.se(self.branch(x)))
+        y: Tensor = x + self.drop_path(self.se(self.branch(x)))
+        return y
 
 
 class MapExcite(nn.Module):
-    """Squeeze-and-excitation of a map: a gate for each channel from its mean over positions. arXiv 1709.01507, section 3."""
+    """Squeeze-and-excitation of a map: a gate for each channel, computed from the mean over positions. arXiv 1709.01507, section 3."""
 
     def __init__(self, dim: int, ratio: int) -> None:
         super().__init__()
@@ -96,7 +100,8 @@ class MapExcite(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) from the same."""
-        return x * self.excite(F.relu(self.reduce(x.mean((2, 3), keepdim=True)))).sigmoid()
+        gate: Tensor = self.excite(F.relu(self.reduce(x.mean((2, 3), keepdim=True)))).sigmoid()
+        return x * gate
 
 
 class Downsample(nn.Module):
@@ -111,11 +116,12 @@ class Downsample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, 2C, ceil(H/2), ceil(W/2)) from (B, C, H, W)."""
         x = self.before(x)
-        return self.reduction(_even(x) if self.patches else x)
+        y: Tensor = self.reduction(_even(x) if self.patches else x)
+        return y
 
 
 class AttentionDownsample(nn.Module):
-    """Half the map and twice the channels: attention pooling over each 2x2 tokens."""
+    """Half the map and twice the channels: attention pooling over every 2x2 tokens."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -126,7 +132,8 @@ class AttentionDownsample(nn.Module):
         x = _even(x)
         batch, channels, height, width = x.shape
         tokens = x.view(batch, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 3, 5, 1).reshape(-1, 4, channels)
-        return self.pool(tokens).view(batch, height // 2, width // 2, -1).permute(0, 3, 1, 2).contiguous()
+        pooled: Tensor = self.pool(tokens)
+        return pooled.view(batch, height // 2, width // 2, -1).permute(0, 3, 1, 2).contiguous()
 
 
 def _convolution(dim: int, kernel: int, separable: bool) -> nn.Module:
@@ -136,5 +143,5 @@ def _convolution(dim: int, kernel: int, separable: bool) -> nn.Module:
 
 
 def _even(x: Tensor) -> Tensor:
-    """The map, its last row and column repeated where the size is odd."""
+    """The map, with its last row or column repeated if their number is odd."""
     return F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2), mode="replicate") if x.shape[2] % 2 or x.shape[3] % 2 else x

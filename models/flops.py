@@ -1,4 +1,4 @@
-"""Multiply-adds of a network, from shapes alone: the network stands on the meta device and nothing is computed."""
+"""Multiply-adds of a network, counted from shapes. The network is on the meta device, so nothing is computed."""
 
 import math
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """Of one image. A multiply-add is one; a selective scan is counted in FLOPs, 9 B L D N, the convention of Mamba's authors."""
+    """Costs for one image. Multiply-adds count as one operation; a selective scan counts 9 B L D N FLOPs, the convention of Mamba's authors."""
 
     parameters: int
-    macs: int  # linear layers, convolutions, matrix products, those of attention among them
+    macs: int  # of linear layers, convolutions and matrix products, those of attention included
     scan_flops: int
 
 
 def costs(model: nn.Module, img_size: int) -> Costs:
-    """What `model`, made on the meta device, costs for an image of `img_size` px. Norms, elementwise operations and FFTs are not counted."""
+    """The costs of `model`, made on the meta device, for an image of `img_size` px, without norms, elementwise operations and FFTs."""
     import models.ssm.conv
     import models.ssm.cpu  # noqa: F401  (both define the operators named below)
 

@@ -1,6 +1,6 @@
-"""Parts that several networks share, and which of a network's parameters take weight decay.
+"""Layers that several networks share, and the split of parameters by weight decay.
 
-Sequences are (B, L, D) in memory throughout: batch, tokens, channels; a scan gets a transposed view and no copy is made.
+Sequences are (B, L, D) in memory throughout: batch, tokens, channels. A scan gets a transposed view, without a copy.
 """
 
 import torch
@@ -11,7 +11,7 @@ from models.ssm.conv import conv1d_silu
 
 
 class RMSNorm(nn.RMSNorm):
-    """x / rms(x) * weight over the last dimension, computed in fp32 at least, in the dtype that is asked for. arXiv 1910.07467."""
+    """x / rms(x) * weight over the last dimension, computed in at least fp32, returned in the dtype asked for. arXiv 1910.07467."""
 
     def forward(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """(..., D) in `dtype`, by default x's own."""
@@ -20,9 +20,7 @@ class RMSNorm(nn.RMSNorm):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth (arXiv 1603.09382): in training a sample's whole branch is dropped with probability `rate`, the others are scaled
-    by 1 / (1 - rate).
-    """
+    """Stochastic depth (arXiv 1603.09382): in training a sample's branch is dropped with probability `rate`, or else scaled by 1 / (1 - rate)."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -37,7 +35,7 @@ class DropPath(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """x times a gate for each channel, from the mean over tokens: fc D/ratio, ReLU, fc D, sigmoid. arXiv 1709.01507, section 3."""
+    """x times a gate for each channel, computed from the mean over tokens: fc D/ratio, ReLU, fc D, sigmoid. arXiv 1709.01507, section 3."""
 
     def __init__(self, dim: int, ratio: int) -> None:
         super().__init__()
@@ -46,11 +44,14 @@ class SqueezeExcite(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, D) from (B, L, D)."""
-        return x * self.excite(F.relu(self.reduce(x.mean(dim=1)))).sigmoid().unsqueeze(1)
+        gate: Tensor = self.excite(F.relu(self.reduce(x.mean(dim=1)))).sigmoid()
+        return x * gate.unsqueeze(1)
 
 
 class DeltaProjection(nn.Linear):
-    """dt_proj of Mamba: its forward leaves the bias out, because the scan adds it in fp32 (delta_bias), before the softplus."""
+    """dt_proj of Mamba. Its forward leaves the bias out, because the scan adds it in fp32 (delta_bias), before the softplus."""
+
+    bias: nn.Parameter
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) from (..., dt_rank), without the bias."""
@@ -58,8 +59,8 @@ class DeltaProjection(nn.Linear):
 
 
 class TokenConv1d(nn.Conv1d):
-    """SiLU of a depthwise convolution over tokens. Causal: a token sees itself and the taps - 1 before it (behind it, when reversed); else taps
-    around it.
+    """SiLU of a depthwise convolution over tokens. A causal convolution sees a token and the taps - 1 tokens before it (after it, if reversed);
+    otherwise the taps are centred.
 
     Weight (D, 1, taps), as in the official files.
     """
@@ -98,14 +99,16 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., dim) from (..., dim)."""
-        return self.fc2(F.gelu(self.fc1(x)))
+        y: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return y
 
 
 def weight_decay_groups(model: nn.Module, decay_ssm: bool) -> tuple[list[str], list[str]]:
-    """(names that take weight decay, names that do not), each in the model's order.
+    """(names with weight decay, names without), each in the model's order.
 
-    No decay: vectors (biases, norms, D, layer scales), the names in a module's `no_weight_decay`, and, unless `decay_ssm`, those in its
-    `ssm_parameters`. timm's rule is the same but for the last: it never reads Mamba's marks, so the official runs decay A_log (and not D, a vector).
+    No decay: vectors (biases, norms, D, layer scales), the names in a module's `no_weight_decay` (our modules have a tuple, timm's a method), and,
+    unless `decay_ssm`, those in its `ssm_parameters`. timm's rule is the same, except that it never reads Mamba's marks. The official runs therefore
+    decay A_log, but not D, a vector.
     """
     exempt = no_weight_decay_names(model, decay_ssm)
     names = [name for name, _ in model.named_parameters()]
@@ -116,6 +119,7 @@ def no_weight_decay_names(model: nn.Module, decay_ssm: bool = False) -> set[str]
     """Names of the parameters without weight decay; see `weight_decay_groups`."""
     exempt = {name for name, parameter in model.named_parameters() if parameter.ndim <= 1 or name.endswith(".bias")}
     for prefix, module in model.named_modules():
-        marked = getattr(module, "no_weight_decay", ()) + (() if decay_ssm else getattr(module, "ssm_parameters", ()))
+        named = getattr(module, "no_weight_decay", ())
+        marked = [*(named() if callable(named) else named), *(() if decay_ssm else getattr(module, "ssm_parameters", ()))]  # timm's is a method
         exempt |= {f"{prefix}.{name}" if prefix else name for name in marked}
     return exempt & {name for name, _ in model.named_parameters()}

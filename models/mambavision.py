@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.attention import Attention, AttentionPool, Grid, SlidingWindowAttention, from_windows, to_windows
+from models.attention import Attention, AttentionPool, SlidingWindowAttention, WindowLayout, from_windows, to_windows
 from models.configs import ConvNeXtConfig, MambaVisionConfig
 from models.convolution import AttentionDownsample, ConvBlock, Downsample, InvertedBlock, LayerNorm2d, Stem
 from models.layers import DropPath, Mlp, SqueezeExcite, TokenConv1d
@@ -26,11 +26,11 @@ from models.ssm.s5 import S5
 from models.ssm.scan import selective_scan
 from models.vim import state_rates
 
-CONV_STAGES = 2
+CONV_LEVELS = 2
 
 
 class SSMMixer(nn.Module):
-    """Half of the channels through convolution and scan, the other half through a convolution alone; both side by side into out_proj."""
+    """Half of the channels go through convolution and scan, the other half through a convolution only; both halves go into out_proj."""
 
     ssm_parameters: ClassVar[tuple[str, ...]] = ("A_log", "D")
 
@@ -48,12 +48,13 @@ class SSMMixer(nn.Module):
             self.A_log, self.D = state_rates(half, config.d_state), nn.Parameter(torch.ones(half))
         self.out_proj = nn.Linear(dim, dim, bias=False)
 
-    def forward(self, x: Tensor, grid: Grid) -> Tensor:
+    def forward(self, x: Tensor, layout: WindowLayout) -> Tensor:
         """(windows, L, dim) from the same."""
         x, z = self.in_proj(x).split([self.conv1d_x.out_channels, self.conv1d_z.out_channels], dim=-1)  # equal until pruning narrows them
         x, z = self.conv1d_x(x), self.conv1d_z(z)
         y = self._scan(x) if self.ssm is None else self.ssm(x)
-        return self.out_proj(torch.cat((y, z), dim=-1))  # z is no gate
+        out: Tensor = self.out_proj(torch.cat((y, z), dim=-1))  # z is not a gate
+        return out
 
     def _scan(self, x: Tensor) -> Tensor:
         dt, B, C = self.x_proj(x).split([self.dt_proj.in_features, self.A_log.shape[1], self.A_log.shape[1]], dim=-1)
@@ -65,7 +66,7 @@ class SSMMixer(nn.Module):
             B.transpose(1, 2),
             C.transpose(1, 2),
             self.D.to(wide),
-            delta_bias=self.dt_proj.bias.to(wide),  # for the second time: dt_proj has added it already, and so does the official code
+            delta_bias=self.dt_proj.bias.to(wide),  # for the second time, after dt_proj, as in the official code
             delta_softplus=True,
             backend=self.scan_backend,
         )
@@ -73,7 +74,7 @@ class SSMMixer(nn.Module):
 
 
 class Block(nn.Module):
-    """x + mixer(norm(x)), then x + mlp(norm(x)), each branch scaled where there is a layer scale."""
+    """x + mixer(norm(x)), then x + mlp(norm(x)), each branch scaled by its layer scale, if there is one."""
 
     def __init__(self, dim: int, mixer: nn.Module, drop_path: float, config: MambaVisionConfig) -> None:
         super().__init__()
@@ -82,36 +83,37 @@ class Block(nn.Module):
         self.se = SqueezeExcite(dim, config.se.ratio) if config.se else nn.Identity()
         self.gamma_1, self.gamma_2 = (None if config.layer_scale is None else nn.Parameter(torch.full((dim,), config.layer_scale)) for _ in range(2))
 
-    def forward(self, x: Tensor, grid: Grid) -> Tensor:
+    def forward(self, x: Tensor, layout: WindowLayout) -> Tensor:
         """(windows, L, dim) from the same."""
-        branch = self.se(self.mixer(self.norm1(x), grid))
+        branch = self.se(self.mixer(self.norm1(x), layout))
         x = x + self.drop_path(branch if self.gamma_1 is None else self.gamma_1 * branch)
         branch = self.mlp(self.norm2(x))
-        return x + self.drop_path(branch if self.gamma_2 is None else self.gamma_2 * branch)
+        y: Tensor = x + self.drop_path(branch if self.gamma_2 is None else self.gamma_2 * branch)
+        return y
 
 
-class Stage(nn.Module):
-    """Blocks on the map (stages 1 and 2) or on its windows (3 and 4), then the down-sampling."""
+class Level(nn.Module):
+    """Blocks on the map (levels 1 and 2) or on its windows (3 and 4), then the down-sampling."""
 
     def __init__(self, blocks: list[nn.Module], downsample: nn.Module | None, window: int | None) -> None:
         super().__init__()
         self.blocks, self.downsample, self.window = nn.ModuleList(blocks), downsample, window
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 2C, H/2, W/2), or (B, C, H, W) where nothing down-samples, from (B, C, H, W)."""
+        """(B, 2C, H/2, W/2) from (B, C, H, W), or (B, C, H, W) without down-sampling."""
         if self.window is None:
             for block in self.blocks:
                 x = block(x)
         else:
-            x = self._in_windows(x, Grid(height=x.shape[2], width=x.shape[3], window=self.window))
+            x = self._in_windows(x, WindowLayout(height=x.shape[2], width=x.shape[3], window=self.window))
         return x if self.downsample is None else self.downsample(x)
 
-    def _in_windows(self, x: Tensor, grid: Grid) -> Tensor:
-        height, width = grid.padded  # only up to whole windows, and with zeros
-        windows = to_windows(F.pad(x, (0, width - grid.width, 0, height - grid.height)), grid)
+    def _in_windows(self, x: Tensor, layout: WindowLayout) -> Tensor:
+        height, width = layout.padded  # with zeros, up to whole windows
+        windows = to_windows(F.pad(x, (0, width - layout.width, 0, height - layout.height)), layout)
         for block in self.blocks:
-            windows = block(windows, grid)
-        return from_windows(windows, grid)[:, :, : grid.height, : grid.width]
+            windows = block(windows, layout)
+        return from_windows(windows, layout)[:, :, : layout.height, : layout.width]
 
 
 class MambaVision(nn.Module):
@@ -123,15 +125,15 @@ class MambaVision(nn.Module):
         norm: Callable[..., nn.Module] = LayerNorm2d if style and style.layer_norm else nn.BatchNorm2d
         depths = _depths(config)
         rates = torch.linspace(0, config.drop_path, sum(depths), device="cpu").tolist()
-        dims = [config.dim * 2**stage for stage in range(4)]
+        dims = [config.dim * 2**level for level in range(4)]
         self.patch_embed = Stem(config.in_dim, config.dim, config.stem_strides, norm, gelu=bool(style and style.gelu))
         self.levels = nn.ModuleList()
-        for stage, dim in enumerate(dims):
-            stage_rates = [rates.pop(0) for _ in range(depths[stage])]
-            make = _conv_blocks if stage < CONV_STAGES else _token_blocks
-            blocks = make(config, stage, dim, stage_rates, norm, scan_backend)
-            down = _downsample(config, dim, norm) if stage < 3 else None
-            self.levels.append(Stage(blocks, down, None if stage < CONV_STAGES else config.windows[stage]))
+        for level, dim in enumerate(dims):
+            level_rates = [rates.pop(0) for _ in range(depths[level])]
+            make = _conv_blocks if level < CONV_LEVELS else _token_blocks
+            blocks = make(config, level, dim, level_rates, norm, scan_backend)
+            down = _downsample(config, dim, norm) if level < 3 else None
+            self.levels.append(Level(blocks, down, None if level < CONV_LEVELS else config.windows[level]))
         self.norm = norm(dims[-1])
         self.pool = AttentionPool(dims[-1], dims[-1], config.attention_pool.heads) if config.attention_pool else None
         self.head = nn.Linear(dims[-1], num_classes)
@@ -143,19 +145,20 @@ class MambaVision(nn.Module):
         for level in self.levels:
             x = level(x)
         x = self.norm(x)
-        return self.head(x.mean((2, 3)) if self.pool is None else self.pool(x.flatten(2).transpose(1, 2)))
+        scores: Tensor = self.head(x.mean((2, 3)) if self.pool is None else self.pool(x.flatten(2).transpose(1, 2)))
+        return scores
 
 
 def _depths(config: MambaVisionConfig) -> tuple[int, ...]:
     if config.convnext and config.convnext.fewer_blocks:
-        return tuple(-(-depth // 2) if stage < CONV_STAGES else depth for stage, depth in enumerate(config.depths))
+        return tuple(-(-depth // 2) if level < CONV_LEVELS else depth for level, depth in enumerate(config.depths))
     return config.depths
 
 
 def _conv_blocks(
-    config: MambaVisionConfig, stage: int, dim: int, rates: list[float], norm: Callable[..., nn.Module], scan_backend: str
+    config: MambaVisionConfig, level: int, dim: int, rates: list[float], norm: Callable[..., nn.Module], scan_backend: str
 ) -> list[nn.Module]:
-    """The blocks of stages 1 and 2."""
+    """The blocks of level 1 or 2."""
     style, ratio = config.convnext or _PLAIN, config.se.ratio if config.se else None
     if config.mobilenet:
         return [InvertedBlock(dim, config.mobilenet.expand, config.mobilenet.kernel, rate, norm, ratio) for rate in rates]
@@ -163,18 +166,18 @@ def _conv_blocks(
 
 
 def _token_blocks(
-    config: MambaVisionConfig, stage: int, dim: int, rates: list[float], norm: Callable[..., nn.Module], scan_backend: str
+    config: MambaVisionConfig, level: int, dim: int, rates: list[float], norm: Callable[..., nn.Module], scan_backend: str
 ) -> list[nn.Module]:
-    """The blocks of stages 3 and 4: state spaces first, attention in the last floor(depth / 2): an odd depth gives the state space one more."""
+    """The blocks of level 3 or 4: state spaces, then attention in the last floor(depth / 2). Of an odd depth the state space has the extra block."""
     first_attention = len(rates) - len(rates) // 2
     mixers: list[nn.Module] = []
     for index in range(len(rates)):
         if index < first_attention:
             mixers.append(SSMMixer(dim, config, scan_backend))
         elif config.swa:
-            mixers.append(SlidingWindowAttention(dim, config.heads[stage], config.swa, index - first_attention))
+            mixers.append(SlidingWindowAttention(dim, config.heads[level], config.swa, index - first_attention))
         else:
-            mixers.append(Attention(dim, config.heads[stage]))
+            mixers.append(Attention(dim, config.heads[level]))
     return [Block(dim, mixer, rate, config) for mixer, rate in zip(mixers, rates, strict=True)]
 
 
@@ -188,8 +191,8 @@ _PLAIN = ConvNeXtConfig(layer_norm=False, kernel=3, patch_downsample=False, sepa
 
 
 def _initialise(module: nn.Module) -> None:
-    """Every linear layer, dt_proj too: the official code overwrites Mamba's initialisation of Delta. Norms start at torch's ones and zeros;
-    convolutions, and what S4D and S5 set themselves, stay.
+    """Initialises every linear layer, dt_proj too: the official code overwrites Mamba's initialisation of Delta. Norms, convolutions, S4D and S5 keep
+    their own initialisation.
     """
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)

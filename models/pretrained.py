@@ -1,4 +1,4 @@
-"""Official checkpoint files into our models, strictly."""
+"""Loads official checkpoint files into our models, strictly."""
 
 import argparse
 from pathlib import Path
@@ -11,15 +11,15 @@ HEAD = ("head.weight", "head.bias")
 
 
 def load_pretrained(model: nn.Module, path: Path) -> None:
-    """Fills every parameter and buffer of `model` from a file, but the head when the file's has another number of classes: that stays as it is.
+    """Fills every parameter and buffer of `model` from a file. The head stays as it is if the file's head has another number of classes.
 
-    Read with weights_only: nothing in the file is run. ValueError: no such file, no weights in it, or names and shapes that are missing, unexpected
-    or different.
+    The file is read with weights_only, so no code in it runs. ValueError: no such file, no weights in it, or names or shapes that are missing,
+    unexpected or different.
     """
     if not path.is_file():
         raise ValueError(f"pretrained: there is no file {path}")
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # the command line that the official files keep beside the weights
+        with torch.serialization.safe_globals([argparse.Namespace]):  # the command line that official files store with the weights
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(f"pretrained: {path} is no checkpoint that torch.load(weights_only=True) reads: {error}") from error
@@ -41,14 +41,14 @@ def _other_classes(given: Tensor | None, wanted: Tensor | None) -> bool:
 
 
 def _weights(content: object, path: Path) -> dict[str, Tensor]:
-    """The state dict within a file, without what wrappers put around it and before its names."""
+    """The state dict in a file, without its wrappers and the prefixes of its names."""
     for key in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
             break
     if not isinstance(content, dict) or not content or not all(isinstance(value, Tensor) for value in content.values()):
         raise ValueError(f"pretrained: {path} holds no state dict, neither itself nor under {' or '.join(WRAPPERS)}")
-    for prefix in ("module.", "encoder."):  # of data parallelism, and of a network with a decoder beside it, which is left out
+    for prefix in ("module.", "encoder."):  # of data parallelism; of a network with a decoder, which is left out
         if any(name.startswith(prefix) for name in content):
             content = {name.removeprefix(prefix): value for name, value in content.items() if name.startswith(prefix)}
     return content

@@ -1,23 +1,21 @@
-"""Every model by name, and the one door that makes it. No torch at import.
+"""Every model by name, and `create_model`, which makes it. No torch at import.
 
-A new model is a row here; a new family also brings a dataclass of options in `models.configs` and a function that builds it.
+A new model is an entry here. A new family also needs a dataclass of options in `models.configs` and a function that builds it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.configs import MambaOutConfig, MambaVisionConfig, VimConfig, ViTConfig
 from models.text import valid_names
+from models.typed import SettingsError, build
 
 if TYPE_CHECKING:
-    from pydantic import TypeAdapter
     from torch import nn
 
 Config = VimConfig | MambaVisionConfig | ViTConfig | MambaOutConfig
@@ -26,16 +24,16 @@ Build = Callable[[Any, int, int, str], "nn.Module"]  # config, img_size in pixel
 
 @dataclass(frozen=True, kw_only=True)
 class ModelEntry:
-    """A model: how it is built, from which options, for which images."""
+    """A model: the function that builds it, its options, and its image size."""
 
     build: Build
     config: Config
-    img_size: int = 224  # pixels, unless create_model is told otherwise
-    official: bool = False  # has an official checkpoint, which loads strictly while no option changes names or shapes
+    img_size: int = 224  # pixels; the default of create_model
+    official: bool = False  # has an official checkpoint, which loads strictly unless an option changes names or shapes
 
 
 class OptionError(ValueError):
-    """Options that a model does not take. `errors`: one (path of keys, message) for each of them."""
+    """Options that a model does not take. `errors`: (path of keys, message) for each of them."""
 
     def __init__(self, name: str, errors: list[tuple[tuple[str, ...], str]]) -> None:
         self.errors = errors
@@ -50,21 +48,21 @@ def build_vim(config: VimConfig, img_size: int, num_classes: int, scan_backend: 
 
 
 def build_mambavision(config: MambaVisionConfig, img_size: int, num_classes: int, scan_backend: str) -> nn.Module:
-    """A MambaVision: it takes images of any size."""
+    """A MambaVision, which takes images of any size."""
     from models.mambavision import MambaVision
 
     return MambaVision(config, num_classes=num_classes, scan_backend=scan_backend)
 
 
 def build_vit(config: ViTConfig, img_size: int, num_classes: int, scan_backend: str) -> nn.Module:
-    """timm's ViT; it has no scan."""
+    """timm's ViT, which has no scan."""
     from models import timm_controls
 
     return timm_controls.build_vit(config, img_size, num_classes)
 
 
 def build_mambaout(config: MambaOutConfig, img_size: int, num_classes: int, scan_backend: str) -> nn.Module:
-    """timm's MambaOut; it takes images of any size and has no scan."""
+    """timm's MambaOut, which takes images of any size and has no scan."""
     from models import timm_controls
 
     return timm_controls.build_mambaout(config, num_classes)
@@ -119,12 +117,12 @@ def create_model(
 ) -> nn.Module:
     """The network, in training mode, freshly initialised or with an official checkpoint's weights.
 
-    `img_size` in pixels, None: the row's own. `pretrained`: a file that torch.load(weights_only=True) reads; names and shapes must match exactly,
-    but the head stays fresh where the file's has another number of classes. ValueError: unknown name, unknown option, impossible value, or a
+    `img_size` in pixels; None: the entry's. `pretrained`: a file that torch.load(weights_only=True) reads. Names and shapes must match exactly, but
+    the head stays fresh if the file's head has another number of classes. ValueError: an unknown name, an unknown option, an impossible value, or a
     `pretrained` that cannot be read or does not fit.
     """
-    row, config = model_row(name), model_config(name, options)
-    model = row.build(config, img_size or row.img_size, num_classes, scan_backend)
+    entry, config = model_entry(name), model_config(name, options)
+    model = entry.build(config, img_size or entry.img_size, num_classes, scan_backend)
     if pretrained is not None:
         from models.pretrained import load_pretrained
 
@@ -132,34 +130,29 @@ def create_model(
     return model
 
 
-def model_row(name: str) -> ModelEntry:
-    """The row of MODELS. ValueError names the nearest and all valid names."""
+def model_entry(name: str) -> ModelEntry:
+    """The entry of MODELS. ValueError names the nearest and all valid names."""
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}{valid_names(name, MODELS)}")
     return MODELS[name]
 
 
 def model_options(name: str) -> type:
-    """The dataclass of options that a model takes: pydantic's TypeAdapter validates a mapping against it."""
-    return type(model_row(name).config)
+    """The dataclass of options that a model takes; `models.typed.build` makes it from a mapping."""
+    return type(model_entry(name).config)
 
 
 def model_config(name: str, options: Mapping[str, Any]) -> Config:
-    """The row's config with `options` in place. A variant may be given as a mapping of its knobs, as true (its defaults) or as null (none).
+    """The entry's config, changed by `options`. A variant may be given as a mapping of its knobs, as true (its defaults) or as null (none).
 
     OptionError lists every unknown option, wrong type and impossible value.
     """
-    from pydantic import ValidationError
-
-    row, given = model_row(name), _plain(options)
-    variants = _variants(type(row.config))
-    given = {key: {} if value is True and key in variants else value for key, value in given.items()}
+    default = model_entry(name).config
     try:
-        # In JSON mode pydantic is strict about numbers and yet takes a list for a tuple and a mapping for a nested dataclass.
-        parsed = _adapter(type(row.config)).validate_json(json.dumps(given), strict=True)
-    except ValidationError as error:
-        raise OptionError(name, [_explain(entry, type(row.config)) for entry in error.errors()]) from None
-    config = dataclasses.replace(row.config, **{key: getattr(parsed, key) for key in given})
+        given = build(type(default), options)
+    except SettingsError as error:
+        raise OptionError(name, error.errors) from None
+    config = dataclasses.replace(default, **{key: getattr(given, key) for key in options})
     try:
         config.check()
     except ValueError as error:
@@ -168,14 +161,14 @@ def model_config(name: str, options: Mapping[str, Any]) -> Config:
 
 
 def effective_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """What `options` change of the row, as plain JSON values; knobs of a variant at their default are left out. A cell's identity holds this."""
-    row, config = model_row(name), model_config(name, options)
-    pairs = ((field.name, getattr(config, field.name), getattr(row.config, field.name)) for field in dataclasses.fields(config))
+    """The options that differ from the entry's, as JSON values, without the knobs of variants at their defaults. Part of a cell's identity."""
+    default, config = model_entry(name).config, model_config(name, options)
+    pairs = ((field.name, getattr(config, field.name), getattr(default, field.name)) for field in dataclasses.fields(config))
     return {key: _changed(value) for key, value, preset in pairs if value != preset}
 
 
 def model_label(name: str, options: Mapping[str, Any]) -> str:
-    """`vim_tiny(depth=12)`, `vim_micro+se`, `vim_micro+se(ratio=2)`: the row's name and what differs from it; of a checkpoint its file's name."""
+    """`vim_tiny(depth=12)`, `vim_micro+se`, `vim_micro+se(ratio=2)`: the model's name and its changed options. Of a checkpoint, the file's name."""
     changed = effective_options(name, options)
     if "pretrained" in changed:
         changed["pretrained"] = Path(changed["pretrained"]).name
@@ -184,28 +177,8 @@ def model_label(name: str, options: Mapping[str, Any]) -> str:
     return name + _knobs(plain) + "".join(variants)
 
 
-@cache
-def _adapter(config: type) -> TypeAdapter[Any]:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(config)
-
-
-@cache
-def _variants(config: type) -> dict[str, type]:
-    """The nested dataclasses of a config, by field."""
-    import typing
-
-    hints = typing.get_type_hints(config).items()
-    return {name: part for name, hint in hints for part in typing.get_args(hint) if dataclasses.is_dataclass(part)}
-
-
-def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value for key, value in options.items()}
-
-
 def _changed(value: Any) -> Any:
-    """JSON's form of an option; of a variant only the knobs that are not at their default."""
+    """An option as a JSON value; of a variant only the knobs that are not at their default."""
     if dataclasses.is_dataclass(value):
         return {f.name: _changed(getattr(value, f.name)) for f in dataclasses.fields(value) if getattr(value, f.name) != f.default}
     return list(value) if isinstance(value, tuple) else value
@@ -217,15 +190,3 @@ def _knobs(options: Mapping[str, Any]) -> str:
 
 def _brief(value: Any) -> str:
     return "-".join(map(str, value)) if isinstance(value, list) else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _explain(entry: Any, config: type) -> tuple[tuple[str, ...], str]:
-    """(path, message) of one of pydantic's errors; an unknown option names the nearest and the valid ones."""
-    path = tuple(str(part) for part in entry["loc"])
-    if entry["type"] == "value_error":
-        return path, str(entry["ctx"]["error"])
-    if entry["type"] != "unexpected_keyword_argument":
-        return path, f"{entry['msg']}, not {json.dumps(entry['input'])}"
-    owner = _variants(config)[path[0]] if len(path) > 1 else config
-    valid = [field.name for field in dataclasses.fields(owner)]
-    return path, f"unknown option{valid_names(path[-1], valid)}"

@@ -1,4 +1,4 @@
-"""Controls from timm, so that a leaderboard can say whether the state space matters: ViT (attention) and MambaOut (gated blocks, no scan)."""
+"""Controls from timm, which show whether the state space matters: ViT (attention) and MambaOut (gated blocks without a scan)."""
 
 from torch import nn
 
@@ -11,8 +11,16 @@ def build_vit(config: ViTConfig, img_size: int, num_classes: int) -> nn.Module:
     load_timm()
     from timm.models.vision_transformer import VisionTransformer
 
-    return VisionTransformer(img_size=img_size, patch_size=config.patch_size, embed_dim=config.dim, depth=config.depth, num_heads=config.heads,
-                             drop_path_rate=config.drop_path, num_classes=num_classes)  # fmt: skip
+    network: nn.Module = VisionTransformer(
+        img_size=img_size,
+        patch_size=config.patch_size,
+        embed_dim=config.dim,
+        depth=config.depth,
+        num_heads=config.heads,
+        drop_path_rate=config.drop_path,
+        num_classes=num_classes,
+    )
+    return network
 
 
 def build_mambaout(config: MambaOutConfig, num_classes: int) -> nn.Module:
@@ -20,4 +28,5 @@ def build_mambaout(config: MambaOutConfig, num_classes: int) -> nn.Module:
     load_timm()
     from timm.models.mambaout import MambaOut
 
-    return MambaOut(depths=config.depths, dims=config.dims, drop_path_rate=config.drop_path, num_classes=num_classes)
+    network: nn.Module = MambaOut(depths=config.depths, dims=config.dims, drop_path_rate=config.drop_path, num_classes=num_classes)
+    return network

@@ -42,11 +42,14 @@ class PatchEmbed(nn.Module):
         """(B, tokens, D) from (B, 3, H, W)."""
         if images.shape[-2:] != (self.img_size, self.img_size):
             raise ValueError(f"images are {images.shape[-2]}x{images.shape[-1]} px, the model was made for img_size={self.img_size}")
-        return self.proj(images).flatten(2).transpose(1, 2)
+        maps: Tensor = self.proj(images)
+        return maps.flatten(2).transpose(1, 2)
 
 
 class BidirectionalMixer(nn.Module):
-    """Mamba over the sequence and over its reverse: one in_proj, gate and out_proj; convolution, x_proj, dt_proj, A and D for each direction."""
+    """Mamba over the sequence and over its reverse. The directions share in_proj, gate and out_proj; each has its own convolution, x_proj, dt_proj, A
+    and D.
+    """
 
     ssm_parameters: ClassVar[tuple[str, ...]] = ("A_log", "A_b_log", "D", "D_b")
 
@@ -69,24 +72,27 @@ class BidirectionalMixer(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, L, dim) from (B, L, dim)."""
-        x, z = self.in_proj(hidden).split([self.out_proj.in_features] * 2, dim=-1)  # sizes stand in the layers alone, which pruning makes narrower
+        x, z = self.in_proj(hidden).split([self.out_proj.in_features] * 2, dim=-1)  # sizes are read from the layers, which pruning makes narrower
         ahead = self._ahead(x, z, reverse=False)
         back = self._back(x, z, reverse=True) if runs_backwards(x, self.scan_backend) else self._back(x.flip(1), z.flip(1), reverse=False).flip(1)
-        return self.out_proj((ahead + back) / 2)
+        y: Tensor = self.out_proj((ahead + back) / 2)
+        return y
 
     def _ahead(self, x: Tensor, z: Tensor, *, reverse: bool) -> Tensor:
         x = self.conv1d(x, reverse=reverse)
         if self.fixed:
-            return self.ssm(x, reverse=reverse) * F.silu(z)
+            y: Tensor = self.ssm(x, reverse=reverse)
+            return y * F.silu(z)
         return self._scan(x, z, self.x_proj, self.dt_proj, self.A_log, self.D, reverse=reverse)
 
     def _back(self, x: Tensor, z: Tensor, *, reverse: bool) -> Tensor:
         x = self.conv1d_b(x, reverse=reverse)
         if self.fixed:
-            return self.ssm_b(x, reverse=reverse) * F.silu(z)
+            y: Tensor = self.ssm_b(x, reverse=reverse)
+            return y * F.silu(z)
         return self._scan(x, z, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b, reverse=reverse)
 
-    def _scan(self, x: Tensor, z: Tensor, x_proj: nn.Module, dt_proj: nn.Linear, A_log: Tensor, D: Tensor, *, reverse: bool) -> Tensor:
+    def _scan(self, x: Tensor, z: Tensor, x_proj: nn.Linear, dt_proj: DeltaProjection, A_log: Tensor, D: Tensor, *, reverse: bool) -> Tensor:
         """y * silu(z), (B, L, d_inner), of one direction: algorithm 1, lines 8 to 17."""
         dt, B, C = x_proj(x).split([dt_proj.in_features, A_log.shape[1], A_log.shape[1]], dim=-1)
         wide = torch.promote_types(x.dtype, torch.float32)  # A, D and Delta's bias are never rounded to bf16
@@ -97,7 +103,7 @@ class BidirectionalMixer(nn.Module):
 
 
 class Block(nn.Module):
-    """Add, normalise, mix: the sum so far is handed on beside the new branch, and is kept in fp32."""
+    """Add, normalise, mix. A block returns the new branch and the sum of the branches before it, which is kept in fp32."""
 
     def __init__(self, config: VimConfig, drop_path: float, scan_backend: str) -> None:
         super().__init__()
@@ -107,7 +113,7 @@ class Block(nn.Module):
         self.se = SqueezeExcite(config.dim, config.se.ratio) if config.se else nn.Identity()
 
     def forward(self, hidden: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
-        """(hidden, residual), both (B, L, dim), from the same; the first block has no residual yet."""
+        """(hidden, residual), both (B, L, dim), from the same. The first block gets no residual."""
         residual = _widened(hidden) if residual is None else residual + self.drop_path(hidden)
         return self.se(self.mixer(self.norm(residual, hidden.dtype))), residual
 
@@ -123,7 +129,7 @@ class Vim(nn.Module):
         self.patch_embed = PatchEmbed(img_size, config.patch_size, config.stride or config.patch_size, dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, self.patch_embed.tokens + 1, dim))
-        # The branch of block i is added, and dropped, at the start of block i + 1: hence one rate more, and 0 first.
+        # The branch of block i is added, and dropped, at the start of block i + 1. Hence the additional rate, 0, in front.
         rates = [0.0, *torch.linspace(0, config.drop_path, depth, device="cpu").tolist()]
         self.layers = nn.ModuleList(Block(config, rates[i], scan_backend) for i in range(depth))
         self.drop_path = DropPath(config.drop_path)
@@ -136,35 +142,38 @@ class Vim(nn.Module):
         patches = self.patch_embed(images)
         middle = patches.shape[1] // 2
         hidden = torch.cat((patches[:, :middle], self.cls_token.expand(len(patches), -1, -1), patches[:, middle:]), dim=1)
-        hidden = hidden + self.pos_embed  # after the class token is in its place
-        residual = None
+        hidden = hidden + self.pos_embed  # includes the position of the class token
+        residual: Tensor | None = None
         for layer in self.layers:
             hidden, residual = layer(hidden, residual)
+        assert residual is not None  # there is at least one block
         token = residual[:, middle] + self.drop_path(hidden)[:, middle]
-        return self.head(self.norm_f(token, hidden.dtype))
+        scores: Tensor = self.head(self.norm_f(token, hidden.dtype))
+        return scores
 
 
 @torch.no_grad()
 def initialise(model: Vim) -> None:
-    """Sets every parameter as the official `__init__` leaves it; what is not named keeps torch's default (in_proj, x_proj, the 1-d convolutions)."""
+    """Sets every parameter as the official `__init__` does. in_proj, x_proj and the 1-d convolutions keep torch's defaults."""
     for weight in (model.cls_token, model.pos_embed, model.head.weight):
         nn.init.trunc_normal_(weight, std=0.02)
-    nn.init.zeros_(model.head.bias)
-    _lecun_normal(model.patch_embed.proj.weight)
-    nn.init.zeros_(model.patch_embed.proj.bias)
-    for layer in model.layers:
-        mixer = layer.mixer
+    patches = model.patch_embed.proj
+    assert patches.bias is not None  # nn.Conv2d allows None
+    _lecun_normal(patches.weight)
+    for bias in (model.head.bias, patches.bias):
+        nn.init.zeros_(bias)
+    for mixer in (module for module in model.modules() if isinstance(module, BidirectionalMixer)):
         nn.init.kaiming_uniform_(mixer.out_proj.weight, a=math.sqrt(5)).div_(math.sqrt(len(model.layers)))
         if mixer.fixed:
             continue
         for dt_proj in (mixer.dt_proj, mixer.dt_proj_b):
             nn.init.uniform_(dt_proj.weight, -(dt_proj.in_features**-0.5), dt_proj.in_features**-0.5)
         mixer.dt_proj.bias.copy_(_inverse_softplus_of_dt(mixer.dt_proj.bias))
-        nn.init.zeros_(mixer.dt_proj_b.bias)  # the official code sets zero to every bias that is not marked, and marks the forward one alone
+        nn.init.zeros_(mixer.dt_proj_b.bias)  # the official code zeroes every bias without a mark, and marks only the forward bias
 
 
 def _path(config: VimConfig, channels: int, backend: str) -> nn.Module:
-    """What x goes through before a scan."""
+    """The layer between in_proj and a scan."""
     if config.mobilenet:
         return InvertedTokenPath(channels, config.mobilenet.expand, config.mobilenet.kernel, backend)
     return TokenConv1d(channels, config.d_conv, causal=True, bias=True, backend=backend)
@@ -176,14 +185,15 @@ def state_rates(channels: int, states: int) -> nn.Parameter:
 
 
 def _inverse_softplus_of_dt(like: Tensor) -> Tensor:
-    """softplus^-1 of log-uniform values in [DT_MIN, DT_MAX], shaped as `like`."""
+    """softplus^-1 of log-uniform values in [DT_MIN, DT_MAX], with the shape of `like`."""
     dt = torch.exp(torch.rand_like(like) * math.log(DT_MAX / DT_MIN) + math.log(DT_MIN)).clamp(min=DT_FLOOR)
     return dt + torch.log(-torch.expm1(-dt))
 
 
 def _lecun_normal(weight: Tensor) -> None:
-    """timm's lecun_normal_: variance 1 / fan_in, cut at two standard deviations (timm 0.4.12, which the official code pins, did not cut and so drew
-    14% wider values)."""
+    """timm's lecun_normal_: variance 1 / fan_in, cut at two standard deviations. (timm 0.4.12, which the official code pins, did not cut, so its
+    values were 14% wider.)
+    """
     std = math.sqrt(1 / weight[0].numel()) / 0.87962566103423978
     nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
 

@@ -1,1 +1,1 @@
-"""What a grid.yaml says: its cells, each with the line that it comes from."""
+"""The content of a grid.yaml and of a profile, each value with its line for error messages."""

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.grid.yaml_source import GridError, Node, Report, read_yaml
-from jobs.experiment.limits import CLUSTER, broken, cluster_clashes
+from jobs.experiment.limits import CLUSTER, cluster_conflicts, violations
 from jobs.experiment.specs import ClusterSpec
-from jobs.experiment.typed import Mismatch, convert, fields_of
 from models.text import valid_names
+from models.typed import Mismatch, convert, fields_of
 
-# submitit 1.5's other parameters for SLURM; each may also be written with `slurm_` before it. No wckey unless a user asks for one.
+# submitit 1.5's other parameters for SLURM; each may also be written with the prefix `slurm_`.
 SLURM_NAMES = (
     "account",
     "additional_parameters",
@@ -41,11 +41,12 @@ SLURM_NAMES = (
     "wckey",
 )
 RENAMED = {"array_parallelism": "max_parallel", "ntasks_per_node": "tasks_per_node", "name": "job_name"}
+BY_NAME = {"local": ClusterSpec(), "debug": ClusterSpec(kind="debug")}
 FIELDS = {name: hint for name, hint in fields_of(ClusterSpec).items() if name != "slurm"}
 
 
 def read_cluster(node: Node | None, grid: Path, report: Report) -> ClusterSpec:
-    """The cluster; the default one where mistakes, which go to the report, leave no other. A profile is looked for beside the grid, then here."""
+    """The cluster. A profile is looked for in the grid's folder, then in the current one. Mistakes go to the report, and the default stands in."""
     if node is None:
         return ClusterSpec()
     if isinstance(node.value, dict):
@@ -53,18 +54,18 @@ def read_cluster(node: Node | None, grid: Path, report: Report) -> ClusterSpec:
     if not isinstance(node.value, str):
         report.add(node.line, "cluster", "expected local, debug, the path of a profile, or a mapping")
         return ClusterSpec()
-    if node.value in ("local", "debug"):
-        return ClusterSpec(kind=node.value)  # type: ignore[arg-type]
+    if node.value in BY_NAME:
+        return BY_NAME[node.value]
     return _read_profile(node, grid, report)
 
 
 def _read_profile(node: Node, grid: Path, report: Report) -> ClusterSpec:
     named = Path(str(node.value)).expanduser()
-    places = list(dict.fromkeys([grid.parent / named, named]))
-    path = next((place for place in places if place.is_file()), None)
+    candidates = list(dict.fromkeys([grid.parent / named, named]))
+    path = next((candidate for candidate in candidates if candidate.is_file()), None)
     if path is None:
-        looked = " or ".join(map(str, places))
-        report.add(node.line, "cluster", f"no profile {looked}; valid: local, debug, the path of a profile such as slurm/gpu.yaml, or a mapping")
+        files = " or ".join(map(str, candidates))
+        report.add(node.line, "cluster", f"no profile {files}; valid: local, debug, the path of a profile such as slurm/gpu.yaml, or a mapping")
         return ClusterSpec()
     profile = Report(str(path))
     try:
@@ -77,7 +78,7 @@ def _read_profile(node: Node, grid: Path, report: Report) -> ClusterSpec:
 
 
 def _read_mapping(node: Node, key: str, report: Report) -> ClusterSpec:
-    """ClusterSpec's fields by name, SLURM's names into `slurm`."""
+    """The cluster of a mapping: fields of ClusterSpec by name, SLURM's parameters into `slurm`."""
     assert isinstance(node.value, dict)
     fields: dict[str, Any] = {}
     slurm: dict[str, Any] = {}
@@ -85,7 +86,7 @@ def _read_mapping(node: Node, key: str, report: Report) -> ClusterSpec:
         path, bare = f"{key}.{given}".lstrip("."), given.removeprefix("slurm_")
         name = RENAMED.get(bare, bare)
         if name in fields or name in slurm:
-            report.add(child.line, path, f"given twice, as {name} too")
+            report.add(child.line, path, f"given twice: also as {name}")
         elif name in SLURM_NAMES:
             slurm[name] = child.plain
         elif name not in FIELDS or given.startswith("slurm_") and name == "kind":
@@ -93,8 +94,8 @@ def _read_mapping(node: Node, key: str, report: Report) -> ClusterSpec:
         else:
             _convert(child, name, path, fields, report)
     cluster = ClusterSpec(**fields, slurm=slurm)
-    for name, message in [*broken(cluster, CLUSTER)] or [*cluster_clashes(cluster)]:
-        report.add(node.line_of([name]), f"{key}.{name}".lstrip("."), message)
+    for violation in [*violations(cluster, CLUSTER)] or [*cluster_conflicts(cluster)]:
+        report.add(node.line_of([violation.field]), f"{key}.{violation.field}".lstrip("."), str(violation))
     if slurm and cluster.kind != "slurm":
         report.add(node.line, f"{key}.kind".lstrip("."), f"{', '.join(slurm)} need kind: slurm; this is {cluster.kind}")
     return cluster
@@ -103,18 +104,18 @@ def _read_mapping(node: Node, key: str, report: Report) -> ClusterSpec:
 def _flat(node: Node, key: str, report: Report) -> dict[str, Node]:
     """The mapping's children, with those under `slurm:` beside the others."""
     assert isinstance(node.value, dict)
-    found = dict(node.value)
-    inner = found.pop("slurm", None)
+    children = dict(node.value)
+    inner = children.pop("slurm", None)
     if inner is None or inner.value is None:
-        return found
+        return children
     if not isinstance(inner.value, dict):
         report.add(inner.line, f"{key}.slurm".lstrip("."), "expected a mapping of submitit's SLURM parameters")
-        return found
+        return children
     for name, child in inner.value.items():
-        if name in found:
+        if name in children:
             report.add(child.line, f"{key}.slurm.{name}".lstrip("."), "given twice")
-        found[name] = child
-    return found
+        children[name] = child
+    return children
 
 
 def _convert(node: Node, name: str, key: str, fields: dict[str, Any], report: Report) -> None:

@@ -1,23 +1,23 @@
 """From a mapping in YAML to every choice of typed fields that it stands for.
 
-A list given to a field that holds one value expands; given to a field that holds a list it is the value, and a list of lists expands. Choices of
-several fields multiply; `zip: {a: [1, 2], b: [3, 4]}` pairs them. Every value is checked against the field's type, strictly: true is no number.
+A list expands if its field holds a single value. If the field holds a list, the list is the value, and a list of lists expands. Choices of several
+fields multiply; `zip: {a: [1, 2], b: [3, 4]}` pairs them. Every value is checked against its field's type (`models.typed`).
 """
 
 import itertools
 import typing
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from harness.grid.yaml_source import Node, Report
-from jobs.experiment.typed import Mismatch, convert, fields_of, members, nested, shown
 from models.text import valid_names
+from models.typed import LISTS, Mismatch, convert, fields_of, members, nested, shown
 
 
 def variants(node: Node, hints: Mapping[str, Any], key: str, report: Report, apart: Collection[str] = ()) -> list[dict[str, Any]]:
-    """Every choice that a mapping stands for, the first field varying slowest. `apart`: keys that the caller reads.
+    """Every choice that a mapping stands for, the first field varying slowest. `apart`: keys that the caller reads itself.
 
-    Mistakes go to the report; a field that has one is left out, so that the others can still be checked.
+    Mistakes go to the report; a field with a mistake is left out, so that the others can still be checked.
     """
     if not isinstance(node.value, dict):
         report.add(node.line, key, f"expected a mapping, got {shown(node.plain)}")
@@ -37,12 +37,12 @@ def variants(node: Node, hints: Mapping[str, Any], key: str, report: Report, apa
 
 
 def one_or_several(node: Node) -> list[Node]:
-    """The items of a list; of anything else itself alone."""
+    """The items of a list; any other node is the only item."""
     return node.value if isinstance(node.value, list) else [node]
 
 
 def given_fields(node: Node) -> set[str]:
-    """The keys of an entry, those under `zip:` among them."""
+    """The keys of an entry, including those under `zip:`."""
     assert isinstance(node.value, dict)
     pairs = one_or_several(node.value["zip"]) if "zip" in node.value else []
     return set(node.value).union(*(pair.value for pair in pairs if isinstance(pair.value, dict)))
@@ -59,7 +59,7 @@ def _zipped(node: Node, hints: Mapping[str, Any], key: str, report: Report, take
         if name not in hints:
             report.add(child.line, path, f"unknown key{valid_names(name, hints)}")
         elif name in taken:
-            report.add(child.line, path, "stands outside zip too; keep one of them")
+            report.add(child.line, path, "also given outside zip; remove one of the two")
         elif not isinstance(child.value, list):
             report.add(child.line, path, f"expected a list, got {shown(child.plain)}")
         else:
@@ -69,18 +69,18 @@ def _zipped(node: Node, hints: Mapping[str, Any], key: str, report: Report, take
         report.add(node.line, key, f"lists of unequal length: {lengths}")
     if len(report.problems) > known:
         return []
-    return [dict(zip(columns, row)) for row in zip(*columns.values())]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def _only_choice(node: Node, hint: Any, key: str, report: Report) -> Any:
-    found = choices(node, hint, key, report)
-    if len(found) > 1:
-        report.add(node.line, key, f"stands for {len(found)} choices; in zip it must be one")
-    return found[0] if found else None
+    values = choices(node, hint, key, report)
+    if len(values) > 1:
+        report.add(node.line, key, f"stands for {len(values)} choices; an item of zip must be a single choice")
+    return values[0] if values else None
 
 
 def choices(node: Node, hint: Any, key: str, report: Report) -> list[Any]:
-    """The values that a field may take, each of the field's type. Nested dataclasses come as mappings of the fields given."""
+    """The values that a node stands for, each of its field's type. A nested dataclass comes as a mapping of the fields given."""
     part = nested(hint)
     if isinstance(node.value, list) and not _is_one_value(node, hint):
         if not node.value:
@@ -100,10 +100,10 @@ def choices(node: Node, hint: Any, key: str, report: Report) -> list[Any]:
 
 
 def _is_one_value(node: Node, hint: Any) -> bool:
-    """Whether a list is the value of a field that holds lists, not a choice of several."""
+    """True if a list is the value of a field that holds lists, not a choice of several values."""
     assert isinstance(node.value, list)
     for member in members(hint):
-        if typing.get_origin(member) in (tuple, list, Sequence):
+        if typing.get_origin(member) in LISTS:
             inner = typing.get_args(member)[0]
             if all(not isinstance(item.value, list) or _is_one_value(item, inner) for item in node.value):
                 return True

@@ -1,6 +1,6 @@
-"""YAML that remembers where everything stands, and the mistakes found in it.
+"""YAML with the line of every value, and the mistakes in it.
 
-PyYAML alone forgets lines, takes the last of two equal keys silently, and builds objects from tags; here every value has a line, a key that is given
+PyYAML alone forgets lines, takes the last of two equal keys silently, and builds objects from tags. Here every value has a line, a key that is given
 twice is a mistake, and tags are refused. Anchors, aliases and merge keys (`<<`) work.
 """
 
@@ -16,7 +16,7 @@ TAG = "tag:yaml.org,2002:"
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class Problem:
-    """A mistake of the user's, and where it stands. `key` is dotted, as in `models[1].se.ratio`; empty: the whole file."""
+    """A mistake of the user's with its line and key. `key` is dotted, as in `models[1].se.ratio`; empty: the whole file."""
 
     file: str
     line: int
@@ -29,7 +29,7 @@ class Problem:
 
 
 class GridError(Exception):
-    """Every mistake of a grid at once, sorted by place; `str()` is one line a mistake."""
+    """Every mistake of a grid at once, sorted by file and line; `str()` has one line for each."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(sorted(set(problems)))
@@ -44,13 +44,13 @@ class Report:
         self.problems: list[Problem] = []
 
     def add(self, line: int, key: str, message: str) -> None:
-        """Notes a mistake and lets the reading go on."""
+        """Adds a mistake; the reading goes on."""
         self.problems.append(Problem(file=self.file, line=line, key=key, message=message))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """A value and the line that it (or its key) starts in. Mappings keep the order of the file."""
+    """A value and the line in which it, or its key, starts. Mappings keep the file's sequence."""
 
     value: "None | bool | int | float | str | list[Node] | dict[str, Node]"
     line: int
@@ -63,7 +63,7 @@ class Node:
         return [child.plain for child in self.value] if isinstance(self.value, list) else self.value
 
     def line_of(self, path: Iterable[str]) -> int:
-        """The line of a key below this node, looked for in `zip:` too; of the deepest one on its way that is there."""
+        """The line of a key below this node, also under `zip:`. If the path does not exist: the line of its longest part that does."""
         node = self
         for key in path:
             children = node.value if isinstance(node.value, dict) else {}
@@ -78,7 +78,7 @@ class Node:
 
 
 def read_yaml(path: Path) -> tuple[str, Node]:
-    """The file's text and its tree. GridError: not there, not text, not YAML, empty, not a mapping, or a key twice."""
+    """The file's text and its tree. Raises GridError if the file is missing, no text, no YAML, empty or no mapping, or has a key twice."""
     report = Report(str(path))
     try:
         text = path.read_text(encoding="utf-8")
@@ -93,7 +93,7 @@ def read_yaml(path: Path) -> tuple[str, Node]:
 
 
 def parse_yaml(text: str, report: Report) -> Node:
-    """The tree of a text that must be a mapping; an empty mapping when it is not, with the reason in the report."""
+    """The tree of a text that must be a mapping; if it is not one, an empty mapping, and the reason goes to the report."""
     nothing = Node(value={}, line=1)
     try:
         root = yaml.compose(text, Loader=yaml.CSafeLoader)
@@ -119,7 +119,7 @@ def _tab(text: str, line: int) -> str:
 
 
 class _Tree:
-    """Turns PyYAML's nodes into ours. An aliased node is turned once."""
+    """Turns PyYAML's nodes into ours, an aliased node once."""
 
     def __init__(self, report: Report) -> None:
         self.report = report
@@ -142,6 +142,7 @@ class _Tree:
             return self.mapping(node, key)
         if isinstance(node, yaml.SequenceNode):
             return [self.node(item, f"{key}[{index}]") for index, item in enumerate(node.value)]
+        assert isinstance(node, yaml.ScalarNode)
         return self.scalar(node, key)
 
     def mapping(self, node: yaml.MappingNode, key: str) -> dict[str, Node]:
@@ -165,22 +166,23 @@ class _Tree:
         return merged | own
 
     def merge(self, child: yaml.Node, key: str) -> Mapping[str, Node]:
-        """What `<<` brings; of several mappings the first one counts."""
+        """The keys that `<<` brings; if several mappings have a key, the first counts."""
         sources = child.value if isinstance(child, yaml.SequenceNode) else [child]
-        found: dict[str, Node] = {}
+        merged: dict[str, Node] = {}
         for source in sources:
-            if isinstance(source, yaml.MappingNode):
-                found = self.node(source, key).value | found  # type: ignore[operator]
+            value = self.node(source, key).value if isinstance(source, yaml.MappingNode) else None
+            if isinstance(value, dict):
+                merged = value | merged
             else:
                 self.report.add(source.start_mark.line + 1, f"{key}.<<".lstrip("."), "expected a mapping or a list of mappings")
-        return found
+        return merged
 
     def scalar(self, node: yaml.ScalarNode, key: str) -> Any:
         kind = node.tag.removeprefix(TAG)
         if kind in ("str", "timestamp") or (kind in ("int", "float") and ":" in node.value):  # 12:30:00 is a time, not the number 45000
             return node.value
         if kind not in ("null", "bool", "int", "float"):
-            self.report.add(node.start_mark.line + 1, key, f"the tag {node.tag} is not read here")
+            self.report.add(node.start_mark.line + 1, key, f"the tag {node.tag} is not supported")
             return None
         try:
             return getattr(self.scalars, f"construct_yaml_{kind}")(node)

@@ -1,4 +1,4 @@
-"""Everything that would fail on a node and can be told before a job is queued. Imports torch, so it is asked only when there is something to run."""
+"""Problems that would stop a job on its node and can be known before it is queued. The checks import torch, so they run only if cells are to run."""
 
 from collections.abc import Sequence
 
@@ -9,25 +9,25 @@ from models.pruning.registry import method_label
 
 
 def preflight(grid: Grid, cells: Sequence[Cell]) -> list[str]:
-    """What is wrong, one line each with its place in the grid: data or a scheduler that is not there, a network that the images do not fit, a pruning
-    target that a network cannot reach, a scan that is not built.
+    """The problems of a grid, each with its line: missing data, a network that the images do not fit, a pruning target that a network cannot reach, a
+    scan that is not built, a scheduler that is missing or would refuse the jobs.
     """
     if not cells:
         return []
-    elsewhere = [*kernel_problems(grid.cluster, cells), *scheduler_problems(grid.cluster)]
-    return [*data_problems(grid, cells), *model_problems(grid, cells), *(f"{grid.path}: {problem}" for problem in elsewhere)]
+    of_the_machine = [*kernel_problems(grid.cluster, cells), *scheduler_problems(grid.cluster)]
+    return [*data_problems(grid, cells), *model_problems(grid, cells), *(f"{grid.path}: {problem}" for problem in of_the_machine)]
 
 
 def data_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
-    """Data that this machine cannot prepare."""
+    """Data sets that this machine cannot prepare."""
     from jobs.data.prepare import check_data
 
     distinct = {id(cell.data): cell.data for cell in cells}
-    return [f"{grid.place(data)}: {problem}" for data in distinct.values() for problem in check_data(data)]
+    return [f"{grid.location(data)}: {problem}" for data in distinct.values() for problem in check_data(data)]
 
 
 def model_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
-    """Networks that cannot be built for their images, or not be pruned as asked; each is built once, without memory."""
+    """Networks that cannot be built for their images, or cannot be pruned as the grid asks. Each is built once, without memory for its weights."""
     import torch
 
     from models.registry import create_model
@@ -36,24 +36,24 @@ def model_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
     distinct: dict[tuple[int, int], list[Cell]] = {}
     for cell in cells:
         distinct.setdefault((id(cell.model), image_size(cell.data)), []).append(cell)
-    for (_, size), alike in distinct.items():
-        label, place = alike[0].model.label, grid.place(alike[0].model)
+    for (_, size), cells_of_network in distinct.items():
+        model = cells_of_network[0].model
         try:
             with torch.device("meta"):
-                network = create_model(alike[0].model.name, 10, size, **alike[0].model.options)
+                network = create_model(model.name, 10, size, **model.options)
         except ValueError as error:
-            problems.append(f"{place}: model {label}: {error}")
+            problems.append(f"{grid.location(model)}: model {model.label}: {error}")
             continue
-        for method in {id(cell.method): cell.method for cell in alike}.values():
+        for method in {id(cell.method): cell.method for cell in cells_of_network}.values():
             try:
                 method.check(network)
             except ValueError as error:
-                problems.append(f"{grid.place(method)}: {method_label(method)} on {label}: {error}")
+                problems.append(f"{grid.location(method)}: {method_label(method)} on {model.label}: {error}")
     return problems
 
 
 def kernel_problems(cluster: ClusterSpec, cells: Sequence[Cell]) -> list[str]:
-    """A C++ scan that is asked for and was not built on this machine, when this machine is to run it."""
+    """A C++ scan that the recipe needs and that is not built, if this machine is to run it."""
     import torch
 
     from models.ssm.kernel import KernelMissing, load_kernel
@@ -69,7 +69,7 @@ def kernel_problems(cluster: ClusterSpec, cells: Sequence[Cell]) -> list[str]:
 
 
 def scheduler_problems(cluster: ClusterSpec) -> list[str]:
-    """A scheduler that this machine does not reach, or that would refuse the jobs."""
+    """A scheduler that this machine cannot reach, or that would refuse the jobs."""
     if cluster.kind != "slurm":
         return []
     from submitit import SlurmExecutor
@@ -78,4 +78,4 @@ def scheduler_problems(cluster: ClusterSpec) -> list[str]:
         from jobs.cluster.slurm_limits import slurm_problems
 
         return slurm_problems(cluster)
-    return ["cluster: no srun on this machine, so it cannot submit to SLURM; launch on a login node, or say 'cluster: local'"]
+    return ["cluster: no srun on this machine, so it cannot submit to SLURM; launch on a login node, or set 'cluster: local'"]

@@ -1,4 +1,4 @@
-"""What a launch keeps of itself in the run folder, and what that folder holds of other launches."""
+"""What a launch writes to the run folder before it starts jobs, and the records there that do not belong to its plan."""
 
 import json
 import sys
@@ -10,15 +10,15 @@ from harness.plan.stages import StageGraph
 from jobs.experiment.files import write_json, written_aside
 from jobs.experiment.index import RunIndex, cell_entry, stage_entry, write_index
 from jobs.experiment.job import PlannedCell
-from jobs.experiment.run_folder import CODE, CODE_DIFF, GRID, PLAN, RunFolder
+from jobs.experiment.run_folder import CELLS, CODE, CODE_DIFF, GRID, PLAN, RECORD, RunFolder
 from jobs.worker.environment import code_version, git
 
 
-def save_launch(grid: Grid, plan: StageGraph, run: RunFolder) -> None:
-    """Keeps the grid as launched, what it expands to, and the code that runs it."""
+def save_launch(grid: Grid, graph: StageGraph, run: RunFolder) -> None:
+    """Writes the grid as launched, its plan, the index of the run folder, and the version of the code."""
     with written_aside(run.path / GRID) as aside:
         aside.write_text(grid.source)
-    cells = {cell.id: {"stages": list(plan.paths[cell.id]), **cell.to_json()} for cell in grid.cells}
+    cells = {cell.id: {"stages": list(graph.paths[cell.id]), **cell.to_json()} for cell in grid.cells}
     with written_aside(run.path / PLAN) as aside:
         aside.write_text(json.dumps({"grid": grid.name, "cells": cells}))  # in one line: indenting takes 10,000 cells 2 s
     write_index(
@@ -27,8 +27,8 @@ def save_launch(grid: Grid, plan: StageGraph, run: RunFolder) -> None:
             grid=grid.name,
             file=str(grid.path),
             cluster=grid.cluster.kind,
-            stages={stage: stage_entry(spec) for stage, spec in plan.stages.items()},
-            cells={cell.id: cell_entry(cell, plan.paths[cell.id]) for cell in grid.cells},
+            stages={stage: stage_entry(spec) for stage, spec in graph.stages.items()},
+            cells={cell.id: cell_entry(cell, graph.paths[cell.id]) for cell in grid.cells},
         ),
     )
     commit, dirty = code_version()
@@ -38,24 +38,24 @@ def save_launch(grid: Grid, plan: StageGraph, run: RunFolder) -> None:
             aside.write_text(git("diff", "HEAD") or "")
 
 
-def warn_of_strangers(run: RunFolder, paths: Sequence[PlannedCell]) -> None:
-    """Names what the run folder holds that this grid would not make today: cells of an earlier grid of its name, and cells of other defaults.
+def warn_of_stale_records(run: RunFolder, cells: Sequence[PlannedCell]) -> None:
+    """Warns of records that this grid would not produce today: those of cells that it no longer has, and those made under other defaults.
 
-    The latter have the same id because they differ in a default alone.
+    A cell keeps its id when only a default has changed: defaults are not part of the id.
     """
-    ours = {path.cell.id for path in paths}
-    others = sum(path.parent.name not in ours for path in run.path.glob("cells/*/record.json"))
+    ids = {planned.cell.id for planned in cells}
+    others = sum(path.parent.name not in ids for path in run.path.glob(f"{CELLS}/*/{RECORD}"))
     if others:
-        what = f"{others} cells of an earlier grid called {run.path.name}"
-        print(f"warning: {run.path} also holds {what}; they stay, and stand in its leaderboard", file=sys.stderr)
-    for path in paths:
-        record = run.record(path.cell.id)
-        if record is not None and settings(record.spec) != settings(path.cell.to_json()):
-            remedy = f"remove {run.record_path(record.id)} to run it again"
-            print(f"warning: cell {record.id} was run when defaults were others; {remedy}", file=sys.stderr)
+        held = f"{others} cells that are not in this grid, from a previous grid named {run.path.name}"
+        print(f"warning: {run.path} also holds {held}; they stay in its leaderboard", file=sys.stderr)
+    for planned in cells:
+        record = run.record(planned.cell.id)
+        if record is not None and settings(record.spec) != settings(planned.cell.to_json()):
+            remedy = f"to run it again, remove {run.record_path(planned.cell.id)}"
+            print(f"warning: cell {record.id} was run under other default settings; {remedy}", file=sys.stderr)
 
 
 def settings(spec: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What decides a result of a cell's JSON form: all but labels and the places of files."""
+    """The settings that decide a cell's result, from its JSON form: all but labels and the paths of its data."""
     data = {key: value for key, value in spec["data"].items() if key not in ("path", "test_path")}
     return spec["model"]["options"], spec["pruning"]["knobs"], data, spec["recipe"]

@@ -1,1 +1,1 @@
-"""Who runs the jobs: SLURM's arrays or processes of this machine."""
+"""Where the jobs run: processes of this machine, or SLURM's arrays."""

@@ -1,131 +1,134 @@
-"""A forest of orders as few SLURM arrays, each task waiting for its own parent and for nothing else.
+"""Jobs as few SLURM arrays, each job waiting for its own parents alone.
 
 SLURM can pair the tasks of two arrays that have the same number (aftercorr), or let a whole array wait for one task (afterok). So the children of an
-array are submitted either as "the first children of all", "the second children of all" ..., or as "all children of one"; whichever takes fewer submissions.
+array are submitted either as "the first children of all", "the second children of all" ..., or as "all children of one", whichever takes fewer
+submissions. Throughout, a job is its number in the list of all jobs.
 """
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-PAIRED = -1  # in place of a task: every task waits for the one of the same number
+from harness.plan.jobs import levels
+from jobs.experiment.ids import JobId
+
+PAIRED = -1  # instead of a task: every task waits for the task of the same number
 
 
 @dataclass(frozen=True, kw_only=True)
 class Array:
     """One submission."""
 
-    orders: Mapping[int, int]  # task id -> place among the orders
-    after: tuple[tuple[int, int], ...]  # (place among the arrays, task or PAIRED) of all that it waits for
+    jobs: Mapping[int, int]  # by task
+    after: tuple[tuple[int, int], ...]  # what it waits for: the number of an array, and a task of that array or PAIRED
     level: int  # 0: waits for nothing
 
 
-def fan_out(before: Sequence[frozenset[int]], chunk: int, submitted: Sequence[Mapping[int, int]] = ()) -> list[Array]:
-    """Arrays, parents first. `before`: for each order the places of those that it waits for, all smaller. `chunk`: the most tasks of an array.
+def fan_out(parents: Sequence[frozenset[int]], max_tasks: int, submitted: Sequence[Mapping[int, int]] = ()) -> list[Array]:
+    """Arrays of at most `max_tasks` jobs, parents first. `parents`: for each job those that it waits for, all with smaller numbers.
 
-    submitted: orders by task of arrays that SLURM has already; they come first, as they are, and wait for nothing here.
+    submitted: jobs by task of the arrays that SLURM has already. They come first, unchanged, and wait for nothing here.
     """
-    arrays = [Array(orders=tasks, after=(), level=0) for tasks in submitted]
-    place = {order: (index, task) for index, array in enumerate(arrays) for task, order in array.orders.items()}
-    for level, members in enumerate(by_level(before)):
-        first, new = len(arrays), [order for order in members if order not in place]
-        arrays += [Array(orders=tasks, after=after, level=level) for tasks, after in grouped(new, before, arrays, place, chunk)]
-        place |= {order: (first + index, task) for index, array in enumerate(arrays[first:]) for task, order in array.orders.items()}
+    arrays = [Array(jobs=jobs, after=(), level=0) for jobs in submitted]
+    tasks = {job: (number, task) for number, array in enumerate(arrays) for task, job in array.jobs.items()}
+    for level, members in enumerate(by_level(parents)):
+        first, new = len(arrays), [job for job in members if job not in tasks]
+        arrays += [Array(jobs=jobs, after=after, level=level) for jobs, after in _grouped(new, parents, arrays, tasks, max_tasks)]
+        tasks |= {job: (number, task) for number, array in enumerate(arrays[first:], first) for task, job in array.jobs.items()}
     return arrays
 
 
-def by_level(before: Sequence[frozenset[int]]) -> list[list[int]]:
-    """Orders by the length of the longest way to them."""
-    depth: list[int] = []
-    for parents in before:
-        depth.append(1 + max((depth[parent] for parent in parents), default=-1))
-    levels: list[list[int]] = [[] for _ in range(1 + max(depth, default=-1))]
-    for order, level in enumerate(depth):
-        levels[level].append(order)
-    return levels
+def by_level(parents: Sequence[frozenset[int]]) -> list[list[int]]:
+    """The jobs of each level."""
+    depths = levels(parents)
+    members: list[list[int]] = [[] for _ in range(1 + max(depths, default=-1))]
+    for job, level in enumerate(depths):
+        members[level].append(job)
+    return members
 
 
-Group = tuple[dict[int, int], tuple[tuple[int, int], ...]]  # task -> order; what the array waits for
+JobsAfter = tuple[dict[int, int], tuple[tuple[int, int], ...]]  # an array's jobs by task, and what it waits for
 
 
-def grouped(
-    members: Sequence[int], before: Sequence[frozenset[int]], arrays: Sequence[Array], place: Mapping[int, tuple[int, int]], chunk: int
-) -> list[Group]:
-    """One level's arrays."""
+def _grouped(
+    members: Sequence[int], parents: Sequence[frozenset[int]], arrays: Sequence[Array], tasks: Mapping[int, tuple[int, int]], max_tasks: int
+) -> list[JobsAfter]:
+    """The arrays of one level. `tasks`: array and task of every job of the levels before."""
     roots: list[int] = []
-    alone: list[Group] = []
-    children: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))  # array -> task -> orders
-    for order in members:
-        parents = nearest(before[order], before)
-        if not parents:
-            roots.append(order)
-        elif len(parents) == 1:
-            array, task = place[parents[0]]
-            children[array][task].append(order)
+    single: list[JobsAfter] = []
+    children: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))  # array -> task -> jobs
+    for job in members:
+        nearest = nearest_parents(parents[job], parents)
+        if not nearest:
+            roots.append(job)
+        elif len(nearest) == 1:
+            array, task = tasks[nearest[0]]
+            children[array][task].append(job)
         else:
-            alone.append(({0: order}, tuple(place[parent] for parent in parents)))
-    found: list[Group] = [(part, ()) for part in chunks(roots, chunk)]
+            single.append(({0: job}, tuple(tasks[parent] for parent in nearest)))
+    groups: list[JobsAfter] = [(part, ()) for part in _cut(roots, max_tasks)]
     for array, by_task in children.items():
-        found += siblings(array, len(arrays[array].orders), by_task, chunk)
-    return found + alone
+        groups += _siblings(array, len(arrays[array].jobs), by_task, max_tasks)
+    return groups + single
 
 
-def siblings(array: int, size: int, by_task: Mapping[int, Sequence[int]], chunk: int) -> list[Group]:
-    """The children of one array of `size` tasks, as few arrays: parents with many children have arrays of their own, the others are paired."""
-    counts = [len(orders) for orders in by_task.values()]
+def _siblings(array: int, size: int, by_task: Mapping[int, Sequence[int]], max_tasks: int) -> list[JobsAfter]:
+    """The children of an array of `size` tasks, as few arrays: parents with many children have arrays of their own, the others are paired."""
+    counts = [len(jobs) for jobs in by_task.values()]
     limits = [0] if size == 1 else sorted({0, *counts})
-    limit = min(limits, key=lambda limit: limit + sum(-(-count // chunk) for count in counts if count > limit))
-    found: list[Group] = []
-    for task, orders in by_task.items():
-        if len(orders) > limit:
-            found += [(part, ((array, task),)) for part in chunks(orders, chunk)]
+    limit = min(limits, key=lambda limit: limit + sum(-(-count // max_tasks) for count in counts if count > limit))
+    groups: list[JobsAfter] = []
+    for task, jobs in by_task.items():
+        if len(jobs) > limit:
+            groups += [(part, ((array, task),)) for part in _cut(jobs, max_tasks)]
     for rank in range(limit):
-        paired = {task: orders[rank] for task, orders in by_task.items() if rank < len(orders) <= limit}
+        paired = {task: jobs[rank] for task, jobs in by_task.items() if rank < len(jobs) <= limit}
         if len(paired) == 1:
-            found += [({0: order}, ((array, task),)) for task, order in paired.items()]
+            groups += [({0: job}, ((array, task),)) for task, job in paired.items()]
         elif paired:
-            found.append((paired, ((array, PAIRED),)))
-    return found
+            groups.append((paired, ((array, PAIRED),)))
+    return groups
 
 
-def chunks(orders: Sequence[int], size: int) -> list[dict[int, int]]:
-    """Orders as arrays of at most `size` tasks, numbered from 0."""
-    return [dict(enumerate(orders[first : first + size])) for first in range(0, len(orders), size)]
+def _cut(jobs: Sequence[int], size: int) -> list[dict[int, int]]:
+    """Jobs in arrays of at most `size` tasks, numbered from 0."""
+    return [dict(enumerate(jobs[first : first + size])) for first in range(0, len(jobs), size)]
 
 
-def nearest(parents: frozenset[int], before: Sequence[frozenset[int]]) -> list[int]:
-    """Those of `parents` that no other of them waits for already."""
-    if len(parents) < 2:
-        return list(parents)
-    above: set[int] = set()
-    ways = [one for parent in parents for one in before[parent]]
-    while ways:
-        one = ways.pop()
-        if one not in above:
-            above.add(one)
-            ways += before[one]
-    return sorted(parents - above)
+def nearest_parents(candidates: frozenset[int], parents: Sequence[frozenset[int]]) -> list[int]:
+    """Those of `candidates` that no other of them waits for already."""
+    if len(candidates) < 2:
+        return list(candidates)
+    ancestors: set[int] = set()
+    ahead = [parent for candidate in candidates for parent in parents[candidate]]
+    while ahead:
+        job = ahead.pop()
+        if job not in ancestors:
+            ancestors.add(job)
+            ahead += parents[job]
+    return sorted(candidates - ancestors)
 
 
-def dependency(array: Array, names: Sequence[Mapping[int, str]]) -> str:
-    """SLURM's words for what an array waits for. `names`: job ids by task, of each array before it."""
+def dependency(array: Array, ids: Sequence[Mapping[int, JobId]]) -> str:
+    """What an array waits for, as sbatch's --dependency has it. `ids`: SLURM's job ids by task, of each array before it."""
     if not array.after:
         return ""
-    if array.after[0][1] == PAIRED:
-        return f"aftercorr:{next(iter(names[array.after[0][0]].values())).split('_')[0]}"
-    return "afterok:" + ":".join(names[parent][task] for parent, task in array.after)
+    first, task = array.after[0]
+    if task == PAIRED:
+        return f"aftercorr:{next(iter(ids[first].values())).array}"
+    return "afterok:" + ":".join(str(ids[parent][task]) for parent, task in array.after)
 
 
-def shares(arrays: Sequence[Array], at_a_time: int | None) -> list[int]:
-    """How many of its jobs each array may run at a time, so that a level keeps to `at_a_time`; 0 for no limit. At least one each."""
-    if at_a_time is None:
+def jobs_at_a_time(arrays: Sequence[Array], limit: int | None) -> list[int]:
+    """How many of its jobs each array may run at a time, so that a level keeps to `limit`: at least one each, and 0 for no limit."""
+    if limit is None:
         return [0] * len(arrays)
-    places: dict[int, list[int]] = defaultdict(list)
-    for index, array in enumerate(arrays):
-        places[array.level].append(index)
-    found = [0] * len(arrays)
-    for members in places.values():
-        whole, rest = divmod(at_a_time, len(members))
-        for position, index in enumerate(members):
-            found[index] = max(1, whole + (position < rest))
-    return found
+    members: dict[int, list[int]] = defaultdict(list)
+    for number, array in enumerate(arrays):
+        members[array.level].append(number)
+    allowed = [0] * len(arrays)
+    for numbers in members.values():
+        each, rest = divmod(limit, len(numbers))
+        for position, number in enumerate(numbers):
+            allowed[number] = max(1, each + (position < rest))
+    return allowed

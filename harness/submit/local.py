@@ -1,4 +1,4 @@
-"""The queue that submitit's local executor lacks: so many jobs at a time, children after their parents, a killed job goes on from its checkpoint."""
+"""The queue of this machine: so many jobs at a time, children after their parents. A job that dies starts again and resumes from its checkpoint."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from harness.monitor.survey import is_over
 from jobs.cluster.claims import is_claimed
-from jobs.cluster.submitit_jobs import living_ranks, local_slots, stop, submit
+from jobs.cluster.submitit_jobs import live_ranks, local_slots, stop, submit
 from jobs.experiment.ids import CellId, StageId
 from jobs.experiment.job import JobSpec
 from jobs.experiment.records import Failure
@@ -26,46 +26,46 @@ from jobs.worker.job import run_job
 if TYPE_CHECKING:
     from submitit import Job
 
-RESTARTS = 2  # of one stage within one launch, when its process died without a word
+RESTARTS = 2  # of one stage within one launch, when its process died without an error
 POLL_S = 0.2
-CRIPPLED_S = 10.0  # that ranks may end apart; START_S: that they may take to appear
-START_S = 60.0
+RANK_LOST_S = 10.0  # the time that the ranks of a job may take to end, after the first has ended
+START_S = 60.0  # the time that they may take to appear
 FULL_BYTES = 64 << 10  # free space below which a disk counts as full
 
 
 @dataclass(eq=False)
-class Entry:
-    """One order on its way: waiting, running in a slot, or over."""
+class QueuedJob:
+    """A job that waits, or runs in a slot."""
 
-    order: JobSpec
-    job: "Job | None" = None
+    job: JobSpec
+    process: "Job[None] | None" = None  # None: it waits
     log: Path | None = None
-    micro: dict[str, int | None] = field(default_factory=dict)  # at its start: smaller micro-batches, by stage
-    whole_s: float = 0.0  # when all its ranks were last seen alive; until then START_S after its start
+    micro_batches: dict[StageId, int | None] = field(default_factory=dict)  # reduced sizes by stage, when it started
+    complete_s: float = 0.0  # when all its ranks were last seen alive; at first START_S after its start
 
 
 @dataclass
 class LocalQueue:
-    """Runs orders as local jobs, `local_slots` at a time. All state that matters is in the run folder: a killed queue is simply started again."""
+    """Runs jobs on this machine, `local_slots` at a time. Everything that matters is in the run folder, so a killed queue is simply started again."""
 
     run: RunFolder
     cluster: ClusterSpec
-    waiting: list[Entry]
-    submit: "Callable[..., Job]" = submit
-    stop: "Callable[[Job], None]" = stop
-    living_ranks: "Callable[[Job], int]" = living_ranks
-    running: dict[int, Entry] = field(default_factory=dict)  # by slot
-    deaths: dict[str, int] = field(default_factory=dict)  # by stage
+    waiting: list[QueuedJob]
+    submit: "Callable[..., Job[None]]" = submit
+    stop: "Callable[[Job[None]], None]" = stop
+    live_ranks: "Callable[[Job[None]], int]" = live_ranks
+    running: dict[int, QueuedJob] = field(default_factory=dict)  # by slot
+    deaths: dict[StageId, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, run: RunFolder, orders: Sequence[JobSpec], cluster: ClusterSpec) -> "LocalQueue":
-        """A queue with nothing started."""
-        return cls(run, cluster, [Entry(order) for order in orders])
+    def of(cls, run: RunFolder, jobs: Sequence[JobSpec], cluster: ClusterSpec) -> "LocalQueue":
+        """A queue in which nothing has started."""
+        return cls(run, cluster, [QueuedJob(job) for job in jobs])
 
     def drain(self, watch: "Callable[[LocalQueue], None]") -> None:
-        """Returns when every stage is done, failed or blocked. `watch` is called at every look.
+        """Returns when every stage is done, has failed or is blocked. `watch` is called in every round.
 
-        KeyboardInterrupt, and OSError where the run folder cannot be written, stop the jobs and go on up.
+        KeyboardInterrupt, and OSError if the run folder cannot be written, stop the jobs and are raised again.
         """
         try:
             while self.waiting or self.running:
@@ -78,91 +78,87 @@ class LocalQueue:
             raise
 
     def collect(self) -> None:
-        """Takes ended jobs out of their slots; what they left undone waits again."""
-        for slot, entry in list(self.running.items()):
-            if entry.job is None or not entry.job.done():
-                self.end_crippled(entry)
+        """Takes ended jobs out of their slots. The stages that they left undone wait again."""
+        for slot, queued in list(self.running.items()):
+            if queued.process is None or not queued.process.done():
+                self.stop_if_rank_lost(queued)
                 continue
             del self.running[slot]
-            left = self.left(entry.order)
-            if left and left[0].id == self.under_way(entry.order) and not any(self.run.failure(spec.id) for spec in entry.order.stages):
-                self.died(entry, left[0].id)
-                left = self.left(entry.order)
+            job, left = queued.job, self.left(queued.job)
+            if left and left[0] is current_stage(self.run, job) and not any(self.run.failure(spec.id) for spec in job.stages):
+                self.count_death(queued, left[0].id)
+                left = self.left(job)
             if left:
-                self.waiting.insert(0, Entry(replace(entry.order, stages=left)))
+                self.waiting.insert(0, QueuedJob(replace(job, stages=left)))
 
-    def end_crippled(self, entry: Entry) -> None:
-        """Ends a job that has lost a rank and whose others wait for it."""
-        if self.cluster.ranks == 1 or entry.job is None:
+    def stop_if_rank_lost(self, queued: QueuedJob) -> None:
+        """Stops a job that has lost a rank, for which its other ranks would wait."""
+        if self.cluster.ranks == 1 or queued.process is None:
             return
-        if self.living_ranks(entry.job) == self.cluster.ranks:
-            entry.whole_s = time.monotonic()
-        elif time.monotonic() - entry.whole_s > CRIPPLED_S:
-            self.stop(entry.job)
+        if self.live_ranks(queued.process) == self.cluster.ranks:
+            queued.complete_s = time.monotonic()
+        elif time.monotonic() - queued.complete_s > RANK_LOST_S:
+            self.stop(queued.process)
 
-    def under_way(self, order: JobSpec) -> str | None:
-        """The stage that an order's job is at."""
-        return next((spec.id for spec in order.stages if not complete(self.run, order, spec.id)), None)
+    def left(self, job: JobSpec) -> tuple[StageSpec, ...]:
+        """The stages of a job that still can and must run."""
+        cancelled = self.run.cancelled_cells()
+        return tuple(spec for spec in job.stages if not ended(self.run, job, spec.id) and not self.blocked(spec.id, job, cancelled))
 
-    def left(self, order: JobSpec) -> tuple[StageSpec, ...]:
-        """The stages of an order that still can and must run."""
-        gone = self.run.cancelled_cells()
-        return tuple(spec for spec in order.stages if not complete(self.run, order, spec.id) and not self.blocked(spec.id, order, gone))
+    def count_death(self, queued: QueuedJob, stage: StageId) -> None:
+        """Counts a death of a stage that left neither weights nor an error. After the last death that is allowed, the stage has failed.
 
-    def died(self, entry: Entry, stage: str) -> None:
-        """Counts a death of a stage that left neither weights nor an error; the last one allowed becomes its failure. OSError when the disk is full.
-
-        One that ran out of memory and has left a smaller micro-batch for the next attempt is none.
+        A stage that ran out of memory, and has left a smaller micro-batch for its next attempt, is not counted. Raises OSError if the disk is full.
         """
-        if smaller(self.run.stage_dir(stage)) != entry.micro.get(stage):
+        if smaller(self.run.stage_dir(stage)) != queued.micro_batches.get(stage):
             return
-        if entry.log is not None and out_of_space(entry.log):
+        if queued.log is not None and out_of_space(queued.log):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.run.path))
         self.deaths[stage] = self.deaths.get(stage, 0) + 1
         if self.deaths[stage] <= RESTARTS:
             return
-        message = f"its process died {self.deaths[stage]} times without an error (killed, out of memory, or a crash): see {entry.log}"
+        message = f"its process died {self.deaths[stage]} times without an error (killed, out of memory, or a crash): see {queued.log}"
         failure = Failure(kind="killed", message=message, stage=stage)
         self.run.write_failure(stage, failure)
-        record_failure(self.run, failure, entry.order, self.cluster.ranks)
+        record_failure(self.run, failure, queued.job, self.cluster.ranks)
 
     def start(self) -> None:
-        """Fills free slots with orders whose parents are there and whose stages nobody else works on."""
+        """Fills free slots with jobs whose parents are done and whose stages no other process works on."""
         for slot in sorted(set(range(local_slots(self.cluster))) - set(self.running)):
-            entry = next((entry for entry in self.waiting if self.ready(entry.order)), None)
-            if entry is None:
+            queued = next((queued for queued in self.waiting if self.ready(queued.job)), None)
+            if queued is None:
                 break
-            self.waiting.remove(entry)
-            folder = fresh_folder(self.run.path / JOBS)
-            entry.job = self.submit(self.cluster, folder, run_job, entry.order, name=entry.order.grid, slot=slot)
-            write_submitted(folder, {local_job(entry.job.job_id): [StageId(spec.id) for spec in entry.order.stages]})
-            entry.micro = {spec.id: smaller(self.run.stage_dir(spec.id)) for spec in entry.order.stages}
-            entry.log = folder / f"{entry.job.job_id}_0_log.out"
-            entry.whole_s = time.monotonic() + START_S
-            self.running[slot] = entry
-        self.waiting = [entry for entry in self.waiting if self.left(entry.order)]
+            self.waiting.remove(queued)
+            folder, stages = fresh_folder(self.run.path / JOBS), queued.job.stages
+            queued.process = self.submit(self.cluster, folder, run_job, queued.job, name=queued.job.grid, slot=slot)
+            write_submitted(folder, {local_job(queued.process.job_id): [spec.id for spec in stages]})
+            queued.micro_batches = {spec.id: smaller(self.run.stage_dir(spec.id)) for spec in stages}
+            queued.log = folder / f"{queued.process.job_id}_0_log.out"
+            queued.complete_s = time.monotonic() + START_S
+            self.running[slot] = queued
+        self.waiting = [queued for queued in self.waiting if self.left(queued.job)]
 
-    def ready(self, order: JobSpec) -> bool:
-        """True when an order's stages start from nothing or from what is there, and no other launch's job holds one of them."""
-        inside = {spec.id for spec in order.stages}
-        parents = {stage for spec in order.stages for stage in (spec.parent, spec.rewind) if stage} - inside
-        claims = (self.run.path / CLAIMS / stage for stage in inside)
-        return all(self.run.done(stage) for stage in parents) and not any(map(is_claimed, claims))
+    def ready(self, job: JobSpec) -> bool:
+        """True if all stages that the job starts from are done, and no job of another launch holds one of its stages."""
+        own = {spec.id for spec in job.stages}
+        before = {stage for spec in job.stages for stage in (spec.parent, spec.rewind) if stage} - own
+        claims = (self.run.path / CLAIMS / stage for stage in own)
+        return all(self.run.done(stage) for stage in before) and not any(map(is_claimed, claims))
 
-    def blocked(self, stage: str, order: JobSpec, gone: Collection[str] = ()) -> bool:
-        """True when a stage comes after one that has failed, or when all its cells are gone: cancelled."""
-        paths = [path.stages for path in order.cells if stage in path.stages and path.cell.id not in gone]
+    def blocked(self, stage: StageId, job: JobSpec, cancelled: Collection[CellId] = ()) -> bool:
+        """True if a stage comes after one that has failed, or if all its cells are cancelled."""
+        paths = [planned.stages for planned in job.cells if stage in planned.stages and planned.cell.id not in cancelled]
         return not paths or any(self.run.failure(before) is not None for path in paths for before in path[: path.index(stage)])
 
     def cancel(self) -> None:
-        """Ends the running jobs; their checkpoints stay."""
-        for entry in self.running.values():
-            if entry.job:
-                self.stop(entry.job)
+        """Stops the running jobs. Their checkpoints stay."""
+        for queued in self.running.values():
+            if queued.process:
+                self.stop(queued.process)
 
 
 def out_of_space(log: Path) -> bool:
-    """True when a job's log says that its disk is full, or could not say anything because it is."""
+    """True if a job's log reports a full disk, or if the disk is so full that the log could not."""
     try:
         text = log.read_bytes()[-20_000:].decode(errors="replace")
         return DISK_FULL.search(text) is not None or shutil.disk_usage(log.parent).free < FULL_BYTES
@@ -170,13 +166,18 @@ def out_of_space(log: Path) -> bool:
         return False
 
 
-def complete(run: RunFolder, order: JobSpec, stage: str) -> bool:
-    """True when a stage has failed, or is done and every cell that ends in it is recorded."""
-    return is_over(run, StageId(stage), (CellId(path.cell.id) for path in order.cells if path.stages[-1] == stage))
+def ended(run: RunFolder, job: JobSpec, stage: StageId) -> bool:
+    """True if a stage has failed, or if it is done and every cell of the job that ends in it is recorded."""
+    return is_over(run, stage, (planned.cell.id for planned in job.cells if planned.stages[-1] == stage))
+
+
+def current_stage(run: RunFolder, job: JobSpec) -> StageSpec | None:
+    """The stage that a job is at."""
+    return next((spec for spec in job.stages if not ended(run, job, spec.id)), None)
 
 
 def fresh_folder(parent: Path) -> Path:
-    """A new numbered folder: submitit trusts result files of an earlier job with the same process id."""
+    """A new numbered folder in `parent`. Each job needs its own: submitit trusts result files of an earlier job with the same process id."""
     parent.mkdir(parents=True, exist_ok=True)
     number = 1 + max((int(path.name) for path in parent.iterdir() if path.name.isdigit()), default=0)
     while True:
@@ -187,9 +188,9 @@ def fresh_folder(parent: Path) -> Path:
             number += 1
 
 
-def run_here(run: RunFolder, orders: Iterable[JobSpec], cluster: ClusterSpec) -> None:
-    """Runs orders one after another in this process, where a debugger can see them."""
-    for order in orders:
-        error = submit(cluster, fresh_folder(run.path / JOBS), run_job, order, name=order.grid).exception()
+def run_here(run: RunFolder, jobs: Iterable[JobSpec], cluster: ClusterSpec) -> None:
+    """Runs jobs one after another in this process, within reach of a debugger."""
+    for job in jobs:
+        error = submit(cluster, fresh_folder(run.path / JOBS), run_job, job, name=job.grid).exception()
         if error is not None:
             raise error

@@ -1,4 +1,4 @@
-"""What earlier launches of a grid left on SLURM: jobs that live and keep their stages, and jobs that ended before their stage did."""
+"""The jobs of previous launches on SLURM: the stages that living jobs have, and what is done about jobs that ended before their stage did."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from harness.monitor.survey import Survey, failed_stages, survey
 from harness.plan.stages import StageGraph
 from harness.text import counted
 from jobs.cluster.slurm import SchedulerSilent
-from jobs.experiment.ids import JobId, StageId
+from jobs.experiment.ids import CellId, JobId, StageId
 from jobs.experiment.job import PlannedCell
 from jobs.experiment.records import Failure
 from jobs.experiment.run_folder import RunFolder
@@ -20,75 +20,83 @@ from jobs.worker.failures import begun
 
 @dataclass(frozen=True, kw_only=True)
 class PreviousJobs:
-    """Living jobs by the stages that they keep, and what was done about those that ended."""
+    """The jobs of previous launches that live, and what was done about those that have ended."""
 
-    living: Mapping[StageId, JobId]
-    cells: frozenset[str] = frozenset()  # those of the launches before: what their jobs will measure
-    told: tuple[str, ...] = ()
+    living: Mapping[StageId, JobId]  # by the stages that they have
+    cells: frozenset[CellId] = frozenset()  # the cells of those launches: their jobs measure no others
+    messages: tuple[str, ...] = ()
 
 
-def earlier(run: RunFolder, plan: StageGraph, cluster: ClusterSpec) -> PreviousJobs:
-    """What a new launch has to respect. Stages that ran out of memory are made smaller, nodes that failed are counted.
+def previous_jobs(run: RunFolder, graph: StageGraph, cluster: ClusterSpec) -> PreviousJobs:
+    """The jobs that a new launch has to respect. Stages that ran out of memory get smaller micro-batches, and nodes that failed are counted.
 
-    Raises SchedulerSilent where SLURM does not say which jobs live: launching then could run a stage twice.
+    Raises SchedulerSilent if SLURM does not say which jobs live: a launch could then run a stage twice.
     """
     if run.index_path() is None:
         return PreviousJobs(living={})
-    found = survey(run, launching=False)
-    if found.silent:
-        raise SchedulerSilent(found.silent)
-    over = failed_stages(found.files)  # its job lives for other stages
-    living = {stage: job.job for stage in found.job_of if stage not in over and not found.job_of[stage].local and (job := found.alive(stage))}
-    told = [line for case in incidents(run, found) if case.stage in plan.stages and (line := settle(run, plan, cluster, found, case))]
-    return PreviousJobs(living=living, cells=frozenset(found.index.cells), told=tuple(told))
+    state = survey(run, launching=False)
+    if state.silent:
+        raise SchedulerSilent(state.silent)
+    failed = failed_stages(state.files)  # their job may live for its other stages
+    living = {stage: job.job for stage in state.job_of if stage not in failed and not state.job_of[stage].local and (job := state.alive(stage))}
+    ours = [incident for incident in incidents(run, state) if incident.stage in graph.stages]
+    messages = tuple(message for incident in ours if (message := settle(run, graph, cluster, state, incident)))
+    return PreviousJobs(living=living, cells=frozenset(state.index.cells), messages=messages)
 
 
-def settle(run: RunFolder, plan: StageGraph, cluster: ClusterSpec, found: Survey, case: Incident) -> str:
-    """What was done about a stage whose job ended before it did; empty when nothing had to be."""
-    folder, spec = run.stage_dir(case.stage), plan.stages[case.stage]
-    if case.policy == "halve":
-        reason = f"SLURM job {found.job_of[case.stage].job}: {case.kind}"
+def settle(run: RunFolder, graph: StageGraph, cluster: ClusterSpec, state: Survey, incident: Incident) -> str:
+    """What was done about a stage whose job ended before it did; empty if nothing had to be done."""
+    folder, spec = run.stage_dir(incident.stage), graph.stages[incident.stage]
+    if incident.policy == "halve":
+        reason = f"SLURM job {state.job_of[incident.stage].job}: {incident.kind}"
         if because(folder) == reason:
             return ""
-        micro = shrink(fitting(spec, folder, cluster.ranks), folder, cluster.ranks, reason)
-        if micro is not None:
-            return f"stage {case.stage} ran out of memory: it goes on with micro-batches of {micro} images, the global batch kept"
-        failure = Failure(kind="OutOfMemory", message=f"{reason}, with one image at a time: see {case.log}", stage=case.stage, host=case.node)
-        run.write_failure(case.stage, failure)
-        return f"stage {case.stage} ran out of memory with one image at a time: it has failed"
-    if case.policy == "elsewhere" and not notice(run, folder, cluster) and case.node and not set(case.node) & set("[,"):
-        blame(run, case.node, f"{found.job_of[case.stage].job}-end", begun(folder), case.kind)
-        return f"stage {case.stage} lost its node {case.node}"
+        micro_batch = shrink(fitting(spec, folder, cluster.ranks), folder, cluster.ranks, reason)
+        if micro_batch is not None:
+            return f"stage {incident.stage} ran out of memory: it goes on with micro-batches of {micro_batch} images, the global batch kept"
+        message = f"{reason}, with one image at a time: see {incident.log}"
+        run.write_failure(incident.stage, Failure(kind="OutOfMemory", message=message, stage=incident.stage, host=incident.node))
+        return f"stage {incident.stage} ran out of memory with one image at a time: it has failed"
+    several_nodes = set(incident.node) & set("[,")
+    if incident.policy == "elsewhere" and not notice(run, folder, cluster) and incident.node and not several_nodes:
+        blame(run, incident.node, f"{state.job_of[incident.stage].job}-end", begun(folder), incident.kind)
+        return f"stage {incident.stage} lost its node {incident.node}"
     return ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """Cells by who runs what is left of them."""
+    """The cells of a launch, by who runs the rest of their stages."""
 
-    ours: tuple[PlannedCell, ...]
-    theirs: tuple[PlannedCell, ...]  # all of it is with jobs of an earlier launch
-    waiting: tuple[PlannedCell, ...]  # begins with stages that such a job has
+    own: tuple[PlannedCell, ...]  # this launch runs them
+    elsewhere: tuple[PlannedCell, ...]  # living jobs of a previous launch have all their stages
+    dependent: tuple[PlannedCell, ...]  # this launch runs them, after stages that such jobs have
 
-    def told(self, living: Mapping[StageId, JobId], *, queued: bool) -> list[str]:
-        """What a user should know of the cells that are not ours alone. `queued`: those that wait are submitted, behind what they wait for."""
-        jobs = sorted({living[stage] for path in (*self.theirs, *self.waiting) for stage in path.stages if stage in living})
-        named = f"{', '.join(map(str, jobs[:4]))}{f' ... {jobs[-1]}, {len(jobs)} in all' if len(jobs) > 4 else ''}"
+    def messages(self, living: Mapping[StageId, JobId], *, queued: bool) -> list[str]:
+        """Lines for people about the cells that depend on living jobs. `queued`: dependent cells are submitted, to run after those jobs."""
+        jobs = sorted({living[stage] for planned in (*self.elsewhere, *self.dependent) for stage in planned.stages if stage in living})
+        shown = ", ".join(map(str, jobs[:4])) + (f" ... {jobs[-1]}, {len(jobs)} in all" if len(jobs) > 4 else "")
         lines = []
-        if self.theirs:
-            lines.append(f"with jobs of an earlier launch, which SLURM still has ({named}): {counted(len(self.theirs), 'cell')}, not submitted again")
-        if self.waiting:
-            cells = counted(len(self.waiting), "cell")
-            how = "queued behind them" if queued else "launch again when those have ended"
-            lines.append(f"start from what jobs of an earlier launch are at ({named}): {cells}, {how}")
+        if self.elsewhere:
+            cells = counted(len(self.elsewhere), "cell")
+            lines.append(f"with jobs of a previous launch, which SLURM still has ({shown}): {cells}, not submitted again")
+        if self.dependent:
+            cells = counted(len(self.dependent), "cell")
+            when = "queued behind them" if queued else "launch again when they have ended"
+            lines.append(f"start from stages of jobs of a previous launch ({shown}): {cells}, {when}")
         return lines
 
 
-def share(run: RunFolder, left: Sequence[PlannedCell], before: PreviousJobs) -> Assignment:
-    """Who runs what is left of each cell."""
-    kept: dict[str, list[PlannedCell]] = {"ours": [], "theirs": [], "waiting": []}
-    for path in left:
-        todo = [stage for stage in path.stages if not run.done(stage)] or [path.stages[-1]]
-        held = [stage in before.living for stage in todo]
-        kept["theirs" if all(held) and path.cell.id in before.cells else "waiting" if any(held) else "ours"].append(path)
-    return Assignment(**{name: tuple(paths) for name, paths in kept.items()})
+def assign(run: RunFolder, cells: Sequence[PlannedCell], previous: PreviousJobs) -> Assignment:
+    """Who runs the rest of each cell."""
+    own: list[PlannedCell] = []
+    elsewhere: list[PlannedCell] = []
+    dependent: list[PlannedCell] = []
+    for planned in cells:
+        todo = [stage for stage in planned.stages if not run.done(stage)] or [planned.stages[-1]]
+        held = [stage in previous.living for stage in todo]
+        if all(held) and planned.cell.id in previous.cells:
+            elsewhere.append(planned)
+        else:
+            (dependent if any(held) else own).append(planned)
+    return Assignment(own=tuple(own), elsewhere=tuple(elsewhere), dependent=tuple(dependent))

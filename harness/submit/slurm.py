@@ -1,100 +1,97 @@
-"""Orders as SLURM job arrays, each task after the one that its stages start from."""
+"""Jobs as SLURM job arrays, each job after those that its stages start from."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness.submit.dependencies import Array, dependency, fan_out, shares
+from harness.plan.jobs import parent_jobs
+from harness.submit.dependencies import Array, dependency, fan_out, jobs_at_a_time
 from harness.submit.local import fresh_folder
+from harness.text import counted
 from jobs.cluster.slurm import SchedulerError
 from jobs.cluster.slurm_arrays import submit_array
 from jobs.cluster.slurm_limits import free_jobs, max_array_size
-from jobs.experiment.files import write_json
+from jobs.experiment.ids import JobId, StageId
 from jobs.experiment.job import JobSpec
-from jobs.experiment.run_folder import CHECKPOINTS, JOBS, SUBMITTED, RunFolder
+from jobs.experiment.run_folder import CHECKPOINTS, JOBS, RunFolder
 from jobs.experiment.specs import ClusterSpec
+from jobs.experiment.submissions import write_submitted
 from jobs.worker.job import run_job
 
 
-def submit_arrays(cluster: ClusterSpec, run: RunFolder, orders: Sequence[JobSpec], living: Mapping[str, str]) -> list[str]:
-    """What was submitted, one line for people each; job ids and stages are kept in the run folder. Nothing here must stay alive.
+def submit_arrays(cluster: ClusterSpec, run: RunFolder, jobs: Sequence[JobSpec], living: Mapping[StageId, JobId]) -> list[str]:
+    """What was submitted, as lines for people. The run folder keeps which job has which stages, and SLURM does the rest: no process must stay alive.
 
-    living: jobs of an earlier launch by the stages that they have; orders that start from those wait for them. Jobs that SLURM does not take any more
-    stay open for a later launch. Raises SchedulerError when it takes none.
+    living: jobs of a previous launch, by the stages that they have; jobs that start from such a stage wait for them. Jobs that SLURM has no room for
+    stay open for a later launch. Raises SchedulerError when SLURM takes none.
     """
     room = free_jobs(cluster.slurm.get("account"))
-    taken = orders if room is None else orders[:room]
-    jobs = needed(taken, living)
-    present = by_array(jobs)
-    arrays = fan_out(waits(taken, living, jobs), max_array_size(), present)
-    names = [{task: str(jobs[place]) for task, place in tasks.items()} for tasks in present]
+    accepted = jobs if room is None else jobs[:room]
+    queued = awaited(accepted, living)
+    present = by_array(queued)
+    arrays = fan_out(parents(accepted, living, queued), max_array_size(), present)
+    ids: list[Mapping[int, JobId]] = [{task: queued[job] for task, job in tasks.items()} for tasks in present]
     new = arrays[len(present) :]
     lines: list[str] = []
-    for array, share in zip(new, shares(new, cluster.max_parallel), strict=True):
+    for array, at_a_time in zip(new, jobs_at_a_time(new, cluster.max_parallel), strict=True):
         folder = fresh_folder(run.path / JOBS)
-        tasks = [(task, taken[place - len(jobs)]) for task, place in array.orders.items()]
+        tasks = {task: accepted[job - len(queued)] for task, job in array.jobs.items()}
         try:
-            names.append(submit_one(cluster, folder, tasks, dependency(array, names), share))
+            ids.append(submit_recorded(cluster, folder, tasks, dependency(array, ids), at_a_time))
         except SchedulerError as error:
             if not lines:
                 raise
             lines.append(f"SLURM takes no more: {error}")
             break
-        lines.append(line(array, names[-1], folder))
-    mine = names[len(present) :]
-    submitted = sum(map(len, mine))
-    lines.append(f"{submitted} jobs submitted, in {len(mine)} arrays; this session may end, SLURM goes on: python -m harness.status {run.path}")
-    if submitted < len(orders):
-        why = f" (it takes {room} more of yours now)" if room is not None and room < len(orders) else ""
-        lines.append(f"{len(orders) - submitted} jobs wait for room in SLURM's queue{why}: launch again when some have ended")
+        lines.append(summary(array, list(ids[-1].values()), folder))
+    own = ids[len(present) :]
+    submitted = sum(map(len, own))
+    lines.append(f"{submitted} jobs submitted, in {len(own)} arrays; you may close this session; progress: python -m harness.status {run.path}")
+    if submitted < len(jobs):
+        why = f" (it takes {room} more of yours now)" if room is not None and room < len(jobs) else ""
+        lines.append(f"{len(jobs) - submitted} jobs wait for room in SLURM's queue{why}: launch again when some have ended")
     return lines
 
 
-def submit_one(cluster: ClusterSpec, folder: Path, tasks: Sequence[tuple[int, JobSpec]], after: str, share: int) -> dict[int, str]:
-    """Job ids by task of one array, which is also written down in its folder."""
-    orders = dict(tasks)
-    name = next(iter(orders.values())).grid
-    names = submit_array(cluster, folder, run_job, orders, name=name, after=after, at_a_time=share, headway=headway)
-    write_json(folder / SUBMITTED, {names[task]: [spec.id for spec in order.stages] for task, order in orders.items()})
-    return names
+def submit_recorded(cluster: ClusterSpec, folder: Path, jobs: Mapping[int, JobSpec], after: str, at_a_time: int) -> dict[int, JobId]:
+    """Job ids by task of one new array. Its folder records which job has which stages."""
+    name = next(iter(jobs.values())).grid
+    ids = submit_array(cluster, folder, run_job, jobs, name=name, after=after, at_a_time=at_a_time, progress=progress_marker)
+    write_submitted(folder, {ids[task]: [spec.id for spec in job.stages] for task, job in jobs.items()})
+    return ids
 
 
-def line(array: Array, names: dict[int, str], folder: Path) -> str:
-    """An array for people."""
-    ids = list(names.values())
-    shown = ids[0] if len(ids) == 1 else f"{ids[0]} to {ids[-1]}"
-    return f"level {array.level}: {len(ids)} job{'s' if len(ids) > 1 else ''}, {shown}, logs in {folder}"
+def summary(array: Array, ids: Sequence[JobId], folder: Path) -> str:
+    """A submitted array as a line for people."""
+    shown = f"{ids[0]}" if len(ids) == 1 else f"{ids[0]} to {ids[-1]}"
+    return f"level {array.level}: {counted(len(ids), 'job')}, {shown}, logs in {folder}"
 
 
-def needed(orders: Sequence[JobSpec], living: Mapping[str, str]) -> list[str]:
-    """The living jobs that orders wait for: they have a stage that one starts from, or its own last stage, whose cells it will measure."""
-    stages = (stage for order in orders for spec in order.stages for stage in (spec.parent, spec.rewind, spec.id))
-    return list(dict.fromkeys(living[stage] for stage in stages if stage in living))
+def awaited(jobs: Sequence[JobSpec], living: Mapping[StageId, JobId]) -> list[JobId]:
+    """The living jobs that `jobs` wait for: each has a stage that a job starts from, or a job's own last stage, whose cells that job will measure."""
+    stages = (stage for job in jobs for spec in job.stages for stage in (spec.parent, spec.rewind, spec.id))
+    return list(dict.fromkeys(living[stage] for stage in stages if stage is not None and stage in living))
 
 
-def by_array(jobs: Sequence[str]) -> list[dict[int, int]]:
-    """Places among `jobs` by task, of each array of SLURM's."""
-    found: dict[str, dict[int, int]] = {}
-    for place, job in enumerate(jobs):
-        array, _, task = str(job).partition("_")
-        found.setdefault(array, {})[int(task or 0)] = place
-    return list(found.values())
+def by_array(queued: Sequence[JobId]) -> list[dict[int, int]]:
+    """Positions in `queued` by task, for each of SLURM's arrays."""
+    positions: dict[JobId, dict[int, int]] = {}
+    for position, job in enumerate(queued):
+        positions.setdefault(job.array, {})[job.task or 0] = position
+    return list(positions.values())
 
 
-def waits(orders: Sequence[JobSpec], living: Mapping[str, str], jobs: Sequence[str]) -> list[frozenset[int]]:
-    """For each of `jobs`, which wait for nothing, and behind them for each order: the places of those that have the stages it starts from."""
-    number = {job: place for place, job in enumerate(jobs)}
-    earlier = {stage: number[job] for stage, job in living.items() if job in number}
-    place = earlier | {spec.id: index for index, order in enumerate(orders, len(jobs)) for spec in order.stages}
-    found: list[frozenset[int]] = [frozenset()] * len(jobs)
-    for index, order in enumerate(orders, len(jobs)):
-        starts = {place[stage] for spec in order.stages for stage in (spec.parent, spec.rewind) if stage in place}
-        again = {earlier[spec.id] for spec in order.stages if spec.id in earlier}
-        found.append(frozenset(starts | again) - {index})
-    return found
+def parents(jobs: Sequence[JobSpec], living: Mapping[StageId, JobId], queued: Sequence[JobId]) -> list[frozenset[int]]:
+    """For each of `queued`, which wait for nothing here, and then for each of `jobs`: the numbers of the jobs that it waits for, in that sequence."""
+    number = {job: position for position, job in enumerate(queued)}
+    holders = {stage: number[job] for stage, job in living.items() if job in number}
+    starts = parent_jobs([job.stages for job in jobs], holders, first=len(queued))
+    own = [frozenset(holders[spec.id] for spec in job.stages if spec.id in holders) for job in jobs]
+    return [frozenset[int]()] * len(queued) + [above | same for above, same in zip(starts, own, strict=True)]
 
 
-def headway(order: JobSpec) -> list[object]:
-    """What changes when a job comes further: its stages' checkpoints and exports, its cells' records."""
-    run = RunFolder(Path(order.run))
-    checkpoints = [sorted(path.name for path in (run.stage_dir(spec.id) / CHECKPOINTS).glob("step-*")) for spec in order.stages]
-    return [*checkpoints, [run.done(spec.id) for spec in order.stages], [run.record_path(path.cell.id).exists() for path in order.cells]]
+def progress_marker(job: JobSpec) -> list[object]:
+    """A value that changes whenever a job makes progress: its stages' checkpoints and exports, its cells' records."""
+    run = RunFolder(Path(job.run))
+    checkpoints = [sorted(path.name for path in (run.stage_dir(spec.id) / CHECKPOINTS).glob("step-*")) for spec in job.stages]
+    recorded = [run.record_path(planned.cell.id).exists() for planned in job.cells]
+    return [*checkpoints, [run.done(spec.id) for spec in job.stages], recorded]

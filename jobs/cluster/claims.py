@@ -1,13 +1,14 @@
-"""Who may work on a stage: an advisory lock that the kernel drops when its holder dies, however it dies, and a sign of life every few seconds.
+"""Claims: which process may work on a stage.
 
-The lock alone is not enough: some network file systems (Lustre with -o localflock, NFS without locks) keep locks within one node, and a node that is
-cut off the network may lose them while its processes run on. So a holder also writes down who it is, and looks whether the claim is still its own:
+A claim is a file lock, which the kernel drops when its holder dies, and a sign of life every few seconds. The lock alone is not enough. Some network
+file systems (Lustre with -o localflock, NFS without locks) keep locks within one node. A node that is cut off the network may lose its locks and still
+run its processes. So a holder also writes into the file who it is, and checks that the claim is still its own:
 
-- while SLURM lists the holder's job on its nodes the claim stands, lock or no lock;
-- so it does until nothing was heard of a holder on another machine for LEASE_S, whatever SLURM says: a node that SLURM has given up may be alive;
-- a job that SLURM has started again asks what is left of its earlier attempt to go. That sees it within BEAT_S and ends its process.
+- A claim stands while SLURM lists the holder's job on its nodes, with or without the lock.
+- It also stands until a holder on another machine has given no sign of life for LEASE_S, whatever SLURM says: SLURM may give up a node that is alive.
+- A job that SLURM has started again asks the previous attempt to exit. That attempt sees the request within BEAT_S and ends its process.
 
-Whoever lets go empties the file: what stands there was left by a death.
+A holder that lets go empties the file. Whatever a file still contains was left by a process that died.
 """
 
 import fcntl
@@ -19,39 +20,64 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from jobs.cluster.slurm import available, on_nodes, restarts, this_job
 
-ASK_EVERY_S = 5.0
-POLL_S = 0.5
+ASK_EVERY_S = 5.0  # between two questions to SLURM about one job
+POLL_S = 0.5  # between two attempts to take a claim
 BEAT_S = 4.0  # between two signs of life
-LEASE_S = 15.0  # after the last one, who may be alive where nobody can see it counts as dead
-LEFT_BEHIND = 75  # exit code of a process whose claim another one has
+LEASE_S = 15.0  # after its last sign of life, a holder that cannot be seen from here counts as dead
+SUPERSEDED = 75  # exit code of a process whose claim belongs to another process now
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holder:
+    """A process that holds a claim, or asks for it, as one line of the claim's file."""
+
+    host: str = ""
+    pid: int = 0
+    job: str | None = None  # SLURM's
+    attempt: int = 0  # how often SLURM had restarted the job
+    key: str = ""  # differs in every process
+
+    def __str__(self) -> str:
+        if not self.host:
+            return "another process"
+        return f"SLURM job {self.job} on {self.host}" if self.job else f"process {self.pid} on {self.host}"
+
+    def supersedes(self, other: "Holder") -> bool:
+        """True for a later attempt at the same SLURM job."""
+        return self.job is not None and self.job == other.job and self.attempt > other.attempt
+
+    def to_json(self) -> str:
+        """The line of this process."""
+        return json.dumps(asdict(self)) + "\n"
 
 
 @contextmanager
 def claimed(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """True while this process alone holds `path`; False at once when another does and `wait` is False.
+    """True while this process alone holds `path`. If another process holds it and `wait` is False, False at once.
 
-    The file stays (removing a locked file would let two holders in) and says who holds it. A holder that is replaced all the same, because SLURM has
-    started its job again elsewhere, ends its process: it must not write any more.
+    The file stays, since removing a locked file would let two holders in, and says who holds it. A holder whose claim is taken all the same, because
+    SLURM has started its job again elsewhere, ends its process: it must not write any more.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    me = {"host": socket.gethostname(), "pid": os.getpid(), "job": this_job(), "attempt": restarts(), "key": secrets.token_hex(8)}
+    me = Holder(host=socket.gethostname(), pid=os.getpid(), job=this_job(), attempt=restarts(), key=secrets.token_hex(8))
     with path.open("a+") as file:
         while not _take(file, path):
-            _ask_to_go(file, path, me)
+            _ask_to_exit(file, path, me)
             if not wait:
                 yield False
                 return
             time.sleep(POLL_S)
-        _write(file, json.dumps(me) + "\n")
+        _write(file, me.to_json())
         over = threading.Event()
         beats = threading.Thread(target=_beat, args=(path, me, over), daemon=True)
         beats.start()
@@ -61,12 +87,12 @@ def claimed(path: Path, *, wait: bool = True) -> Iterator[bool]:
             over.set()
             beats.join()
             with suppress(FileNotFoundError):  # the folder was removed meanwhile
-                if _names(path)[:1] == [me]:
+                if _read(path)[:1] == [me]:
                     _write(file, "")
 
 
 def is_claimed(path: Path) -> bool:
-    """True when another process holds `path` now."""
+    """True if another process holds `path` now."""
     try:
         with _opened(path) as file:
             return not _take(file, path)
@@ -75,19 +101,15 @@ def is_claimed(path: Path) -> bool:
 
 
 def holder(path: Path) -> str:
-    """Who holds `path`, as text: 'process 123 on host', 'SLURM job 17_3 on node2'."""
+    """The holder of `path`, as text: 'process 123 on host', 'SLURM job 17_3 on node2'."""
     try:
-        return _called(_names(path)[0])
-    except (OSError, IndexError, KeyError):
+        return str(_read(path)[0])
+    except (OSError, IndexError):
         return "another process"
 
 
-def _called(who: Mapping[str, Any]) -> str:
-    return f"SLURM job {who['job']} on {who['host']}" if who.get("job") else f"process {who['pid']} on {who['host']}"
-
-
 def _opened(path: Path) -> TextIOWrapper:
-    """The file, for who may write it and for who may only look."""
+    """The open file; for reading alone where this user may not write it."""
     try:
         return path.open("r+")
     except FileNotFoundError:
@@ -97,27 +119,26 @@ def _opened(path: Path) -> TextIOWrapper:
 
 
 def _take(file: TextIOWrapper, path: Path) -> bool:
-    """True when the lock is ours and whoever left the claim behind is dead."""
+    """True if this process has got the lock, and the process that the file still names, if any, is dead."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    if any(_stands(who, file, path) for who in _names(path)[:1]):
+    if any(_may_be_alive(left, file, path) for left in _read(path)[:1]):
         fcntl.flock(file, fcntl.LOCK_UN)
         return False
     return True
 
 
-def _stands(who: Mapping[str, Any], file: TextIOWrapper, path: Path) -> bool:
-    """True when the holder of a claim that was never let go may be alive, although we have its lock."""
-    job = who.get("job")
-    if job is not None and job != this_job() and _lives(str(job), int(time.monotonic() / ASK_EVERY_S)):
+def _may_be_alive(left: Holder, file: TextIOWrapper, path: Path) -> bool:
+    """True if a holder that never let go may be alive, although this process has got its lock."""
+    if left.job is not None and left.job != this_job() and _on_nodes(str(left.job), int(time.monotonic() / ASK_EVERY_S)):
         return True
-    return who.get("host") != socket.gethostname() and _heard_s(file, path) < LEASE_S
+    return left.host != socket.gethostname() and _silent_s(file, path) < LEASE_S
 
 
-def _heard_s(file: TextIOWrapper, path: Path) -> float:
-    """Seconds since the holder's last sign of life, by the clock of the file system where we may write there."""
+def _silent_s(file: TextIOWrapper, path: Path) -> float:
+    """Seconds since the holder's last sign of life, by the clock of the file system, or by ours where this user may not write."""
     try:
         with tempfile.TemporaryFile(dir=path.parent) as new:
             now = os.fstat(new.fileno()).st_mtime
@@ -127,59 +148,55 @@ def _heard_s(file: TextIOWrapper, path: Path) -> float:
 
 
 @lru_cache(maxsize=64)
-def _lives(job: str, moment: int) -> bool:
-    """True when a job may be at work on its nodes; also when SLURM does not say. Asked once in ASK_EVERY_S (`moment` counts them)."""
+def _on_nodes(job: str, moment: int) -> bool:
+    """True if a job may be at work on its nodes, or if SLURM does not say. SLURM is asked once in ASK_EVERY_S; `moment` counts those periods."""
     return available() and on_nodes(job) is not False
 
 
-def _ask_to_go(file: TextIOWrapper, path: Path, me: Mapping[str, Any]) -> None:
-    """Signs below the holder where that is an earlier attempt at our own job; not a sign of life of the holder's."""
-    names = _names(path)
-    if not names or not _is_later(me, names[0]) or any(_is_later(one, names[0]) for one in names[1:]):
+def _ask_to_exit(file: TextIOWrapper, path: Path, me: Holder) -> None:
+    """Adds this process to the file if the holder is a previous attempt at this process's own job. That counts as no sign of life of the holder."""
+    holders = _read(path)
+    if not holders or not me.supersedes(holders[0]) or any(other.supersedes(holders[0]) for other in holders[1:]):
         return
-    heard = os.fstat(file.fileno())
-    print(f"{path.name} is held by what is left of {_called(names[0])}, an earlier attempt at this job: it is asked to go", flush=True)
-    file.write(json.dumps(me) + "\n")  # opened to append
+    last_sign = os.fstat(file.fileno())
+    print(f"{path.name} is held by a previous attempt at this job, {holders[0]}: that attempt is asked to exit", flush=True)
+    file.write(me.to_json())  # the file is open for appending
     file.flush()
     with suppress(PermissionError):  # another user's file
-        os.utime(file.fileno(), ns=(heard.st_atime_ns, heard.st_mtime_ns))
+        os.utime(file.fileno(), ns=(last_sign.st_atime_ns, last_sign.st_mtime_ns))
 
 
-def _beat(path: Path, me: Mapping[str, Any], over: threading.Event) -> None:
-    """Gives signs of life until it is over; ends the process when the claim is no longer its own."""
+def _beat(path: Path, me: Holder, over: threading.Event) -> None:
+    """Gives signs of life until `over` is set. Ends the process if the claim is no longer its own."""
     while not over.wait(BEAT_S):
         try:
-            first, *others = _names(path) or [{}]
-            if first.get("key") != me["key"] or any(_is_later(one, me) for one in others):
-                _go(path, others[0] if others else first)
+            first, *others = _read(path) or [Holder()]
+            if first.key != me.key or any(other.supersedes(me) for other in others):
+                _exit(path, others[0] if others else first)
             os.utime(path)
         except OSError:  # the file system is out of reach, or the folder was removed
             continue
 
 
-def _is_later(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """True for a later attempt at the same job of SLURM's."""
-    return one.get("job") is not None and one.get("job") == other.get("job") and one.get("attempt", 0) > other.get("attempt", 0)
+def _exit(path: Path, new: Holder) -> NoReturn:
+    """Ends the process at once, whatever it is doing."""
+    print(f"{path.name} now belongs to {new}: SLURM has given up this attempt, and this process exits", file=sys.stderr, flush=True)
+    os._exit(SUPERSEDED)
 
 
-def _go(path: Path, other: Mapping[str, Any]) -> NoReturn:
-    """Ends the process, whatever it is at."""
-    who = _called(other) if other else "somebody else"
-    what = "this process was left behind by an attempt that SLURM has given up, and ends"
-    print(f"{path.name} now belongs to {who}: {what}", file=sys.stderr, flush=True)
-    os._exit(LEFT_BEHIND)
-
-
-def _names(path: Path) -> list[dict[str, Any]]:
-    """The holder that never let go, then who has asked it to go. Opened anew, as network file systems show what others wrote."""
-    found = []
+def _read(path: Path) -> list[Holder]:
+    """The holder that has not let go, then those that ask it to exit. Opened anew, so that network file systems show the latest content."""
+    holders = []
     for line in path.read_text().splitlines():
         with suppress(ValueError):
-            found.append(json.loads(line))
-    return [one for one in found if isinstance(one, dict)]
+            content = json.loads(line)
+            if isinstance(content, dict):
+                holders.append(Holder(**{name: content[name] for name in Holder.__dataclass_fields__ if name in content}))
+    return holders
 
 
 def _write(file: TextIOWrapper, text: str) -> None:
+    """Replaces the content of the file."""
     file.seek(0)
     file.truncate(0)
     file.write(text)

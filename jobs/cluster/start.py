@@ -1,7 +1,7 @@
-"""python -m jobs.cluster.start <folder>: what each task of a SLURM job runs: submitit's own start, in a folder that a kill may have left in disorder.
+"""python -m jobs.cluster.start <folder>: the program of each task of a SLURM job. It cleans up after a kill, then runs submitit's own start.
 
-submitit writes a pickle aside, removes the old one and renames the new one; it refuses to write where one is still aside. A job that was killed in the
-middle of that would fail every time that SLURM starts it again.
+submitit writes a pickle under another name, removes the old pickle and renames the new one. It refuses to write if a file of that other name exists.
+So a job that was killed between these steps would fail every time that SLURM starts it again.
 """
 
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def tidy(call: Path) -> None:
-    """Puts a pickled call in its place that was whole before the old one was removed; removes one of which nobody knows that it is whole."""
+    """Restores the pickled call that a kill left under its other name, if the old pickle was removed already; else that file may be torn and goes."""
     if call.exists():
         aside(call).unlink(missing_ok=True)
     elif aside(call).exists():
@@ -19,12 +19,12 @@ def tidy(call: Path) -> None:
 
 
 def aside(pickle: Path) -> Path:
-    """Where submitit writes a pickle first."""
+    """The name under which submitit writes a pickle first."""
     return pickle.with_suffix(f"{pickle.suffix}.save_tmp")
 
 
 def main() -> None:
-    """Runs this task's call. Only its first rank writes what is called, and each writes a result of its own."""
+    """Runs this task's call. Only the job's first rank writes the call again; every rank writes a result of its own."""
     from submitit import JobEnvironment
     from submitit.core.submission import submitit_main
 
@@ -34,7 +34,7 @@ def main() -> None:
         tidy(job.paths.submitted_pickle)
     aside(job.paths.result_pickle).unlink(missing_ok=True)
     submitit_main()
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # Python drops its handlers before its modules; the signal would kill a job that has ended well
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # Python drops its handlers before its modules, and the signal would kill a job that has ended well
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What is random about data: the split, the order of an epoch, and each sample's box and flip, as pure functions of numbers.
+"""The random part of loading images: the split, the order of an epoch, and each sample's box and flip, as pure functions of numbers.
 
-Every draw is a hash of (seed, epoch, sample, draw): no generator has a state, so a draw does not depend on ranks, threads, batch sizes, on what was
-drawn before, or on a library's version. Whole arrays of samples are drawn at once.
+Every random number is a hash of (seed, epoch, sample, draw). No generator has a state, so the numbers do not depend on ranks, threads, batch sizes,
+earlier draws, or a library's version. Whole arrays of samples are drawn at once.
 
-box    rows and columns of the stored image that become one img_size x img_size input; what lies outside of the image is zero
-draw   number of a random number within one sample and one epoch
+box    rows and columns of the stored image that become one img_size x img_size input; pixels outside the image are zero
+draw   index of a random number within one sample and one epoch
 """
 
 from typing import Final
@@ -16,7 +16,7 @@ from jobs.experiment.specs import DataSpec
 
 BOX: Final = np.dtype([("top", "<i4"), ("left", "<i4"), ("rows", "<i4"), ("cols", "<i4"), ("flip", "<i4")])
 GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
-ORDER, FLIP, SHIFT, CROP = 0, 1, 2, 16  # first draw of each purpose; CROP takes four an attempt
+ORDER, FLIP, SHIFT, CROP = 0, 1, 2, 16  # first draw of each purpose; CROP takes four for each attempt
 CROP_ATTEMPTS: Final = 10
 CROP_RATIO: Final = (3 / 4, 4 / 3)  # width / height
 SPLIT_EPOCH: Final = -1  # no epoch of training has this number
@@ -25,51 +25,55 @@ Ints = NDArray[np.integer]
 Floats = NDArray[np.floating]
 
 
-def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """One step of splitmix64 (Steele, Lea, Flood 2014), elementwise and modulo 2^64."""
+def splitmix64(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """One step of splitmix64 (Steele, Lea, Flood 2014) on each element, modulo 2^64."""
     values = values + GOLDEN
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
 
 
-def _word(number: int) -> NDArray[np.uint64]:
-    """`number` modulo 2^64, shape (1,): arrays wrap around silently where numpy's scalars warn."""
+def wrapped(number: int) -> NDArray[np.uint64]:
+    """`number` modulo 2^64, shape (1,). An array, because numpy's scalars warn when they wrap around."""
     return np.array([number % 2**64], np.uint64)
 
 
 def random_bits(seed: int, epoch: int, samples: Ints, draw: int) -> NDArray[np.uint64]:
-    """64 random bits for each of `samples`, same shape."""
-    key = _mixed(_mixed(_mixed(_word(seed)) ^ _word(epoch)) ^ np.asarray(samples).astype(np.uint64))
-    return _mixed(key + _word(draw) * GOLDEN)
+    """64 random bits for each of `samples`, in the same shape."""
+    key = splitmix64(splitmix64(splitmix64(wrapped(seed)) ^ wrapped(epoch)) ^ np.asarray(samples).astype(np.uint64))
+    return splitmix64(key + wrapped(draw) * GOLDEN)
 
 
 def uniform(seed: int, epoch: int, samples: Ints, draw: int) -> Floats:
-    """A number in [0, 1) for each of `samples`, float64."""
+    """A float64 in [0, 1) for each of `samples`."""
     return (random_bits(seed, epoch, samples, draw) >> np.uint64(11)) * 2.0**-53
 
 
 def shuffled(samples: Ints, seed: int, epoch: int) -> Ints:
-    """`samples` in the order of this epoch."""
+    """`samples` in the order of `epoch`."""
     return samples[np.argsort(random_bits(seed, epoch, samples, ORDER), kind="stable")]
 
 
 def held_out(labels: Ints, fraction: float, seed: int) -> NDArray[np.bool_]:
-    """True for round(fraction * n) samples, taken from every class in proportion (largest remainders), never the last sample of a class."""
-    classes, members, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    share = counts * fraction
-    quota = np.floor(share).astype(int)
+    """True for the samples that are held out, (n,): round(fraction * n) of them, the same fraction of each class by largest remainders.
+
+    A class keeps at least one sample; fewer are held out where that takes it.
+    """
+    _, members, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    exact = counts * fraction
+    quota: Ints = np.floor(exact).astype(int)
     missing = int(round(fraction * len(labels))) - int(quota.sum())
-    quota[np.argsort(quota - share, kind="stable")[: max(missing, 0)]] += 1
+    quota[np.argsort(quota - exact, kind="stable")[: max(missing, 0)]] += 1
     quota = np.minimum(quota, counts - 1)
     grouped = np.lexsort((random_bits(seed, SPLIT_EPOCH, np.arange(len(labels)), ORDER), members))
-    place = np.empty(len(labels), int)  # rank of a sample within its class
-    place[grouped] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return place < quota[members]
+    rank_in_class = np.empty(len(labels), int)
+    rank_in_class[grouped] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    chosen: NDArray[np.bool_] = rank_in_class < quota[members]
+    return chosen
 
 
 def eval_boxes(data: DataSpec, img_size: int, heights: Ints, widths: Ints) -> NDArray[np.void]:
-    """BOX (n,): the central square of eval_crop x the shorter side; of the whole shorter side where that is img_size already."""
+    """The central square of each image, BOX (n,). Its side is eval_crop x the shorter side, or the whole shorter side where that is img_size."""
     shorter = np.minimum(heights, widths).astype(np.int64)
     side = np.where(shorter == img_size, shorter, np.maximum((shorter * data.eval_crop).astype(np.int64), 1))
     boxes = np.zeros(len(shorter), BOX)
@@ -79,9 +83,9 @@ def eval_boxes(data: DataSpec, img_size: int, heights: Ints, widths: Ints) -> ND
 
 
 def train_boxes(data: DataSpec, img_size: int, heights: Ints, widths: Ints, samples: Ints, *, seed: int, epoch: int) -> NDArray[np.void]:
-    """BOX (n,) for `samples` whose stored images have `heights` and `widths`. `samples` are positions in the file, so that ranks agree."""
+    """The augmented box of each sample, BOX (n,). `samples` are positions in the file, so all ranks draw the same."""
     if data.augment == "crop":
-        boxes = _cropped(data, heights, widths, samples, seed, epoch)
+        boxes = random_crops(data, heights, widths, samples, seed, epoch)
     else:
         boxes = eval_boxes(data, img_size, heights, widths)
     if data.augment == "shift":
@@ -93,9 +97,12 @@ def train_boxes(data: DataSpec, img_size: int, heights: Ints, widths: Ints, samp
     return boxes
 
 
-def _cropped(data: DataSpec, heights: Ints, widths: Ints, samples: Ints, seed: int, epoch: int) -> NDArray[np.void]:
-    """BOX (n,) of random resized crops (Szegedy et al. 2015, as torchvision draws): uniform area and log ratio, ten attempts, then the centre."""
-    boxes = _central(heights, widths)
+def random_crops(data: DataSpec, heights: Ints, widths: Ints, samples: Ints, seed: int, epoch: int) -> NDArray[np.void]:
+    """Random resized crops, BOX (n,): uniform area and log ratio, ten attempts, then the central box.
+
+    Szegedy et al. 2015, with the sampling of torchvision.
+    """
+    boxes = central_boxes(heights, widths)
     low, high = np.log(CROP_RATIO)
     pending = np.arange(len(samples))
     for attempt in range(CROP_ATTEMPTS):
@@ -113,8 +120,8 @@ def _cropped(data: DataSpec, heights: Ints, widths: Ints, samples: Ints, seed: i
     return boxes
 
 
-def _central(heights: Ints, widths: Ints) -> NDArray[np.void]:
-    """BOX (n,): the largest central box whose ratio lies within CROP_RATIO."""
+def central_boxes(heights: Ints, widths: Ints) -> NDArray[np.void]:
+    """The largest central box whose ratio lies within CROP_RATIO, BOX (n,)."""
     boxes = np.zeros(len(heights), BOX)
     boxes["rows"] = np.minimum(heights, np.rint(widths / CROP_RATIO[0]))
     boxes["cols"] = np.minimum(widths, np.rint(heights * CROP_RATIO[1]))

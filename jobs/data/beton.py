@@ -1,9 +1,10 @@
 """FFCV's file format (.beton, version 2) without FFCV: write, check, index, hash.
 
-A file is: header, field descriptors, one metadata record a sample, pages of image bytes, allocation table. The bytes are those that
-`ffcv.writer.DatasetWriter` writes with one worker (ffcv 1.0.2: writer.py, types.py, memory_allocator.py). It is written here because FFCV's writer
-hangs for ever when a sample fails, is not reproducible with several workers and needs FFCV on the machine; and it is checked here because FFCV reads
-damaged files without an error, or with a segmentation fault.
+A file consists of a header, field descriptors, one metadata record for each sample, pages of image bytes, and an allocation table. The bytes are
+those of `ffcv.writer.DatasetWriter` with one worker (ffcv 1.0.2: writer.py, types.py, memory_allocator.py).
+
+Files are written here because FFCV's writer hangs when a sample fails, is not reproducible with several workers, and needs FFCV on the machine. They
+are checked here because FFCV reads a damaged file without an error, or crashes.
 """
 
 import os
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,21 +37,24 @@ INDEX: Final = np.dtype([("ptr", "<i8"), ("size", "<i8"), ("label", "<i8"), ("he
 
 
 class DataError(ValueError):
-    """A data set that cannot be used: the message names the file and what to do."""
+    """A data set cannot be used. The message names the file and the remedy."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """One image as a file holds it; `content` is uint8, one-dimensional."""
+    """One image as a file holds it."""
 
     mode: int
     height: int
     width: int
-    content: NDArray[np.uint8]
+    content: NDArray[np.uint8]  # (bytes,)
+
+
+# writing
 
 
 def encoded(image: NDArray[np.uint8], jpg: bool) -> Encoded:
-    """`image`, (H, W, 3) uint8 RGB, as raw pixels or as a JPEG."""
+    """`image`, (H, W, 3) RGB, as raw pixels or as a JPEG."""
     content = np.ascontiguousarray(image).reshape(-1)
     if jpg:
         import cv2
@@ -61,40 +65,51 @@ def encoded(image: NDArray[np.uint8], jpg: bool) -> Encoded:
 
 
 def write_beton(path: Path, encode: Callable[[int], Encoded], labels: NDArray[np.integer]) -> None:
-    """Writes fields `image` and `label`, whole or not at all; the same bytes for any number of cores. OSError when the disk does not take them."""
+    """Writes a file with the fields `image` and `label`, whole or not at all. The bytes do not depend on the number of cores.
+
+    Raises OSError when the disk does not take them.
+    """
     records = np.zeros(len(labels), np.dtype([("", IMAGE_RECORD), ("", "<i8")], align=True))
     records["f1"] = labels
     allocations = np.zeros(len(labels), ALLOCATION)
     header = np.zeros((), HEADER)
     header["version"], header["num_fields"], header["num_samples"], header["page_size"] = VERSION, 2, len(labels), PAGE_BYTES
-    fields = _fields({"image": IMAGE, "label": INTEGER})
-    start = -(-(HEADER.itemsize + fields.nbytes + records.nbytes) // PAGE_BYTES) * PAGE_BYTES
+    fields = field_descriptors({"image": IMAGE, "label": INTEGER})
+    start = next_page(HEADER.itemsize + fields.nbytes + records.nbytes)
     with written_aside(path) as aside, aside.open("r+b") as file:
-        end = _write_pages(file, start, _in_order(encode, len(labels)), records["f0"], allocations)
+        end = write_pages(file, start, encoded_in_order(encode, len(labels)), records["f0"], allocations)
         header["alloc_table_ptr"] = end
-        _write_at(file, end, allocations)
-        _write_at(file, 0, header, fields, records)
+        write_at(file, end, allocations)
+        write_at(file, 0, header, fields, records)
 
 
-def _fields(types: dict[str, int]) -> NDArray[np.void]:
-    """FIELD (n,): descriptors of the named fields."""
+def field_descriptors(types: dict[str, int]) -> NDArray[np.void]:
+    """Descriptors of the named fields, FIELD (n,)."""
     fields = np.zeros(len(types), FIELD)
-    for field, (name, type_id) in zip(fields, types.items()):
+    for field, (name, type_id) in zip(fields, types.items(), strict=True):
         field["type_id"] = type_id
         field["name"][: len(name)] = np.frombuffer(name.encode("ascii"), np.uint8)
     return fields
 
 
-def _in_order(encode: Callable[[int], Encoded], count: int, chunk: int = 256) -> Iterator[Encoded]:
-    """encode(0), encode(1), ...: computed by as many threads as there are cores, at most `chunk` images ahead of the reader."""
+def next_page(offset: int) -> int:
+    """Where the first page at or after `offset` starts."""
+    return -(-offset // PAGE_BYTES) * PAGE_BYTES
+
+
+def encoded_in_order(encode: Callable[[int], Encoded], count: int, chunk: int = 256) -> Iterator[Encoded]:
+    """encode(0), encode(1), ..., computed by one thread for each core, at most `chunk` images ahead of the reader."""
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         for first in range(0, count, chunk):
             yield from pool.map(encode, range(first, min(first + chunk, count)))
 
 
-def _write_pages(file: BinaryIO, start: int, images: Iterator[Encoded], records: NDArray[np.void], allocations: NDArray[np.void]) -> int:
-    """Offset after the last page. Fills `records` and `allocations`; no image crosses a page, and every page is filled up with zeros."""
-    place = start
+def write_pages(file: BinaryIO, start: int, images: Iterator[Encoded], records: NDArray[np.void], allocations: NDArray[np.void]) -> int:
+    """Writes `images` and fills `records` and `allocations`; returns the offset after the last page.
+
+    No image crosses a page. Pages are padded with zeros.
+    """
+    offset = start
     for sample, image in enumerate(images):
         size = image.content.size
         if size > PAGE_BYTES:
@@ -102,56 +117,60 @@ def _write_pages(file: BinaryIO, start: int, images: Iterator[Encoded], records:
                 f"image {sample} ({image.width} x {image.height}) takes {size} bytes, more than a page of {PAGE_BYTES}: "
                 "set data.max_resolution, or data.write_mode: jpg"
             )
-        if place % PAGE_BYTES + size > PAGE_BYTES:
-            place = -(-place // PAGE_BYTES) * PAGE_BYTES
-        records[sample] = (image.mode, image.width, image.height, place)
-        allocations[sample] = (sample, place, size)
-        _write_at(file, place, image.content)
-        place += size
-    end = -(-place // PAGE_BYTES) * PAGE_BYTES
+        if offset % PAGE_BYTES + size > PAGE_BYTES:
+            offset = next_page(offset)
+        records[sample] = (image.mode, image.width, image.height, offset)
+        allocations[sample] = (sample, offset, size)
+        write_at(file, offset, image.content)
+        offset += size
+    end = next_page(offset)
     file.truncate(end)
     return end
 
 
-def _write_at(file: BinaryIO, offset: int, *arrays: NDArray) -> None:
+def write_at(file: BinaryIO, offset: int, *arrays: NDArray[Any]) -> None:
+    """Writes the bytes of `arrays` one after the other from `offset` on."""
     file.seek(offset)
     for array in arrays:
         file.write(array.tobytes())
 
 
+# reading
+
+
 def read_index(path: Path) -> NDArray[np.void]:
-    """INDEX (n,): where each sample's image lies, its shape and its label. DataError when the file is missing, cut, damaged or not such a file."""
+    """Where each sample's image lies, its shape and its label, INDEX (n,).
+
+    Raises DataError when the file is missing, truncated, damaged, or not a .beton file.
+    """
     try:
-        return _read_index(path)
+        return checked_index(path)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}: give the path of a .beton file that can be read") from error
 
 
-def _read_index(path: Path) -> NDArray[np.void]:
+def checked_index(path: Path) -> NDArray[np.void]:
+    """The index of a file. Every number of the file is checked before it is used."""
     size = path.stat().st_size
-    header = _at(path, HEADER, 0, 1, size)[0]
+    header = records_at(path, HEADER, 0, 1, size)[0]
     if header["version"] != VERSION or not 1 <= header["num_fields"] <= 64 or header["num_samples"] < 1:
         raise DataError(f"{path}: not a .beton file of version {VERSION} with samples in it: write it again with FFCV 1.x")
     table = int(header["alloc_table_ptr"])
     if not HEADER.itemsize < table < size or (size - table) % ALLOCATION.itemsize:
         raise DataError(
-            f"{path}: truncated or never finished: its allocation table should start at byte {table}, the file has {size}: copy or write it again"
+            f"{path}: truncated or never finished: its allocation table should start at byte {table}, and the file has {size} bytes: "
+            "copy or write it again"
         )
-    fields = _at(path, FIELD, HEADER.itemsize, int(header["num_fields"]), table)
-    columns = _columns(path, fields)
-    records = _at(
-        path,
-        np.dtype([("", RECORDS[type_id]) for type_id in fields["type_id"]], align=True),
-        HEADER.itemsize + fields.nbytes,
-        int(header["num_samples"]),
-        table,
-    )
-    allocations = _at(path, ALLOCATION, table, (size - table) // ALLOCATION.itemsize, size)
-    return _checked(path, records[columns["image"]], records[columns["label"]], allocations, table)
+    fields = records_at(path, FIELD, HEADER.itemsize, int(header["num_fields"]), table)
+    columns = metadata_columns(path, fields)
+    sample_record = np.dtype([("", RECORDS[type_id]) for type_id in fields["type_id"]], align=True)
+    samples = records_at(path, sample_record, HEADER.itemsize + fields.nbytes, int(header["num_samples"]), table)
+    allocations = records_at(path, ALLOCATION, table, (size - table) // ALLOCATION.itemsize, size)
+    return joined_index(path, samples[columns["image"]], samples[columns["label"]], allocations, table)
 
 
-def _at(path: Path, dtype: np.dtype, offset: int, count: int, end: int) -> NDArray[np.void]:
-    """`count` records at `offset`, which all must lie before byte `end`."""
+def records_at(path: Path, dtype: np.dtype[np.void], offset: int, count: int, end: int) -> NDArray[np.void]:
+    """`count` records at `offset`. DataError unless they all lie before byte `end`."""
     if offset + count * dtype.itemsize > end:
         raise DataError(
             f"{path}: truncated or not a .beton file: {count} records of {dtype.itemsize} bytes do not fit from byte {offset} to {end}: "
@@ -160,47 +179,50 @@ def _at(path: Path, dtype: np.dtype, offset: int, count: int, end: int) -> NDArr
     return np.fromfile(path, dtype, count, offset=offset)
 
 
-def _columns(path: Path, fields: NDArray[np.void]) -> dict[str, str]:
-    """Metadata column of `image` and of `label`."""
+def metadata_columns(path: Path, fields: NDArray[np.void]) -> dict[str, str]:
+    """The metadata column of `image` and that of `label`."""
     names = [bytes(name).split(b"\0")[0].decode("ascii", "replace") for name in fields["name"]]
-    kinds = dict(zip(names, fields["type_id"].tolist()))
-    if max(kinds.values()) >= len(RECORDS):
-        raise DataError(f"{path}: a field of {names} has a type of its own: write the file with FFCV's own fields")
+    types: dict[str, int] = dict(zip(names, fields["type_id"].tolist(), strict=True))
+    if max(types.values()) >= len(RECORDS):
+        raise DataError(f"{path}: a field of {names} has a type that FFCV does not define: write the file with FFCV's own fields")
     for name, type_id, kind in (("image", IMAGE, "RGBImageField"), ("label", INTEGER, "IntField")):
-        if kinds.get(name) != type_id:
+        if types.get(name) != type_id:
             raise DataError(
                 f"{path}: no field {name!r} of type {kind}; its fields are {names}: write it as {{'image': RGBImageField(), 'label': IntField()}}"
             )
     return {name: f"f{names.index(name)}" for name in ("image", "label")}
 
 
-def _checked(path: Path, images: NDArray[np.void], labels: NDArray[np.integer], allocations: NDArray[np.void], table: int) -> NDArray[np.void]:
-    """INDEX (n,), every number of which stays inside of the file."""
+def joined_index(path: Path, images: NDArray[np.void], labels: NDArray[np.integer], allocations: NDArray[np.void], table: int) -> NDArray[np.void]:
+    """Metadata and allocations as one table, INDEX (n,). Every image lies between the header and byte `table`."""
     allocations = allocations[np.argsort(allocations["ptr"], kind="stable")]
-    found = np.searchsorted(allocations["ptr"], images["data_ptr"]).clip(max=len(allocations) - 1)
+    match = np.searchsorted(allocations["ptr"], images["data_ptr"]).clip(max=len(allocations) - 1)
     index = np.zeros(len(images), INDEX)
-    index["ptr"], index["size"], index["label"] = images["data_ptr"], allocations["size"][found], labels
+    index["ptr"], index["size"], index["label"] = images["data_ptr"], allocations["size"][match], labels
     index["height"], index["width"], index["mode"] = images["height"], images["width"], images["mode"]
     pixels = index["height"].astype(np.int64) * index["width"] * 3
-    damage = {
-        "points at no image": allocations["ptr"][found] != images["data_ptr"],
-        "lies outside of the file": (index["ptr"] < HEADER.itemsize) | (index["size"] < 1) | (index["size"] > table - index["ptr"]),
-        "has no known encoding": (index["mode"] != JPG) & (index["mode"] != RAW),
-        "has other dimensions than bytes": (pixels < 1) | ((index["mode"] == RAW) & (pixels != index["size"])),
-        "has a negative label": index["label"] < 0,
+    faults = {
+        "point at no image": allocations["ptr"][match] != images["data_ptr"],
+        "lie outside of the file": (index["ptr"] < HEADER.itemsize) | (index["size"] < 1) | (index["size"] > table - index["ptr"]),
+        "have no known encoding": (index["mode"] != JPG) & (index["mode"] != RAW),
+        "have a size that does not fit their dimensions": (pixels < 1) | ((index["mode"] == RAW) & (pixels != index["size"])),
+        "have a negative label": index["label"] < 0,
     }
-    for what, samples in damage.items():
+    for fault, samples in faults.items():
         if samples.any():
-            raise DataError(f"{path}: damaged: sample {samples.argmax()} and {samples.sum() - 1} more: it {what}: copy or write the file again")
+            raise DataError(f"{path}: damaged: {samples.sum()} samples {fault}, first sample {samples.argmax()}: copy or write the file again")
     return index
 
 
+# digests
+
+
 def sha256_file(path: Path) -> Path:
-    """Where the digest of `path` is kept, in the format of `sha256sum`."""
+    """The file beside `path` that holds its digest, in the format of `sha256sum`."""
     return path.with_name(path.name + ".sha256")
 
 
 def write_sha256(path: Path) -> None:
-    """Keeps the digest of `path` beside it."""
+    """Writes the digest of `path` to the file beside it."""
     with written_aside(sha256_file(path)) as aside:
         aside.write_text(f"{sha256_of(path)}  {path.name}\n")

@@ -1,12 +1,14 @@
-"""Where images come from: one reader per source, all giving the same thing. Nothing is downloaded.
+"""Sources of images. Each has a reader, and all readers give the same kind of content. Nothing is downloaded.
 
-Each source is three functions: what is wrong with the settings (cheap, for the login node), what identifies the content (cheap), and the content.
+A reader is three functions. Two are cheap enough for a login node: the errors in the settings, and the identity of the content. The third reads it.
 """
 
+import hashlib
 import json
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -26,15 +28,15 @@ CIFAR_URL: Final = "https://www.cs.toronto.edu/~kriz/cifar.html"
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """Training or test images as the source has them: labels (n,), and a function from position to (H, W, 3) uint8 RGB."""
+    """Training or test images of a source."""
 
-    labels: NDArray[np.integer]
-    image: Callable[[int], NDArray[np.uint8]]
+    labels: NDArray[np.integer]  # (n,)
+    image: Callable[[int], NDArray[np.uint8]]  # from a position to (H, W, 3) RGB
 
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """A source that has been read."""
+    """The images of a source."""
 
     classes: int
     train: Part
@@ -43,41 +45,45 @@ class Content:
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
-    """How one source is checked, identified and read. `read` is given the number of pixels that the network sees."""
+    """How a source is checked, identified and read."""
 
     problems: Callable[[DataSpec], list[str]]
-    identity: Callable[[DataSpec], Any]
-    read: Callable[[DataSpec, int], Content]
+    identity: Callable[[DataSpec], Any]  # plain values that change when the content does
+    read: Callable[[DataSpec, int], Content]  # the number is the width and height, in pixels, of the network's input
 
 
-def _array_part(images: NDArray[np.uint8], labels: NDArray[np.integer]) -> Part:
+def array_part(images: NDArray[np.uint8], labels: NDArray[np.integer]) -> Part:
+    """The images (n, H, W, 3) and labels (n,) of arrays."""
     return Part(labels=labels.astype(np.int64), image=lambda sample: images[sample])
 
 
 # digits: 1,797 handwritten digits of 8 x 8 pixels in 17 grey levels, shipped within scikit-learn
 
 
-def _digits_problems(data: DataSpec) -> list[str]:
-    from importlib.util import find_spec
-
+def digits_problems(data: DataSpec) -> list[str]:
     return [] if find_spec("sklearn") else ["data.source: digits comes with scikit-learn, which is not installed: pip install scikit-learn"]
 
 
-def _read_digits(data: DataSpec, img_size: int) -> Content:
+def digits_identity(data: DataSpec) -> None:
+    """Nothing: the images never change."""
+    return None
+
+
+def read_digits(data: DataSpec, img_size: int) -> Content:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     grey = np.rint(digits.images * (255 / 16)).astype(np.uint8)
     images = np.repeat(grey[..., None], 3, axis=3)
     test = held_out(digits.target, DIGITS_TEST_FRACTION, DIGITS_SPLIT_SEED)
-    return Content(classes=10, train=_array_part(images[~test], digits.target[~test]), test=_array_part(images[test], digits.target[test]))
+    return Content(classes=10, train=array_part(images[~test], digits.target[~test]), test=array_part(images[test], digits.target[test]))
 
 
-# cifar10, cifar100: the official "python version", pickles that are read without running what they name
+# cifar10, cifar100: the official "python version": pickles, read without running any code that they name
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Cifar:
+class Cifar:
     classes: int
     folder: str
     train: tuple[str, ...]
@@ -86,15 +92,15 @@ class _Cifar:
 
 
 CIFARS: Final = {
-    "cifar10": _Cifar(
+    "cifar10": Cifar(
         classes=10, folder="cifar-10-batches-py", train=tuple(f"data_batch_{n}" for n in range(1, 6)), test="test_batch", labels=b"labels"
     ),
-    "cifar100": _Cifar(classes=100, folder="cifar-100-python", train=("train",), test="test", labels=b"fine_labels"),
+    "cifar100": Cifar(classes=100, folder="cifar-100-python", train=("train",), test="test", labels=b"fine_labels"),
 }
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Admits numpy arrays and plain containers; a pickle that names anything else is refused before it runs."""
+class ArrayUnpickler(pickle.Unpickler):
+    """Admits numpy arrays and plain containers. A pickle that names anything else is refused before it runs."""
 
     ADMITTED: Final = {("_reconstruct", "multiarray"), ("ndarray", "numpy"), ("dtype", "numpy"), ("encode", "_codecs")}
 
@@ -104,18 +110,18 @@ class _ArrayUnpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def _cifar_files(data: DataSpec) -> dict[str, Path]:
-    """File name -> path; data.path is the unpacked folder or the one above it."""
+def cifar_files(data: DataSpec) -> dict[str, Path]:
+    """File name -> path. data.path is the unpacked folder or its parent."""
     cifar, folder = CIFARS[data.source], Path(data.path or "").expanduser()
     inner = folder / cifar.folder
     return {name: (inner if inner.is_dir() else folder) / name for name in (*cifar.train, cifar.test)}
 
 
-def _cifar_problems(data: DataSpec) -> list[str]:
+def cifar_problems(data: DataSpec) -> list[str]:
     remedy = f"unpack the python version from {CIFAR_URL} and set data.path to its folder {CIFARS[data.source].folder}"
     if data.path is None:
         return [f"data.path is not set: {remedy}"]
-    missing = [path for path in _cifar_files(data).values() if not path.is_file()]
+    missing = [path for path in cifar_files(data).values() if not path.is_file()]
     if not missing:
         return []
     if not missing[0].parent.is_dir():
@@ -123,22 +129,22 @@ def _cifar_problems(data: DataSpec) -> list[str]:
     return [f"{missing[0].parent} lacks {', '.join(path.name for path in missing)}: {remedy}"]
 
 
-def _file_identity(path: Path) -> tuple[str, int, int]:
-    status = path.stat()
-    return path.name, status.st_size, status.st_mtime_ns
+def cifar_identity(data: DataSpec) -> list[tuple[str, int, int]]:
+    """Name, size and time of change of each file."""
+    return [(path.name, status.st_size, status.st_mtime_ns) for path in cifar_files(data).values() if (status := path.stat())]
 
 
-def _read_cifar(data: DataSpec, img_size: int) -> Content:
-    cifar, files = CIFARS[data.source], _cifar_files(data)
-    batches = {name: _read_cifar_batch(path, cifar) for name, path in files.items()}
+def read_cifar(data: DataSpec, img_size: int) -> Content:
+    cifar, files = CIFARS[data.source], cifar_files(data)
+    batches = {name: read_cifar_batch(path, cifar) for name, path in files.items()}
     images, labels = (np.concatenate([batches[name][part] for name in cifar.train]) for part in (0, 1))
-    return Content(classes=cifar.classes, train=_array_part(images, labels), test=_array_part(*batches[cifar.test]))
+    return Content(classes=cifar.classes, train=array_part(images, labels), test=array_part(*batches[cifar.test]))
 
 
-def _read_cifar_batch(path: Path, cifar: _Cifar) -> tuple[NDArray[np.uint8], NDArray[np.integer]]:
-    """Images (n, 32, 32, 3) and labels (n,) of one file."""
+def read_cifar_batch(path: Path, cifar: Cifar) -> tuple[NDArray[np.uint8], NDArray[np.integer]]:
+    """Images (n, 32, 32, 3) and labels (n,) of one file. DataError where it is damaged."""
     with path.open("rb") as file:
-        batch = _unpickled(path, file)
+        batch = loaded_pickle(path, file)
     pixels = batch.get(b"data") if isinstance(batch, dict) else None
     labels = batch.get(cifar.labels) if isinstance(batch, dict) else None
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[1:] != (3072,) or not isinstance(labels, list):
@@ -146,13 +152,16 @@ def _read_cifar_batch(path: Path, cifar: _Cifar) -> tuple[NDArray[np.uint8], NDA
             f"{path}: not a batch of {cifar.folder}, which needs b'data' (n, 3072) uint8 and a list {cifar.labels!r}: unpack {CIFAR_URL} again"
         )
     if len(labels) != len(pixels) or not all(isinstance(label, int) and 0 <= label < cifar.classes for label in labels):
-        raise DataError(f"{path}: damaged: {len(labels)} labels for {len(pixels)} images, to lie in 0..{cifar.classes - 1}: unpack {CIFAR_URL} again")
+        raise DataError(
+            f"{path}: damaged: {len(labels)} labels for {len(pixels)} images, or a label outside of 0..{cifar.classes - 1}: unpack {CIFAR_URL} again"
+        )
     return pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), np.array(labels)
 
 
-def _unpickled(path: Path, file: BinaryIO) -> Any:
+def loaded_pickle(path: Path, file: BinaryIO) -> Any:
+    """The content of a pickle of arrays. DataError where it is damaged or names anything else."""
     try:
-        return _ArrayUnpickler(file, encoding="bytes").load()
+        return ArrayUnpickler(file, encoding="bytes").load()
     except Exception as error:  # a damaged pickle raises nearly anything
         raise DataError(f"{path}: not an official CIFAR pickle ({error}): unpack {CIFAR_URL} again") from error
 
@@ -160,21 +169,22 @@ def _unpickled(path: Path, file: BinaryIO) -> Any:
 # imagefolder: path/train/<class>/*.jpg and path/val/<class>/*.jpg
 
 
-def _folders(data: DataSpec) -> tuple[Path, Path]:
-    """Training and test folder."""
+def split_folders(data: DataSpec) -> tuple[Path, Path]:
+    """The training folder and the test folder."""
     path = Path(data.path or "").expanduser()
     train = path / "train" if (path / "train").is_dir() or data.test_path is None else path
     return train, Path(data.test_path).expanduser() if data.test_path else path / "val"
 
 
-def _class_folders(folder: Path) -> list[Path]:
+def class_folders(folder: Path) -> list[Path]:
+    """The folders of classes, by name."""
     return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _imagefolder_problems(data: DataSpec) -> list[str]:
+def imagefolder_problems(data: DataSpec) -> list[str]:
     if data.path is None:
         return ["data.path is not set: give the folder that holds train/<class>/<image> and val/<class>/<image>"]
-    train, test = _folders(data)
+    train, test = split_folders(data)
     missing = [
         f"{folder}: no such folder: data.path must hold train/<class>/<image>, and val/<class>/<image> or data.test_path"
         for folder in (train, test)
@@ -182,24 +192,26 @@ def _imagefolder_problems(data: DataSpec) -> list[str]:
     ]
     if missing:
         return missing
-    classes = {folder.name for folder in _class_folders(train)}
-    strange = sorted({folder.name for folder in _class_folders(test)} - classes)
-    problems = [f"{train}: holds no class folders: images are expected in {train}/<class>/"] if not classes else []
-    return problems + ([f"{test}: class folders that {train} lacks: {strange[:5]}: remove or rename them"] if classes and strange else [])
+    classes = {folder.name for folder in class_folders(train)}
+    if not classes:
+        return [f"{train}: holds no class folders: images are expected in {train}/<class>/"]
+    unknown = sorted({folder.name for folder in class_folders(test)} - classes)
+    return [f"{test}: class folders that {train} lacks: {unknown[:5]}: remove or rename them"] if unknown else []
 
 
-def _imagefolder_identity(data: DataSpec) -> list[Any]:
-    """Names and change times of the class folders: they change when a file comes or goes, and a million files need not be listed at every start."""
-    return [(str(root.resolve()), [(folder.name, folder.stat().st_mtime_ns) for folder in _class_folders(root)]) for root in _folders(data)]
+def imagefolder_identity(data: DataSpec) -> list[Any]:
+    """Names and change times of the class folders. They change when a file is added or removed, so a start need not list a million files."""
+    return [(str(root.resolve()), [(folder.name, folder.stat().st_mtime_ns) for folder in class_folders(root)]) for root in split_folders(data)]
 
 
-def _read_imagefolder(data: DataSpec, img_size: int) -> Content:
-    train, test = _folders(data)
-    classes = [folder.name for folder in _class_folders(train)]
-    return Content(classes=len(classes), train=_folder_part(train, classes), test=_folder_part(test, classes))
+def read_imagefolder(data: DataSpec, img_size: int) -> Content:
+    train, test = split_folders(data)
+    classes = [folder.name for folder in class_folders(train)]
+    return Content(classes=len(classes), train=folder_part(train, classes), test=folder_part(test, classes))
 
 
-def _folder_part(root: Path, classes: list[str]) -> Part:
+def folder_part(root: Path, classes: list[str]) -> Part:
+    """The images in the class folders of `root`, which are decoded when they are asked for."""
     files = [
         (path, label)
         for label, name in enumerate(classes)
@@ -208,11 +220,12 @@ def _folder_part(root: Path, classes: list[str]) -> Part:
         if path.suffix.lower() in IMAGE_SUFFIXES
     ]
     if not files:
-        raise DataError(f"{root}: holds no images in its class folders; known endings are {', '.join(IMAGE_SUFFIXES)}")
-    return Part(labels=np.array([label for _, label in files]), image=lambda sample: _decoded(files[sample][0]))
+        raise DataError(f"{root}: holds no images in its class folders: their names must end in {', '.join(IMAGE_SUFFIXES)}")
+    return Part(labels=np.array([label for _, label in files]), image=lambda sample: decoded(files[sample][0]))
 
 
-def _decoded(path: Path) -> NDArray[np.uint8]:
+def decoded(path: Path) -> NDArray[np.uint8]:
+    """An image file as (H, W, 3) RGB. DataError where it cannot be decoded."""
     from PIL import Image
 
     try:
@@ -222,27 +235,27 @@ def _decoded(path: Path) -> NDArray[np.uint8]:
         raise DataError(f"{path}: cannot be decoded ({error}): replace or remove it") from error
 
 
-# synthetic: coloured gratings, one orientation, frequency and colour a class, under noise; any size, at no cost
+# synthetic: coloured gratings under noise, of any size. Orientation, frequency and colour tell the class.
 
 
-def _synthetic_problems(data: DataSpec) -> list[str]:
-    return [
-        f"data.{name} is {value}: it must be at least {least}"
-        for name, value, least in (("samples", data.samples, 4), ("classes", data.classes, 2))
-        if value < least
-    ]
+def synthetic_problems(data: DataSpec) -> list[str]:
+    return []  # its settings have rules in jobs.experiment.limits, and it has no files
 
 
-def _read_synthetic(data: DataSpec, img_size: int) -> Content:
+def synthetic_identity(data: DataSpec) -> list[int]:
+    return [data.samples, data.classes]
+
+
+def read_synthetic(data: DataSpec, img_size: int) -> Content:
     def part(first: int, count: int) -> Part:
         labels = np.arange(count) % data.classes
-        return Part(labels=labels, image=lambda sample: _grating(first + sample, int(labels[sample]), data.classes, img_size))
+        return Part(labels=labels, image=lambda sample: grating(first + sample, int(labels[sample]), data.classes, img_size))
 
     return Content(classes=data.classes, train=part(0, data.samples), test=part(data.samples, data.samples // 4))
 
 
-def _grating(sample: int, label: int, classes: int, img_size: int) -> NDArray[np.uint8]:
-    """(img_size, img_size, 3): a wave whose direction, length and colour tell the class, its phase and the noise the sample."""
+def grating(sample: int, label: int, classes: int, img_size: int) -> NDArray[np.uint8]:
+    """A wave, (img_size, img_size, 3). Direction, length and colour depend on the class, phase and noise on the sample."""
     turn = label / classes
     y, x = np.mgrid[:img_size, :img_size] / img_size
     phase = uniform(SYNTHETIC_SEED, 0, np.array([sample]), 0)[0]
@@ -250,32 +263,24 @@ def _grating(sample: int, label: int, classes: int, img_size: int) -> NDArray[np
     wave = np.sin(2 * np.pi * (cycles * (x * np.cos(np.pi * turn) + y * np.sin(np.pi * turn)) + phase))
     colour = 0.5 + 0.5 * np.cos(2 * np.pi * (turn + np.arange(3) / 3))
     noise = uniform(SYNTHETIC_SEED, sample + 1, np.arange(img_size * img_size * 3), 0).reshape(img_size, img_size, 3) - 0.5
-    return np.rint(255 * np.clip(0.5 + 0.25 * wave[..., None] * colour + 0.3 * noise, 0, 1)).astype(np.uint8)
+    pixels: NDArray[np.uint8] = np.rint(255 * np.clip(0.5 + 0.25 * wave[..., None] * colour + 0.3 * noise, 0, 1)).astype(np.uint8)
+    return pixels
 
 
-def _nothing(data: DataSpec) -> None:
-    return None
-
-
-def _cifar_identity(data: DataSpec) -> list[Any]:
-    return [_file_identity(path) for path in _cifar_files(data).values()]
-
-
-def _synthetic_identity(data: DataSpec) -> list[int]:
-    return [data.samples, data.classes]
+# all of them
 
 
 READERS: Final = {
-    "digits": Reader(problems=_digits_problems, identity=_nothing, read=_read_digits),
-    "cifar10": Reader(problems=_cifar_problems, identity=_cifar_identity, read=_read_cifar),
-    "cifar100": Reader(problems=_cifar_problems, identity=_cifar_identity, read=_read_cifar),
-    "imagefolder": Reader(problems=_imagefolder_problems, identity=_imagefolder_identity, read=_read_imagefolder),
-    "synthetic": Reader(problems=_synthetic_problems, identity=_synthetic_identity, read=_read_synthetic),
+    "digits": Reader(problems=digits_problems, identity=digits_identity, read=read_digits),
+    "cifar10": Reader(problems=cifar_problems, identity=cifar_identity, read=read_cifar),
+    "cifar100": Reader(problems=cifar_problems, identity=cifar_identity, read=read_cifar),
+    "imagefolder": Reader(problems=imagefolder_problems, identity=imagefolder_identity, read=read_imagefolder),
+    "synthetic": Reader(problems=synthetic_problems, identity=synthetic_identity, read=read_synthetic),
 }
 
 
 def fitted(image: NDArray[np.uint8], img_size: int, max_resolution: int | None) -> NDArray[np.uint8]:
-    """`image` shrunk (by area) to max_resolution on the longer side and enlarged (bicubic) to img_size on the shorter; else as it is."""
+    """`image` with its longer side shrunk (by area) to max_resolution, then its shorter side enlarged (bicubic) to img_size, where they need it."""
     import cv2
 
     height, width = image.shape[:2]
@@ -284,12 +289,10 @@ def fitted(image: NDArray[np.uint8], img_size: int, max_resolution: int | None) 
     if scale == 1.0:
         return image
     size = max(round(width * scale), img_size), max(round(height * scale), img_size)
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC), np.uint8)
 
 
 def content_key(data: DataSpec, img_size: int, version: int) -> str:
-    """16 hex digits: the same for the same source and the same settings of writing, and for `version` of this code."""
-    import hashlib
-
+    """16 hex digits that name the written files: a hash of the source, the settings of writing, and the `version` of this code."""
     parts = [version, data.source, READERS[data.source].identity(data), img_size, data.write_mode, data.max_resolution]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

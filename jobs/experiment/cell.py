@@ -2,39 +2,65 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from jobs.experiment.identity import canonical, cell_id, data_identity, method_identity, model_identity, plain, recipe_identity
+from jobs.experiment.ids import CellId
 from jobs.experiment.specs import DataSpec, ModelSpec, RecipeSpec
-from jobs.experiment.typed import build
 from models.pruning.base import PruningMethod
 from models.pruning.registry import METHODS, method_label
 from models.registry import effective_options, model_config
 from models.text import valid_names
+from models.typed import build
+
+
+class ModelJson(TypedDict):
+    """A model in a cell's JSON form."""
+
+    name: str
+    label: str
+    options: dict[str, Any]
+
+
+class PruningJson(TypedDict):
+    """A pruning method in a cell's JSON form."""
+
+    method: str
+    label: str | None
+    knobs: dict[str, Any]
+
+
+class CellJson(TypedDict):
+    """Everything that is needed to run a cell again, as JSON values. Fields at their default are there too."""
+
+    model: ModelJson
+    pruning: PruningJson
+    data: dict[str, Any]
+    recipe: dict[str, Any]
+    seed: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One point of a grid. `id` is the hash of what decides its result."""
+    """One point of a grid. `id` is the hash of the settings that decide its result."""
 
-    id: str
+    id: CellId
     model: ModelSpec
     method: PruningMethod
     data: DataSpec
     recipe: RecipeSpec
     seed: int
-    label: str | None = None  # the pruning's, where the user gave one
+    label: str | None = None  # of the pruning, if the user gave one
 
     @property
     def pruning(self) -> str:
-        """The name of the method and its knobs that a leaderboard shows."""
+        """The pruning as a leaderboard shows it: the user's label, or the method with its knobs."""
         return self.label or method_label(self.method)
 
-    def to_json(self) -> dict[str, Any]:
-        """Everything needed to run the cell again, with all fields, as plain JSON values."""
-        options = plain(model_config(self.model.name, self.model.options))
+    def to_json(self) -> CellJson:
+        """The cell as a record's `spec` and plan.json hold it."""
         return {
-            "model": {"name": self.model.name, "label": self.model.label, "options": options},
+            "model": {"name": self.model.name, "label": self.model.label, "options": plain(model_config(self.model.name, self.model.options))},
             "pruning": {"method": self.method.name, "label": self.label, "knobs": plain(self.method)},
             "data": plain(self.data),
             "recipe": plain(self.recipe),
@@ -43,16 +69,16 @@ class Cell:
 
     @classmethod
     def from_json(cls, spec: Mapping[str, Any]) -> "Cell":
-        """The cell that `to_json` gave; its id is computed anew.
+        """The cell that `to_json` wrote down, perhaps in another version; its id is computed anew.
 
-        KeyError: a part is missing; ValueError: a field, model or method that this version does not have.
+        Raises KeyError if a part is missing, ValueError for a field, value, model or method that this version does not have.
         """
         given, pruning = spec["model"], spec["pruning"]
         if pruning["method"] not in METHODS:
             raise ValueError(f"unknown method {pruning['method']!r}{valid_names(pruning['method'], METHODS)}")
         model = ModelSpec(name=given["name"], label=given["label"], options=effective_options(given["name"], given["options"]))
         method = build(METHODS[pruning["method"]], pruning["knobs"])
-        data, recipe = build(DataSpec, spec["data"]), build(RecipeSpec, spec["recipe"])
-        parts = (model_identity(model), method_identity(method), data_identity(data), recipe_identity(recipe))
-        named = cell_id(*map(canonical, parts), spec["seed"])
-        return cls(id=named, model=model, method=method, data=data, recipe=recipe, seed=spec["seed"], label=pruning["label"])
+        data, recipe, seed = build(DataSpec, spec["data"]), build(RecipeSpec, spec["recipe"]), spec["seed"]
+        model_text, method_text = canonical(model_identity(model)), canonical(method_identity(method))
+        named = cell_id(model_text, method_text, canonical(data_identity(data)), canonical(recipe_identity(recipe)), seed)
+        return cls(id=named, model=model, method=method, data=data, recipe=recipe, seed=seed, label=pruning["label"])

@@ -1,35 +1,38 @@
-"""What decides a result, as text, and the ids made from it.
+"""The settings that decide a result, as text, and the ids made from that text.
 
 An id is the first 12 hexadecimal digits of the SHA-256 of canonical JSON (sorted keys, no spaces, floats as Python writes them). Fields at their
-default are left out, so that a new field keeps old ids; so is what decides nothing: labels, the cluster, the paths of a data set that has a name.
+default are left out, so that a new field keeps old ids. Labels, the cluster, and the paths of a data set that has a name decide nothing, and are
+left out too.
 """
 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from jobs.experiment.ids import CellId, StageId
 from jobs.experiment.specs import DataSpec, ModelSpec, RecipeSpec
-from jobs.experiment.typed import fields_of, members
 from models.pruning.base import PruningMethod, Stage
 from models.registry import effective_options
+from models.typed import fields_of, item_types, members
 
 ID_DIGITS = 12
+PATHS = ("path", "test_path")  # of data: where files lie does not say which images they hold
 
 
 def digest(text: str) -> str:
-    """The id of a canonical text."""
+    """The id that a canonical text gives."""
     return hashlib.sha256(text.encode()).hexdigest()[:ID_DIGITS]
 
 
 def canonical(value: Any) -> str:
-    """JSON that is the same for equal values. ValueError: NaN or infinity, which no setting can be."""
+    """JSON that is the same for equal values. Raises ValueError for NaN and infinity, which no setting can be."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def plain(value: Any, hint: Any = Any) -> Any:
-    """JSON's form of a setting, with all fields: dataclasses as mappings, tuples as lists, 1 as 1.0 where the field is a float."""
+    """A setting as JSON values, with all fields: dataclasses as mappings, tuples as lists, 1 as 1.0 in a field of type float."""
     if value is None or type(value) in (str, bool):  # most values, and ten thousand cells have half a million
         return value
     if type(value) in (int, float):
@@ -40,30 +43,19 @@ def plain(value: Any, hint: Any = Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item, inner) for item, inner in zip(value, _inner(hint, len(value)))]
+        return [plain(item, inner) for item, inner in zip(value, item_types(hint, len(value)), strict=True)]
     raise TypeError(f"no setting can be a {type(value).__name__}: {value!r}")
 
 
-def _inner(hint: Any, count: int) -> list[Any]:
-    """The types of a list's items."""
-    for member in members(hint):
-        inner = getattr(member, "__args__", ())
-        if inner:
-            return [inner[0]] * count if len(inner) == 1 or inner[-1] is Ellipsis else list(inner)
-    return [Any] * count
-
-
 def changed(spec: Any) -> dict[str, Any]:
-    """The fields of a dataclass that are not at their default, nested ones too, as JSON values."""
+    """The fields of a dataclass that are not at their default, nested dataclasses likewise, as JSON values."""
     hints = fields_of(type(spec))
-    found = {}
+    fields = {}
     for field in dataclasses.fields(spec):
         value = getattr(spec, field.name)
-        if not field.init or value == _default(field):
-            continue
-        whole = dataclasses.is_dataclass(value)
-        found[field.name] = changed(value) if whole else plain(value, hints[field.name])
-    return found
+        if field.init and value != _default(field):
+            fields[field.name] = changed(value) if dataclasses.is_dataclass(value) else plain(value, hints[field.name])
+    return fields
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
@@ -71,7 +63,7 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 
 def model_identity(model: ModelSpec) -> dict[str, Any]:
-    """The row's name and what differs from it."""
+    """The model's name and the options that differ from its row of `models.registry.MODELS`."""
     return {"name": model.name, "options": effective_options(model.name, model.options)}
 
 
@@ -81,41 +73,52 @@ def method_identity(method: PruningMethod) -> dict[str, Any]:
 
 
 def data_identity(data: DataSpec) -> dict[str, Any]:
-    """What differs from the default; a name stands for the paths."""
-    found = changed(data)
-    return {key: value for key, value in found.items() if data.name is None or key not in ("path", "test_path")}
+    """The fields that are not at their default. A name stands for the paths; without a name, the paths alone tell two sets apart."""
+    return {key: value for key, value in changed(data).items() if data.name is None or key not in PATHS}
 
 
 def recipe_identity(recipe: RecipeSpec) -> dict[str, Any]:
-    """What differs from the default."""
+    """The fields that are not at their default."""
     return changed(recipe)
 
 
+def result_settings(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a cell's JSON form that decides its result: all fields, but no label and no path of data.
+
+    Two cells of one id may differ here: they ran under versions with other defaults. A record has the digest of its data in place of the paths.
+    """
+    ignored: dict[str, tuple[str, ...]] = {"model": ("label",), "pruning": ("label",), "data": PATHS}
+    return {part: _without(fields, ignored.get(part, ())) for part, fields in spec.items()}
+
+
+def _without(fields: Any, names: Collection[str]) -> Any:
+    return {name: value for name, value in fields.items() if name not in names} if isinstance(fields, Mapping) else fields
+
+
 def stage_recipe(recipe: RecipeSpec, stage: Stage) -> RecipeSpec:
-    """The recipe as a stage is given it, equal for all cells that share the stage: its own epochs, and no fine-tuning rate unless it fine-tunes."""
+    """The recipe of one stage, equal for all cells that share it: the stage's own epochs, and a fine-tuning rate only if it fine-tunes."""
     rate = recipe.finetune_lr if stage.schedule == "finetune" else None
     return dataclasses.replace(recipe, epochs=stage.epochs, finetune_epochs=0, finetune_lr=rate)
 
 
 def stage_recipe_identity(recipe: RecipeSpec, schedule: str) -> dict[str, Any]:
-    """What differs from the default and decides a stage; how long it trains stands in the stage itself."""
+    """The fields that are not at their default and decide a stage. How long it trains is a field of the stage itself."""
     elsewhere = ("epochs", "finetune_epochs") if schedule == "finetune" else ("epochs", "finetune_epochs", "finetune_lr")
     return {key: value for key, value in changed(recipe).items() if key not in elsewhere}
 
 
 def stage_identity(stage: Stage) -> dict[str, Any]:
-    """What differs from the default, the acting method by name; which weights are kept on the way decides nothing."""
-    method = stage.method
-    found = changed(dataclasses.replace(stage, method=None, keep_steps=()))
-    return found if method is None else found | {"method": method_identity(method)}
+    """The fields that are not at their default, with the identity of the method that acts. The weights that it keeps on the way decide nothing."""
+    fields = changed(dataclasses.replace(stage, method=None, keep_steps=()))
+    return fields if stage.method is None else fields | {"method": method_identity(stage.method)}
 
 
-def cell_id(model: str, method: str, data: str, recipe: str, seed: int) -> str:
+def cell_id(model: str, method: str, data: str, recipe: str, seed: int) -> CellId:
     """The id of a cell from the canonical texts of its parts."""
-    return digest(f'{{"data":{data},"method":{method},"model":{model},"recipe":{recipe},"seed":{seed}}}')
+    return CellId(digest(f'{{"data":{data},"method":{method},"model":{model},"recipe":{recipe},"seed":{seed}}}'))
 
 
-def stage_id(model: str, data: str, recipe: str, seed: int, stage: str, parent: str | None, rewind: str | None) -> str:
-    """The id of a stage from the canonical texts of its parts and the ids that it builds on."""
+def stage_id(model: str, data: str, recipe: str, seed: int, stage: str, parent: StageId | None, rewind: StageId | None) -> StageId:
+    """The id of a stage from the canonical texts of its parts and the ids of the stages that it starts from."""
     before = f'"parent":{canonical(parent)},"recipe":{recipe},"rewind":{canonical(rewind)}'
-    return digest(f'{{"data":{data},"model":{model},{before},"seed":{seed},"stage":{stage}}}')
+    return StageId(digest(f'{{"data":{data},"model":{model},{before},"seed":{seed},"stage":{stage}}}'))

@@ -1,8 +1,9 @@
-"""What one process or SLURM task is handed: stages to run, and the cells that pass through them."""
+"""The work of one process or SLURM task: stages to run, and the cells that pass through them."""
 
 from dataclasses import dataclass
 
 from jobs.experiment.cell import Cell
+from jobs.experiment.ids import StageId
 from jobs.experiment.specs import ClusterSpec, StageSpec
 
 
@@ -11,12 +12,12 @@ class PlannedCell:
     """A cell and the stages that lead to it, first stage first."""
 
     cell: Cell
-    stages: tuple[str, ...]
+    stages: tuple[StageId, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobSpec:
-    """What one job is handed: stages in an order in which parents come first, and every cell that passes through one of them."""
+    """The work of one job: stages, parents before their children, and every cell that passes through one of them."""
 
     run: str  # run folder
     grid: str

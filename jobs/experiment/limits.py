@@ -1,18 +1,18 @@
-"""What a value of the right type must also satisfy, in one place. Knobs of models and methods are checked by their own dataclasses."""
+"""The rules that settings of the right type must also keep: bounds of single fields, and fields that exclude each other.
 
-from collections.abc import Callable, Iterator, Mapping
+They hold for a grid, which reports the line of each mistake, and for callers of `jobs.data.prepare` and the engine alike. The options of models and
+the knobs of methods have theirs in their own dataclasses (`models.configs`, `models.pruning`).
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from jobs.experiment.specs import ClusterSpec, DataSpec, RecipeSpec, image_size
 from models.pruning.base import Budget, PruningMethod
+from models.typed import ABOVE_0, AT_LEAST_0, AT_LEAST_1, FRACTION, Limit
 
-Limit = tuple[str, Callable[[Any], bool]]  # what must hold, in words and in Python; None passes
-Broken = Iterator[tuple[str, str]]  # field, message
-
-AT_LEAST_0: Limit = ("0 or more", lambda value: value >= 0)
-AT_LEAST_1: Limit = ("1 or more", lambda value: value >= 1)
-ABOVE_0: Limit = ("above 0", lambda value: value > 0)
-SHARE: Limit = ("0 or more and below 1", lambda value: 0 <= value < 1)
+BETWEEN_0_AND_1 = Limit(words="above 0 and below 1", holds=lambda value: 0 < value < 1)
 
 RECIPE: Mapping[str, Limit] = {
     "epochs": AT_LEAST_0,
@@ -24,21 +24,21 @@ RECIPE: Mapping[str, Limit] = {
     "min_lr": AT_LEAST_0,
     "warmup_epochs": AT_LEAST_0,
     "weight_decay": AT_LEAST_0,
-    "betas": ("0 or more and below 1 each", lambda value: all(0 <= beta < 1 for beta in value)),
-    "momentum": SHARE,
-    "label_smoothing": SHARE,
+    "betas": Limit(words="0 or more and below 1 each", holds=lambda betas: all(0 <= beta < 1 for beta in betas)),
+    "momentum": FRACTION,
+    "label_smoothing": FRACTION,
     "clip_grad": ABOVE_0,
-    "ema": ("above 0 and below 1", lambda value: 0 < value < 1),
+    "ema": BETWEEN_0_AND_1,
 }
 DATA: Mapping[str, Limit] = {
     "img_size": AT_LEAST_1,
-    "val_fraction": ("above 0 and below 1", lambda value: 0 < value < 1),
+    "val_fraction": BETWEEN_0_AND_1,  # every stage is validated, so the split cannot be empty
     "split_seed": AT_LEAST_0,
-    "samples": AT_LEAST_1,
-    "classes": ("2 or more", lambda value: value >= 2),
+    "samples": Limit(words="4 or more", holds=lambda samples: samples >= 4),  # the test set has a quarter of them
+    "classes": Limit(words="2 or more", holds=lambda classes: classes >= 2),
     "shift_px": AT_LEAST_0,
-    "crop_scale": ("[low, high] with 0 < low <= high <= 1", lambda value: 0 < value[0] <= value[1] <= 1),
-    "eval_crop": ("above 0 and at most 1", lambda value: 0 < value <= 1),
+    "crop_scale": Limit(words="[low, high] with 0 < low <= high <= 1", holds=lambda scale: 0 < scale[0] <= scale[1] <= 1),
+    "eval_crop": Limit(words="above 0 and at most 1", holds=lambda fraction: 0 < fraction <= 1),
     "max_resolution": AT_LEAST_1,
 }
 CLUSTER: Mapping[str, Limit] = {
@@ -54,7 +54,7 @@ CLUSTER: Mapping[str, Limit] = {
     "profile_s": ABOVE_0,
     "profile_batch": AT_LEAST_1,
 }
-# What each source needs of `path` and `test_path`: True: needed, False: refused, None: may be given.
+# What each source does with `path` and `test_path`. True: it needs the path; False: it refuses one; None: it takes one.
 PATHS: Mapping[str, tuple[bool | None, bool | None]] = {
     "digits": (False, False),
     "synthetic": (False, False),
@@ -63,82 +63,114 @@ PATHS: Mapping[str, tuple[bool | None, bool | None]] = {
     "imagefolder": (True, None),
     "beton": (True, True),
 }
-
-
 # Images that a source has for training; the others are counted when their files are read.
 IMAGES: Mapping[str, int] = {"digits": 1438, "cifar10": 50_000, "cifar100": 50_000}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Violation:
+    """A rule that a field breaks."""
+
+    field: str
+    rule: str  # 'must be above 0', or a whole sentence
+    value: Any = None  # the field's, as YAML has it, if the rule is about this value; else None
+
+    def __str__(self) -> str:
+        """The rule and the value that breaks it."""
+        return self.rule if self.value is None else f"{self.rule}, got {self.value}"
+
+
+def violations(spec: Any, limits: Mapping[str, Limit]) -> Iterator[Violation]:
+    """Every field whose value is beyond its limit. None is within any limit."""
+    for name, limit in limits.items():
+        value = getattr(spec, name)
+        if value is not None and not limit.holds(value):
+            yield Violation(field=name, rule=f"must be {limit.words}", value=list(value) if isinstance(value, tuple) else value)
+
+
+def data_conflicts(data: DataSpec) -> Iterator[Violation]:
+    """Fields of a data set that are right alone and wrong together. No file is looked for."""
+    for name, needed in zip(("path", "test_path"), PATHS[data.source], strict=True):
+        if needed and getattr(data, name) is None:
+            yield Violation(field=name, rule=f"source {data.source} needs it")
+        if needed is False and getattr(data, name) is not None:
+            yield Violation(field=name, rule=f"source {data.source} takes no {name}")
+    size = image_size(data)
+    if data.augment == "shift" and data.shift_px >= size:
+        yield Violation(field="shift_px", rule=f"must be below the image's size, {size} pixels", value=data.shift_px)
+    if data.max_resolution is not None and data.max_resolution < size:
+        yield Violation(field="max_resolution", rule=f"must be at least img_size, {size}", value=data.max_resolution)
+
+
+def data_violations(data: DataSpec) -> list[Violation]:
+    """Every rule that a data set breaks; fields are held against each other only if each is right alone."""
+    return [*violations(data, DATA)] or [*data_conflicts(data)]
+
+
+def recipe_conflicts(recipe: RecipeSpec, ranks: int) -> Iterator[Violation]:
+    """Fields of a recipe that are right alone and wrong together, on this number of ranks."""
+    if recipe.epochs + recipe.finetune_epochs == 0:
+        yield Violation(field="epochs", rule="epochs and finetune_epochs are both 0: nothing is trained")
+    if recipe.epochs > 0 and recipe.warmup_epochs > recipe.epochs:
+        rule = f"the warm-up, {recipe.warmup_epochs:g} epochs, is longer than the training, {recipe.epochs}"
+        yield Violation(field="warmup_epochs", rule=rule)
+    for name in ("lr", "finetune_lr"):
+        rate = getattr(recipe, name)
+        if rate is not None and recipe.min_lr > rate:
+            yield Violation(field="min_lr", rule=f"{recipe.min_lr:g} is above {name}, {rate:g}")
+    if conflict := lamb_conflict(recipe):
+        yield Violation(field="zero_stage", rule=conflict)
+    if conflict := batch_conflict(recipe.batch_size, recipe.micro_batch_size, ranks):
+        yield Violation(field="batch_size", rule=conflict)
+
+
+def lamb_conflict(recipe: RecipeSpec) -> str | None:
+    """Why a recipe's optimizer cannot work on its ZeRO stage, or None."""
+    if recipe.optimizer != "lamb" or recipe.zero_stage == 0:
+        return None
+    cut = f"zero_stage {recipe.zero_stage} cuts layers across ranks"
+    return f"lamb scales each layer's update by the whole layer's norm, and {cut}; only 0 is valid"
+
+
+def batch_conflict(batch_size: int, micro_batch_size: int | None, ranks: int) -> str | None:
+    """Why a global batch cannot be divided into micro-batches on all ranks, or None. Without a size of micro-batches any number of images is one."""
+    divisor = max(1, ranks) * (micro_batch_size or 1)
+    if batch_size % divisor == 0:
+        return None
+    micro = f" x micro_batch_size {micro_batch_size}" if micro_batch_size else ""
+    return f"{batch_size} cannot be divided by {ranks} ranks{micro}; use a multiple of {divisor}"
+
+
+def cluster_conflicts(cluster: ClusterSpec) -> Iterator[Violation]:
+    """Fields of a cluster that are right alone and wrong together."""
+    if cluster.kind == "debug" and cluster.ranks != 1:
+        rule = f"debug runs in the launcher's own process, with one rank, not {cluster.ranks}; kind: local takes several"
+        yield Violation(field="tasks_per_node", rule=rule)
+    if cluster.kind == "local" and cluster.nodes != 1:
+        yield Violation(field="nodes", rule=f"local has one node, not {cluster.nodes}; kind: slurm takes several")
+
+
 def training_images(data: DataSpec) -> int | None:
-    """Images that are left for training once the validation split is carved from them; None where only the files know."""
+    """Images that are left for training after the validation split; None if only the files know."""
     images = data.samples if data.source == "synthetic" else IMAGES.get(data.source)
     return None if images is None else images - round(data.val_fraction * images)
 
 
-def batch_clash(recipe: RecipeSpec, data: DataSpec) -> str | None:
-    """Why a recipe makes no step on a data set; None where it makes some, or nobody knows yet."""
+def oversized_batch(recipe: RecipeSpec, data: DataSpec) -> str | None:
+    """Why a recipe makes no step on a data set; None if it makes some, or if the number of images is not known yet."""
     images = training_images(data)
     if images is None or recipe.batch_size <= images:
         return None
-    apart = f"val_fraction {data.val_fraction:g} is kept apart"
-    return f"{recipe.batch_size} is more than the {images} training images of {data.source} ({apart}); at most {images}"
+    apart = f"val_fraction {data.val_fraction:g} is held out"
+    return f"{recipe.batch_size} is more than the {images} training images of {data.source} ({apart}); use at most {images}"
 
 
-def step_beyond(method: PruningMethod, budget: Budget, steps_per_epoch: int) -> str | None:
-    """Which step a method rewinds to that its stage never makes; None where it makes them all, or the method cannot use the budget at all."""
+def unreachable_rewind(method: PruningMethod, budget: Budget, steps_per_epoch: int) -> str | None:
+    """Which step a method rewinds to that its stage never makes; None if there is no such step, or if the method cannot use the budget at all."""
     try:
         stages = method.stages(budget)
     except ValueError:
         return None
     late = ((stage, step) for stage in stages for step in stage.keep_steps if step > stage.epochs * steps_per_epoch)
     stage, step = next(late, (None, None))
-    return f"rewinds to step {step}, and {stage.name} ends with step {stage.epochs * steps_per_epoch}" if stage else None
-
-
-def broken(spec: Any, limits: Mapping[str, Limit]) -> Broken:
-    """Every field that breaks its limit."""
-    for name, (words, holds) in limits.items():
-        value = getattr(spec, name)
-        if value is not None and not holds(value):
-            yield name, f"must be {words}, got {list(value) if isinstance(value, tuple) else value}"
-
-
-def recipe_clashes(recipe: RecipeSpec, ranks: int) -> Broken:
-    """Fields of a recipe that are right alone and wrong together; `ranks` share its batch."""
-    if recipe.epochs + recipe.finetune_epochs == 0:
-        yield "epochs", "epochs and finetune_epochs are both 0: nothing is trained"
-    if recipe.epochs > 0 and recipe.warmup_epochs > recipe.epochs:
-        yield "warmup_epochs", f"the warm-up, {recipe.warmup_epochs:g} epochs, is longer than the training, {recipe.epochs}"
-    for name in ("lr", "finetune_lr"):
-        rate = getattr(recipe, name)
-        if rate is not None and recipe.min_lr > rate:
-            yield "min_lr", f"{recipe.min_lr:g} is above {name}, {rate:g}"
-    if recipe.optimizer == "lamb" and recipe.zero_stage:
-        yield (
-            "zero_stage",
-            f"lamb scales each layer's update by the whole layer's norm, and zero_stage {recipe.zero_stage} cuts layers across ranks; only 0 is valid",
-        )
-    share = max(1, ranks) * (recipe.micro_batch_size or 1)
-    if recipe.batch_size % share:
-        micro = f" x micro_batch_size {recipe.micro_batch_size}" if recipe.micro_batch_size else ""
-        yield "batch_size", f"{recipe.batch_size} cannot be divided by {ranks} ranks{micro}; a multiple of {share} can"
-
-
-def data_clashes(data: DataSpec) -> Broken:
-    """Fields of a data set that are right alone and wrong together. Nothing is looked for on disk."""
-    for name, needed in zip(("path", "test_path"), PATHS[data.source]):
-        if needed and getattr(data, name) is None:
-            yield name, f"source {data.source} needs it"
-        if needed is False and getattr(data, name) is not None:
-            yield name, f"source {data.source} takes none"
-    size = image_size(data)
-    if data.augment == "shift" and size <= data.shift_px:
-        yield "shift_px", f"must be below the image's size, {size} pixels, got {data.shift_px}"
-
-
-def cluster_clashes(cluster: ClusterSpec) -> Broken:
-    """Fields of a cluster that are right alone and wrong together."""
-    if cluster.kind == "debug" and cluster.ranks != 1:
-        yield "tasks_per_node", f"debug runs in the launcher's own process, with one rank, not {cluster.ranks}; kind: local takes several"
-    if cluster.kind == "local" and cluster.nodes != 1:
-        yield "nodes", f"local has one node, not {cluster.nodes}; kind: slurm takes several"
+    return f"rewinds to step {step}, but {stage.name} ends at step {stage.epochs * steps_per_epoch}" if stage else None

@@ -1,16 +1,23 @@
-"""The records of cells and failures. Stdlib and pydantic alone: analysis reads these without torch."""
+"""The records of cells and failures. Analysis reads them without torch.
+
+Pydantic checks these files, and msgspec structures made from the same classes (`analysis.decoding`) read many of them fast: programs write them, and
+a version may find files of another. Settings that a person writes, and the `spec` of a record once it is to run again, become typed settings by
+`models.typed`, which answers with advice.
+"""
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-SCHEMA = 1
+from jobs.experiment.ids import CellId, StageId
+
+SCHEMA: Final = 1
 
 
 class Strict(BaseModel):
-    """Unknown fields are errors: a record of another schema is listed by analysis, never half-read."""
+    """A file of which an unknown field is an error: analysis lists a record of another schema, and never reads half of one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -23,15 +30,15 @@ class Failure(Strict):
 
     kind: str  # exception class, "diverged", "killed"
     message: str
-    stage: str
+    stage: StageId
     traceback: str = ""
-    host: str = ""  # SLURM's name of the node where it has one
+    host: str = ""  # SLURM's name of the node, or the machine's own
 
 
 class Metrics(Strict):
-    """Every number of a cell. Units stand in the names; None where nothing measured it, with the reason in `notes`."""
+    """Every number of a cell. Units are in the names. None: not measured, for a reason that `notes` gives."""
 
-    top1: float  # percent, test set, of the saved file loaded again
+    top1: float  # percent, on the test set, of the saved file loaded again
     top5: float | None
     test_loss: float
     test_samples: int
@@ -39,8 +46,8 @@ class Metrics(Strict):
     train_loss: float
     params: int
     params_nonzero: int
-    sparsity_prunable: float  # share of zeros among prunable weights
-    sparsity_all: float  # share of zeros among all parameters
+    sparsity_prunable: float  # fraction of zeros among prunable weights
+    sparsity_all: float  # fraction of zeros among all parameters
     layers: dict[str, float]  # sparsity of each prunable parameter
     collapsed: list[str]  # prunable parameters with no weight left
     macs: int  # of the architecture before pruning; see `flops_convention`
@@ -56,25 +63,25 @@ class Metrics(Strict):
     train_s: float  # of the whole path, shared stages included
     train_img_per_s: float
     notes: list[str] = []
-    # From here on: None or empty in records older than the field.
-    params_dense: int | None = None  # of the architecture before pruning; `params` are those of the saved network
-    macs_structural: int | None = None  # of the saved network as it stands, zeros counted
-    uncounted_share: float | None = None  # of all operations, at most
+    # The fields below are None or empty in records that are older than the field.
+    params_dense: int | None = None  # of the architecture before pruning; `params` is the saved network's
+    macs_structural: int | None = None  # of the saved network, zeros counted
+    uncounted_share: float | None = None  # fraction of all operations, an upper bound
     speed_protocol: str = ""  # how speeds were measured
     clock_mhz: float | None = None  # of the device, right after
     latency_p90_ms: float | None = None
     latency_p99_ms: float | None = None
-    dense_throughput_img_per_s: float | None = None  # of the dense network of the same shape, in turns with this one
+    dense_throughput_img_per_s: float | None = None  # of the dense network of the same shape, measured in turns with this one
     dense_latency_ms: float | None = None
     speedup_measured: float | None = None  # at `throughput_batch`: a ratio of one run
     speedup_latency: float | None = None  # at batch 1
     infer_j_per_img: float | None = None  # joules of the device, at `throughput_batch`
     train_gpu_h: float | None = None  # hours of a GPU, of the whole path; None on a CPU
     train_cpu_h: float | None = None  # hours of a core, of the whole path; None on a GPU
-    train_peak_memory_bytes: int | None = None  # of a rank, the most of any stage
+    train_peak_memory_bytes: int | None = None  # of a rank, the largest of all stages
     train_j: float | None = None  # joules of the devices, of the whole path
-    structure: dict[str, tuple[int, int]] = {}  # units kept and units before, of each group (layers.0.mixer.d_inner) that could lose some
-    micro_batches: dict[str, int] = {}  # images of a forward pass, of the stages that did not fit into memory with what the recipe asks for
+    structure: dict[str, tuple[int, int]] = {}  # units kept and units before, of each group (layers.0.mixer.d_inner) that can lose units
+    micro_batches: dict[str, int] = {}  # images of a forward pass, by stage, for stages in which the recipe's number did not fit into memory
 
 
 class Environment(Strict):
@@ -95,16 +102,16 @@ class Environment(Strict):
 
 
 class Record(Strict):
-    """A cell: what was asked, what came out, where it ran."""
+    """A cell that has ended: its settings, its numbers, and the machine that it ran on."""
 
     schema_version: Literal[1] = SCHEMA
-    id: str
+    id: CellId
     grid: str
     model: str  # label
     pruning: str  # label
     seed: int
-    spec: dict[str, Any]  # everything needed to run it again: model, pruning, data, recipe, seed, with all fields
-    stages: list[str]
+    spec: dict[str, Any]  # jobs.experiment.cell.CellJson, which Cell.from_json reads; as it stands, because other versions have other fields
+    stages: list[StageId]
     status: Literal["done", "failed"]
     failure: Failure | None = None
     metrics: Metrics | None = None
@@ -120,18 +127,18 @@ def now() -> str:
 
 
 class RecordError(ValueError):
-    """A file that should be a record is none."""
+    """A file is not the record that it should be."""
 
 
 def read_record(path: Path) -> Record:
-    """The record in a file. Raises RecordError, which names the file, when it is torn or of another schema."""
+    """The record in a file. Raises RecordError, which names the file, if it is incomplete or of another schema."""
     return read_as(Record, path)
 
 
 def read_as(kind: type[Kind], path: Path) -> Kind:
-    """What a JSON file holds. Raises RecordError."""
+    """The content of a JSON file. Raises RecordError."""
     try:
         return kind.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        what = kind.__name__.lower()
-        raise RecordError(f"{path} is not a {what} of this version ({error.errors()[0]['msg']}); remove it to run its part again: {error}") from error
+        name = kind.__name__.lower()
+        raise RecordError(f"{path} is not a {name} of this version ({error.errors()[0]['msg']}); remove it to run its part again: {error}") from error

@@ -1,20 +1,24 @@
-"""The folder of a grid's run: where everything lies, and the state that it is in.
+"""The folder of a grid's run: every file name in it, and its state.
 
 runs/<grid>/
-    grid.yaml  plan.json  code.json  code.diff     the grid as launched, what it expands to, the code that ran it
-    stages/<id>/  stage.json  micro_batch.json  metrics.jsonl  progress.json  checkpoints/  export/ | failure.json
-    cells/<id>/   record.json  model.safetensors  masks.safetensors  structure.json
-    jobs/<n>/     submitit's folder: logs; stages.json: which job runs which stages
-    claims/<id>   locked while a process works on the stage or cell
-    cancelled/<id>  a cell that is wanted no more, until the next launch
-    nodes/<node>/   failures of that node
+    grid.yaml  plan.json  index.json    the grid as launched, its cells with all settings, the titles of its cells and stages
+    code.json  code.diff                the version of the code that runs it
+    launch.lock                         locked while a launch works
+    stages/<id>/        stage.json  micro_batch.json  metrics.jsonl  progress.json  checkpoints/  export/ | failure.json
+    cells/<id>/         record.json  model.safetensors  masks.safetensors  structure.json
+    jobs/<n>/           submitit's folder: logs; stages.json: which job runs which stages
+    claims/<id>         locked while a process works on the stage or cell
+    cancelled/<id>      a cell that was cancelled, until the next launch
+    nodes/<node>/       failures of that node
+    reproductions/<n>/  a run of one recorded cell again
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from jobs.experiment.files import write_json
+from jobs.experiment.ids import CellId
 from jobs.experiment.records import Failure, Record, read_as, read_record
 
 RUNS = Path("runs")  # where run folders are kept unless --runs says otherwise
@@ -32,7 +36,7 @@ SUBMITTED = "stages.json"  # which job runs which stages
 
 
 def holds_done_stage(has: Callable[[str], bool]) -> bool:
-    """True for the folder of a done stage: its export is there (renamed into place, so it is whole), and no step of it has to be trained again.
+    """True for the folder of a done stage: its export is there (it appears by a rename, whole), and no step of it has to be trained again.
 
     has: whether a name is in the folder.
     """
@@ -40,65 +44,125 @@ def holds_done_stage(has: Callable[[str], bool]) -> bool:
 
 
 class RunFolder:
-    """Where the parts of one grid's run lie, and what state they are in. Truth is on disk alone: no process must stay alive for it."""
+    """The files of one grid's run, and its state. Nothing but these files holds the state: no process must stay alive for it."""
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
 
+    # Of the run
+
+    @property
+    def launch_lock(self) -> Path:
+        """The file that a launch locks while it works."""
+        return self.path / LAUNCH_LOCK
+
+    @property
+    def jobs_dir(self) -> Path:
+        """The folder with a folder for each launch's jobs."""
+        return self.path / JOBS
+
+    @property
+    def grid_path(self) -> Path:
+        """The grid as the latest launch read it."""
+        return self.path / GRID
+
+    @property
+    def plan_path(self) -> Path:
+        """The cells of the latest launch with all settings."""
+        return self.path / PLAN
+
     def index_path(self) -> Path | None:
-        """The index of the latest launch, None where nothing was launched."""
+        """The index of the latest launch, or None if nothing was launched."""
         return next((path for name in (INDEX, INDEX_OF_0_1) if (path := self.path / name).exists()), None)
+
+    def node_dir(self, node: str) -> Path:
+        """The folder with the failures of a node."""
+        return self.path / NODES / node
+
+    # Of a stage
 
     def stage_dir(self, stage: str) -> Path:
         """The folder of a stage."""
         return self.path / STAGES / stage
 
+    def export_dir(self, stage: str) -> Path:
+        """The folder with the weights of a finished stage."""
+        return self.stage_dir(stage) / EXPORT
+
+    def progress_path(self, stage: str) -> Path:
+        """The progress of a stage in training."""
+        return self.stage_dir(stage) / PROGRESS
+
+    def failure_path(self, stage: str) -> Path:
+        """The failure of a stage, whether there is one or not."""
+        return self.stage_dir(stage) / FAILURE
+
+    def stage_claim(self, stage: str) -> Path:
+        """The file that a process locks while it trains a stage."""
+        return self.path / CLAIMS / stage
+
+    def done(self, stage: str) -> bool:
+        """True if the stage has left its weights, with those that later stages rewind to."""
+        folder = self.stage_dir(stage)
+        return holds_done_stage(lambda name: (folder / name).exists())
+
+    def failure(self, stage: str) -> Failure | None:
+        """Why the stage has stopped for good, or None. Raises RecordError if the file is incomplete."""
+        path = self.failure_path(stage)
+        return read_as(Failure, path) if path.exists() else None
+
+    def write_failure(self, stage: str, failure: Failure) -> bool:
+        """True if this failure is the first of its stage, and was written. A later one, of a process that suffered from the first, is dropped."""
+        path = self.failure_path(stage)
+        if path.exists():
+            return False
+        write_json(path, failure.model_dump(mode="json"))
+        return True
+
+    # Of a cell
+
     def record_path(self, cell: str) -> Path:
-        """The record of a cell, there or not."""
+        """The record of a cell, whether there is one or not."""
         return self.path / CELLS / cell / RECORD
 
+    def record_paths(self) -> Iterator[Path]:
+        """The records of all cells that have ended."""
+        return self.path.glob(f"{CELLS}/*/{RECORD}")
+
     def record(self, cell: str) -> Record | None:
-        """The record of a cell, None when it has not ended."""
+        """The record of a cell, or None if the cell has not ended."""
         path = self.record_path(cell)
         return read_record(path) if path.exists() else None
 
     def write_record(self, record: Record) -> Path:
-        """The record's path, written whole or not at all."""
+        """The path of the record, which is written whole or not at all."""
         path = self.record_path(record.id)
         write_json(path, record.model_dump(mode="json"))
         return path
 
+    def cell_claim(self, cell: str) -> Path:
+        """The file that a process locks while it measures a cell."""
+        return self.path / CLAIMS / f"cell-{cell}"
+
+    def cancel(self, cell: str) -> None:
+        """Marks a cell as cancelled: jobs leave out the stages that it alone needs, until the next launch."""
+        mark = self.path / CANCELLED / cell
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+
     def cancelled(self, cell: str) -> bool:
-        """True when somebody wants this cell no more; the next launch does."""
+        """True if the cell was cancelled since the latest launch."""
         return (self.path / CANCELLED / cell).exists()
 
-    def cancelled_cells(self) -> frozenset[str]:
-        """The cells that somebody wants no more."""
+    def cancelled_cells(self) -> frozenset[CellId]:
+        """The cells that were cancelled since the latest launch."""
         folder = self.path / CANCELLED
-        return frozenset(os.listdir(folder)) if folder.is_dir() else frozenset()
+        return frozenset(map(CellId, os.listdir(folder))) if folder.is_dir() else frozenset()
 
     def want(self, cells: Iterable[str]) -> None:
         """Takes back that these cells were cancelled."""
         for cell in self.cancelled_cells().intersection(cells):
             (self.path / CANCELLED / cell).unlink(missing_ok=True)
-
-    def done(self, stage: str) -> bool:
-        """True when the stage has left its weights, those that later stages rewind to among them."""
-        folder = self.stage_dir(stage)
-        return holds_done_stage(lambda name: (folder / name).exists())
-
-    def failure(self, stage: str) -> Failure | None:
-        """Why the stage has stopped for good, None when it has not. Raises RecordError when the file is torn."""
-        path = self.stage_dir(stage) / FAILURE
-        return read_as(Failure, path) if path.exists() else None
-
-    def write_failure(self, stage: str, failure: Failure) -> bool:
-        """True when this failure is the first of its stage: what a bystander says later never covers it."""
-        folder = self.stage_dir(stage)
-        if (folder / FAILURE).exists():
-            return False
-        write_json(folder / FAILURE, failure.model_dump(mode="json"))
-        return True
 
     def forget_failures(self, stages: Iterable[str], cells: Iterable[str]) -> None:
         """Removes the failures of these stages and the failed records of these cells, so that they run again from their last checkpoint."""
@@ -107,4 +171,4 @@ class RunFolder:
             if record is not None and record.status == "failed":
                 self.record_path(cell).unlink()
         for stage in stages:  # after the records: a failed record always has a failed stage on its path, even if this is killed here
-            (self.stage_dir(stage) / FAILURE).unlink(missing_ok=True)
+            self.failure_path(stage).unlink(missing_ok=True)

@@ -1,13 +1,14 @@
-"""The frozen settings that decide what a stage is. No torch: the launcher validates ten thousand cells with these.
+"""The settings that decide what a stage is. No torch: the launcher validates ten thousand cells with these.
 
-What stands in `ModelSpec`, `DataSpec` and `RecipeSpec` decides a result and enters a cell's identity (fields at their default are left out, so that a
-new field keeps old ids). `ClusterSpec` says where and how wide a stage runs, and never enters it.
+The fields of `ModelSpec`, `DataSpec` and `RecipeSpec` decide a result and enter a cell's id (fields at their default are left out, so that a new
+field keeps old ids). `ClusterSpec` says where a stage runs and on how many ranks; it never enters an id.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from jobs.experiment.ids import StageId
 from models.pruning.base import Stage
 
 Source = Literal["digits", "cifar10", "cifar100", "imagefolder", "beton", "synthetic"]
@@ -16,7 +17,7 @@ NATIVE_SIZES: dict[str, int] = {"digits": 32, "cifar10": 32, "cifar100": 32, "sy
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """A row of `models.registry.MODELS` and the options that change it."""
+    """A model of `models.registry.MODELS` and the options that change it."""
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -30,18 +31,18 @@ class DataSpec:
     source: Source = "digits"
     path: str | None = None  # cifar*, imagefolder: folder; beton: the training file
     test_path: str | None = None  # beton: the test file; imagefolder: the test folder, default path/val
-    name: str | None = None  # identity in place of the paths, so that two clusters can keep the set in two places
+    name: str | None = None  # takes the place of the paths in ids, so that two clusters can keep the set in different folders
     img_size: int | None = None  # pixels; None: NATIVE_SIZES
-    val_fraction: float = 0.1  # carved from the training part
+    val_fraction: float = 0.1  # of the training images, held out for validation
     split_seed: int = 0
-    samples: int = 1024  # synthetic alone: training images; the test part has a quarter of it
-    classes: int = 10  # synthetic alone
+    samples: int = 1024  # synthetic only: training images; the test set has a quarter as many
+    classes: int = 10  # synthetic only
     loader: Literal["ffcv", "torch"] = "ffcv"
     augment: Literal["none", "shift", "crop"] = "none"  # shift: zero-pad and crop back; crop: random resized crop
     shift_px: int = 4
     crop_scale: tuple[float, float] = (0.08, 1.0)
     flip: bool = False  # horizontal, with probability 1/2
-    eval_crop: float = 0.875  # share of the shorter side that evaluation keeps; 1.0 where images already have img_size
+    eval_crop: float = 0.875  # fraction of the shorter side that evaluation keeps; 1.0 if images already have img_size
     write_mode: Literal["raw", "jpg"] = "raw"  # how the .beton holds images that are larger than img_size; small ones are raw
     max_resolution: int | None = None  # pixels; larger images are shrunk when the .beton is written
 
@@ -56,7 +57,7 @@ class RecipeSpec:
     """How a network is trained. Epochs and batch size are global: they do not depend on the number of ranks."""
 
     epochs: int = 12
-    finetune_epochs: int = 4  # on top, for every cell; the dense control goes on without a mask
+    finetune_epochs: int = 4  # further epochs of every cell; the dense control trains them without a mask
     batch_size: int = 64  # images of one optimizer step, over all ranks and accumulated micro-batches
     micro_batch_size: int | None = None  # images of one forward pass of one rank; None: batch_size / ranks
     optimizer: Literal["adamw", "lamb", "sgd"] = "adamw"
@@ -65,9 +66,9 @@ class RecipeSpec:
     min_lr: float = 1.0e-5
     warmup_epochs: float = 1.0
     weight_decay: float = 0.05
-    decay_ssm: bool = False  # True: A_log takes weight decay, as in the official runs, where timm ignored its mark; D never does, being a vector
+    decay_ssm: bool = False  # True: A_log takes weight decay, as in the official runs, where timm ignored its mark; D is a vector and never does
     betas: tuple[float, float] = (0.9, 0.999)
-    momentum: float = 0.9  # sgd alone
+    momentum: float = 0.9  # sgd only
     label_smoothing: float = 0.1
     clip_grad: float | None = 1.0  # global norm
     ema: float | None = None  # decay of the averaged weights that are evaluated and saved; None: the last weights
@@ -78,33 +79,33 @@ class RecipeSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class StageSpec:
-    """One stage of one or more cells; `id` is the hash of everything that decides it, parents included."""
+    """One stage of one or more cells. `id` is the hash of everything that decides the stage, its parents included."""
 
-    id: str
+    id: StageId
     model: ModelSpec
     data: DataSpec
     recipe: RecipeSpec
     seed: int
     stage: Stage
-    parent: str | None = None  # id of the stage whose exported weights (and masks) it starts from
-    rewind: str | None = None  # id of the stage whose weights at the rewind step it takes, under the parent's masks
+    parent: StageId | None = None  # id of the stage whose exported weights (and masks) it starts from
+    rewind: StageId | None = None  # id of the stage whose weights at the rewind step it takes, under the parent's masks
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterSpec:
-    """Where stages run. Names are submitit's; `slurm` takes the others of submitit's SLURM executor as they are."""
+    """Where stages run. Names are submitit's; `slurm` holds further parameters of submitit's SLURM executor, unchanged."""
 
     kind: Literal["local", "debug", "slurm"] = "local"  # debug: in the launcher's own process
     max_parallel: int | None = None  # local: jobs at a time, None: as many as the cores hold; slurm: array_parallelism
     nodes: int = 1
-    tasks_per_node: int = 1  # ranks; with GPUs one each
+    tasks_per_node: int = 1  # ranks; on GPUs, each has one
     cpus_per_task: int = 1  # torch's and the loader's threads
     gpus_per_node: int = 0
     mem_gb: float | None = None
     timeout_min: int = 24 * 60
-    stages_per_job: int = 1  # stages packed into one process, so that start-up is paid once
-    checkpoint_steps: int | None = None  # besides one an epoch
-    profile_s: float = 2.0  # given to timing each finished network beside its dense one; more turns noise into digits
+    stages_per_job: int = 1  # stages that one process runs in sequence, so that it starts only once
+    checkpoint_steps: int | None = None  # optimizer steps between checkpoints, besides the one after each epoch
+    profile_s: float = 2.0  # for timing each finished network beside its dense one; more seconds give more exact figures
     profile_batch: int = 32  # images of the batch whose throughput is measured
     setup: tuple[str, ...] = ()  # slurm: shell lines before the job
     environment: Mapping[str, str] = field(default_factory=dict)  # slurm: variables of the job

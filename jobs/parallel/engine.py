@@ -1,6 +1,6 @@
-"""Where a process stands among its peers, and the DeepSpeed engine that trains a network on all of them.
+"""The ranks of a job, and the DeepSpeed engine that trains a network on all of them.
 
-DeepSpeed never compiles anything here: its shared-memory collective is switched off and the optimizer is a torch or timm object, not one of its own.
+DeepSpeed never compiles anything here: its shared-memory collective is switched off, and the optimizer is a torch or timm object.
 """
 
 import atexit
@@ -13,13 +13,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed import HashStore  # type: ignore[attr-defined]  # torch exports it, but not to type checkers
 from torch.nn import functional
+from torch.utils.hooks import RemovableHandle
 
+from jobs.experiment.limits import batch_conflict, lamb_conflict
 from jobs.experiment.specs import RecipeSpec
 from jobs.parallel.memory import keep_freed_memory
 from jobs.parallel.rendezvous import meet
@@ -27,22 +30,25 @@ from jobs.parallel.rendezvous import meet
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
 
-TIMEOUT = timedelta(minutes=10)  # a collective that waits longer than this for a peer is an error: the peer is gone
+TIMEOUT = timedelta(minutes=10)  # a collective that waits longer for another rank fails
 BUCKET_NUMEL = 50_000_000  # DeepSpeed's own default reserves 2 GB
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class RendezvousError(RuntimeError):
-    """The environment does not say how to meet the other ranks."""
+    """The environment does not define where the other ranks are, or a rank has no GPU."""
 
 
 class BatchError(ValueError):
     """The global batch cannot be cut into equal micro-batches."""
 
 
+# ranks
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ranks:
-    """This process among its peers. Every method is a collective: all ranks call it, or none."""
+    """This process among all ranks. Every method is a collective: all ranks call it, or none."""
 
     rank: int
     local_rank: int  # within the node
@@ -50,7 +56,7 @@ class Ranks:
     device: torch.device
 
     def broadcast(self, value: Any) -> Any:
-        """Rank 0's `value`, on every rank. Anything that pickles."""
+        """Rank 0's `value`, on every rank. It can be anything that pickles."""
         if self.world == 1:
             return value
         box = [value]
@@ -58,7 +64,7 @@ class Ranks:
         return box[0]
 
     def barrier(self) -> None:
-        """Returns when every rank has come here."""
+        """Returns when every rank has called it."""
         if self.world > 1:
             distributed.barrier(device_ids=[self.device.index] if self.device.type == "cuda" else None)
 
@@ -70,35 +76,36 @@ class Ranks:
 
 
 def rendezvous(threads: int) -> Ranks:
-    """This process's place, after meeting the others; torch computes with `threads` threads. A second call meets nobody again.
+    """This process's rank, after all ranks have met. torch computes with `threads` threads. A second call only returns the rank.
 
-    Several ranks are told by RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT, as torchrun sets them; or, instead of the last two, by
-    MEETING_PLACE, a file through which rank 0 says where it listens, as our own jobs are. Without WORLD_SIZE, or with 1, there is one rank, and no port
-    is opened. Raises RendezvousError where a name is missing, MeetingError where ranks are.
+    The environment defines several ranks by RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT, as torchrun sets them. Our own jobs set
+    MEETING_FILE instead of the last two: the file to which rank 0 writes its address. Without WORLD_SIZE, or with 1, there is a single rank, and no
+    port is opened. Raises RendezvousError where a variable is missing, MeetingError where a rank is.
     """
     torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    rank, local_rank = (_place("RANK"), _place("LOCAL_RANK")) if world > 1 else (0, 0)
-    device = _device(local_rank)
+    rank, local_rank = (rank_variable("RANK"), rank_variable("LOCAL_RANK")) if world > 1 else (0, 0)
+    device = own_device(local_rank)
     if device.type == "cpu":
         keep_freed_memory()
     if not distributed.is_initialized():
-        _meet(rank, world, "nccl" if device.type == "cuda" else "gloo")
-        atexit.register(_part)
+        join_group(rank, world, "nccl" if device.type == "cuda" else "gloo")
+        atexit.register(leave_group)
     return Ranks(rank=rank, local_rank=local_rank, world=world, device=device)
 
 
-def _place(name: str) -> int:
+def rank_variable(name: str) -> int:
+    """A number from the environment."""
     if name not in os.environ:
         remedy = "set RANK, LOCAL_RANK, MASTER_ADDR and MASTER_PORT, as torchrun does"
         raise RendezvousError(f"WORLD_SIZE is {os.environ['WORLD_SIZE']} but {name} is not set; {remedy}")
     return int(os.environ[name])
 
 
-def _device(local_rank: int) -> torch.device:
-    """The rank's own GPU: number LOCAL_RANK, or the only one that SLURM shows to the task; the CPU where there is none."""
+def own_device(local_rank: int) -> torch.device:
+    """The rank's own GPU: number LOCAL_RANK, or the only GPU that SLURM shows to the task. The CPU where there is no GPU."""
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
         return torch.device("cpu")
@@ -110,13 +117,14 @@ def _device(local_rank: int) -> torch.device:
     return device
 
 
-def _meet(rank: int, world: int, backend: str) -> None:
+def join_group(rank: int, world: int, backend: str) -> None:
+    """Makes torch's process group, whose ranks meet as `rendezvous` says."""
     if world == 1:
-        distributed.init_process_group(backend, store=distributed.HashStore(), rank=0, world_size=1, timeout=TIMEOUT)
+        distributed.init_process_group(backend, store=HashStore(), rank=0, world_size=1, timeout=TIMEOUT)
         return
-    if "MEETING_PLACE" in os.environ:
+    if "MEETING_FILE" in os.environ:
         one_node = os.environ.get("NNODES", "1") == "1"
-        store = meet(Path(os.environ["MEETING_PLACE"]), rank=rank, world=world, one_node=one_node, timeout=TIMEOUT)
+        store = meet(Path(os.environ["MEETING_FILE"]), rank=rank, world=world, one_node=one_node, timeout=TIMEOUT)
         distributed.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=TIMEOUT)
         return
     missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
@@ -125,62 +133,62 @@ def _meet(rank: int, world: int, backend: str) -> None:
     distributed.init_process_group(backend, init_method="env://", rank=rank, world_size=world, timeout=TIMEOUT)
 
 
-def _part() -> None:
-    """Ends gloo's threads before the interpreter goes: those that are left at its end abort the process now and then.
+def leave_group() -> None:
+    """Ends gloo's threads before the interpreter ends, because threads that are left then sometimes abort the process.
 
-    NCCL ends its own, and would wait here for a collective that a failed peer never joins.
+    NCCL ends its own threads, and would wait here for a collective that a failed rank never joins.
     """
     if distributed.is_initialized() and distributed.get_backend() == "gloo":
         distributed.destroy_process_group()
 
 
-def load_deepspeed() -> Any:
-    """The deepspeed module, quiet, and never compiling at run time."""
-    os.environ.setdefault("LOCAL_RANK", "0")  # deepspeed.initialize refuses to start without it
+# DeepSpeed
+
+
+def load_deepspeed() -> ModuleType:
+    """The deepspeed module, which prints no messages and compiles nothing at run time."""
+    os.environ.setdefault("LOCAL_RANK", "0")  # deepspeed.initialize does not start without it
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")  # DeepSpeed calls torch by older names, at every step
     import deepspeed
     from deepspeed import ops
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    # What DeepSpeed thinks it can compile: nothing. Left to itself it would find out by running the compiler, and then build a collective of its own.
+    # DeepSpeed believes that it can compile nothing. Otherwise it would run the compiler to find out, and then build a collective of its own.
     ops.__compatible_ops__ = defaultdict(bool)
-    return deepspeed
+    module: ModuleType = deepspeed
+    return module
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batching:
-    """How the images of one optimizer step are spread: `batch = ranks x accumulation x micro`."""
+    """How the images of one optimizer step are divided: `batch = ranks x accumulation x micro`."""
 
     micro: int  # images of one forward pass of one rank
     accumulation: int  # forward passes before the optimizer steps
 
 
 def batching(recipe: RecipeSpec, world: int) -> Batching:
-    """The micro-batches of a recipe on `world` ranks. Raises BatchError, with the numbers, where they do not come out even."""
-    batch, micro = recipe.batch_size, recipe.micro_batch_size
-    if micro is None:
-        if batch % world:
-            raise BatchError(f"batch_size {batch} cannot be shared by {world} ranks; take a multiple of {world}")
-        return Batching(micro=batch // world, accumulation=1)
-    if batch % (world * micro):
-        raise BatchError(f"batch_size {batch} is not a multiple of {world} ranks x micro_batch_size {micro} = {world * micro}")
-    return Batching(micro=micro, accumulation=batch // (world * micro))
+    """The micro-batches of a recipe on `world` ranks. Raises BatchError, with the numbers, where the batch cannot be divided equally."""
+    if conflict := batch_conflict(recipe.batch_size, recipe.micro_batch_size, world):
+        raise BatchError(f"batch_size {conflict}")
+    micro = recipe.micro_batch_size or recipe.batch_size // world
+    return Batching(micro=micro, accumulation=recipe.batch_size // (world * micro))
 
 
 class Engine:
     """A network in training on all ranks: DeepSpeed's engine, the torch optimizer within it, and one step of both."""
 
     def __init__(self, model: nn.Module, recipe: RecipeSpec, *, no_decay: Iterable[str], ranks: Ranks) -> None:
-        """Takes `model` over: its weights become DeepSpeed's, cast and sharded as the recipe says. `no_decay`: parameters without weight decay."""
+        """Takes `model` over: DeepSpeed casts and shards its weights as the recipe says. `no_decay`: parameters without weight decay."""
         self.ranks, self.recipe, self.batching = ranks, recipe, batching(recipe, ranks.world)
-        # DeepSpeed's bf16 optimizer steps once with zero gradients to allocate its state: at a rate of 0 that leaves the weights alone.
+        # DeepSpeed's bf16 optimizer steps once with zero gradients to allocate its state. At a rate of 0 this leaves the weights unchanged.
         optimizer = make_optimizer(model, recipe, frozenset(no_decay))
         deepspeed = load_deepspeed()
         self.deepspeed: DeepSpeedEngine = deepspeed.initialize(
             args=SimpleNamespace(device_rank=ranks.device.index or 0),
             model=model.to(ranks.device),
             optimizer=optimizer,
-            config=_config(model, recipe, self.batching, ranks.world),
+            config=deepspeed_config(model, recipe, self.batching, ranks.world),
         )[0]
         self.module: nn.Module = self.deepspeed.module
         wrapper = self.deepspeed.optimizer
@@ -190,7 +198,7 @@ class Engine:
             group.pop("step", None)
 
     def forward_backward(self, images: Tensor, labels: Tensor, *, last: bool) -> Tensor:
-        """The loss, a detached scalar, of one micro-batch: images (b, 3, H, W) float32, labels (b,) int64. `last`: of the optimizer's step."""
+        """The loss, a detached scalar, of one micro-batch: images (b, 3, H, W) float32, labels (b,) int64. `last`: the last one of its step."""
         device, dtype = self.ranks.device, DTYPES[self.recipe.dtype]
         logits = self.deepspeed(images.to(device, dtype, non_blocking=True))
         loss = functional.cross_entropy(logits.float(), labels.to(device, non_blocking=True), label_smoothing=self.recipe.label_smoothing)
@@ -200,28 +208,31 @@ class Engine:
         return loss.detach()
 
     def step(self, lr: float) -> bool:
-        """Updates the weights at learning rate `lr`. False where the gradient was not finite; the weights may then be spoilt."""
+        """Updates the weights at learning rate `lr`. False where the gradient was not finite; the weights may then be unusable."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.deepspeed.step()
         norm = self.deepspeed.get_global_grad_norm()
-        return norm is None or (math.isfinite(norm) and norm >= 0)  # DeepSpeed says -1 for a norm that is not finite
+        return norm is None or (math.isfinite(norm) and norm >= 0)  # DeepSpeed returns -1 for a norm that is not finite
 
-    def after_optimizer_step(self, hook: Callable[[], None]) -> Any:
+    def after_optimizer_step(self, hook: Callable[[], None]) -> RemovableHandle:
         """Calls `hook` after the fp32 masters are updated and before DeepSpeed copies them to the parameters. Returns the handle that removes it."""
         return self.optimizer.register_step_post_hook(lambda *_: hook())
 
-    def before_optimizer_step(self, hook: Callable[[], None]) -> Any:
+    def before_optimizer_step(self, hook: Callable[[], None]) -> RemovableHandle:
         """Calls `hook` before the fp32 masters are updated: once, or with ZeRO once for each group of them. Returns the handle that removes it."""
         return self.optimizer.register_step_pre_hook(lambda *_: hook())
 
     def close(self) -> None:
-        """Gives DeepSpeed's buffers and hooks back, so that one process can train one stage after another."""
+        """Frees DeepSpeed's buffers and hooks, so that one process can train several stages in turn."""
         self.deepspeed.destroy()
 
 
 def make_optimizer(model: nn.Module, recipe: RecipeSpec, no_decay: frozenset[str]) -> torch.optim.Optimizer:
-    """The recipe's optimizer at learning rate 0: the training loop sets the rate before every step. Two groups, with and without weight decay."""
+    """The recipe's optimizer, with two groups of parameters: with and without weight decay. Its rate is 0, because every step sets it.
+
+    Raises ValueError for lamb with ZeRO.
+    """
     decayed = [parameter for name, parameter in model.named_parameters() if parameter.requires_grad and name not in no_decay]
     kept = [parameter for name, parameter in model.named_parameters() if parameter.requires_grad and name in no_decay]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": kept, "weight_decay": 0.0}]
@@ -230,9 +241,8 @@ def make_optimizer(model: nn.Module, recipe: RecipeSpec, no_decay: frozenset[str
         return torch.optim.AdamW(groups, lr=0.0, betas=recipe.betas)
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum)
-    if recipe.zero_stage:
-        reason = f"lamb scales each layer's update by that layer's norm, and zero_stage {recipe.zero_stage} cuts layers across ranks"
-        raise ValueError(f"{reason}; set zero_stage: 0")
+    if conflict := lamb_conflict(recipe):
+        raise ValueError(f"{conflict}; set zero_stage: 0")
     from models.torchvision_shim import load_timm
 
     load_timm()
@@ -241,7 +251,7 @@ def make_optimizer(model: nn.Module, recipe: RecipeSpec, no_decay: frozenset[str
     return Lamb(groups, lr=0.0, betas=recipe.betas, max_grad_norm=None)  # DeepSpeed clips
 
 
-def _config(model: nn.Module, recipe: RecipeSpec, batches: Batching, world: int) -> dict[str, Any]:
+def deepspeed_config(model: nn.Module, recipe: RecipeSpec, batches: Batching, world: int) -> dict[str, Any]:
     """DeepSpeed's configuration of a recipe."""
     bucket = min(BUCKET_NUMEL, sum(parameter.numel() for parameter in model.parameters()) + world)
     stage: dict[str, Any] = {"stage": recipe.zero_stage, "overlap_comm": False, "reduce_bucket_size": bucket}

@@ -1,15 +1,17 @@
-"""The part of every fp32 master weight that this rank holds, whatever the ZeRO stage and dtype.
+"""The part of every fp32 master weight that this rank holds, for every ZeRO stage and dtype.
 
     stage 0 fp32   the parameter itself, whole, on every rank
     stage 0 bf16   the fp32 copy that DeepSpeed's optimizer keeps beside it, whole, on every rank
     stages 1, 2    a slice of the rank's flat partition; it may hold a part of a parameter, or nothing of it
-    stage 3        the rank's equal share of every parameter, the last share padded
+    stage 3        an equal part of every parameter, the last part padded
 
-Masks, averaged weights, checkpoints and whole-weight reads stand on this one view.
+Masks, averaged weights, checkpoints and reads of whole weights all use this view.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +21,7 @@ from jobs.parallel.engine import Engine
 
 @dataclass(frozen=True, kw_only=True)
 class Fragment:
-    """Where `length` consecutive elements of one parameter, from `start` of its flattened form, live on this rank."""
+    """The part of one parameter that this rank holds: `length` consecutive elements, from `start` of its flattened form."""
 
     name: str
     parameter: nn.Parameter
@@ -34,7 +36,7 @@ class Fragment:
         return self.owner.data.view(-1).narrow(0, self.offset, self.length)
 
     def cut(self, whole: Tensor) -> Tensor:
-        """The elements, (length,), of a tensor of the parameter's shape that stand at this fragment's place."""
+        """This fragment's elements, (length,), of a tensor of the parameter's shape."""
         return whole.reshape(-1).narrow(0, self.start, self.length)
 
     def states(self, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -51,14 +53,14 @@ class Fragments:
     """Every trained parameter of an engine, by name, in the model's order."""
 
     def __init__(self, engine: Engine) -> None:
-        """Looks the places up once; DeepSpeed never moves them."""
+        """Locates every fragment once; DeepSpeed never moves them."""
         self.engine = engine
         self.replicated = engine.recipe.zero_stage == 0  # every rank holds everything
         named = [(name, parameter) for name, parameter in engine.module.named_parameters() if parameter.requires_grad]
-        self.by_name: dict[str, Fragment] = {name: _locate(engine, name, parameter) for name, parameter in named}
+        self.by_name: dict[str, Fragment] = {name: located(engine, name, parameter) for name, parameter in named}
 
     def owners(self) -> list[Tensor]:
-        """The tensors that the torch optimizer updates, each once, in the same order in every run."""
+        """The tensors that the torch optimizer updates, each once, in the same sequence in every run."""
         return list({id(fragment.owner): fragment.owner for fragment in self.by_name.values()}.values())
 
     def gather(self, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -68,7 +70,7 @@ class Fragments:
             return {name: part.clone().view(shapes[name]) for name, part in parts.items()}
         sizes = [shape.numel() for shape in shapes.values()]
         buffer = torch.zeros(sum(sizes), dtype=torch.int32, device=self.engine.ranks.device)
-        whole = dict(zip(shapes, buffer.split(sizes), strict=True))
+        whole = dict(zip(shapes, torch.split(buffer, sizes), strict=True))
         for name, part in parts.items():
             # Bit patterns: adding zeros to an integer is exact, and keeps -0.0 and NaN.
             self.by_name[name].cut(whole[name]).copy_(part.float().view(torch.int32))
@@ -76,23 +78,23 @@ class Fragments:
         return {name: whole[name].view(torch.float32).view(shape).clone() for name, shape in shapes.items()}
 
     def weights(self, *names: str) -> dict[str, Tensor]:
-        """Whole fp32 master weights, of all parameters where no name is given; a collective."""
+        """Whole fp32 master weights, of all parameters unless names are given; a collective."""
         return self.gather({name: self.by_name[name].master() for name in names or self.by_name})
 
     def gradient(self, name: str) -> Tensor:
-        """The whole fp32 gradient, averaged over the global batch; a collective. Only between the last backward pass and the step."""
+        """The whole fp32 gradient, averaged over the global batch; a collective. It exists between the last backward pass and the step."""
         return self.gather({name: self.local_gradient(name)})[name]
 
     def local_gradient(self, name: str) -> Tensor:
         """This rank's part, (length,) fp32, of the averaged gradient; zeros where the loss did not depend on the parameter."""
         fragment = self.by_name[name]
-        stored = _stored_gradient(self.engine, fragment)
+        stored = stored_gradient(self.engine, fragment)
         return torch.zeros_like(fragment.master()) if stored is None else stored.float()
 
     @torch.no_grad()
     def zero_gradient(self, name: str, where: Tensor) -> None:
         """Zeroes this rank's part of the averaged gradient. where: (length,) bool."""
-        stored = _stored_gradient(self.engine, self.by_name[name])
+        stored = stored_gradient(self.engine, self.by_name[name])
         if stored is not None:
             stored.masked_fill_(where, 0.0)
 
@@ -100,7 +102,7 @@ class Fragments:
     def add_l1(self, name: str, strength: float) -> None:
         """Adds the gradient of an L1 penalty, strength * sign(w), to this rank's part of the averaged gradient."""
         fragment = self.by_name[name]
-        stored = _stored_gradient(self.engine, fragment)
+        stored = stored_gradient(self.engine, fragment)
         if stored is not None:
             stored.add_(fragment.master().sign(), alpha=strength)
 
@@ -115,54 +117,87 @@ class Fragments:
 
 @torch.no_grad()
 def write_parameter(fragment: Fragment, value: Tensor) -> None:
-    """Sets what the forward pass reads, in the parameter's own dtype, from a whole tensor."""
+    """Sets the values that the forward pass reads, in the parameter's own dtype, from a whole tensor."""
     parameter = fragment.parameter
     if not hasattr(parameter, "ds_id"):
         parameter.data.copy_(value)
         return
-    parameter.ds_tensor.data.narrow(0, 0, fragment.length).copy_(fragment.cut(value))
+    cast(Stage3Parameter, parameter).ds_tensor.data.narrow(0, 0, fragment.length).copy_(fragment.cut(value))
     if parameter.data.shape == fragment.shape:  # stage 3 keeps small parameters gathered
         parameter.data.copy_(value)
 
 
-def _locate(engine: Engine, name: str, parameter: nn.Parameter) -> Fragment:
+# where DeepSpeed keeps things
+
+
+class Stage3Parameter(Protocol):
+    """What ZeRO stage 3 adds to a parameter."""
+
+    ds_shape: torch.Size  # whole
+    ds_numel: int  # whole
+    ds_tensor: Tensor  # this rank's part
+
+
+class Address(Protocol):
+    """A range of elements in a flat tensor."""
+
+    start: int
+    numel: int
+
+
+class Mapping12(Protocol):
+    """Where ZeRO stages 1 and 2 keep a parameter's fp32 elements (hp) for its own (lp)."""
+
+    param_group_index: int
+    lp_fragment_address: Address
+    hp_fragment_address: Address
+
+    def get_lp_grad_fragment(self, index_in_param_group: int) -> Tensor:
+        """This rank's part of the gradient."""
+
+
+class Stage12Parameter(Protocol):
+    """What ZeRO stages 1 and 2 add to a parameter."""
+
+    _hp_mapping: Mapping12 | None  # None: this rank holds nothing of it
+    _index_in_param_group: int
+
+
+def located(engine: Engine, name: str, parameter: nn.Parameter) -> Fragment:
+    """The fragment of a parameter."""
     wrapper, rank = engine.deepspeed.optimizer, engine.ranks.rank
+    fragment = partial(Fragment, name=name, parameter=parameter)
     if engine.recipe.zero_stage == 3:
-        group, offset, share = wrapper.grad_position[wrapper.get_param_id(parameter)]
-        start = min(rank * share, parameter.ds_numel)
-        place = (wrapper.fp32_partitioned_groups_flat[group], offset, start, min(share, parameter.ds_numel - start))
-        return _fragment(name, parameter, torch.Size(parameter.ds_shape), *place)
+        at_3 = cast(Stage3Parameter, parameter)
+        group, offset, part = wrapper.grad_position[wrapper.get_param_id(parameter)]
+        owner, start = wrapper.fp32_partitioned_groups_flat[group], min(rank * part, at_3.ds_numel)
+        return fragment(shape=torch.Size(at_3.ds_shape), owner=owner, offset=offset, start=start, length=min(part, at_3.ds_numel - start))
     if engine.recipe.zero_stage:
-        mapping = parameter._hp_mapping
+        mapping = cast(Stage12Parameter, parameter)._hp_mapping
         if mapping is None:
-            return _fragment(name, parameter, parameter.shape, wrapper.single_partition_of_fp32_groups[0], 0, 0, 0)
-        owner = wrapper.single_partition_of_fp32_groups[mapping.param_group_index]
-        address = mapping.lp_fragment_address
-        return _fragment(name, parameter, parameter.shape, owner, mapping.hp_fragment_address.start, address.start, address.numel)
-    return _fragment(name, parameter, parameter.shape, _master_of(engine, parameter), 0, 0, parameter.numel())
+            return fragment(shape=parameter.shape, owner=wrapper.single_partition_of_fp32_groups[0], offset=0, start=0, length=0)
+        owner, address = wrapper.single_partition_of_fp32_groups[mapping.param_group_index], mapping.lp_fragment_address
+        offset = mapping.hp_fragment_address.start
+        return fragment(shape=parameter.shape, owner=owner, offset=offset, start=address.start, length=address.numel)
+    return fragment(shape=parameter.shape, owner=whole_master(engine, parameter), offset=0, start=0, length=parameter.numel())
 
 
-def _fragment(name: str, parameter: nn.Parameter, shape: torch.Size, owner: Tensor, offset: int, start: int, length: int) -> Fragment:
-    return Fragment(name=name, parameter=parameter, shape=shape, owner=owner, offset=offset, start=start, length=length)
-
-
-def _master_of(engine: Engine, parameter: nn.Parameter) -> Tensor:
-    """Stage 0: the parameter itself in fp32, DeepSpeed's fp32 copy of it in bf16."""
+def whole_master(engine: Engine, parameter: nn.Parameter) -> Tensor:
+    """The master at stage 0: the parameter itself in fp32, DeepSpeed's fp32 copy of it in bf16."""
     wrapper = engine.deepspeed.optimizer
     if engine.recipe.dtype == "fp32":
         return parameter
-    pairs = zip(wrapper.fp16_groups, wrapper.fp32_groups, strict=True)
+    pairs: Iterable[tuple[Sequence[Tensor], Sequence[Tensor]]] = zip(wrapper.fp16_groups, wrapper.fp32_groups, strict=True)
     return next(master for low, high in pairs for trained, master in zip(low, high, strict=True) if trained is parameter)
 
 
-def _stored_gradient(engine: Engine, fragment: Fragment) -> Tensor | None:
-    """The tensor, (length,), in which DeepSpeed keeps this rank's averaged gradient until the step; writing to it counts."""
+def stored_gradient(engine: Engine, fragment: Fragment) -> Tensor | None:
+    """The tensor, (length,), in which DeepSpeed keeps this rank's averaged gradient until the step. Writing to it changes the step."""
     parameter = fragment.parameter
     if engine.recipe.zero_stage == 3:
-        stored = engine.deepspeed.optimizer._get_fp32_grad_state_partition(param=parameter, release_swap_buffers=True)[0]
+        stored: Tensor = engine.deepspeed.optimizer._get_fp32_grad_state_partition(param=parameter, release_swap_buffers=True)[0]
         return stored.view(-1).narrow(0, 0, fragment.length)
     if engine.recipe.zero_stage:
-        if parameter._hp_mapping is None:
-            return fragment.master()
-        return parameter._hp_mapping.get_lp_grad_fragment(parameter._index_in_param_group).view(-1)
+        at_12 = cast(Stage12Parameter, parameter)
+        return fragment.master() if at_12._hp_mapping is None else at_12._hp_mapping.get_lp_grad_fragment(at_12._index_in_param_group).view(-1)
     return None if parameter.grad is None else parameter.grad.view(-1)

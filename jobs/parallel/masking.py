@@ -1,10 +1,10 @@
 """Keeps pruned weights at exactly zero: in the fp32 master, the parameter, the gradient, the optimizer's moments and the averaged weights.
 
-A hook of the torch optimizer zeroes the rank's own part of the master after every update, before DeepSpeed copies it to the parameter. (A mask on
-the parameter alone is undone by that copy, and one applied to the gradient alone leaks through momentum and weight decay.)
+A hook of the torch optimizer zeroes the rank's own part of the master after every update, before DeepSpeed copies it to the parameter. (That copy
+would undo a mask on the parameter alone. A mask on the gradient alone leaks through momentum and weight decay.)
 
-Where weights are to live on under the mask (`keeps_dense`), a copy aside has them: it is put into the masters before every update, which is that of
-the dense weights with their dense gradient and moments, and taken from them again before they are zeroed. Outside an update masters are masked.
+With `keeps_dense`, weights live on under the mask, in a copy. Before every update the copy is put into the masters, so that dense weights are updated
+with their dense gradient and moments. After it, the copy is taken from them again, and they are zeroed. Between updates masters are masked.
 """
 
 from collections.abc import Mapping
@@ -18,26 +18,29 @@ from models.pruning.masks import sparsity_of
 
 
 class Masking:
-    """The masks in force on an engine, whole (the same on every rank) and cut to the rank's fragments."""
+    """The masks of an engine's weights, whole (the same on every rank) and cut to the rank's fragments."""
 
     def __init__(self, engine: Engine, fragments: Fragments, *, keeps_dense: bool = False) -> None:
         """Nothing is masked until `apply`."""
         self.engine, self.fragments, self.keeps_dense = engine, fragments, keeps_dense
         self.masks: dict[str, Tensor] = {}  # True where a weight lives
         self.dropped: dict[str, Tensor] = {}  # True where it does not; the rank's own part
-        self.dense: dict[str, Tensor] = {}  # keeps_dense: the rank's own part of the weights as they are without the masks
+        self.dense: dict[str, Tensor] = {}  # keeps_dense: the rank's own part of the weights without the masks
         if keeps_dense:
             engine.before_optimizer_step(self.uncover)
         engine.after_optimizer_step(self.enforce)
 
     @torch.no_grad()
     def apply(self, masks: Mapping[str, Tensor]) -> None:
-        """Replaces the masks, and zeroes at once what they drop; names left out become dense. ValueError for a name or shape that is not there."""
+        """Replaces the masks and zeroes the weights that they drop. Parameters without a mask become dense.
+
+        Raises ValueError for an unknown name or another shape than the parameter's.
+        """
         for name, mask in masks.items():
             fragment = self.fragments.by_name.get(name)
             if fragment is None or mask.shape != fragment.shape:
-                there = "no such parameter" if fragment is None else f"the parameter has {tuple(fragment.shape)}"
-                raise ValueError(f"mask {name!r} of shape {tuple(mask.shape)}: {there}")
+                reason = "no such parameter" if fragment is None else f"the parameter has {tuple(fragment.shape)}"
+                raise ValueError(f"mask {name!r} of shape {tuple(mask.shape)}: {reason}")
         self.uncover()
         device, touched = self.engine.ranks.device, {**self.dense, **masks}
         self.masks = {name: mask.to(device, torch.bool) for name, mask in masks.items()}
@@ -51,13 +54,13 @@ class Masking:
 
     @torch.no_grad()
     def uncover(self) -> None:
-        """Puts the weights that live under the masks back into this rank's masters."""
+        """Puts the weights under the masks back into this rank's masters."""
         for name, weights in self.dense.items():
             self.fragments.by_name[name].master().copy_(weights)
 
     @torch.no_grad()
     def enforce(self) -> None:
-        """Zeroes the dropped part of this rank's masters, kept aside where it lives on."""
+        """Zeroes the dropped part of this rank's masters. With `keeps_dense`, copies the masters first."""
         for name, dropped in self.dropped.items():
             master = self.fragments.by_name[name].master()
             if self.keeps_dense:
@@ -71,29 +74,32 @@ class Masking:
                 moment.masked_fill_(dropped, 0.0)
 
     def restore_dense(self, parts: Mapping[str, Tensor]) -> None:
-        """Takes the weights under the masks from a checkpoint; a copy of `dense`, of the masks in force."""
+        """Takes the weights under the masks from a checkpoint. `parts`: a copy of `dense` under the same masks."""
         for name, part in parts.items():
             self.dense[name].copy_(part)
 
     def weight(self, name: str) -> Tensor:
-        """The whole fp32 weight, with what lives on under the mask; a collective."""
+        """The whole fp32 weight, including the weights under the mask; a collective."""
         if name in self.dense:
             return self.fragments.gather({name: self.dense[name]})[name]
         return self.fragments.weights(name)[name]
 
     @torch.no_grad()
     def zero(self, parts: Mapping[str, Tensor]) -> None:
-        """Zeroes the dropped elements of tensors that are cut as the masters are."""
+        """Zeroes the dropped elements of tensors that have the shape of this rank's masters."""
         for name, dropped in self.dropped.items():
             parts[name].masked_fill_(dropped, 0.0)
 
     def zero_gradients(self) -> None:
-        """Keeps masked weights out of the clipping norm and the moments, unless they live on. After the last backward pass, before the step."""
+        """Keeps masked weights out of the clipping norm and the moments, except with `keeps_dense`.
+
+        To be called between the last backward pass and the step.
+        """
         if self.keeps_dense:
             return
         for name, dropped in self.dropped.items():
             self.fragments.zero_gradient(name, dropped)
 
     def sparsity(self) -> float:
-        """Share of the masked parameters' weights that are dropped; 0 without masks."""
+        """The fraction of the masked parameters' weights that are dropped; 0 without masks."""
         return sparsity_of(self.masks)

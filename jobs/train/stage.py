@@ -71,7 +71,7 @@ def prepared_run(
     report: Callable[[StageProgress], None],
 ) -> Iterator[StageTrainer]:
     """A stage ready to run in `folder`: network, loaders and engine, which is closed afterwards."""
-    from jobs.data.prepare import EvalLoader, TrainLoader
+    from jobs.data.loaders import EvalLoader, TrainLoader
     from models.layers import weight_decay_groups
     from models.registry import create_model
 

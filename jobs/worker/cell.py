@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 def measure(run: RunFolder, path: PlannedCell, weights: Path, cluster: ClusterSpec, ranks: "Ranks", last: StageSpec) -> Any:
     """Metrics and environment of the saved file; meaningful on rank 0."""
-    from jobs.data.prepare import EvalLoader, prepare
+    from jobs.data.loaders import EvalLoader
+    from jobs.data.prepare import prepare
     from jobs.train.evaluation import evaluate, load_model
     from jobs.train.exports import read_result
     from jobs.train.removal import load_structure

@@ -1,1 +1,1 @@
-"""Pruning methods: one file and one row of `registry.METHODS` each."""
+"""Pruning methods. Each is one file and one row of `registry.METHODS`."""

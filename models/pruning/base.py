@@ -1,6 +1,6 @@
-"""What a pruning method is: stages to run, and what it does at three moments of the stages in which it acts.
+"""The interface of a pruning method: the stages that it runs, and three hooks that are called in the stages in which it acts.
 
-No torch at import: a method's knobs and stages are needed on the login node; its hooks only call methods of the tensors that they are given.
+No torch at import. The login node needs a method's knobs and stages; the hooks only call methods of the tensors that they are given.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def _no_engine(*_: object) -> None:
-    raise RuntimeError("this pruner has no engine behind it that could do so")
+    raise RuntimeError("this NetworkView has no engine, so it cannot remove units or add gradients")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """Training epochs that every cell of a grid is granted."""
+    """Training epochs that every cell of a grid gets."""
 
     epochs: int
     finetune_epochs: int
@@ -30,24 +30,24 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A part of a cell's life that ends in exported weights.
+    """A part of a cell's training that ends in exported weights.
 
-    `method` acts in this stage, configured so that it holds only what decides this stage (round k of an iterative method says k, not how many rounds
-    follow); None: nothing prunes here, and any cell whose path begins with the same stage shares it.
+    `method` is the method that acts in this stage, with only the knobs that decide this stage: round k of an iterative method does not say how many
+    rounds follow. None: no pruning. Cells whose paths begin with equal stages share them.
     """
 
     name: str  # train, finetune, search, round_1 ...
     epochs: int
-    schedule: Literal["train", "finetune"] = "train"  # which learning rate and warm-up of the recipe
+    schedule: Literal["train", "finetune"] = "train"  # the learning rate and warm-up of the recipe that it uses
     method: PruningMethod | None = None
-    start: Literal["scratch", "parent", "rewind"] = "scratch"  # rewind: weights that an earlier stage kept, masks of the parent
-    rewind_step: int | None = None  # of that earlier stage: the first on the path whose keep_steps have it
-    keep_steps: tuple[int, ...] = ()  # also export the weights after so many optimizer steps; no part of the stage's identity
+    start: Literal["scratch", "parent", "rewind"] = "scratch"  # rewind: weights that a stage before it kept, masks of the parent
+    rewind_step: int | None = None  # the first stage on the path with this step in keep_steps kept those weights
+    keep_steps: tuple[int, ...] = ()  # also export the weights after these optimizer steps; not part of the stage's identity
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a stage stands. Steps are optimizer steps, counted from 1 when `after_step` sees them."""
+    """How far a stage has come. Steps are optimizer steps. At the first call of `after_step`, `step` is 1."""
 
     step: int
     steps: int  # of the whole stage
@@ -58,21 +58,23 @@ class Progress:
 class NetworkView:
     """A method's view of the network in training. Tensors are whole (gathered over ranks), in fp32, and the same on every rank.
 
-    The engine makes it and gives the callables; `masks` is True where a weight lives, and holds prunable parameters alone.
+    The engine makes it and provides the callables. A mask is True where a weight lives; only prunable parameters have masks.
     """
 
     names: tuple[str, ...]  # prunable parameters, in the model's order
     masks: Mapping[str, Tensor] = field(default_factory=dict)  # empty: dense
-    state: dict[str, Tensor] = field(default_factory=dict)  # what the method keeps between hooks; checkpoints hold it, the next stage starts empty
+    state: dict[str, Tensor] = field(
+        default_factory=dict
+    )  # the method keeps it between hooks; it is saved in checkpoints, and empty again in the next stage
     seed: int = 0  # the cell's
-    read_weight: Callable[[str], Tensor]  # of a method that keeps_dense: what the mask hides too
-    read_gradient: Callable[[str], Tensor]  # within after_backward alone; mean over the global batch
-    input_norms: Callable[[int], Mapping[str, Tensor]]  # within begin alone: of so many global batches; see `models.pruning.inputs.InputNorms`
-    apply: Callable[[Mapping[str, Tensor]], None]  # zeroes the weights and keeps them zero from now on
-    groups: tuple[Group, ...] = ()  # of a method that removes_units: what can be removed
-    gates: Mapping[str, str] = field(default_factory=dict)  # what the method's `gate` returned
-    remove: Callable[[Structure], None] = _no_engine  # makes the network smaller, once: the optimizer begins anew, `groups` and `gates` are gone
-    add_l1: Callable[[str, float], None] = _no_engine  # within after_backward alone: adds strength * sign(w) to a parameter's gradient
+    read_weight: Callable[[str], Tensor]  # if the method keeps_dense, with the weights under the mask
+    read_gradient: Callable[[str], Tensor]  # only within after_backward; mean over the global batch
+    input_norms: Callable[[int], Mapping[str, Tensor]]  # only within begin; over that many global batches; see `models.pruning.inputs.InputNorms`
+    apply: Callable[[Mapping[str, Tensor]], None]  # zeroes the weights that the masks drop, and keeps them zero
+    groups: tuple[Group, ...] = ()  # if the method removes_units: the groups that can be removed
+    gates: Mapping[str, str] = field(default_factory=dict)  # the return value of the method's `gate`
+    remove: Callable[[Structure], None] = _no_engine  # makes the network smaller, once; resets the optimizer, `groups` and `gates`
+    add_l1: Callable[[str, float], None] = _no_engine  # only within after_backward; adds strength * sign(w) to a parameter's gradient
 
     def weights(self) -> dict[str, Tensor]:
         """The fp32 weights of every prunable parameter."""
@@ -83,40 +85,40 @@ class NetworkView:
         return {name: self.read_gradient(name) for name in self.names}
 
     def set_masks(self, masks: Mapping[str, Tensor]) -> None:
-        """Replaces the masks; what they drop is zero before the next forward pass."""
+        """Replaces the masks. The weights that they drop are zero before the next forward pass."""
         self.masks = dict(masks)
         self.apply(self.masks)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PruningMethod:
-    """Knobs (fields), stages, and three hooks that do nothing unless a method says so. A cell's identity holds the fields."""
+    """Knobs (fields), stages, and hooks that do nothing by default. The fields are part of a cell's identity."""
 
     name: ClassVar[str]
     needs_gradients: ClassVar[bool] = False  # True: `after_backward` is called, with dense gradients
-    removes_units: ClassVar[bool] = False  # True: it makes the network smaller, by `NetworkView.remove`
+    removes_units: ClassVar[bool] = False  # True: makes the network smaller with `NetworkView.remove`
 
     @property
     def keeps_dense(self) -> bool:
-        """Whether weights go on being trained under the mask, which only the forward and backward pass see, so that they can come back."""
+        """True: masked weights go on training, and can come back. Only the forward and backward passes see the mask."""
         return False
 
     def stages(self, budget: Budget) -> tuple[Stage, ...]:
-        """The cell's path, first stage first."""
+        """The stages of a cell, first stage first."""
         raise NotImplementedError
 
     def check(self, network: Module) -> None:
-        """Raises ValueError, with numbers, where this network cannot be pruned so. The network has no memory; asked before anything is queued."""
+        """Raises ValueError, with numbers, if this network cannot be pruned so. Called before submission, with a network on the meta device."""
 
     def gate(self, network: Module, groups: tuple[Group, ...]) -> Mapping[str, str]:
-        """Puts gates into the network before the engine takes it over; the name of the parameter that gates each group of units."""
+        """Puts gates into the network before the engine takes it over. Returns the name of each group's gate parameter, by the group's name."""
         return {}
 
-    def begin(self, pruner: NetworkView) -> None:
-        """Before the first step of a stage in which the method acts; not again when a killed stage goes on."""
+    def begin(self, network: NetworkView) -> None:
+        """Called before the first step of a stage in which the method acts. A stage that resumes does not call it again."""
 
-    def after_backward(self, pruner: NetworkView, progress: Progress) -> None:
-        """After the backward pass of a whole global batch, before the optimizer's step."""
+    def after_backward(self, network: NetworkView, progress: Progress) -> None:
+        """Called after the backward pass of a whole global batch, before the optimizer's step."""
 
-    def after_step(self, pruner: NetworkView, progress: Progress) -> None:
-        """After an optimizer step, masks already enforced."""
+    def after_step(self, network: NetworkView, progress: Progress) -> None:
+        """Called after an optimizer step, with the masks enforced."""

@@ -1,4 +1,4 @@
-"""The control that every pruned cell is compared with."""
+"""The dense control, with which every pruned cell is compared."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,7 +11,7 @@ from models.pruning.knobs import finetune, trunk
 class Dense(PruningMethod):
     """No pruning: the same recipe and the same total epochs as the pruned cells, fine-tuning schedule included.
 
-    `rounds`: instead of fine-tuning, so many further trainings on the training schedule: the control of iterative_magnitude with as many rounds.
+    `rounds`: that many further trainings on the training schedule instead of fine-tuning, as a control for iterative_magnitude with as many rounds.
     """
 
     name: ClassVar[str] = "dense"
@@ -22,7 +22,7 @@ class Dense(PruningMethod):
             raise ValueError(f"rounds must be at least 0, got {self.rounds}")
 
     def stages(self, budget: Budget) -> tuple[Stage, ...]:
-        """Training, shared with every method that starts from it, and what follows; no method acts. More rounds share those of fewer."""
+        """Training, shared with every method that starts from it, then fine-tuning or rounds. Cells share the rounds that they have in common."""
         if not self.rounds:
             return trunk(budget), finetune(budget, None)
         again = (Stage(name=f"round_{number}", epochs=budget.epochs, start="parent") for number in range(1, self.rounds + 1))

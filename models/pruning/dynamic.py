@@ -10,11 +10,11 @@ from models.pruning.sparsity_schedule import Schedule
 
 @dataclass(frozen=True, kw_only=True)
 class Dynamic(Gradual):
-    """Train from scratch while the sparsity rises on a schedule; the weights of least absolute value go.
+    """Train from scratch while the sparsity rises on a schedule. Each mask drops the weights of least absolute value.
 
-    Without `regrow` none comes back: Zhu and Gupta, arXiv 1710.01878, the cubic schedule and the mask that is drawn again every `interval` steps
-    between two points of the training. With it (dynamic pruning with feedback, Lin et al., arXiv 2006.07253, algorithm 1) dense weights w live on
-    under the mask m: the gradient at m w updates w, and every `interval` steps, to the end of the training, m is chosen anew from w.
+    Without `regrow` no weight comes back: Zhu and Gupta, arXiv 1710.01878, with their cubic schedule, and a new mask every `interval` steps between
+    two points of the training. With `regrow` (dynamic pruning with feedback, Lin et al., arXiv 2006.07253, algorithm 1) dense weights w live on
+    under the mask m: the gradient at m w updates w, and every `interval` steps, to the end of the training, a new m is chosen from w.
     """
 
     name: ClassVar[str] = "dynamic"
@@ -23,25 +23,25 @@ class Dynamic(Gradual):
 
     @property
     def keeps_dense(self) -> bool:
-        """With regrow."""
+        """True with regrow."""
         return self.regrow
 
     def stages(self, budget: Budget) -> tuple[Stage, ...]:
-        """One stage as long as the control's two. ValueError without an epoch, as masks are drawn between steps."""
+        """One stage as long as the control's two. ValueError without an epoch: masks are drawn between steps."""
         return from_scratch(budget, self)
 
-    def after_step(self, pruner: NetworkView, progress: Progress) -> None:
-        """Draws the mask anew where one is due; without regrow within the one that is there."""
+    def after_step(self, network: NetworkView, progress: Progress) -> None:
+        """Draws a new mask if one is due; without regrow within the current mask."""
         sparsity = self.due(progress)
         if sparsity is None:
             return
         from models.pruning.masks import choose
 
-        magnitudes = {name: pruner.read_weight(name).abs() for name in pruner.names}
-        pruner.set_masks(choose(magnitudes, sparsity, self.scope, within=None if self.regrow else pruner.masks))
+        magnitudes = {name: network.read_weight(name).abs() for name in network.names}
+        network.set_masks(choose(magnitudes, sparsity, self.scope, within=None if self.regrow else network.masks))
 
     def due(self, progress: Progress) -> float | None:
-        """The sparsity of the mask that is due at this step; None where none is. Masks that can only shrink end with the schedule."""
+        """The sparsity of the mask that is due at this step, or None. Without regrow, the last mask is due at the end of the schedule."""
         last = self.last_step(progress.steps)
         if self.regrow and progress.step > last:
             return None if (progress.step - last) % self.interval else self.sparsity

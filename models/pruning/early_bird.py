@@ -1,4 +1,4 @@
-"""Early-bird tickets: structured pruning as soon as the mask has stopped moving."""
+"""Early-bird tickets: structured pruning as soon as the mask stops changing."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class EarlyBird(PruningMethod):
-    """Train with a gate on every channel, head and hidden unit, all gates under L1; draw a mask of units at every epoch's end; when the last masks
-    agree, remove what the last one drops, and train the smaller network for the rest of the budget, on the same schedule.
+    """Train with a gate on every channel, head and hidden unit, all gates under L1. Draw a mask of units at the end of every epoch. When the last
+    masks agree, remove the units that the newest mask drops, and train the smaller network for the rest of the budget, on the same schedule.
 
     You et al., arXiv 1909.11957, section 3 and algorithm 1: masks drop the lowest `ratio` of all |gate|; a FIFO holds the last five; the ticket is
-    found when the normalised Hamming distances of the newest to each of the others are at most epsilon. There the gates are BatchNorm's scales; here
-    they are those of the norms that scale a group's units, and learnable factors where no norm does (see `models.pruning.gates`).
+    found when the normalised Hamming distances of the newest mask to each of the others are at most epsilon. Their gates are BatchNorm's scales.
+    Ours are the scales of the norms that scale a group's units, or learnable factors where no norm does (see `models.pruning.gates`).
     """
 
     name: ClassVar[str] = "early_bird"
@@ -36,14 +36,14 @@ class EarlyBird(PruningMethod):
     l1: float = 1e-4  # added to a gate's gradient, times its sign
     scope: Scope = "global"
     units: tuple[str, ...] = DEFAULT_KINDS
-    search_epochs: int | None = None  # after so many the last mask is taken; None: the recipe's epochs, so that finetune_epochs are left
+    search_epochs: int | None = None  # after which the last mask is taken; None: the recipe's epochs, so that finetune_epochs remain
 
     def __post_init__(self) -> None:
         check_share("ratio", self.ratio)
         check_share("epsilon", self.epsilon)
         check_kinds(self.units)
         if self.fifo < 2:
-            raise ValueError(f"fifo must be at least 2 masks, which are compared, got {self.fifo}")
+            raise ValueError(f"fifo must be at least 2 masks, because masks are compared; got {self.fifo}")
         if self.l1 < 0:
             raise ValueError(f"l1 must be at least 0, got {self.l1:g}")
         if self.search_epochs is not None:
@@ -55,7 +55,7 @@ class EarlyBird(PruningMethod):
         return from_scratch(budget, replace(self, search_epochs=min(self.search_epochs or budget.epochs or total, total) or None))
 
     def check(self, network: Module) -> None:
-        """Raises ValueError where a group of units would be left empty."""
+        """Raises ValueError if a group of units would be left empty."""
         from models.pruning.selection import check_ratio
 
         check_ratio(units_of(network, self.units), self.ratio, self.scope, self.units)
@@ -66,48 +66,49 @@ class EarlyBird(PruningMethod):
 
         return insert_gates(network, [group for group in groups if group.kind in self.units])
 
-    def after_backward(self, pruner: NetworkView, progress: Progress) -> None:
+    def after_backward(self, network: NetworkView, progress: Progress) -> None:
         """Pushes every gate towards zero."""
-        for gate in pruner.gates.values():
-            pruner.add_l1(gate, self.l1)
+        for gate in network.gates.values():
+            network.add_l1(gate, self.l1)
 
-    def after_step(self, pruner: NetworkView, progress: Progress) -> None:
-        """At an epoch's end, while the search goes on: draws a mask, and removes units when it is the ticket."""
-        if not pruner.gates or progress.step % progress.steps_per_epoch:
+    def after_step(self, network: NetworkView, progress: Progress) -> None:
+        """At the end of an epoch of the search: draws a mask, and removes units if it is the ticket."""
+        if not network.gates or progress.step % progress.steps_per_epoch:
             return
         import torch
 
         from models.pruning.selection import keep_best
 
-        masks = keep_best({name: pruner.read_weight(gate).abs() for name, gate in pruner.gates.items()}, self.ratio, self.scope)
+        masks = keep_best({name: network.read_weight(gate).abs() for name, gate in network.gates.items()}, self.ratio, self.scope)
         drawn = torch.cat(list(masks.values()))[None]
-        history = torch.cat((pruner.state["masks"], drawn))[-self.fifo :] if "masks" in pruner.state else drawn
-        pruner.state["masks"] = history
+        history = torch.cat((network.state["masks"], drawn))[-self.fifo :] if "masks" in network.state else drawn
+        network.state["masks"] = history
         epoch = progress.step // progress.steps_per_epoch
-        if self.found(history):
+        if self.is_ticket(history):
             apart = f"the last {self.fifo} masks are at most {max(distances(history)):.3f} apart"
-            self.remove(pruner, masks, f"ticket found after epoch {epoch}: {apart}")
+            self.remove(network, masks, f"ticket found after epoch {epoch}: {apart}")
         elif epoch == self.search_epochs:
             apart = f"the last {len(history)} masks are up to {max(distances(history), default=0.0):.3f} apart"
-            self.remove(pruner, masks, f"no ticket in {epoch} epochs ({apart}, and epsilon is {self.epsilon:g}): the last mask was taken")
+            self.remove(network, masks, f"no ticket in {epoch} epochs ({apart}, and epsilon is {self.epsilon:g}): the last mask was taken")
 
-    def found(self, history: Tensor) -> bool:
-        """Whether the FIFO is full and its masks agree."""
+    def is_ticket(self, history: Tensor) -> bool:
+        """True if the FIFO is full and its masks agree."""
         return len(history) == self.fifo and max(distances(history)) <= self.epsilon
 
-    def remove(self, pruner: NetworkView, masks: Mapping[str, Tensor], note: str) -> None:
-        """Makes the network that the masks leave."""
+    def remove(self, network: NetworkView, masks: Mapping[str, Tensor], note: str) -> None:
+        """Removes the units that the masks drop."""
         from models.pruning.selection import indices_kept
         from models.pruning.structure import Structure
 
-        learned = sum(gate.endswith(".scale") for gate in pruner.gates.values())
-        gates = f"{learned} groups by learned factors, {len(pruner.gates) - learned} by the scales of norms"
+        learned = sum(gate.endswith(".scale") for gate in network.gates.values())
+        gates = f"{learned} groups by learned factors, {len(network.gates) - learned} by the scales of norms"
         criterion = f"criterion: |gate| under L1 {self.l1:g}, {gates}"
-        pruner.state.clear()
+        network.state.clear()
         counts = {name: len(mask) for name, mask in masks.items()}
-        pruner.remove(Structure(kept=indices_kept(masks), counts=counts, notes=(note, criterion)))
+        network.remove(Structure(kept=indices_kept(masks), counts=counts, notes=(note, criterion)))
 
 
 def distances(history: Tensor) -> list[float]:
     """Normalised Hamming distances of the newest mask to each of the others, oldest first. history: (masks, units) bool, oldest first."""
-    return (history[:-1] != history[-1]).double().mean(1).tolist()  # type: ignore[no-any-return]
+    shares: list[float] = (history[:-1] != history[-1]).double().mean(1).tolist()
+    return shares

@@ -1,7 +1,7 @@
-"""Learnable gates: one factor a unit, which training under L1 pushes to zero where the unit is not needed.
+"""Learnable gates: one factor per unit, which training under L1 pushes to zero if the unit is not needed.
 
-Where a norm scales the units already, its scale is the gate (Liu et al., arXiv 1708.06519). Elsewhere the factor is put on the weight that all of the
-unit's effect goes through: the columns of the layer that consumes it, C for a state. When the search is over the product stays as the weight.
+If a norm already scales the units, its scale is the gate (Liu et al., arXiv 1708.06519). Otherwise the factor is put on the weight through which all
+of the unit's effect goes: the columns of the layer that consumes it, or C for a state. After the search the product becomes the weight.
 """
 
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ from models.pruning.units import Units, units_of
 
 
 class Gate(nn.Module):
-    """A parametrization: a weight whose places of each unit are multiplied by the unit's factor, 1 at the start."""
+    """A parametrization that multiplies the entries of each unit in a weight by the unit's factor, initially 1."""
 
     def __init__(self, units: Units, weight: Tensor) -> None:
         super().__init__()
         self.width, self.shape = units.width, [-1 if axis == units.axis else 1 for axis in range(weight.ndim)]
-        self.around = (units.consumed, weight.shape[units.axis] - units.consumed - units.count * units.width)  # places of others
+        self.around = (units.consumed, weight.shape[units.axis] - units.consumed - units.count * units.width)  # entries of other units
         self.scale = nn.Parameter(weight.new_ones(units.count))
 
     def forward(self, weight: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ class Gate(nn.Module):
 
 
 def insert_gates(model: nn.Module, groups: Sequence[Group]) -> dict[str, str]:
-    """Puts a gate on what every group goes through whose units no norm scales. The parameter that is each group's gate, by the group's name."""
+    """The name of each group's gate parameter, by the group's name. Adds a gate for every group whose units no norm scales."""
     declared = {units.name: units for units in units_of(model)}
     names = {id(module): name for name, module in model.named_modules()}
     gates: dict[str, str] = {}
@@ -52,13 +52,13 @@ def insert_gates(model: nn.Module, groups: Sequence[Group]) -> dict[str, str]:
 
 
 def scales(layer: nn.Module) -> bool:
-    """Whether a layer of a group is a norm, whose weight is a factor on each of its channels."""
+    """True if a layer of a group is a norm: its weight is a factor on each of its channels."""
     return one_to_one(layer) and not hasattr(layer, "kernel_size")
 
 
 @torch.no_grad()
 def fold_gates(model: nn.Module) -> None:
-    """Makes each product of weight and gates the weight, under its old name and in its old place: the network computes the same."""
+    """Replaces each gated weight by its product with the gates, under its old name and position. The network's outputs stay the same."""
     for module in [module for module in model.modules() if parametrize.is_parametrized(module)]:
         gated: Any = module
         products = {name: nn.Parameter(getattr(module, name)) for name in gated.parametrizations}

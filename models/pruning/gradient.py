@@ -16,76 +16,78 @@ Criterion = Literal["gradient", "snip", "taylor", "movement"]
 
 @dataclass(frozen=True, kw_only=True)
 class Gradient(Gradual):
-    """Drop the weights whose score is lowest; the score sums over global batches what a weight w and its gradient g say.
+    """Drop the weights of the lowest score. The score is a sum over global batches of a function of the weight w and its gradient g.
 
-    | criterion | score | of |
+    | criterion | score | network |
     |---|---|---|
     | gradient | sum of \\|g\\| | the trained network |
     | snip | \\|sum of g w\\| | the network at its initialisation, then trained from scratch (Lee et al., arXiv 1810.02340, eq. 6) |
     | taylor | sum of (g w)^2 | the trained network (Molchanov et al., arXiv 1906.10771, eq. 8) |
     | movement | sum of -g w | the network while it is fine-tuned (Sanh et al., arXiv 2005.07683, section 4), without weights that come back |
 
-    `schedule: one_shot` prunes once, after the first `batches` batches; with batches: 1 before any weight has moved. cosine and cubic raise the
-    sparsity during the stage: movement sums from its first step, the others since the mask before.
+    `schedule: one_shot` prunes once, after the first `batches` batches; with batches: 1 before any weight has changed. cosine and cubic raise the
+    sparsity during the stage: movement sums from the first step, the others from the previous mask.
     """
 
     name: ClassVar[str] = "gradient"
     needs_gradients: ClassVar[bool] = True
     criterion: Criterion = "taylor"
     schedule: Literal["one_shot", "cosine", "cubic"] = "one_shot"
-    batches: int = 1  # one_shot: global batches behind the scores
+    batches: int = 1  # one_shot: global batches that the scores sum over
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_count("batches", self.batches, "batch")
         if self.schedule != "one_shot" and self.batches != 1:
-            raise ValueError(f"batches goes with schedule: one_shot; with {self.schedule} every batch between two masks counts, got {self.batches}")
+            raise ValueError(
+                f"batches goes with schedule: one_shot only, because {self.schedule} uses every batch between two masks; got {self.batches}"
+            )
 
     def stages(self, budget: Budget) -> tuple[Stage, ...]:
-        """From scratch for snip, else fine-tuning of the trained network. ValueError where there is no epoch, and so no gradient."""
+        """From scratch for snip, else fine-tuning of the trained network. ValueError without an epoch, because then there is no gradient."""
         if self.criterion == "snip":
             return from_scratch(budget, self)
         if budget.finetune_epochs < 1:
             raise ValueError(f"criterion {self.criterion} needs gradients of the trained network: finetune_epochs must be at least 1, got 0")
         return trunk(budget), finetune(budget, self)
 
-    def after_backward(self, pruner: NetworkView, progress: Progress) -> None:
-        """Takes the batch into the scores and, where a mask is due, draws it before the optimizer's step."""
+    def after_backward(self, network: NetworkView, progress: Progress) -> None:
+        """Adds the batch to the scores and, if a mask is due, draws it before the optimizer's step."""
         if progress.step > self.last_step(progress.steps):
             return
-        self.accumulate(pruner)
+        self.accumulate(network)
         sparsity = self.due(progress)
         if sparsity is None:
             return
         from models.pruning.masks import choose
 
-        pruner.set_masks(choose(self.scores(pruner), sparsity, self.scope, within=pruner.masks))
+        network.set_masks(choose(self.scores(network), sparsity, self.scope, within=network.masks))
         if self.criterion != "movement" or progress.step == self.last_step(progress.steps):
-            pruner.state.clear()
+            network.state.clear()
 
     def last_step(self, steps: int) -> int:
         """The step of the last mask."""
         return min(self.batches, steps) if self.schedule == "one_shot" else super().last_step(steps)
 
     def due(self, progress: Progress) -> float | None:
-        """The sparsity of the mask that is due at this step; None where none is."""
+        """The sparsity of the mask that is due at this step, or None."""
         if self.schedule != "one_shot":
             return self.target(self.schedule, progress)
         return self.sparsity if progress.step == self.last_step(progress.steps) else None
 
-    def accumulate(self, pruner: NetworkView) -> None:
-        """Adds this batch to the sums, which live in the pruner's state."""
-        for name in pruner.names:
-            score = contribution(self.criterion, pruner.read_weight(name), pruner.read_gradient(name))
-            pruner.state[name] = pruner.state[name] + score if name in pruner.state else score
+    def accumulate(self, network: NetworkView) -> None:
+        """Adds this batch to the sums, which are kept in `network.state`."""
+        for name in network.names:
+            score = contribution(self.criterion, network.read_weight(name), network.read_gradient(name))
+            network.state[name] = network.state[name] + score if name in network.state else score
 
-    def scores(self, pruner: NetworkView) -> dict[str, Tensor]:
-        """The scores so far."""
-        return {name: pruner.state[name].abs() if self.criterion == "snip" else pruner.state[name] for name in pruner.names}
+    def scores(self, network: NetworkView) -> dict[str, Tensor]:
+        """The scores of the batches so far."""
+        return {name: network.state[name].abs() if self.criterion == "snip" else network.state[name] for name in network.names}
 
 
 def contribution(criterion: Criterion, weight: Tensor, gradient: Tensor) -> Tensor:
-    """What one batch adds to the sum behind a criterion."""
+    """The term that one batch adds to the sum of a criterion."""
     if criterion == "gradient":
         return gradient.abs()
     product = gradient * weight

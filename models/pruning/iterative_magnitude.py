@@ -11,15 +11,15 @@ from models.pruning.knobs import Scoped, trunk
 
 @dataclass(frozen=True, kw_only=True)
 class IterativeMagnitude(Scoped):
-    """Train; then, `rounds` times: drop the smallest share of the weights that are left, over the whole network, rewind, train again.
+    """Train; then, `rounds` times: drop the smallest of the remaining weights over the whole network, rewind, train again.
 
     `rewind: weights` goes back to the weights, the learning rate and the data order of step `rewind_step` (0: the initialisation; Frankle and Carbin,
     arXiv 1803.03635; later: Frankle et al., arXiv 1912.05671). `learning_rate` keeps the weights and runs the training schedule again (Renda et al.,
-    arXiv 2003.02389). `none` keeps the weights and fine-tunes for `finetune_epochs`. After r rounds a share of (1 - rate)^r is left.
+    arXiv 2003.02389). `none` keeps the weights and fine-tunes for `finetune_epochs`. After r rounds a fraction of (1 - rate)^r remains.
     """
 
     name: ClassVar[str] = "iterative_magnitude"
-    rate: float = 0.2  # of what is left, each round
+    rate: float = 0.2  # of the remaining weights, each round
     rounds: int
     rewind: Literal["weights", "learning_rate", "none"] = "weights"
     rewind_step: int = 0  # optimizer steps of the first training
@@ -35,25 +35,25 @@ class IterativeMagnitude(Scoped):
 
     @property
     def sparsity(self) -> float:
-        """Share of zeros after all rounds, but for rounding."""
+        """Fraction of zeros after all rounds, up to rounding."""
         return 1.0 - (1.0 - self.rate) ** self.rounds
 
     def check_reach(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """ValueError where a round finds too few weights left to drop one, or drops the last."""
+        """ValueError if a round has too few weights left to drop a weight, or drops the last."""
         left = total = sum(map(math.prod, shapes.values()))
         for number in range(1, self.rounds + 1):
             gone = round(self.rate * left)
             if gone in (0, left):
-                counts = f"{gone} of {left} weights that are left of {total}"
+                counts = f"{gone} of the {left} weights that are left of {total}"
                 raise ValueError(f"round {number} of {self.rounds} would drop {counts}; ask for fewer rounds")
             left -= gone
 
     def stages(self, budget: Budget) -> tuple[Stage, ...]:
-        """The dense training, which keeps the weights to rewind to; for each round a stage that only draws the mask, and one that trains under it.
+        """The dense training, which keeps the weights to rewind to; then for each round a stage that draws the mask and a stage that trains under it.
 
-        No stage says how many rounds follow, so a cell of k + 1 rounds shares k of them with a cell of k.
+        No stage says how many rounds follow, so a cell of k + 1 rounds shares k rounds with a cell of k rounds.
         """
-        one_round = replace(self, rounds=1, rewind="weights", rewind_step=0)  # the mask depends on the rate and on the parent alone
+        one_round = replace(self, rounds=1, rewind="weights", rewind_step=0)  # the mask depends only on the rate and the parent
         first = replace(trunk(budget), keep_steps=(self.rewind_step,) if self.rewind == "weights" else ())
         rounds: list[Stage] = []
         for number in range(1, self.rounds + 1):
@@ -69,11 +69,11 @@ class IterativeMagnitude(Scoped):
             return Stage(name=f"round_{number}", epochs=budget.epochs, start="parent")
         return Stage(name=f"round_{number}", epochs=budget.epochs, start="rewind", rewind_step=self.rewind_step)
 
-    def begin(self, pruner: NetworkView) -> None:
+    def begin(self, network: NetworkView) -> None:
         """Draws one round's mask, within the mask of the round before."""
         from models.pruning.masks import drop, living
 
-        scores = {name: pruner.read_weight(name).abs() for name in pruner.names}
+        scores = {name: network.read_weight(name).abs() for name in network.names}
         total = sum(score.numel() for score in scores.values())
-        left = sum(living(mask) for mask in pruner.masks.values()) if pruner.masks else total
-        pruner.set_masks(drop(scores, total - left + round(self.rate * left), within=pruner.masks))
+        left = sum(living(mask) for mask in network.masks.values()) if network.masks else total
+        network.set_masks(drop(scores, total - left + round(self.rate * left), within=network.masks))

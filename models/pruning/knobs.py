@@ -24,7 +24,7 @@ def check_share(name: str, value: float) -> None:
 
 
 def check_living(zeros: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]], rule: str) -> None:
-    """Raises ValueError where `zeros` leave a parameter without a weight: nothing passes such a layer, so its target cannot be meant."""
+    """Raises ValueError if `zeros` leave a parameter without a weight: no signal passes such a layer, so the target cannot be intended."""
     dead = [name for name, shape in shapes.items() if zeros[name] >= math.prod(shape)]
     if dead:
         largest = max(dead, key=lambda name: math.prod(shapes[name]))
@@ -49,17 +49,17 @@ class Scoped(PruningMethod):
         check_groups(self.groups)
 
     def check(self, network: Module) -> None:
-        """Raises ValueError, with numbers, where the network has nothing in the groups, or the method cannot do on it what its knobs say."""
+        """Raises ValueError, with numbers, if the network has no parameter in the groups, or if the method cannot reach its target on it."""
         names = frozenset(prunable_names(network, self.groups))
         self.check_reach({name: tuple(parameter.shape) for name, parameter in network.named_parameters() if name in names})
 
     def check_reach(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """ValueError, with numbers, where the target is out of reach over prunable parameters of these shapes."""
+        """Raises ValueError, with numbers, if the target is out of reach with prunable parameters of these shapes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Targeted(Scoped):
-    """A method with a final sparsity, over prunable weights, reached by one threshold for all of them or by one for each parameter."""
+    """A method with a final sparsity over the prunable weights, reached by one threshold for all of them or by one for each parameter."""
 
     sparsity: float
     scope: Scope = "global"
@@ -69,7 +69,7 @@ class Targeted(Scoped):
         check_share("sparsity", self.sparsity)
 
     def check_reach(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """ValueError where a parameter, or with scope global the whole network, is left without a weight."""
+        """ValueError if a parameter, or with scope global the whole network, is left without a weight."""
         sizes = {name: math.prod(shape) for name, shape in shapes.items()}
         if self.scope == "layer":
             check_living({name: round(self.sparsity * size) for name, size in sizes.items()}, shapes, f"sparsity {self.sparsity:g} of every layer")
@@ -83,7 +83,7 @@ class Gradual(Targeted):
 
     initial_sparsity: float = 0.0
     begin_fraction: float = 0.1  # of the stage's steps: the first mask, at the initial sparsity
-    end_fraction: float = 0.75  # the mask at the final sparsity; the steps that are left train under it
+    end_fraction: float = 0.75  # the mask at the final sparsity; the remaining steps train under it
     interval: int = 16  # optimizer steps between masks
 
     def __post_init__(self) -> None:
@@ -96,7 +96,7 @@ class Gradual(Targeted):
         check_count("interval", self.interval, "step")
 
     def target(self, schedule: Schedule, progress: Progress) -> float | None:
-        """The sparsity of the mask that is due at this step; None where none is due. The last one is due at `last_step`, whatever the interval."""
+        """The sparsity of the mask that is due at this step, or None. The last mask is due at `last_step`, whatever the interval."""
         end = self.last_step(progress.steps)
         begin = min(max(1, round(self.begin_fraction * progress.steps)), end)
         if progress.step == end:
@@ -111,17 +111,17 @@ class Gradual(Targeted):
 
 
 def groups_of(method: PruningMethod | None) -> tuple[str, ...]:
-    """The groups that a method prunes; the default ones for the dense network, whose table counts the same parameters."""
+    """The groups that a method prunes; for the dense control the default groups, so that its table counts the same parameters."""
     return method.groups if isinstance(method, Scoped) else DEFAULT_GROUPS
 
 
 def trunk(budget: Budget) -> Stage:
-    """The dense training that every method which starts from the trained network shares."""
+    """The dense training, shared by every method that starts from the trained network."""
     return Stage(name="train", epochs=budget.epochs)
 
 
 def finetune(budget: Budget, method: PruningMethod | None) -> Stage:
-    """The stage after the trunk in which `method` acts; None: the dense control, which goes on without a mask."""
+    """The stage after the trunk, in which `method` acts. None: the dense control, which goes on without a mask."""
     return Stage(name="finetune", epochs=budget.finetune_epochs, schedule="finetune", method=method, start="parent")
 
 

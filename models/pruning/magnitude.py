@@ -14,11 +14,11 @@ class Magnitude(Targeted):
     name: ClassVar[str] = "magnitude"
 
     def stages(self, budget: Budget) -> tuple[Stage, ...]:
-        """The dense training, then fine-tuning under the mask (which is drawn even where there are no epochs to fine-tune)."""
+        """The dense training, then fine-tuning under the mask. The mask is drawn even without epochs to fine-tune."""
         return trunk(budget), finetune(budget, self)
 
-    def begin(self, pruner: NetworkView) -> None:
+    def begin(self, network: NetworkView) -> None:
         """Draws the mask from the trained weights."""
         from models.pruning.masks import choose
 
-        pruner.set_masks(choose({name: pruner.read_weight(name).abs() for name in pruner.names}, self.sparsity, self.scope))
+        network.set_masks(choose({name: network.read_weight(name).abs() for name in network.names}, self.sparsity, self.scope))

@@ -1,7 +1,7 @@
-"""Masks: which weights live. A mask is a bool tensor of the weight's shape, True where the weight lives.
+"""Masks. A mask is a bool tensor of the weight's shape, True where the weight lives.
 
-Counts are exact: a sparsity s over n weights drops round(s * n) of them, Python's round (nearest, halves to even). Among equal scores the first in
-order goes first, the order being that of the mapping and then row-major, so that every rank and every machine drops the same weights.
+Counts are exact: a sparsity s over n weights drops round(s * n) of them, by Python's round (nearest, halves to even). Of equal scores the first is
+dropped first, in the sequence of the mapping and then row by row, so that every rank and every machine drops the same weights.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 SAMPLE = 1 << 20  # scores that are sorted to bracket a threshold before it is looked up exactly
-MARGIN = 5000  # places of that sample on either side: five standard deviations of a random sample's quantile are 2,560
+MARGIN = 5000  # positions in that sample on either side: five standard deviations of a random sample's quantile are 2,560
 
 
 def choose(
@@ -19,7 +19,7 @@ def choose(
 ) -> dict[str, Tensor]:
     """Masks that keep the highest scores: round(sparsity * n) zeros over all parameters (global) or in each (layer).
 
-    `within`: masks whose zeros stay zeros and count towards the sparsity; where they already are more than that, they are the answer.
+    `within`: masks whose zeros stay zeros and count towards the sparsity. If they already have more zeros than that, they are returned.
     ValueError names a parameter whose scores are not finite.
     """
     if scope == "layer":
@@ -28,10 +28,10 @@ def choose(
 
 
 def drop(scores: Mapping[str, Tensor], zeros: int, within: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """Masks with `zeros` zeros in all, at the lowest scores; more where `within` has more. The scores are read, never copied as a whole."""
+    """Masks with `zeros` zeros in all, at the lowest scores, or more if `within` has more. Never copies all scores at once."""
     for name, score in scores.items():
         if score.numel() and not torch.stack(torch.aminmax(score)).isfinite().all():
-            raise ValueError(f"scores of '{name}' hold NaN or infinity: the network has diverged, so there is nothing to choose by")
+            raise ValueError(f"scores of '{name}' hold NaN or infinity: the network has diverged, so its weights cannot be ranked")
     within = {name: within[name] for name in scores} if within else {}
     gone = sum(mask.numel() - living(mask) for mask in within.values())
     if zeros <= gone:
@@ -44,7 +44,7 @@ def drop(scores: Mapping[str, Tensor], zeros: int, within: Mapping[str, Tensor] 
 
 
 def revive(masks: Mapping[str, Tensor], scores: Mapping[str, Tensor], threshold: Tensor, surplus: int) -> None:
-    """Sets back the last `surplus` of the weights whose score is the threshold: with them gone, too many would be."""
+    """Revives the last `surplus` of the weights whose score is the threshold, because dropping all of them drops too many."""
     for name in reversed(list(masks)):
         if surplus == 0:
             return
@@ -56,14 +56,14 @@ def revive(masks: Mapping[str, Tensor], scores: Mapping[str, Tensor], threshold:
 def kth_smallest(tensors: Sequence[Tensor], k: int) -> Tensor:
     """The k-th smallest value (k from 1) over all tensors, exactly, without a copy of them all.
 
-    A sorted sample gives a narrow bracket; one pass counts what lies below it and gathers what lies inside, where the value is looked up. Where the
-    sample misled and the value is not inside, the bracket is everything.
+    A sorted sample gives a narrow bracket. One pass counts the values below it and gathers those inside, among which the value is looked up. If the
+    sample is misleading and the value is not inside, all values are searched.
     """
     flat = [tensor.detach().reshape(-1) for tensor in tensors]
     total = sum(map(len, flat))
     sample = torch.cat([values[:: max(1, total // SAMPLE)] for values in flat]).sort().values
-    place = k * len(sample) // total
-    low, high = sample[max(place - MARGIN, 0)], sample[min(place + MARGIN, len(sample) - 1)]
+    middle = k * len(sample) // total
+    low, high = sample[max(middle - MARGIN, 0)], sample[min(middle + MARGIN, len(sample) - 1)]
     rank = k - sum(int(torch.count_nonzero(values < low)) for values in flat)
     inside = torch.cat([values[(values >= low) & (values <= high)] for values in flat])
     if not 1 <= rank <= len(inside):
@@ -77,6 +77,6 @@ def living(mask: Tensor) -> int:
 
 
 def sparsity_of(masks: Mapping[str, Tensor]) -> float:
-    """Share of zeros over all masks; 0.0 without masks."""
+    """Fraction of zeros over all masks; 0.0 without masks."""
     total = sum(mask.numel() for mask in masks.values())
     return 1.0 - sum(map(living, masks.values())) / total if total else 0.0

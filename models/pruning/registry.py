@@ -1,4 +1,4 @@
-"""The pruning methods by name. A new one is a file beside this one, a row here and a test. No torch at import."""
+"""The pruning methods by name. A new method is a file in this folder, a row here and a test. No torch at import."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ METHODS: dict[str, type[PruningMethod]] = {
 
 
 def create_method(name: str, **knobs: Any) -> PruningMethod:
-    """The method with its knobs. ValueError names what is unknown, missing or out of range, and what is valid."""
+    """The method with its knobs. ValueError if the name or a knob is unknown, missing or out of range; the message says what is valid."""
     if name not in METHODS:
         raise ValueError(f"unknown pruning method '{name}'{did_you_mean(name, METHODS) or '.'} Valid methods: {', '.join(METHODS)}")
     known = {field.name: field for field in fields(METHODS[name])}
@@ -49,12 +49,12 @@ def create_method(name: str, **knobs: Any) -> PruningMethod:
 
 
 def required(field: Any) -> bool:
-    """Whether a dataclass field has no default."""
+    """True if a dataclass field has no default."""
     return field.default is MISSING and field.default_factory is MISSING
 
 
 def method_label(method: PruningMethod) -> str:
-    """The name that a leaderboard shows: sparsity bare and first, other knobs where they differ from their default. 'magnitude(0.9, scope=layer)'."""
+    """The name in a leaderboard, such as 'magnitude(0.9, scope=layer)': the sparsity first, then the knobs that differ from their default."""
     shown = [shown_value(method.sparsity)] if hasattr(method, "sparsity") else []
     for field in fields(method):
         value = getattr(method, field.name)
@@ -64,7 +64,7 @@ def method_label(method: PruningMethod) -> str:
 
 
 def shown_value(value: Any) -> str:
-    """A knob's value as a label has it: short numbers, lower-case booleans, names joined by '+'."""
+    """A knob's value as shown in a label: short numbers, lower-case booleans, names joined by '+'."""
     if isinstance(value, bool) or value is None:
         return str(value).lower()
     if isinstance(value, float):

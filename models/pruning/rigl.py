@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class RigL(Scoped):
     """Train from scratch under a mask of constant sparsity; every `interval` steps drop the smallest weights and grow those of the largest gradient.
 
-    Evci et al., arXiv 1911.11134, algorithm 1: a share f(t) = drop_fraction / 2 (1 + cos(pi t / t_end)) of each parameter's living weights is
-    exchanged; grown weights start at zero. Unlike there, the optimizer also steps on the batch whose gradients grew them.
+    Evci et al., arXiv 1911.11134, algorithm 1: a fraction f(t) = drop_fraction / 2 (1 + cos(pi t / t_end)) of each parameter's living weights is
+    exchanged; grown weights start at zero. Unlike in the paper, the optimizer also steps on the batch whose gradients grew them.
     """
 
     name: ClassVar[str] = "rigl"
@@ -27,7 +27,7 @@ class RigL(Scoped):
     distribution: Literal["erk", "uniform"] = "erk"  # of the sparsity over the parameters
     drop_fraction: float = 0.3
     interval: int = 100  # optimizer steps
-    end_fraction: float = 0.75  # of the stage's steps; the steps that are left train under the last mask
+    end_fraction: float = 0.75  # of the stage's steps; the remaining steps train under the last mask
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -48,33 +48,33 @@ class RigL(Scoped):
         return {name: round(self.sparsity * math.prod(shape)) for name, shape in shapes.items()}
 
     def check_reach(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """ValueError where a parameter never has a weight."""
+        """ValueError if a parameter never has a weight."""
         check_living(self.zeros(shapes), shapes, f"sparsity {self.sparsity:g} with distribution: {self.distribution}")
 
-    def begin(self, pruner: NetworkView) -> None:
-        """Draws the first mask by lot, with the zeros of each parameter set by `distribution`."""
+    def begin(self, network: NetworkView) -> None:
+        """Draws the first mask at random, with the zeros of each parameter set by `distribution`."""
         from models.pruning.masks import drop
-        from models.pruning.random_masks import draw
+        from models.pruning.random_masks import random_scores
 
-        lots = draw(pruner, pruner.seed)
-        zeros = self.zeros({name: tuple(lot.shape) for name, lot in lots.items()})
-        pruner.set_masks({name: drop({name: lot}, zeros[name])[name] for name, lot in lots.items()})
+        scores = random_scores(network, network.seed)
+        zeros = self.zeros({name: tuple(score.shape) for name, score in scores.items()})
+        network.set_masks({name: drop({name: score}, zeros[name])[name] for name, score in scores.items()})
 
-    def after_backward(self, pruner: NetworkView, progress: Progress) -> None:
-        """Exchanges weights where it is time to."""
+    def after_backward(self, network: NetworkView, progress: Progress) -> None:
+        """Exchanges weights every `interval` steps."""
         end = self.end_fraction * progress.steps
         if progress.step % self.interval or progress.step >= end:
             return
-        share = self.drop_fraction / 2 * (1 + math.cos(math.pi * progress.step / end))
-        pruner.set_masks({name: self.exchanged(pruner, name, share) for name in pruner.names})
+        fraction = self.drop_fraction / 2 * (1 + math.cos(math.pi * progress.step / end))
+        network.set_masks({name: self.exchanged(network, name, fraction) for name in network.names})
 
-    def exchanged(self, pruner: NetworkView, name: str, share: float) -> "Tensor":
-        """A parameter's next mask: `share` of its living weights dropped, as many grown, which may be ones that were just dropped."""
+    def exchanged(self, network: NetworkView, name: str, fraction: float) -> "Tensor":
+        """A parameter's next mask: a fraction of its living weights dropped, and as many weights grown. A weight just dropped may grow again."""
         from models.pruning.masks import drop, living
 
-        mask = pruner.masks[name]
+        mask = network.masks[name]
         alive = living(mask)
-        count = min(round(share * alive), mask.numel() - alive)
-        kept = drop({name: pruner.read_weight(name).abs()}, mask.numel() - alive + count, {name: mask})[name]
-        growth = pruner.read_gradient(name).abs().masked_fill(kept, -1.0)  # below every candidate
+        count = min(round(fraction * alive), mask.numel() - alive)
+        kept = drop({name: network.read_weight(name).abs()}, mask.numel() - alive + count, {name: mask})[name]
+        growth = network.read_gradient(name).abs().masked_fill(kept, -1.0)  # below every candidate
         return kept | drop({name: growth}, mask.numel() - count)[name]

@@ -1,4 +1,4 @@
-"""Which parameters may be pruned: every parameter falls into one group by its name, and a method names the groups it prunes. No torch at import.
+"""The groups of parameters. Every parameter falls into one group by its name, and a method names the groups that it prunes. No torch at import.
 
 The names are those of the official Vim and MambaVision files. Dense by default: A_log, D, biases, norms, embeddings and state. A zero in A_log means
 A = -1, not a removed state.
@@ -40,7 +40,7 @@ GROUPS: dict[str, str] = {
 DENSE_BY_DEFAULT = ("A_log", "D", "biases", "norms", "embeddings", "state")
 DEFAULT_GROUPS: tuple[str, ...] = tuple(name for name in GROUPS if name not in DENSE_BY_DEFAULT)
 
-# The first rule that one of the name's components matches whole decides; weights of layers alone.
+# For weights of layers. The first rule that matches a whole component of the name decides.
 LAYERS: tuple[tuple[str, str], ...] = (
     ("patch_embed", r"patch_embed|stem"),
     ("head", r"head"),
@@ -77,25 +77,25 @@ def group_of(name: str, dimensions: int) -> str:
 
 
 def check_groups(groups: Sequence[str]) -> None:
-    """Raises ValueError when a group is unknown, given twice, or when there is none; the message has the valid names and the nearest one."""
+    """Raises ValueError if a group is unknown or given twice, or if none is given. The message has the valid names and the nearest."""
     check_names("groups", "group", groups, GROUPS)
 
 
-def check_names(knob: str, one: str, names: Sequence[str], valid: Collection[str]) -> None:
-    """Raises ValueError when one of a knob's names is unknown, given twice, or when there is none. `one`: what a name stands for."""
-    told = f"Valid {knob}: {', '.join(valid)}"
+def check_names(knob: str, noun: str, names: Sequence[str], valid: Collection[str]) -> None:
+    """Raises ValueError if a name of a knob is unknown or given twice, or if none is given. `noun`: what a name stands for, such as group."""
+    choices = f"Valid {knob}: {', '.join(valid)}"
     for name in names:
         if name not in valid:
-            raise ValueError(f"unknown {one} '{name}'{did_you_mean(name, valid) or '.'} {told}")
+            raise ValueError(f"unknown {noun} '{name}'{did_you_mean(name, valid) or '.'} {choices}")
     if not names or len(set(names)) < len(names):
-        raise ValueError(f"{knob} must name at least one {one}, each once, got {list(names)}. {told}")
+        raise ValueError(f"{knob} must name at least one {noun}, each once, got {list(names)}. {choices}")
 
 
 def prunable_names(model: Module, groups: Sequence[str] = DEFAULT_GROUPS) -> tuple[str, ...]:
-    """Names of the parameters that fall into `groups`, in the model's order. ValueError: an unknown group, or none of them is in this model."""
+    """Names of the parameters in `groups`, in the model's order. ValueError: an unknown group, or a model without a parameter in them."""
     check_groups(groups)
-    found = {name: group_of(name, parameter.dim()) for name, parameter in model.named_parameters()}
-    names = tuple(name for name, group in found.items() if group in groups)
+    present = {name: group_of(name, parameter.dim()) for name, parameter in model.named_parameters()}
+    names = tuple(name for name, group in present.items() if group in groups)
     if not names:
-        raise ValueError(f"the model has no parameter in {', '.join(groups)}; it has {', '.join(sorted(set(found.values())))}")
+        raise ValueError(f"the model has no parameter in {', '.join(groups)}; it has {', '.join(sorted(set(present.values())))}")
     return names

@@ -1,4 +1,4 @@
-"""Which units stay: those of the highest scores, at least one of every group."""
+"""The choice of the units that stay: those of the highest scores, at least one of every group."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
@@ -10,9 +10,10 @@ if TYPE_CHECKING:
 
 
 def keep_best(scores: "Mapping[str, Tensor]", ratio: float, scope: Literal["global", "layer"]) -> "dict[str, Tensor]":
-    """Masks (units,), True where a unit stays: round(ratio * units) go over all groups (global) or of each (layer), the lowest scores first.
+    """Masks (units,), True where a unit stays. They drop round(ratio * units) units over all groups (global) or of each group (layer), the lowest
+    scores first.
 
-    The best unit of a group always stays, and another group's goes in its place. Ties: as in `models.pruning.masks`.
+    The best unit of a group always stays; a unit of another group goes instead. Ties: as in `models.pruning.masks`.
     """
     from models.pruning.masks import choose
 
@@ -24,12 +25,12 @@ def keep_best(scores: "Mapping[str, Tensor]", ratio: float, scope: Literal["glob
 
 
 def indices_kept(masks: "Mapping[str, Tensor]") -> dict[str, list[int]]:
-    """The units that stay, of every group that loses one."""
+    """The units that stay, for every group that loses a unit."""
     return {name: mask.nonzero().flatten().tolist() for name, mask in masks.items() if not mask.all()}
 
 
 def check_ratio(groups: Sequence[Units], ratio: float, scope: Literal["global", "layer"], kinds: Sequence[str]) -> None:
-    """Raises ValueError, with numbers, where the network has no such units or where `ratio` would leave a group without one."""
+    """Raises ValueError, with numbers, if the network has no such units, or if `ratio` would leave a group without a unit."""
     if not groups:
         raise ValueError(f"the network has no units of the kinds {', '.join(kinds)}: there is nothing to remove")
     total = sum(units.count for units in groups)

@@ -1,4 +1,4 @@
-"""2:4 semi-structured pruning, the pattern that GPUs since Ampere multiply faster."""
+"""2:4 semi-structured pruning, a pattern that NVIDIA GPUs since Ampere multiply faster."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KEPT, BLOCK = 2, 4
 class SemiStructured(Scoped):
     """Train, keep the two largest of every four neighbours along a matrix's inputs, fine-tune. Mishra et al., arXiv 2104.08378, sections 3 and 4.
 
-    Matrices alone, whose inputs are a multiple of four, as torch.sparse.to_sparse_semi_structured takes no other; the other parameters stay dense.
+    Only matrices whose inputs are a multiple of four, as torch.sparse.to_sparse_semi_structured requires; the other parameters stay dense.
     """
 
     name: ClassVar[str] = "semi_structured"
@@ -30,30 +30,30 @@ class SemiStructured(Scoped):
         return trunk(budget), finetune(budget, self)
 
     def check_reach(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """ValueError where no parameter takes the pattern."""
+        """ValueError if no parameter takes the pattern."""
         if not any(map(takes_pattern, shapes.values())):
             largest = sorted(shapes.items(), key=lambda item: -math.prod(item[1]))[:3]
             given = ", ".join(f"{name} {shape}" for name, shape in largest)
             none = f"0 of {len(shapes)} prunable parameters are matrices whose inputs are a multiple of {BLOCK}"
             raise ValueError(f"{none}: {given}; choose other groups")
 
-    def begin(self, pruner: NetworkView) -> None:
+    def begin(self, network: NetworkView) -> None:
         """Draws the mask from the trained weights."""
-        pruner.set_masks({name: two_of_four(weight) for name, weight in pruner.weights().items()})
+        network.set_masks({name: two_of_four(weight) for name, weight in network.weights().items()})
 
 
 def takes_pattern(shape: Sequence[int]) -> bool:
-    """Whether a parameter is a matrix, (out, in), whose inputs come in blocks."""
+    """True for a matrix, (out, in), whose inputs divide into blocks."""
     return len(shape) == 2 and shape[1] % BLOCK == 0
 
 
 def two_of_four(weight: Tensor) -> Tensor:
-    """The mask of a matrix (out, in) by absolute value, the later of equal neighbours kept; all True where the pattern does not apply."""
+    """The mask of a matrix (out, in) by absolute value; of equal neighbours the later is kept. All True if the pattern does not apply."""
     import torch
 
     if not takes_pattern(weight.shape):
         return torch.ones_like(weight, dtype=torch.bool)
     blocks = weight.abs().reshape(-1, BLOCK)
-    order = blocks.argsort(dim=1, stable=True)
-    mask = torch.ones_like(blocks, dtype=torch.bool).scatter_(1, order[:, : BLOCK - KEPT], False)
+    ascending = blocks.argsort(dim=1, stable=True)
+    mask = torch.ones_like(blocks, dtype=torch.bool).scatter_(1, ascending[:, : BLOCK - KEPT], False)
     return mask.view(weight.shape)

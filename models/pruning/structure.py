@@ -1,7 +1,7 @@
-"""Removing units: which parts of which parameters a unit owns, found by torch-pruning's graph of dependencies, and the smaller network.
+"""Removal of units: the entries of parameters that a unit owns, from torch-pruning's dependency graph, and the smaller network.
 
-What is removed is said by what is kept, a plain mapping from a group of units to the units that stay: {"layers.0.mixer.d_inner": [0, 2, 5]}. With it
-the smaller network is made from the whole one on any machine: create_model, then `remove`.
+A removal is described by the units that stay, a plain mapping from group to units: {"layers.0.mixer.d_inner": [0, 2, 5]}. With it any machine makes
+the smaller network from the whole network: create_model, then `remove`.
 """
 
 from collections import defaultdict
@@ -21,26 +21,26 @@ Kept = Mapping[str, Sequence[int]]
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """What a group of units owns of one layer or of one bare parameter."""
+    """The part of a layer, or of a bare parameter, that a group of units owns."""
 
     name: str
-    side: Literal["out", "in"]  # of a layer; of a bare parameter without meaning
+    side: Literal["out", "in"]  # of a layer; without meaning for a bare parameter
     dimension: int | None  # of a bare parameter; None: a layer
-    places: Tensor  # (units, places of each) int64
+    indices: Tensor  # (units, indices of each) int64
 
 
 @dataclass(frozen=True, kw_only=True)
 class Owned:
-    """What a group of units owns of one parameter."""
+    """The part of a parameter that a group of units owns."""
 
     parameter: str
     dimension: int
-    places: Tensor  # along it, (units, places of each) int64
+    indices: Tensor  # along the dimension; (units, indices of each) int64
 
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Units that can be removed one by one, and everything that goes with them."""
+    """Units that can be removed one by one, and all that is removed with them."""
 
     name: str
     kind: str
@@ -51,20 +51,20 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class Structure:
-    """What was removed from a network."""
+    """The removal of units from a network."""
 
-    kept: Kept  # the groups that lost units
-    counts: Mapping[str, int]  # units of every group before
+    kept: Kept  # of the groups that lost units
+    counts: Mapping[str, int]  # units of every group before the removal
     notes: tuple[str, ...] = ()
 
     @property
     def summary(self) -> dict[str, tuple[int, int]]:
-        """Units kept and units before, of every group that was considered."""
+        """(units kept, units before), for every group that the method considered."""
         return {name: (len(self.kept[name]) if name in self.kept else count, count) for name, count in self.counts.items()}
 
 
 def find_groups(model: nn.Module, img_size: int) -> tuple[Group, ...]:
-    """The groups of units of the whole network `model`, in its order. Nothing is computed: the graph is traced without memory."""
+    """The groups of units of the whole network `model`, in the model's order. The graph is traced on the meta device, so nothing is computed."""
     declared = units_of(model)
     axes: dict[str, Axis] = {units.name: "states" if units.kind == "state" else "channels" for units in declared}
     graphs = {axis: _Graph(model, img_size, axis) for axis in set(axes.values())}
@@ -72,7 +72,7 @@ def find_groups(model: nn.Module, img_size: int) -> tuple[Group, ...]:
 
 
 class _Graph:
-    """torch-pruning's graph of dependencies along one axis (Fang et al., arXiv 2301.12900)."""
+    """torch-pruning's dependency graph along one axis (Fang et al., arXiv 2301.12900)."""
 
     def __init__(self, model: nn.Module, img_size: int, axis: Axis) -> None:
         from torch_pruning import DependencyGraph
@@ -93,32 +93,32 @@ class _Graph:
         self.units = {units.name: units for units in units_of(self.twin)}
 
     def group(self, name: str) -> Group:
-        """One group with all that it owns."""
+        """A group with all that it owns."""
         units = self.units[name]
         parts = tuple(self.parts(units))
-        owned = tuple(one for part in parts for one in parameters_of(self.twin, part))
+        owned = tuple(parameter for part in parts for parameter in parameters_of(self.twin, part))
         return Group(name=name, kind=units.kind, count=units.count, parts=parts, owned=owned)
 
     def parts(self, units: Units) -> Iterator[Part]:
-        """Everything that depends on the units, each part once for each side."""
-        pruner = self.graph.get_pruner_of_module(units.root)
-        function = pruner.prune_out_channels if units.side == "out" else pruner.prune_in_channels
+        """All parts that depend on the units, each part once for each side."""
+        remover = self.graph.get_pruner_of_module(units.root)
+        function = remover.prune_out_channels if units.side == "out" else remover.prune_in_channels
         for item in self.graph.get_pruning_group(units.root, function, units.indices(range(units.count))):
             target = item.dep.target.module
             if id(target) in self.names:
                 side: Literal["out", "in"] = "in" if item.dep.handler.__name__ == "prune_in_channels" else "out"
-                places: list[list[int]] = [[] for _ in range(units.count)]
-                for place, root in zip(item.idxs, item.root_idxs, strict=True):
-                    places[(root - units.first) // units.width].append(place)
-                yield Part(name=self.names[id(target)], side=side, dimension=self.dimensions.get(id(target)), places=torch.tensor(places))
+                indices: list[list[int]] = [[] for _ in range(units.count)]
+                for index, root in zip(item.idxs, item.root_idxs, strict=True):
+                    indices[(root - units.first) // units.width].append(index)
+                yield Part(name=self.names[id(target)], side=side, dimension=self.dimensions.get(id(target)), indices=torch.tensor(indices))
 
 
 def customized() -> dict[type, Any]:
-    """What torch-pruning is told of layers that it does not know."""
+    """How torch-pruning cuts layers that it does not know, by class."""
     from torch_pruning.pruner.function import BasePruningFunc
 
-    class Norm(BasePruningFunc):
-        """A LayerNorm2d goes on counting what it lost as zeros, so that removal changes none of its means."""
+    class Norm(BasePruningFunc):  # type: ignore[misc]  # torch-pruning carries no types
+        """Cuts a LayerNorm2d. It counts the removed channels as zeros, so that the removal does not change its means."""
 
         def prune_out_channels(self, layer: Any, idxs: Sequence[int]) -> Any:
             kept = torch.tensor(sorted(set(range(layer.normalized_shape[0])) - set(idxs)), device=layer.weight.device)
@@ -139,68 +139,69 @@ def customized() -> dict[type, Any]:
 def parameters_of(model: nn.Module, part: Part) -> Iterator[Owned]:
     """The parameters of a part."""
     if part.dimension is not None:
-        yield Owned(parameter=part.name, dimension=part.dimension, places=part.places)
+        yield Owned(parameter=part.name, dimension=part.dimension, indices=part.indices)
         return
     layer = model.get_submodule(part.name)
     across = part.side == "in" and not one_to_one(layer)
-    yield Owned(parameter=f"{part.name}.weight", dimension=int(across), places=part.places)
+    yield Owned(parameter=f"{part.name}.weight", dimension=int(across), indices=part.indices)
     if not across and getattr(layer, "bias", None) is not None:
-        yield Owned(parameter=f"{part.name}.bias", dimension=0, places=part.places)
+        yield Owned(parameter=f"{part.name}.bias", dimension=0, indices=part.indices)
 
 
 def one_to_one(layer: Any) -> bool:
-    """Whether an input of the layer goes into the output of the same index alone: norms and depthwise convolutions."""
+    """True if each input of the layer reaches only the output of the same index: norms and depthwise convolutions."""
     if hasattr(layer, "groups"):
         return bool(layer.groups == layer.out_channels > 1)
     return not isinstance(layer, nn.Linear)
 
 
 def check_kept(groups: Sequence[Group], kept: Kept) -> None:
-    """Raises ValueError unless `kept` names groups that are there, and of each at least one unit, in order."""
+    """Raises ValueError unless `kept` names existing groups, and of each at least one unit, in ascending order."""
     counts = {group.name: group.count for group in groups}
     for name, units in kept.items():
         if name not in counts:
             raise ValueError(f"the network has no units '{name}'; it has {', '.join(counts) or 'none'}")
         if not units or list(units) != sorted(set(units)) or not 0 <= units[0] <= units[-1] < counts[name]:
-            raise ValueError(f"of '{name}' at least one of units 0 to {counts[name] - 1} must be kept, in order, each once; got {list(units)}")
+            valid = f"at least one of units 0 to {counts[name] - 1} must be kept, in order, each once"
+            raise ValueError(f"of '{name}' {valid}; got {list(units)}")
 
 
 @torch.no_grad()
 def remove(model: nn.Module, groups: Sequence[Group], kept: Kept) -> None:
-    """Makes the whole network `model`, whose groups these are, smaller in place. ValueError: see `check_kept`."""
+    """Makes the whole network `model` smaller in place; `groups` are its groups. ValueError: see `check_kept`."""
     from torch_pruning.ops import module2type
     from torch_pruning.pruner.function import PrunerBox
 
     check_kept(groups, kept)
     special = customized()
-    for (name, side, dimension), places in dropped_places(groups, kept).items():
+    for (name, side, dimension), indices in dropped_indices(groups, kept).items():
         if dimension is not None:
             owner, _, last = name.rpartition(".")
             parameter = model.get_parameter(name)
-            stay = torch.tensor(sorted(set(range(parameter.shape[dimension])) - set(places)), device=parameter.device)
+            stay = torch.tensor(sorted(set(range(parameter.shape[dimension])) - set(indices)), device=parameter.device)
             setattr(model.get_submodule(owner), last, nn.Parameter(parameter.detach().index_select(dimension, stay)))
             continue
         layer = model.get_submodule(name)
-        pruner = special.get(type(layer)) or PrunerBox[module2type(layer)]
-        (pruner.prune_out_channels if side == "out" else pruner.prune_in_channels)(layer, places)
+        remover = special.get(type(layer)) or PrunerBox[module2type(layer)]
+        (remover.prune_out_channels if side == "out" else remover.prune_in_channels)(layer, indices)
     restate_sizes(model)
 
 
 def restate_sizes(model: nn.Module) -> None:
-    """Sets the sizes that timm's attention keeps beside its layers; the other networks read theirs from the layers."""
+    """Corrects the sizes that timm's attention stores besides its layers. The other networks read their sizes from the layers."""
     for module in model.modules():
         attention: Any = module
         if type(module).__module__ == "timm.layers.attention":
             attention.attn_dim, attention.num_heads = attention.proj.in_features, attention.proj.in_features // attention.head_dim
 
 
-def dropped_places(groups: Sequence[Group], kept: Kept) -> dict[tuple[str, str, int | None], list[int]]:
-    """What goes, by layer and side or bare parameter and dimension, over all groups: indices are those of the whole network."""
+def dropped_indices(groups: Sequence[Group], kept: Kept) -> dict[tuple[str, str, int | None], list[int]]:
+    """The indices that all groups drop, in the whole network, by (layer, side, None) or (bare parameter, side, dimension)."""
     gone: dict[tuple[str, str, int | None], set[int]] = defaultdict(set)
     for group in groups:
         if group.name in kept:
             stays = torch.zeros(group.count, dtype=torch.bool)
             stays[list(kept[group.name])] = True
             for part in group.parts:
-                gone[part.name, part.side, part.dimension] |= set(part.places[~stays].flatten().tolist())
-    return {key: sorted(places) for key, places in gone.items() if places}
+                gone[part.name, part.side, part.dimension] |= set(part.indices[~stays].flatten().tolist())
+    return {key: sorted(indices) for key, indices in gone.items() if indices}

@@ -1,9 +1,12 @@
-"""Structured pruning: whole channels, heads and hidden units go, and the network is smaller."""
+"""Structured pruning: whole channels, heads and hidden units are removed, so the network becomes smaller."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import reduce
 from hashlib import sha256
+from operator import add
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from models.pruning.base import Budget, NetworkView, Progress, PruningMethod, Stage
@@ -21,17 +24,17 @@ if TYPE_CHECKING:
 class Structured(PruningMethod):
     """Train, remove the units of the lowest scores together with all that depends on them, fine-tune the smaller network.
 
-    Dependencies as Fang et al., arXiv 2301.12900 (torch-pruning) find them. A unit's score, over all weights of layers that it owns:
+    Dependencies: Fang et al., arXiv 2301.12900 (torch-pruning). A unit's score, over all weights of layers that it owns:
 
     | criterion | score |
     |---|---|
     | norm | L2 norm (Fang et al., section 3.3, without its regularization) |
     | magnitude | sum of absolute values (Li et al., arXiv 1608.08710, section 3.1, over the whole group) |
     | taylor | sum over batches of (sum of g w)^2 (Molchanov et al., arXiv 1906.10771, eq. 8, with a unit's weights as one) |
-    | random | a lot: the baseline |
+    | random | a random number: the baseline |
 
-    taylor reads the first `batches` batches of the fine-tuning and removes after them; biases and bare parameters count too. With scope: global, norm
-    and magnitude are divided by their mean over the group, as groups own different numbers of weights.
+    taylor reads the first `batches` batches of the fine-tuning, then removes units; biases and bare parameters count too. With scope: global, norm
+    and magnitude are divided by their mean over the group, because groups own different numbers of weights.
     """
 
     name: ClassVar[str] = "structured"
@@ -41,7 +44,7 @@ class Structured(PruningMethod):
     criterion: Literal["norm", "magnitude", "taylor", "random"] = "norm"
     scope: Scope = "layer"
     units: tuple[str, ...] = DEFAULT_KINDS
-    batches: int = 8  # taylor alone: global batches
+    batches: int = 8  # only for taylor: global batches
 
     def __post_init__(self) -> None:
         check_share("ratio", self.ratio)
@@ -49,67 +52,72 @@ class Structured(PruningMethod):
         check_count("batches", self.batches, "batch")
 
     def stages(self, budget: Budget) -> tuple[Stage, ...]:
-        """The dense training, then fine-tuning of the smaller network. ValueError for taylor without an epoch, and so without gradients."""
+        """The dense training, then fine-tuning of the smaller network. ValueError for taylor without an epoch, because then there is no gradient."""
         if self.criterion == "taylor" and budget.finetune_epochs < 1:
             raise ValueError("criterion taylor needs gradients of the trained network: finetune_epochs must be at least 1, got 0")
         return trunk(budget), finetune(budget, self)
 
     def check(self, network: Module) -> None:
-        """Raises ValueError where a group of units would be left empty."""
+        """Raises ValueError if a group of units would be left empty."""
         from models.pruning.selection import check_ratio
 
         check_ratio(units_of(network, self.units), self.ratio, self.scope, self.units)
 
-    def begin(self, pruner: NetworkView) -> None:
+    def begin(self, network: NetworkView) -> None:
         """Removes units of the trained network, unless gradients are needed first."""
         if self.criterion == "random":
-            self.remove(pruner, {group.name: lots(pruner.seed, group) for group in self.groups(pruner)})
+            self.remove(network, {group.name: random_scores(network.seed, group) for group in self.groups(network)})
         elif self.criterion != "taylor":
-            self.remove(pruner, {group.name: self.size(pruner, group) for group in self.groups(pruner)})
+            self.remove(network, {group.name: self.size(network, group) for group in self.groups(network)})
 
-    def after_backward(self, pruner: NetworkView, progress: Progress) -> None:
-        """Takes a batch into Taylor's sums, which live in the pruner's state."""
+    def after_backward(self, network: NetworkView, progress: Progress) -> None:
+        """Adds a batch to Taylor's sums, which are kept in `network.state`."""
         if self.criterion != "taylor":
             return
-        for group in self.groups(pruner):
-            products = ((one, pruner.read_gradient(one.parameter) * pruner.read_weight(one.parameter)) for one in group.owned)
-            square = sum(per_unit(product, one) for one, product in products).square()  # type: ignore[union-attr]
-            pruner.state[group.name] = pruner.state[group.name] + square if group.name in pruner.state else square
+        for group in self.groups(network):
+            products = ((owned, network.read_gradient(owned.parameter) * network.read_weight(owned.parameter)) for owned in group.owned)
+            square = total(per_unit(product, owned) for owned, product in products).square()
+            network.state[group.name] = network.state[group.name] + square if group.name in network.state else square
 
-    def after_step(self, pruner: NetworkView, progress: Progress) -> None:
+    def after_step(self, network: NetworkView, progress: Progress) -> None:
         """Removes units once Taylor's batches are read."""
-        if pruner.state and progress.step == min(self.batches, progress.steps):
-            scores = {group.name: pruner.state[group.name] for group in self.groups(pruner)}
-            pruner.state.clear()
-            self.remove(pruner, scores)
+        if network.state and progress.step == min(self.batches, progress.steps):
+            scores = {group.name: network.state[group.name] for group in self.groups(network)}
+            network.state.clear()
+            self.remove(network, scores)
 
-    def groups(self, pruner: NetworkView) -> tuple[Group, ...]:
-        """Those of the kinds that this method removes; none once it has."""
-        return tuple(group for group in pruner.groups if group.kind in self.units)
+    def groups(self, network: NetworkView) -> tuple[Group, ...]:
+        """The groups of the kinds that this method removes; none after the removal."""
+        return tuple(group for group in network.groups if group.kind in self.units)
 
-    def size(self, pruner: NetworkView, group: Group) -> Tensor:
+    def size(self, network: NetworkView, group: Group) -> Tensor:
         """Norm or magnitude of each unit."""
         power = 2 if self.criterion == "norm" else 1
-        layers = [one for one in group.owned if one.parameter.split(".")[-1] in ("weight", "B", "C")]  # B and C are S4's and S5's
-        sizes = sum(per_unit(pruner.read_weight(one.parameter).abs() ** power, one) for one in layers) ** (1 / power)
-        return sizes / sizes.mean() if self.scope == "global" else sizes  # type: ignore[union-attr, return-value]
+        layers = [owned for owned in group.owned if owned.parameter.split(".")[-1] in ("weight", "B", "C")]  # B and C are S4's and S5's
+        sizes = total(per_unit(network.read_weight(owned.parameter).abs() ** power, owned) for owned in layers) ** (1 / power)
+        return sizes / sizes.mean() if self.scope == "global" else sizes
 
-    def remove(self, pruner: NetworkView, scores: dict[str, Tensor]) -> None:
-        """Leaves the best units."""
+    def remove(self, network: NetworkView, scores: dict[str, Tensor]) -> None:
+        """Removes all but the best units."""
         from models.pruning.selection import indices_kept, keep_best
         from models.pruning.structure import Structure
 
         counts = {name: len(score) for name, score in scores.items()}
-        pruner.remove(Structure(kept=indices_kept(keep_best(scores, self.ratio, self.scope)), counts=counts))
+        network.remove(Structure(kept=indices_kept(keep_best(scores, self.ratio, self.scope)), counts=counts))
 
 
 def per_unit(values: Tensor, owned: Owned) -> Tensor:
     """Sums, (units,), of a parameter-shaped tensor over what each unit owns of it."""
     along = values.transpose(0, owned.dimension).flatten(1).sum(1) if values.dim() > 1 else values
-    return along[owned.places.to(values.device)].sum(1)
+    return along[owned.indices.to(values.device)].sum(1)
 
 
-def lots(seed: int, group: Group) -> Tensor:
+def total(tensors: Iterable[Tensor]) -> Tensor:
+    """The sum of tensors of one shape, from the first to the last."""
+    return reduce(add, tensors)
+
+
+def random_scores(seed: int, group: Group) -> Tensor:
     """A random number in [0, 1) for every unit: a function of the seed and the group's name, on any machine and rank."""
     import torch
 

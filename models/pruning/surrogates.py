@@ -1,11 +1,11 @@
-"""Surrogates for what the graph of dependencies cannot see: the scans. Each says which tensors share an axis, and nothing else of what a scan does.
+"""Surrogates for the scans, in which the dependency graph cannot be traced. A surrogate only says which tensors share an axis.
 
-Tracing the scan itself does not end (it is one step a token), and no graph tells that a channel of u owns a row of A_log, or that a state owns a
-column of A_log, a row of B and a row of C. Here the tensors that share an axis are multiplied element by element, which couples them in the graph.
+Tracing the scan itself takes too long (one step per token), and the graph would not show that a channel of u owns a row of A_log, or that a state
+owns a column of A_log, a row of B and a row of C. A surrogate multiplies the tensors that share an axis element by element, which couples them.
 """
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -13,9 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from models.ssm.s4d import S4D
+from models.ssm.s5 import S5
+
 Axis = Literal["channels", "states"]
 
-# The dimension of bare parameters that holds channels, and the one that holds states; by the last part of the name.
+# The dimensions of bare parameters that hold channels and states, by the last part of the name.
 DIMENSIONS: dict[str, dict[Axis, int]] = {
     "A_log": {"channels": 0, "states": 1},
     "A_b_log": {"channels": 0, "states": 1},
@@ -34,11 +37,13 @@ DIMENSIONS: dict[str, dict[Axis, int]] = {
 
 
 def surrogate(model: nn.Module, axis: Axis) -> tuple[nn.Module, list[Tensor]]:
-    """A copy of the network without memory (meta device) whose scans couple what shares `axis`, and the list that a forward pass fills with couplings
-    of states, which reach no output of the network.
+    """(a copy of the network on the meta device whose scans couple the tensors that share `axis`, a list). A forward pass fills the list with the
+    couplings of states, which reach no output of the network.
     """
-    without_memory: dict[int, Any] = {id(one): nn.Parameter(one.detach().to("meta")) for one in model.parameters()}
-    twin, states = copy.deepcopy(model, without_memory).to("meta").eval(), []
+    without_memory: dict[int, Any] = {id(parameter): nn.Parameter(parameter.detach().to("meta")) for parameter in model.parameters()}
+    twin = copy.deepcopy(model, without_memory).to("meta").eval()
+    states: list[Tensor] = []
+    module: Any  # its methods are replaced
     for module in twin.modules():
         for backend in {"scan_backend", "backend"} & vars(module).keys():
             setattr(module, backend, "reference")
@@ -47,14 +52,14 @@ def surrogate(model: nn.Module, axis: Axis) -> tuple[nn.Module, list[Tensor]]:
         kind = type(module).__name__
         if kind in ("S4D", "S5"):
             for name, parameter in list(module.named_parameters()):
-                if parameter.dim() == 3:  # pairs of numbers, of which one will do: torch-pruning maps nothing through cat beside three dimensions
+                if parameter.dim() == 3:  # a complex number as a pair; half of it will do, as torch-pruning maps only two dimensions through cat
                     setattr(module, name, nn.Parameter(parameter[..., 0]))
-            module.forward = partial(FIXED[kind, axis], module, states)  # type: ignore[method-assign]
+            module.forward = partial(FIXED[kind, axis], module, states)
     return twin, states
 
 
 def bare_parameters(model: nn.Module, axis: Axis) -> Iterator[tuple[nn.Parameter, int]]:
-    """Parameters outside of layers that have the axis, each with its dimension."""
+    """Parameters outside of layers that have the axis, each with the dimension of the axis."""
     for name, parameter in model.named_parameters():
         dimensions: Mapping[Axis, int] = DIMENSIONS.get(name.split(".")[-1], {})
         if axis in dimensions:
@@ -62,46 +67,49 @@ def bare_parameters(model: nn.Module, axis: Axis) -> Iterator[tuple[nn.Parameter
 
 
 class Slices(TorchFunctionMode):
-    """Within it a split is made of slices: torch-pruning maps indices through a slice wherever it goes, but through a split only where each part is
-    used once.
-    """
+    """A mode in which a split is made of slices. torch-pruning maps indices through any slice, but through a split only if each part is used once."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """What torch calls in place of `func`."""
+        """The result of `func`, which torch does not call itself in this mode."""
         if func is not torch.Tensor.split:
             return func(*args, **(kwargs or {}))
         tensor, sizes, dim = args[0], args[1], (kwargs or {}).get("dim", 0)
-        return tuple(tensor.narrow(dim, sum(sizes[:place]), size) for place, size in enumerate(sizes))
+        return tuple(tensor.narrow(dim, sum(sizes[:index]), size) for index, size in enumerate(sizes))
 
 
 def scan_channels(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor | None = None, **options: object) -> Tensor:
-    """Channels of the selective scan: u, delta, z, the rows of A, and D."""
+    """Couples the channels of the selective scan: u, delta, z, the rows of A, and D."""
     y = u * delta * A.sum(1, keepdim=True) * D.unsqueeze(-1)
     return y if z is None else y * z
 
 
 def scan_states(states: list[Tensor], u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, **options: object) -> Tensor:
-    """States of the selective scan: the columns of A, and B and C."""
+    """Couples the states of the selective scan: the columns of A, and B and C."""
     states.append(B * C * A.sum(0).unsqueeze(-1))
     return u * 1
 
 
-def _s4d_channels(ssm: Any, states: list[Tensor], u: Tensor, reverse: bool = False) -> Tensor:
+def _s4d_channels(ssm: S4D, states: list[Tensor], u: Tensor, reverse: bool = False) -> Tensor:
     return u * (ssm.log_dt * ssm.D * ssm.log_A_real.sum(1) * ssm.A_imag.sum(1) * ssm.C.sum(1))
 
 
-def _s5_channels(ssm: Any, states: list[Tensor], u: Tensor, reverse: bool = False) -> Tensor:
+def _s5_channels(ssm: S5, states: list[Tensor], u: Tensor, reverse: bool = False) -> Tensor:
     return u * (ssm.D * ssm.B.sum(0) * ssm.C.sum(1))
 
 
-def _s4d_states(ssm: Any, states: list[Tensor], u: Tensor, reverse: bool = False) -> Tensor:
+def _s4d_states(ssm: S4D, states: list[Tensor], u: Tensor, reverse: bool = False) -> Tensor:
     states.append(ssm.log_A_real * ssm.A_imag * ssm.C)
     return u * 1
 
 
-def _s5_states(ssm: Any, states: list[Tensor], u: Tensor, reverse: bool = False) -> Tensor:
+def _s5_states(ssm: S5, states: list[Tensor], u: Tensor, reverse: bool = False) -> Tensor:
     states.append(ssm.Lambda_re * ssm.Lambda_im * ssm.log_step * ssm.B.sum(1) * ssm.C.sum(0))
     return u * 1
 
 
-FIXED = {("S4D", "channels"): _s4d_channels, ("S5", "channels"): _s5_channels, ("S4D", "states"): _s4d_states, ("S5", "states"): _s5_states}
+FIXED: dict[tuple[str, Axis], Callable[..., Tensor]] = {
+    ("S4D", "channels"): _s4d_channels,
+    ("S5", "channels"): _s5_channels,
+    ("S4D", "states"): _s4d_states,
+    ("S5", "states"): _s5_states,
+}

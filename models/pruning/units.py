@@ -1,6 +1,6 @@
-"""What can be removed from a network: its groups of units. A unit is an inner channel, an attention head, a hidden unit, a state.
+"""The groups of units that can be removed from a network. A unit is an inner channel, an attention head, a hidden unit, or a state.
 
-The channels of the residual stream are no units: every block reads and writes them. A module that no row here names has nothing to remove.
+The channels of the residual stream are not units, because every block reads and writes them. A module without a row in UNITS has no units.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 KINDS: dict[str, str] = {
     "inner": "channels between a mixer's in_proj and out_proj, with their convolution, A, D and Delta",
-    "heads": "attention heads, those of the final attention pooling among them",
+    "heads": "attention heads, those of the final attention pooling included",
     "mlp": "hidden units of feed-forward layers",
     "conv": "channels between the two convolutions of a block, of the stem, and inside inverted residuals",
     "se": "hidden units of squeeze-and-excitation",
@@ -27,34 +27,34 @@ DEFAULT_KINDS = ("inner", "heads", "mlp", "conv")
 
 @dataclass(frozen=True, kw_only=True)
 class Units:
-    """A group of units of one module, and where the graph of dependencies is entered to find all that they own."""
+    """A group of units of one module, and the layer at which the dependency graph is entered to find all that they own."""
 
-    name: str  # within its module: d_inner; from `units_of` on within the network: layers.0.mixer.d_inner
+    name: str  # within its module: d_inner; as `units_of` gives it, within the network: layers.0.mixer.d_inner
     kind: str
     root: Any  # a layer or a bare parameter
-    side: str  # of the root, where the units lie: its outputs, "out", or its inputs, "in"
-    consumer: Any  # the module whose `weight` all of a unit's effect goes through: a factor on its places there is a factor on the unit
+    side: str  # of the root, on which the units are: its outputs, "out", or its inputs, "in"
+    consumer: Any  # a module whose `weight` all of a unit's effect goes through: a factor on the unit's entries is a factor on the unit
     count: int
-    first: int = 0  # index of the first unit at the root's side
-    width: int = 1  # indices that a unit takes there
+    first: int = 0  # index of the first unit on the root's side
+    width: int = 1  # indices that a unit takes
     weight: str = "weight"  # a parameter of the consumer
-    axis: int = 1  # of that parameter: along it lie the units
-    consumed: int = 0  # index of the first unit there
+    axis: int = 1  # of that parameter, along which the units are
+    consumed: int = 0  # index of the first unit along that axis
 
     def indices(self, units: Sequence[int]) -> list[int]:
-        """What some units take at the root's side."""
+        """The indices of some units on the root's side."""
         return [self.first + unit * self.width + offset for unit in units for offset in range(self.width)]
 
 
 def check_kinds(kinds: Sequence[str]) -> None:
-    """Raises ValueError when a kind is unknown, given twice, or when there is none; the message has the valid names and the nearest one."""
+    """Raises ValueError if a kind is unknown or given twice, or if none is given. The message has the valid names and the nearest."""
     check_names("units", "kind of unit", kinds, KINDS)
 
 
 def units_of(model: Module, kinds: Sequence[str] | None = None) -> tuple[Units, ...]:
-    """Every group of two units or more, in the model's order; of some kinds where they are given."""
-    found = (units for name, module in model.named_modules() for units in declared(name, module))
-    return tuple(units for units in found if units.count > 1 and (kinds is None or units.kind in kinds))
+    """Every group of two or more units, in the model's order; with `kinds`, only of these kinds."""
+    groups = (units for name, module in model.named_modules() for units in declared(name, module))
+    return tuple(units for units in groups if units.count > 1 and (kinds is None or units.kind in kinds))
 
 
 def declared(name: str, module: Module) -> Iterator[Units]:
@@ -95,7 +95,7 @@ def _conv_block(block: Any) -> Iterable[Units]:
     yield _outputs("hidden", "conv", first, block.conv2)
 
 
-# By a module's class, spelt out: nothing is imported here.
+# By the full name of a module's class, so that nothing is imported here.
 UNITS: Mapping[str, Callable[[Any], Iterable[Units]]] = {
     "models.vim.BidirectionalMixer": _bidirectional_mixer,
     "models.mambavision.SSMMixer": _mambavision_mixer,
@@ -127,11 +127,11 @@ def _outputs(name: str, kind: str, convolution: Any, consumer: Any) -> Units:
 
 
 def _scan_states(name: str, x_proj: Any, A_log: Any, dt_proj: Any) -> Units:
-    """States of a scan: found from the rows of x_proj that make B; what they give is weighted by the rows that make C."""
+    """States of a scan. Their root is the rows of x_proj that make B; their effect goes through the rows that make C."""
     states, rank = A_log.shape[1], dt_proj.in_features
     return Units(name=name, kind="state", root=x_proj, side="out", consumer=x_proj, count=states, first=rank, axis=0, consumed=rank + states)
 
 
 def _fixed_states(A: Any, ssm: Any) -> Units:
-    """States of a fixed state space, found from its state matrix; what they give is weighted by C."""
+    """States of a fixed state space. Their root is its state matrix; their effect goes through C."""
     return Units(name="d_state", kind="state", root=A, side="out", consumer=ssm, count=ssm.C.shape[1], weight="C")

@@ -1,4 +1,4 @@
-"""Pruning by weights and the activations that they meet."""
+"""Pruning by weights and their input activations."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-SLACK = 0.01  # of the sparsity, that may be missed by rounding within rows
+SLACK = 0.01  # by which rounding within rows may miss the sparsity
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wanda(Scoped):
-    """Train; in every output row drop the weights of least |w| times the norm of the input that w meets; fine-tune.
+    """Train; in every output row drop the weights of the least product of |w| and the norm of its input; fine-tune.
 
     Sun et al., arXiv 2306.11695, eq. 1: S_ij = |W_ij| ||X_j||_2, compared within row i. The norms are those over the first `batches` global batches
-    of training images, by the trained network in evaluation mode. In convolutions a row is an output channel, and each place of the kernel has its
-    own norm. round(sparsity * n) of a row's n weights go, but never a whole row: depthwise rows of four keep one at 90%.
+    of training images, by the trained network in evaluation mode. In convolutions a row is an output channel, and each kernel position has its own
+    norm. round(sparsity * n) of a row's n weights are dropped, but never a whole row: at 90%, a depthwise row of four weights keeps one.
     """
 
     name: ClassVar[str] = "wanda"
@@ -43,7 +43,7 @@ class Wanda(Scoped):
         return trunk(budget), finetune(budget, self)
 
     def check_reach(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """ValueError where rows are so short that keeping one weight of each misses the target by more than SLACK."""
+        """ValueError if rows are so short that keeping one weight of each misses the target by more than SLACK."""
         total = sum(map(math.prod, shapes.values()))
         rows = [(shape[0], math.prod(shape[1:])) for shape in shapes.values()]
         gone = sum(count * zeros_of_row(width, self.sparsity) for count, width in rows)
@@ -52,21 +52,21 @@ class Wanda(Scoped):
             reach = f"sparsity {self.sparsity:g} is out of reach: {gone} of {total} prunable weights, {gone / total:.3g}, can go"
             raise ValueError(f"{reach}, as each of {short} short rows keeps one; lower it, or leave their groups out")
 
-    def begin(self, pruner: NetworkView) -> None:
+    def begin(self, network: NetworkView) -> None:
         """Draws the mask from the trained weights and their inputs."""
-        norms = pruner.input_norms(self.batches)
-        pruner.set_masks({name: drop_in_rows(pruner.read_weight(name).abs() * norms[name], self.sparsity) for name in pruner.names})
+        norms = network.input_norms(self.batches)
+        network.set_masks({name: drop_in_rows(network.read_weight(name).abs() * norms[name], self.sparsity) for name in network.names})
 
 
 def zeros_of_row(width: int, sparsity: float) -> int:
-    """How many of a row's `width` weights go."""
+    """The number of a row's `width` weights that are dropped."""
     return min(round(sparsity * width), width - 1)
 
 
 def drop_in_rows(scores: Tensor, sparsity: float) -> Tensor:
-    """The mask that drops each row's lowest scores, the first of equal ones first. scores: (out, ...)."""
+    """The mask that drops each row's lowest scores, of equal scores the first. scores: (out, ...)."""
     import torch
 
     rows = scores.flatten(1)
-    order = rows.argsort(dim=1, stable=True)[:, : zeros_of_row(rows.shape[1], sparsity)]
-    return torch.ones_like(rows, dtype=torch.bool).scatter_(1, order, False).view(scores.shape)
+    lowest = rows.argsort(dim=1, stable=True)[:, : zeros_of_row(rows.shape[1], sparsity)]
+    return torch.ones_like(rows, dtype=torch.bool).scatter_(1, lowest, False).view(scores.shape)

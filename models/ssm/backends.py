@@ -1,5 +1,5 @@
-"""The backends of the scan and the convolution, by name. What is asked for is what runs: `auto` goes by the tensors' device, never by what is
-installed.
+"""The backends of the scan and the convolution, by name. The backend that is asked for runs; `auto` depends only on the tensors' device, never on
+the packages that are installed.
 """
 
 from torch import Tensor
@@ -8,7 +8,7 @@ BACKENDS = ("auto", "cpu", "cuda", "reference")
 
 
 def scan_backend_used(device_type: str, backend: str = "auto") -> str:
-    """`cpu`, `cuda` or `reference`: what a scan on such a device runs. ValueError: unknown name, or a kernel that does not serve the device."""
+    """The backend that a scan on such a device runs: `cpu`, `cuda` or `reference`. ValueError: an unknown name, or a kernel of another device."""
     if backend not in BACKENDS:
         raise ValueError(f"unknown scan backend {backend!r}; valid: {', '.join(BACKENDS)}")
     if backend == "reference":
@@ -23,10 +23,10 @@ def scan_backend_used(device_type: str, backend: str = "auto") -> str:
 
 
 def resolve_backend(tensor: Tensor, backend: str) -> str:
-    """`scan_backend_used` for a tensor's device."""
+    """`scan_backend_used` on a tensor's device."""
     return scan_backend_used(tensor.device.type, backend)
 
 
 def runs_backwards(tensor: Tensor, backend: str) -> bool:
-    """Whether the kernels take a reversed sequence as it is (the C++ ones do); where they flip it, a mixer flips once around all of them."""
+    """True if the kernels scan a reversed sequence without a copy, as the C++ kernels do. Otherwise a mixer flips once, around all of its kernels."""
     return resolve_backend(tensor, backend) == "cpu"

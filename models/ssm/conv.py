@@ -2,22 +2,23 @@
 backward.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 from models.ssm.backends import resolve_backend
-from models.ssm.cpu import DTYPES, as_view, empty_like, pointer, wide_dtype
+from models.ssm.buffers import DTYPES, as_view, empty_like, pointer, wide_dtype
 from models.ssm.kernel import ConvArgs, load_kernel
 
 
 def conv1d_silu(x: Tensor, weight: Tensor, bias: Tensor | None, *, left: int, reverse: bool = False, backend: str = "auto") -> Tensor:
-    """silu(conv(x) + bias), (B, D, L), laid out as x. x: (B, D, L); weight: (D, 1, taps); bias: (D,).
+    """silu(conv(x) + bias), (B, D, L), with the memory layout of x. x: (B, D, L); weight: (D, 1, taps); bias: (D,).
 
     y[l] sums weight[k] x[l - left + k]; zeros around x. `left` = taps - 1 is causal; reversed, the sequence runs from its last position to its first.
     Backends: `cpu` (C++), `cuda` (causal-conv1d where the convolution is causal, else cuDNN), `reference` (torch).
-    ValueError: `left` outside of [0, taps), a dtype or a number of taps that the C++ kernel does not have. KernelMissing.
+    ValueError: `left` outside of [0, taps), or a dtype or number of taps that the C++ kernel does not have. KernelMissing.
     """
     if not 0 <= left < weight.shape[-1]:
         raise ValueError(f"left must be 0 to {weight.shape[-1] - 1} for {weight.shape[-1]} taps, not {left}")
@@ -25,7 +26,8 @@ def conv1d_silu(x: Tensor, weight: Tensor, bias: Tensor | None, *, left: int, re
     if used == "cpu":
         if x.dtype not in DTYPES:
             raise ValueError(f"the C++ convolution takes fp32, bf16 and fp64, not {x.dtype}; ask for backend 'reference'")
-        return _forward(x, weight, bias, left, reverse)
+        y: Tensor = _forward(x, weight, bias, left, reverse)
+        return y
     if used == "cuda" and left == weight.shape[-1] - 1:
         from models.ssm.cuda import causal_conv_cuda
 
@@ -34,7 +36,7 @@ def conv1d_silu(x: Tensor, weight: Tensor, bias: Tensor | None, *, left: int, re
 
 
 def conv_reference(x: Tensor, weight: Tensor, bias: Tensor | None, left: int, reverse: bool) -> Tensor:
-    """The same by torch's convolution."""
+    """The result of `conv1d_silu`, by torch's convolution."""
     right = weight.shape[-1] - 1 - left
     padded, taps = (F.pad(x, (right, left)), weight.flip(-1)) if reverse else (F.pad(x, (left, right)), weight)
     return F.silu(F.conv1d(padded, taps.to(x.dtype), None if bias is None else bias.to(x.dtype), groups=x.shape[1]))
@@ -50,7 +52,7 @@ def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, left: int, reverse:
 
 
 @_forward.register_fake
-def _(x, weight, bias, left, reverse):  # type: ignore[no-untyped-def]
+def _(x: Tensor, weight: Tensor, bias: Tensor | None, left: int, reverse: bool) -> Tensor:
     return empty_like(x)
 
 
@@ -66,18 +68,18 @@ def _backward(grad_out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, 
 
 
 @_backward.register_fake
-def _(grad_out, x, weight, bias, left, reverse):  # type: ignore[no-untyped-def]
+def _(grad_out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, left: int, reverse: bool) -> list[Tensor]:
     vector = x.new_empty(x.shape[1], dtype=wide_dtype(x) if bias is None else bias.dtype)
     return [empty_like(x), torch.empty_like(weight, memory_format=torch.contiguous_format), vector]
 
 
-def _setup_context(ctx: FunctionCtx, inputs: tuple, output: Tensor) -> None:  # type: ignore[type-arg]
+def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None, int, bool], output: Tensor) -> None:
     x, weight, bias, left, reverse = inputs
     ctx.save_for_backward(x, weight, bias)
-    ctx.left, ctx.reverse = left, reverse  # type: ignore[attr-defined]
+    ctx.left, ctx.reverse = left, reverse
 
 
-def _autograd(ctx, grad_out):  # type: ignore[no-untyped-def]
+def _autograd(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
     x, weight, bias = ctx.saved_tensors
     grad_x, grad_weight, grad_bias = _backward(grad_out, x, weight, bias, ctx.left, ctx.reverse)
     return grad_x, grad_weight, None if bias is None else grad_bias, None, None

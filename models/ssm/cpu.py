@@ -1,12 +1,12 @@
 """The C++ scan as torch operators, `vssm::selective_scan` and `vssm::selective_scan_backward`, with autograd and shapes for torch.compile."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
-from models.ssm.kernel import Kernel, ScanArgs, SharedView, View, load_kernel
-
-DTYPES = (torch.float32, torch.bfloat16, torch.float64)
+from models.ssm.buffers import DTYPES, as_shared_view, as_view, empty_like, pointer, wide_dtype
+from models.ssm.kernel import Kernel, ScanArgs, load_kernel
 
 
 def scan_cpu(
@@ -21,7 +21,7 @@ def scan_cpu(
     delta_softplus: bool,
     reverse: bool,
 ) -> tuple[Tensor, Tensor]:
-    """(y, last state) by the C++ kernel; shapes as in `scan_reference`. ValueError: a dtype it does not have. KernelMissing."""
+    """(y, last state) by the C++ kernel; shapes as in `scan_reference`. ValueError: a dtype that the kernel does not have. KernelMissing."""
     if u.dtype not in DTYPES:
         raise ValueError(f"the C++ scan takes fp32, bf16 and fp64, not {u.dtype}; ask for backend 'reference'")
     tensors = [tensor for tensor in (u, delta, A, B, C, D, z, delta_bias) if tensor is not None]
@@ -45,7 +45,8 @@ def _forward(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tenso
 
 
 @_forward.register_fake
-def _(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse, save):  # type: ignore[no-untyped-def]
+def _(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None, delta_bias: Tensor | None,
+      delta_softplus: bool, reverse: bool, save: bool) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     return _outputs(u, A, B, save)
 
 
@@ -72,7 +73,8 @@ def _backward(grad_y: Tensor, grad_last: Tensor | None, u: Tensor, delta: Tensor
 
 
 @_backward.register_fake
-def _(grad_y, grad_last, u, delta, A, B, C, D, z, delta_bias, checkpoints, delta_softplus, reverse):  # type: ignore[no-untyped-def]
+def _(grad_y: Tensor, grad_last: Tensor | None, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
+      delta_bias: Tensor | None, checkpoints: Tensor, delta_softplus: bool, reverse: bool) -> list[Tensor]:  # fmt: skip
     batch, groups, states, length = B.shape
     shared = [B.new_empty(batch, groups, length, states).transpose(2, 3) for _ in "BC"]
     vectors = [u.new_empty(u.shape[1], dtype=wide_dtype(u) if like is None else like.dtype) for like in (D, delta_bias)]
@@ -80,14 +82,14 @@ def _(grad_y, grad_last, u, delta, A, B, C, D, z, delta_bias, checkpoints, delta
             u.new_empty(0) if z is None else empty_like(z), vectors[1]]  # fmt: skip
 
 
-def _setup_context(ctx: FunctionCtx, inputs: tuple, output: tuple) -> None:  # type: ignore[type-arg]
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     *tensors, delta_softplus, reverse, _ = inputs
     ctx.save_for_backward(*tensors, output[2])
-    ctx.delta_softplus, ctx.reverse = delta_softplus, reverse  # type: ignore[attr-defined]
+    ctx.delta_softplus, ctx.reverse = delta_softplus, reverse
     ctx.set_materialize_grads(False)
 
 
-def _autograd(ctx, grad_y, grad_last, _):  # type: ignore[no-untyped-def]
+def _autograd(ctx: Any, grad_y: Tensor | None, grad_last: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
     u, delta, A, B, C, D, z, delta_bias, checkpoints = ctx.saved_tensors
     grad_y = torch.zeros_like(u) if grad_y is None else grad_y
     grads = _backward(grad_y, grad_last, u, delta, A, B, C, D, z, delta_bias, checkpoints, ctx.delta_softplus, ctx.reverse)
@@ -98,13 +100,8 @@ def _autograd(ctx, grad_y, grad_last, _):  # type: ignore[no-untyped-def]
 _forward.register_autograd(_autograd, setup_context=_setup_context)
 
 
-def wide_dtype(u: Tensor) -> torch.dtype:
-    """The type that the kernel computes in."""
-    return torch.promote_types(u.dtype, torch.float32)
-
-
 def _splits(kernel: Kernel, u: Tensor, groups: int) -> int:
-    """Tasks that share one sample's group of B and C."""
+    """The number of tasks that share a sample's group of B and C."""
     return -(-_blocks(kernel, u, groups) // kernel.blocks)
 
 
@@ -124,15 +121,9 @@ def _outputs(u: Tensor, A: Tensor, B: Tensor, save: bool) -> tuple[Tensor, Tenso
 
 
 def _checkpoint_shape(kernel: Kernel, u: Tensor, states: int, groups: int) -> tuple[int, ...]:
-    """The states kept at the start of every chunk: (B, G, blocks, chunks, padded states, lanes)."""
+    """The shape of the states kept at the start of every chunk: (B, G, blocks, chunks, padded states, lanes)."""
     padded, chunks = -(-states // kernel.states) * kernel.states, -(-u.shape[2] // kernel.chunk)
     return u.shape[0], groups, _blocks(kernel, u, groups), chunks, padded, _lanes(kernel, u)
-
-
-def empty_like(tensor: Tensor) -> Tensor:
-    """(B, D, L) with the faster of D and L where `tensor` has it, dense."""
-    batch, channels, length = tensor.shape
-    return tensor.new_empty(batch, length, channels).transpose(1, 2) if tensor.stride(1) == 1 else tensor.new_empty(batch, channels, length)
 
 
 def _parameters(u: Tensor, *tensors: Tensor | None) -> list[Tensor | None]:
@@ -141,22 +132,23 @@ def _parameters(u: Tensor, *tensors: Tensor | None) -> list[Tensor | None]:
 
 def _arguments(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, z: Tensor | None, delta_softplus: bool, reverse: bool) -> ScanArgs:
     batch, channels, length = u.shape
-    return ScanArgs(batch=batch, channels=channels, length=length, states=A.shape[1], groups=B.shape[1], softplus=delta_softplus, reverse=reverse,
-                    threads=torch.get_num_threads(), u=as_view(u), delta=as_view(delta), z=as_view(z), B=_shared(B), C=_shared(C))  # fmt: skip
-
-
-def as_view(tensor: Tensor | None) -> View:
-    return View() if tensor is None else View(tensor.data_ptr(), *tensor.stride())
-
-
-def _shared(tensor: Tensor) -> SharedView:
-    return SharedView(tensor.data_ptr(), *tensor.stride())
-
-
-def pointer(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
+    return ScanArgs(
+        batch=batch,
+        channels=channels,
+        length=length,
+        states=A.shape[1],
+        groups=B.shape[1],
+        softplus=delta_softplus,
+        reverse=reverse,
+        threads=torch.get_num_threads(),
+        u=as_view(u),
+        delta=as_view(delta),
+        z=as_view(z),
+        B=as_shared_view(B),
+        C=as_shared_view(C),
+    )
 
 
 def _summed(partial: Tensor) -> Tensor:
-    """(B, G, L, N) from (B, G, splits, L, N), in the order of the splits."""
+    """(B, G, L, N) from (B, G, splits, L, N), summed from the first split to the last."""
     return partial.squeeze(2) if partial.shape[2] == 1 else partial.sum(2)

@@ -1,8 +1,9 @@
 """The scan and the causal convolution on NVIDIA GPUs: the compiled kernels of mamba-ssm and causal-conv1d, called as their own wrappers call them
-(state-spaces/mamba, mamba_ssm/ops/selective_scan_interface.py). A reversed scan flips its inputs and its output. Kernels use fast math and atomics:
-a run is reproducible to tolerance, not to the bit.
+(state-spaces/mamba, mamba_ssm/ops/selective_scan_interface.py). A reversed scan flips its inputs and its output. The kernels use fast math and
+atomics, so a run is reproducible to tolerance, not to the bit.
 """
 
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -30,8 +31,9 @@ def scan_cuda(
     A, D, delta_bias = A.to(wide), None if D is None else D.to(wide), None if delta_bias is None else delta_bias.to(wide)
     z = None if z is None else z.to(u.dtype)
     if reverse:
-        u, delta, B, C, z = (None if part is None else part.flip(-1) for part in (u, delta, B, C, z))
-    y, last = CudaScan.apply(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
+        u, delta, B, C = (part.flip(-1) for part in (u, delta, B, C))
+        z = None if z is None else z.flip(-1)
+    y, last = CudaScan.apply(u, delta, A, B, C, D, z, delta_bias, delta_softplus)  # type: ignore[no-untyped-call]  # torch's own
     return (y.flip(-1) if reverse else y), last
 
 
@@ -54,8 +56,9 @@ class CudaScan(torch.autograd.Function):
     def forward(ctx: Any, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None, delta_bias: Tensor | None,
                 delta_softplus: bool) -> tuple[Tensor, Tensor]:  # fmt: skip
         """(y, last state (B, D, N))."""
-        u, delta, B, C, z = (part if part is None or part.stride(-1) == 1 else part.contiguous() for part in (u, delta, B, C, z))
-        A, D, delta_bias = (None if part is None else part.contiguous() for part in (A, D, delta_bias))
+        u, delta, B, C = (part if part.stride(-1) == 1 else part.contiguous() for part in (u, delta, B, C))
+        z = z if z is None or z.stride(-1) == 1 else z.contiguous()
+        A, D, delta_bias = A.contiguous(), None if D is None else D.contiguous(), None if delta_bias is None else delta_bias.contiguous()
         out, states, *gated = _kernel().fwd(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
         ctx.save_for_backward(u, delta, A, B, C, D, z, delta_bias, states, out)
         ctx.delta_softplus = delta_softplus
@@ -65,7 +68,7 @@ class CudaScan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor, grad_last: Tensor | None) -> tuple[Tensor | None, ...]:
-        """Gradients in the order of forward's inputs."""
+        """The gradients of forward's inputs."""
         u, delta, A, B, C, D, z, delta_bias, states, out = ctx.saved_tensors
         grad_y = grad_y if grad_y.stride(-1) == 1 else grad_y.contiguous()
         du, ddelta, dA, dB, dC, dD, dbias, *dz = _kernel().bwd(
@@ -76,8 +79,6 @@ class CudaScan(torch.autograd.Function):
 
 def _kernel() -> ModuleType:
     try:
-        import selective_scan_cuda
+        return import_module("selective_scan_cuda")
     except ImportError as error:
         raise ImportError(f"the CUDA scan needs mamba-ssm's kernel ({error}); {INSTALL}") from error
-    kernel: ModuleType = selective_scan_cuda
-    return kernel

@@ -1,6 +1,6 @@
-"""The built C++ library: which of its variants this CPU runs, and its functions. `python -m models.ssm.kernel` says so in one line.
+"""The built C++ library: its functions, and the variant that this CPU runs. `python -m models.ssm.kernel` prints the variant.
 
-The package's install compiles `selective_scan.cpp` and `causal_conv.cpp` three times (pyproject.toml, ext-modules); the files lie beside this one.
+The package's install compiles `selective_scan.cpp` and `causal_conv.cpp` three times (pyproject.toml, ext-modules); the files are in this folder.
 """
 
 import ctypes
@@ -11,28 +11,26 @@ from pathlib import Path
 
 import torch
 
-# From the fastest down; a CPU runs its own variant and those below. Keys are torch.backends.cpu's names.
+# The fastest first. A CPU runs its own variant and those below. Keys are torch.backends.cpu's names.
 VARIANTS = {"AVX512": "avx512", "AVX2": "avx2", "DEFAULT": "portable"}
 BUILD = "install a C++ compiler (apt-get install g++) and run `pip install --no-build-isolation -e .` in the project's folder"
 
 
 class KernelMissing(RuntimeError):
-    """The C++ scan is asked for and was not built."""
+    """Raised when the C++ scan is asked for but was not built."""
 
     def __init__(self) -> None:
-        super().__init__(
-            f"the C++ scan is not built: {BUILD}; or ask for the slow one by name: backend 'reference', in a grid `recipe: {{scan: reference}}`"
-        )
+        super().__init__(f"the C++ scan is not built: {BUILD}; or use the slow scan: backend 'reference', in a grid `recipe: {{scan: reference}}`")
 
 
 class View(ctypes.Structure):
-    """A (B, D, L) tensor as the kernels see it."""
+    """A (B, D, L) tensor: address and strides."""
 
     _fields_ = [("data", ctypes.c_void_p), ("b", ctypes.c_int64), ("d", ctypes.c_int64), ("l", ctypes.c_int64)]
 
 
 class SharedView(ctypes.Structure):
-    """B or C, (B, G, N, L)."""
+    """B or C, (B, G, N, L): address and strides."""
 
     _fields_ = [("data", ctypes.c_void_p), ("b", ctypes.c_int64), ("g", ctypes.c_int64), ("n", ctypes.c_int64), ("l", ctypes.c_int64)]
 
@@ -71,16 +69,16 @@ class Kernel:
     max_taps: int  # of the convolution
 
     def scan(self, args: ScanArgs, element_bytes: int, backwards: bool) -> None:
-        """Runs the scan; results lie where `args` points."""
+        """Runs the scan. It writes the results to the addresses in `args`."""
         self.library.vssm_scan(ctypes.byref(args), ctypes.c_int64(element_bytes), ctypes.c_int64(backwards))
 
     def use_large_pages(self, *tensors: torch.Tensor) -> None:
-        """Asks the system for large pages under tensors that are about to be written for the first time. It may ignore that."""
+        """Asks the system for large pages for tensors that are about to be written for the first time. The system may ignore it."""
         for tensor in tensors:
             self.library.vssm_use_large_pages(ctypes.c_void_p(tensor.data_ptr()), ctypes.c_int64(tensor.numel() * tensor.element_size()))
 
     def convolve(self, args: ConvArgs, element_bytes: int, backwards: bool) -> None:
-        """Runs the convolution; results lie where `args` points."""
+        """Runs the convolution. It writes the results to the addresses in `args`."""
         self.library.vssm_conv(ctypes.byref(args), ctypes.c_int64(element_bytes), ctypes.c_int64(backwards))
 
 
@@ -91,7 +89,7 @@ def kernel_path(variant: str) -> Path | None:
 
 
 def runnable_variants() -> list[str]:
-    """Built variants that this CPU has the instructions for, the fastest first."""
+    """The built variants whose instructions this CPU has, the fastest first."""
     names = list(VARIANTS.values())
     own = names.index(VARIANTS.get(torch.backends.cpu.get_cpu_capability(), "portable"))
     return [name for name in names[own:] if kernel_path(name)]
@@ -99,7 +97,7 @@ def runnable_variants() -> list[str]:
 
 @cache
 def load_kernel(variant: str | None = None) -> Kernel:
-    """The kernel, by default the fastest that this CPU runs. KernelMissing; ImportError when the file is of another version of the source."""
+    """The kernel, by default the fastest that this CPU runs. KernelMissing; ImportError if the file was built from another version of the source."""
     variant = variant or next(iter(runnable_variants()), "")
     path = kernel_path(variant)
     if path is None:
@@ -122,9 +120,10 @@ def _constant(library: ctypes.CDLL, name: str) -> int:
 
 
 def main() -> None:
-    """Prints which variant will run."""
-    found = runnable_variants()
-    print(f"C++ scan: {found[0]} ({kernel_path(found[0]).name})" if found else f"C++ scan: {KernelMissing()}")  # type: ignore[union-attr]
+    """Prints the variant that will run, with its file."""
+    paths = {variant: kernel_path(variant) for variant in runnable_variants()}
+    fastest = next((f"{variant} ({path.name})" for variant, path in paths.items() if path), None)
+    print(f"C++ scan: {fastest or KernelMissing()}")
 
 
 if __name__ == "__main__":

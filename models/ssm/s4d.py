@@ -30,7 +30,7 @@ def log_uniform(count: int, low: float, high: float) -> Tensor:
 
 
 class S4D(nn.Module):
-    """y = K * u + D u for each channel, K made from a diagonal state space with `d_state` states."""
+    """y = K * u + D u for each channel; K is the kernel of a diagonal state space with `d_state` states."""
 
     no_weight_decay: ClassVar[tuple[str, ...]] = ("log_dt", "log_A_real", "A_imag", "D")
 
@@ -48,8 +48,8 @@ class S4D(nn.Module):
         """(B, L, H) from (B, L, H), in u's dtype, computed in fp32 at least; reversed, the sequence runs from its last position."""
         x = (u.flip(1) if reverse else u).transpose(1, 2).to(self._wide(u))
         length = x.shape[-1]
-        spectrum = torch.fft.rfft(self.kernel(length).to(x.dtype), n=2 * length)  # twice the length: no wrapping round
-        y = torch.fft.irfft(torch.fft.rfft(x, n=2 * length) * spectrum, n=2 * length)[..., :length]
+        spectrum = torch.fft.rfft(self.kernel(length).to(x.dtype), n=2 * length)  # twice the length, so that nothing wraps around
+        y: Tensor = torch.fft.irfft(torch.fft.rfft(x, n=2 * length) * spectrum, n=2 * length)[..., :length]
         y = (y + x * self.D.to(x.dtype).unsqueeze(-1)).transpose(1, 2).to(u.dtype)
         return y.flip(1) if reverse else y
 
@@ -57,7 +57,8 @@ class S4D(nn.Module):
         """K, (H, length)."""
         rate, weight = self.discrete()
         powers = torch.exp(rate.unsqueeze(-1) * torch.arange(length, device=rate.device))
-        return 2 * (weight.unsqueeze(1) @ powers).squeeze(1).real
+        kernel: Tensor = 2 * (weight.unsqueeze(1) @ powers).squeeze(1).real
+        return kernel
 
     def discrete(self) -> tuple[Tensor, Tensor]:
         """(Delta A, C B'), both (H, N/2), complex."""

@@ -4,7 +4,7 @@
 |---|---|
 | H features, P states kept as P/2 conjugate pairs | channels, d_state |
 | Lambda (eigenvalues of HiPPO-N), B~ = V^-1 B, C~ = C V | Lambda_re, Lambda_im, B, C (last dimension: real, imaginary) |
-| Delta, one a state; zero-order hold (eq. 6) | log_step, `discrete` |
+| Delta, one per state; zero-order hold (eq. 6) | log_step, `discrete` |
 | x_k = Lambda' x_{k-1} + B' u_k, y_k = 2 Re(C~ x_k) + D u_k | `forward` |
 """
 
@@ -34,9 +34,9 @@ def associative_scan(rates: Tensor, drives: Tensor) -> Tensor:
     """All states of h[l] = rates[l] h[l-1] + drives[l] along dimension 1, in log2(L) steps (Hillis and Steele). Both (B, L, P)."""
     reach = 1
     while reach < drives.shape[1]:
-        later, earlier = rates[:, reach:], drives[:, :-reach]
-        drives = torch.cat((drives[:, :reach], torch.addcmul(drives[:, reach:], later, earlier)), dim=1)
-        rates = torch.cat((rates[:, :reach], later * rates[:, :-reach]), dim=1)
+        after, before = rates[:, reach:], drives[:, :-reach]
+        drives = torch.cat((drives[:, :reach], torch.addcmul(drives[:, reach:], after, before)), dim=1)
+        rates = torch.cat((rates[:, :reach], after * rates[:, :-reach]), dim=1)
         reach *= 2
     return drives
 
@@ -48,10 +48,10 @@ class S5(nn.Module):
 
     def __init__(self, channels: int, config: S5Config) -> None:
         super().__init__()
-        with torch.device("cpu"):  # eigenvectors: not on a model's meta device
+        with torch.device("cpu"):  # eigenvectors cannot be computed on a model's meta device
             eigenvalues, vectors = hippo_normal(config.d_state // config.blocks)
             values = eigenvalues.repeat(config.blocks)
-            basis = torch.block_diag(*[vectors] * config.blocks)  # (P, P/2)
+            basis: Tensor = torch.block_diag(*[vectors] * config.blocks)  # type: ignore[no-untyped-call]  # torch's own; (P, P/2)
             B = torch.randn(config.d_state, channels, dtype=torch.float64) / math.sqrt(channels)
             C = torch.view_as_complex(torch.randn(channels, config.d_state, 2, dtype=torch.float64)) * math.sqrt(0.5 / config.d_state)
             start = [values.real, values.imag, torch.view_as_real(basis.conj().T @ B.to(basis.dtype)), torch.view_as_real(C @ basis)]

@@ -4,11 +4,12 @@
 |---|---|
 | batch, inner channels, length, state size | B, D, L, N |
 | x, Delta | u, delta: (B, D, L) |
-| A (diagonal, one row a channel) | A: (D, N) |
+| A (diagonal, one row per channel) | A: (D, N) |
 | B, C (from the input) | B, C: (B, N, L), or (B, G, N, L): G groups of D / G channels share them |
 | exp(Delta A), Delta B (zero-order hold on A, Euler on B) | decay, drive |
 """
 
+from collections.abc import Callable
 from typing import Literal, overload
 
 import torch
@@ -18,6 +19,9 @@ from torch import Tensor
 from models.ssm.backends import resolve_backend
 
 MAX_STATE = 256  # of the cpu and the cuda kernel
+Optional = Tensor | None
+# u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse -> (y, last state); B, C: (B, G, N, L)
+Implementation = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Optional, Optional, Optional, bool, bool], tuple[Tensor, Tensor]]
 
 
 @overload
@@ -71,12 +75,11 @@ def selective_scan(
     u, delta, z: (B, D, L) of one dtype, fp32, bf16 or fp64, any strides; A: (D, N), real; B, C: (B, N, L) or (B, G, N, L); D, delta_bias: (D,).
     `delta_bias` is added to delta, then `delta_softplus` applied. `reverse`: from the last position to the first, as on flipped inputs with y
     flipped back. Backends: `cpu` (C++), `cuda` (mamba-ssm's kernel), `reference` (torch, any device); `auto`: by u's device.
-    ValueError: shapes that do not fit, unknown backend. Signature and shapes as mamba_ssm's selective_scan_fn.
+    ValueError: shapes that do not fit, or an unknown backend. The signature and shapes are those of mamba_ssm's selective_scan_fn.
     """
     _check_shapes(u, delta, A, B, C, D, z, delta_bias)
     B, C = (part.unsqueeze(1) if part.ndim == 3 else part for part in (B, C))
-    scan = {"reference": scan_reference, "cpu": _scan_cpu, "cuda": _scan_cuda}[resolve_backend(u, backend)]
-    y, last = scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse)
+    y, last = _implementation(resolve_backend(u, backend))(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse)
     return (y, last) if return_last_state else y
 
 
@@ -118,16 +121,17 @@ def scan_reference(
     return y.to(u.dtype), state.reshape(batch, channels, states)
 
 
-def _scan_cpu(*args: object) -> tuple[Tensor, Tensor]:
-    from models.ssm.cpu import scan_cpu
+def _implementation(backend: str) -> Implementation:
+    """The scan of a backend. Kernels are imported when they are first used."""
+    if backend == "cpu":
+        from models.ssm.cpu import scan_cpu
 
-    return scan_cpu(*args)  # type: ignore[arg-type]
+        return scan_cpu
+    if backend == "cuda":
+        from models.ssm.cuda import scan_cuda
 
-
-def _scan_cuda(*args: object) -> tuple[Tensor, Tensor]:
-    from models.ssm.cuda import scan_cuda
-
-    return scan_cuda(*args)  # type: ignore[arg-type]
+        return scan_cuda
+    return scan_reference
 
 
 def _check_shapes(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None, delta_bias: Tensor | None) -> None:

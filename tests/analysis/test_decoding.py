@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from analysis.comparability import place_of
+from analysis.comparability import row_and_key
 from analysis.decoding import checked_record, parts_of, stored_record
 from jobs.experiment.records import Record
 from jobs.experiment.run_folder import RunFolder
@@ -50,5 +50,5 @@ def test_rows_and_keys_do_not_depend_on_the_reader(tmp_path: Path) -> None:
     records = fake_grid(seeds=2)
     read = [stored_record(text(tmp_path, record)) for record in records]
     assert all(parts_of(record) is not None for record in read) and all(parts_of(record) is None for record in records)
-    assert [place_of(record) for record in read] == [place_of(record) for record in records]
-    assert len({place_of(record)[0] for record in read}) == len(records) / 2
+    assert [row_and_key(record) for record in read] == [row_and_key(record) for record in records]
+    assert len({row_and_key(record)[0] for record in read}) == len(records) / 2

@@ -145,8 +145,8 @@ def test_a_flood_of_bad_files_is_counted_and_not_printed(tmp_path: Path, capsys:
         (run / "cells" / f"bad{i:02}" / "record.json").write_text("{")
     assert main([str(run)]) == 0
     out = capsys.readouterr().out
-    assert out.count("torn, or no JSON") == 20 and "and 10 more" in out
-    assert (run / "report.html").read_text().count("torn, or no JSON") == 30
+    assert out.count("torn, or not JSON") == 20 and "and 10 more" in out
+    assert (run / "report.html").read_text().count("torn, or not JSON") == 30
 
 
 def test_labels_are_printed_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,7 +182,7 @@ def test_large_numbers_are_told_in_three_digits(value: float | None, text: str) 
 
 
 def test_every_column_is_explained_in_the_readme() -> None:
-    told = (Path(__file__).parents[2] / "analysis" / "README.md").read_text()
+    told = (Path(__file__).parents[2] / "docs" / "leaderboard.md").read_text()
     assert [column.name for column in LEADERBOARD if f"| `{column.name}` | {column.unit} | {column.meaning} |" not in told] == []
 
 

@@ -36,11 +36,11 @@ def test_a_run_without_records_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ('{"schema_version": 1, "id": "0', "torn, or no JSON"),
-        ("", "torn, or no JSON"),
-        ('{"hello": 1}', "no record of schema 1: id: Field required"),
-        ("[1, 2]", "no record of schema 1: the whole file"),
-        ("\x00\xff", "torn, or no JSON"),
+        ('{"schema_version": 1, "id": "0', "torn, or not JSON"),
+        ("", "torn, or not JSON"),
+        ('{"hello": 1}', "not a record of schema 1: id: Field required"),
+        ("[1, 2]", "not a record of schema 1: the whole file"),
+        ("\x00\xff", "torn, or not JSON"),
     ],
 )
 def test_torn_and_foreign_files_are_listed_and_skipped(tmp_path: Path, content: str, reason: str) -> None:
@@ -90,7 +90,7 @@ def test_a_record_from_before_the_newer_fields_still_counts(tmp_path: Path) -> N
     [
         ({"metrics": None}, "without metrics"),
         ({"status": "failed"}, "without a reason"),
-        ({"id": "another"}, "the record of cell another"),
+        ({"id": "another"}, "a record of cell another"),
     ],
 )
 def test_a_record_that_contradicts_itself_or_its_place_is_skipped(tmp_path: Path, change: dict[str, object], reason: str) -> None:

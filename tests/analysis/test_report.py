@@ -127,7 +127,7 @@ def test_a_page_holds_what_a_browser_can_and_says_what_it_leaves_out(tmp_path: P
     run = fake_run(tmp_path, fake_grid())
     monkeypatch.setattr(analysis.report, "MANY", 4)
     page = page_of(run)
-    assert page.count("<tr data-row=") == 4 and "6 more rows stand in leaderboard.csv" in page
+    assert page.count("<tr data-row=") == 4 and "leaderboard.csv has 6 more rows" in page
 
 
 def test_curves_are_joined_along_the_stages_of_a_cell(tmp_path: Path) -> None:

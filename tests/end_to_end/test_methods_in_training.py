@@ -103,7 +103,7 @@ def test_gradient_scores_are_those_of_autograd_on_the_whole_batch(tmp_path, monk
     """One batch, so that no weight has moved: in micro-batches through the engine, and at once through torch alone."""
     seen: dict[str, torch.Tensor] = {}
     scores = Gradient.scores
-    monkeypatch.setattr(Gradient, "scores", lambda self, pruner: seen.update(scores(self, pruner)) or scores(self, pruner))
+    monkeypatch.setattr(Gradient, "scores", lambda self, network: seen.update(scores(self, network)) or scores(self, network))
     monkeypatch.setitem(CASES, "gradient", ("gradient", {"sparsity": 0.6, "criterion": "gradient"}))
     monkeypatch.setitem(CASES, "movement at once", ("gradient", {"sparsity": 0.6, "criterion": "movement"}))
     masks = load_masks(train_path(tmp_path, case, rendezvous(threads=1), zero_stage=zero_stage, micro_batch_size=4) / "export")

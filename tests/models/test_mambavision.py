@@ -4,13 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from models.attention import AttentionPool, Grid, neighbourhood_mask
-from models.configs import MambaVisionConfig
+from models.attention import WindowLayout
 from models.convolution import LayerNorm2d
-from models.mambavision import SSMMixer, Stage
-from models.registry import OptionError, create_model, model_config
-from tests.models.test_vim import LIMITS, NAMES, on_meta
-from tests.support.golden import GOLDEN, filled, golden_distance, golden_images
+from models.mambavision import Level, SSMMixer
+from models.registry import create_model
+from tests.support.golden import GOLDEN, LIMITS, NAMES, filled, golden_distance, golden_images, on_meta
 
 
 @pytest.mark.parametrize(
@@ -66,7 +64,7 @@ def test_state_dict_has_the_official_names_and_shapes() -> None:
 
 def test_an_odd_depth_gives_the_state_space_the_extra_block() -> None:
     levels = on_meta("mambavision_t2").levels
-    kinds = ["".join("M" if isinstance(block.mixer, SSMMixer) else "A" for block in levels[stage].blocks) for stage in (2, 3)]
+    kinds = ["".join("M" if isinstance(block.mixer, SSMMixer) else "A" for block in level.blocks) for level in (levels[2], levels[3])]
     assert kinds == ["MMMMMMAAAAA", "MMAA"]
 
 
@@ -89,13 +87,13 @@ def test_initialisation_overwrites_that_of_delta() -> None:
 
 
 def test_maps_that_are_no_multiple_of_a_window_are_padded_and_cut_back() -> None:
-    stage = Stage([_Doubling()], None, window=4)
+    level = Level([_Doubling()], None, window=4)
     x = torch.randn(2, 3, 6, 5)
-    assert torch.equal(stage(x), 2 * x)
+    assert torch.equal(level(x), 2 * x)
 
 
 class _Doubling(nn.Module):
-    def forward(self, x: torch.Tensor, grid: Grid) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, layout: WindowLayout) -> torch.Tensor:
         assert x.shape == (2 * 4, 16, 3)
         return 2 * x
 
@@ -130,42 +128,6 @@ def test_every_variant_composes_with_every_size(name: str, options: dict[str, ob
     assert sum(parameter.numel() for parameter in on_meta(name, **options).parameters()) > 0
 
 
-def test_a_token_looks_at_its_neighbourhood_and_never_at_padding() -> None:
-    grid = Grid(height=5, width=6, window=4)  # padded to 8 x 8
-    mask = neighbourhood_mask(grid, 3, 0, torch.device("cpu")).view(8, 8, 8, 8)
-    for r in range(5):
-        for c in range(6):
-            seen = {(int(y), int(x)) for y, x in mask[r, c].nonzero()}
-            assert seen == {(y, x) for y in range(r - 1, r + 2) for x in range(c - 1, c + 2) if 0 <= y < 5 and 0 <= x < 6}
-    assert mask.flatten(2).any(-1).all()  # no row is empty: a softmax over nothing is NaN
-
-
-def test_a_shift_displaces_the_neighbourhood() -> None:
-    mask = neighbourhood_mask(Grid(height=6, width=6, window=6), 3, 1, torch.device("cpu")).view(6, 6, 6, 6)
-    assert {(int(y), int(x)) for y, x in mask[2, 3].nonzero()} == {(y, x) for y in (2, 3, 4) for x in (3, 4, 5)}
-
-
-def test_sliding_windows_cross_the_borders_of_the_stage_s_windows() -> None:
-    torch.manual_seed(0)
-    stage = create_model("mambavision_micro", swa={"window": 3}, windows=(8, 8, 4, 2)).eval().levels[2]
-    attention, grid = stage.blocks[2].mixer, Grid(height=8, width=8, window=4)
-    windows = torch.randn(4, 16, 64, requires_grad=True)  # 2 x 2 windows of 4 x 4 tokens
-    attention(windows, grid)[0, 3].sum().backward()  # row 0, column 3: beside the border
-    assert windows.grad is not None
-    reached = windows.grad.abs().sum(-1) > 0
-    assert reached[1, 0] and reached[1, 4] and reached[0, 2] and not reached[1, 1] and not reached[2].any()
-
-
-def test_pooling_weights_sum_to_one_over_all_positions() -> None:
-    torch.manual_seed(0)
-    pool, tokens = AttentionPool(8, 12, heads=4), torch.randn(3, 35, 8)
-    weights = pool.weights(tokens)
-    assert weights.shape == (3, 4, 35) and (weights > 0).all()
-    torch.testing.assert_close(weights.sum(-1), torch.ones(3, 4))
-    order = torch.randperm(35)
-    torch.testing.assert_close(pool(tokens[:, order]), pool(tokens))  # a pooling: the order of tokens does not matter
-
-
 @pytest.mark.parametrize(
     ("flag", "holds"),
     [
@@ -190,27 +152,3 @@ def test_convnext_without_its_flags_is_the_plain_model() -> None:
     off = dict.fromkeys(("layer_norm", "patch_downsample", "separable", "gelu", "fewer_blocks"), False)
     plain, styled = on_meta("mambavision_s"), on_meta("mambavision_s", convnext=off)
     assert {n: t.shape for n, t in plain.state_dict().items()} == {n: t.shape for n, t in styled.state_dict().items()}
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"s4": {}, "s5": {}}, "s4 and s5 both replace the selective scan"),
-        ({"swa": {"window": 4}}, "window must be odd"),
-        ({"swa": {"window": 3, "shift": 2}}, "shift must be at most window // 2 = 1"),
-        ({"s5": {"d_state": 6, "blocks": 2}}, "d_state must be a multiple of 2 \\* blocks = 4, not 6"),
-        ({"attention_pool": {"heads": 5}}, "5 heads do not divide"),
-        ({"convnext": {"kernel": 4}}, "kernel must be odd"),
-        ({"depths": [1, 1, 4]}, "depths"),
-        ({"heads": [1, 2, 3, 8]}, "3 heads do not divide 64"),
-        ({"dim": 15}, "dim must be even"),
-        ({"mobilenet": {"kernel": 2}}, "mobilenet: kernel must be odd"),
-    ],
-)
-def test_options_that_cannot_be_are_refused(options: dict[str, object], message: str) -> None:
-    with pytest.raises(OptionError, match=message):
-        model_config("mambavision_micro", options)  # before anything is built: the launcher reports it
-
-
-def test_defaults_are_those_of_the_smallest_published_size() -> None:
-    assert MambaVisionConfig().depths == (1, 3, 8, 4)

@@ -7,17 +7,7 @@ import torch
 
 from models.layers import InvertedTokenPath
 from models.registry import create_model
-from tests.support.golden import GOLDEN, filled, golden_distance, golden_images
-
-# Golden numbers are kept with 9 digits: in fp64 that is what limits the comparison.
-LIMITS = {torch.float32: 2e-5, torch.float64: 5e-9}
-NAMES = {torch.float32: "fp32", torch.float64: "fp64"}
-
-
-def on_meta(name: str, **options: object) -> torch.nn.Module:
-    """A model without memory behind it: counting needs none."""
-    with torch.device("meta"):
-        return create_model(name, **options)
+from tests.support.golden import GOLDEN, LIMITS, NAMES, filled, golden_distance, golden_images, on_meta
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,9 @@
-"""A SLURM of the tests' own: real daemons on this machine, started once and stopped at the end."""
+"""A SLURM for the tests alone: real daemons on this machine, started once and stopped at the end."""
 
 import fcntl
 import os
 import subprocess
-import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -13,11 +12,12 @@ from typing import IO
 
 import pytest
 
-from tests.slurm import survivors
+from tests.slurm import trained_grids
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "slurm" / "testcluster"
-NUMBERS = range(9, 4, -1)  # those of the tests; 0 to 4 are left to people
+NUMBERS = range(9, 4, -1)  # the clusters of the tests; 0 to 4 are left to people
 UNAVAILABLE = 3  # up.sh: this machine cannot have a cluster
 LOG_LINES = 150  # of the controller's log, that a failed test shows
 
@@ -27,21 +27,21 @@ class Cluster:
     """A running test cluster."""
 
     root: Path  # its folder: etc, log, run
-    environment: dict[str, str]  # in which SLURM's commands, and ours, find it
+    environment: dict[str, str]  # by which SLURM's commands, and ours, find it
 
     def call(self, *command: object, check: bool = True) -> str:
-        """What a command prints; AssertionError with its words where it fails."""
+        """What a command prints. AssertionError with that text if the command fails."""
         done = subprocess.run([*map(str, command)], env=self.environment, capture_output=True, text=True, timeout=120, check=False)
         assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout
 
     def node(self, how: str, name: str) -> None:
-        """`how`: kill, with all that runs on the node, or start; cut its network, or mend."""
+        """Lets a node fail or return. `how`: kill it with all that runs on it, or start it; cut its network, or mend it."""
         self.call(SCRIPTS / "node.sh", how, name)
 
     @property
     def mode(self) -> str:
-        """How far its nodes are apart: netns, uts or plain."""
+        """How its nodes are separated: netns, uts or plain."""
         return (self.root / "run" / "mode").read_text().strip()
 
     def stop_controller(self) -> None:
@@ -55,32 +55,24 @@ class Cluster:
         self.call(SCRIPTS / "up.sh")
 
     def jobs(self) -> dict[str, str]:
-        """State of every job that SLURM still knows, by id (array tasks as 12_3, one line each)."""
+        """State of every job that SLURM still knows, by id as SLURM writes it; each task of an array is a job."""
         lines = self.call("squeue", "--noheader", "--array", "--states=all", "--format=%i %T").splitlines()
         return dict(line.split() for line in lines)
 
     def described(self) -> str:
         """What SLURM says of its nodes and jobs, and the end of the controller's log."""
-        said = [self.call(*command, check=False) for command in (("sinfo", "--Node", "--long"), ("squeue", "--array", "--states=all", "--long"))]
+        answers = [self.call(*command, check=False) for command in (("sinfo", "--Node", "--long"), ("squeue", "--array", "--states=all", "--long"))]
         log = (self.root / "log" / "slurmctld.log").read_text().splitlines()[-LOG_LINES:]
-        return "\n".join([*said, *log])
-
-
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 240) -> None:
-    """Returns when `condition()` holds; fails, saying `what` was waited for, when it does not in time."""
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, f"waited {seconds} s for {what}"
-        time.sleep(0.1)
+        return "\n".join([*answers, *log])
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A test that fails tells what its cluster looked like."""
+    """Adds the state of its cluster to the report of a test that fails."""
     report = yield
-    clusters = [one for one in getattr(item, "funcargs", {}).values() if isinstance(one, Cluster)]
+    clusters = [value for value in getattr(item, "funcargs", {}).values() if isinstance(value, Cluster)]
     if report.failed:
-        report.sections += [(f"SLURM at {one.root}", one.described()) for one in clusters]
+        report.sections += [(f"SLURM at {cluster.root}", cluster.described()) for cluster in clusters]
     return report
 
 
@@ -111,14 +103,14 @@ def accounting_cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> survivors.Undisturbed:
-    """Trains seeds 0 to 3 of the survivors on this machine, the first time that it is called; their weights, by seed."""
+def undisturbed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> trained_grids.Undisturbed:
+    """Trains seeds 0 to 3 of a grid on this machine, the first time that it is called. Returns their weights, by seed."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    return cache(lambda: survivors.trained_here(folder, cluster, seeds=4, pack=8))
+    return cache(lambda: trained_grids.trained_here(folder, cluster, seeds=4, stages_per_job=8))
 
 
 def started(**settings: str) -> Iterator[Cluster]:
-    """A cluster whose number no other test session has; skips where there can be none."""
+    """A cluster whose number no other test session has. Skips if this machine cannot have a cluster."""
     with free_number() as lock:
         number = Path(lock.name).stem
         environment = {**os.environ, **settings, "TESTCLUSTER": number, "TESTCLUSTER_ROOT": f"/tmp/vssm-testcluster-{number}"}
@@ -135,7 +127,7 @@ def started(**settings: str) -> Iterator[Cluster]:
 
 
 def free_number() -> IO[str]:
-    """The open, locked file of a number; the kernel unlocks it when this process ends."""
+    """The open, locked file of a free number. The kernel unlocks it when this process ends."""
     folder = Path("/tmp/vssm-testclusters")
     folder.mkdir(exist_ok=True)
     for number in NUMBERS:

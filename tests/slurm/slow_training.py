@@ -1,10 +1,10 @@
-"""Real training on a real SLURM, as slow as a test needs it and in the same weights.
+"""Real training as slow as a test needs it, with the same weights in the end.
 
-python -m tests.slurm.slow_training <arguments of harness.launch>      launches jobs that heed, and leave, these files:
+`python -m tests.slurm.slow_training <arguments of harness.launch>` launches jobs that read and write these files:
 
-<run>/slow/<seed>     '2 3.5': the first two attempts at a stage of this seed rest 3.5 s after every step, as long as the file is there
-<run>/unlocked        no node sees the locks of another, as on file systems that keep them within one node
-<stage>/steps         one line for every step that anybody made: attempt, step, node, time
+<run>/slow/<seed>     read: '2 3.5' lets the first two attempts at a stage of this seed pause 3.5 s after every step, while the file is there
+<run>/unlocked        read: if it is there, no node sees the locks of another, as on file systems that keep locks within one node
+<stage>/steps         written: a line for every step that an attempt makes: attempt, step, node, time
 """
 
 import fcntl
@@ -20,11 +20,11 @@ from jobs.experiment.job import JobSpec
 from jobs.worker import job as runner
 
 
-def run_job(order: JobSpec) -> None:
-    """jobs.worker.job's, with a rest after every step."""
+def run_job(job: JobSpec) -> None:
+    """The job of jobs.worker.job, with a pause after every step."""
     from jobs.train.stage_trainer import StageTrainer
 
-    if (Path(order.run) / "unlocked").exists():
+    if (Path(job.run) / "unlocked").exists():
         fcntl.flock = lambda *_: None  # type: ignore[assignment]
     train_step = StageTrainer.train_step
 
@@ -33,14 +33,14 @@ def run_job(order: JobSpec) -> None:
         attempt = restarts()
         with (self.folder / "steps").open("a") as file:
             file.write(f"{attempt} {self.tally.step} {os.environ['SLURMD_NODENAME']} {time.time()}\n")
-        rest(self.folder.parents[1] / "slow" / str(self.spec.seed), attempt)
+        pause(self.folder.parents[1] / "slow" / str(self.spec.seed), attempt)
 
     StageTrainer.train_step = slow_step  # type: ignore[method-assign]
-    runner.run_job(order)
+    runner.run_job(job)
 
 
-def rest(slow: Path, attempt: int) -> None:
-    """Returns after the seconds that a file says, or when it is gone."""
+def pause(slow: Path, attempt: int) -> None:
+    """Returns after the seconds that a file says, or when the file is gone."""
     began = time.monotonic()
     while slow.exists():
         attempts, seconds = slow.read_text().split()

@@ -1,10 +1,11 @@
-"""What sacct remembers, read as we read it."""
+"""What sacct remembers of ended jobs, as jobs/cluster/slurm_jobs.py reads it."""
 
 import pytest
 
 from jobs.cluster.slurm_jobs import accounted, queue_state
 from jobs.experiment.ids import JobId
-from tests.slurm.conftest import Cluster, wait_until
+from tests.slurm.conftest import Cluster
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 

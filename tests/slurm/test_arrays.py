@@ -11,11 +11,13 @@ import pytest
 
 from jobs.cluster.slurm import SchedulerError
 from jobs.cluster.slurm_arrays import submit_array
+from jobs.experiment.ids import JobId
 from jobs.experiment.run_folder import RunFolder
 from jobs.experiment.specs import ClusterSpec
-from tests.slurm import tasks
-from tests.slurm.conftest import Cluster, wait_until
-from tests.support.jobs import orders_of, small_grid
+from tests.slurm import job_functions
+from tests.slurm.conftest import Cluster
+from tests.support.jobs import jobs_of, small_grid
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 SMALL = ClusterSpec(kind="slurm", timeout_min=10, mem_gb=0.5, slurm={"partition": "main"})
@@ -23,95 +25,105 @@ WIDE = replace(SMALL, nodes=2, tasks_per_node=2, mem_gb=2)
 
 
 @pytest.fixture
-def submit(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., dict[int, str]]]:
-    """Submits tasks, by task id, each in a folder of its own; what is left at the end is cancelled."""
+def submit(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., dict[int, JobId]]]:
+    """Submits arrays of jobs, by task, each array in a folder of its own. Jobs that are left at the end are cancelled."""
     monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
     monkeypatch.setenv("PYTHONPATH", cluster.environment["PYTHONPATH"])
-    submitted: list[str] = []
+    submitted: list[JobId] = []
 
     def submit(
-        arguments: dict[int, Any], *, spec: ClusterSpec = SMALL, function: Callable[[Any], None] = tasks.run_task, **more: Any
-    ) -> dict[int, str]:
+        arguments: dict[int, Any], *, spec: ClusterSpec = SMALL, function: Callable[[Any], None] = job_functions.note_run, **more: Any
+    ) -> dict[int, JobId]:
         folder = tmp_path / f"jobs-{len(submitted)}"
         folder.mkdir()
-        names = submit_array(spec, folder, function, arguments, name="test", **more)
-        submitted.append(names[min(names)].split("_")[0])
-        return names
+        ids = submit_array(spec, folder, function, arguments, name="test", **more)
+        submitted.append(ids[min(ids)].array)
+        return ids
 
     yield submit
     if submitted:
         cluster.call("scancel", *submitted)
 
 
-def test_each_job_waits_for_its_own_parent_and_for_no_other(cluster: Cluster, submit: Callable[..., dict[int, str]], tmp_path: Path) -> None:
-    def order(name: str, **more: Any) -> dict[str, Any]:
+def test_each_job_waits_for_its_own_parent_and_for_no_other(cluster: Cluster, submit: Callable[..., dict[int, JobId]], tmp_path: Path) -> None:
+    def named(name: str, **more: Any) -> dict[str, Any]:
         return {"folder": str(tmp_path), "name": name, **more}
 
-    parents = submit({0: order("a"), 1: order("b", fails=True), 5: order("c", until="go")})
-    array = parents[0].split("_")[0]
-    children = submit({0: order("a1"), 1: order("b1"), 5: order("c1")}, after=f"aftercorr:{array}")
-    only = submit({0: order("c2"), 1: order("c3")}, after=f"afterok:{parents[5]}")
-    alone = submit({5: order("b2")}, after=f"afterok:{parents[1]}")
+    parents = submit({0: named("a"), 1: named("b", fails=True), 5: named("c", until="go")})
+    array = parents[0].array
+    children = submit({0: named("a1"), 1: named("b1"), 5: named("c1")}, after=f"aftercorr:{array}")
+    only = submit({0: named("c2"), 1: named("c3")}, after=f"afterok:{parents[5]}")
+    alone = submit({5: named("b2")}, after=f"afterok:{parents[1]}")
     wait_until((tmp_path / "a1.end").exists, "the child of a parent that ended well, while another parent runs")
-    wait_until(lambda: cluster.jobs()[children[1]] == cluster.jobs()[alone[5]] == "CANCELLED", "the children of the failed parent to leave the queue")
+    wait_until(
+        lambda: cluster.jobs()[str(children[1])] == cluster.jobs()[str(alone[5])] == "CANCELLED",
+        "the children of the failed parent to leave the queue",
+    )
     wait_until((tmp_path / "c.starts").exists, "the last parent to start")
     cluster.call("scontrol", "requeue", parents[5])
     wait_until(lambda: len((tmp_path / "c.starts").read_text().splitlines()) == 2, "the requeued parent to start again")
     assert not list(tmp_path.glob("c?.starts")), "children wait for a parent that was requeued"
     (tmp_path / "go").touch()
-    wait_until(lambda: {cluster.jobs()[job] for job in (children[5], only[0], only[1])} == {"COMPLETED"}, "its children to end")
+    wait_until(lambda: {cluster.jobs()[str(job)] for job in (children[5], only[0], only[1])} == {"COMPLETED"}, "its children to end")
     assert not list(tmp_path.glob("b?.starts"))
 
 
-def test_an_array_may_be_as_large_as_slurm_says_and_no_larger(cluster: Cluster, submit: Callable[..., dict[int, str]]) -> None:
+def test_an_array_may_be_as_large_as_slurm_says_and_no_larger(cluster: Cluster, submit: Callable[..., dict[int, JobId]]) -> None:
     largest = int(cluster.call("scontrol", "show", "config").partition("MaxArraySize")[2].split()[1])
     later = replace(SMALL, slurm={"partition": "main", "additional_parameters": {"begin": "now+1hour"}})
-    names = submit(dict.fromkeys(range(largest), {}), spec=later)
-    array = names[0].split("_")[0]
+    array = submit(dict.fromkeys(range(largest), {}), spec=later)[0].array
     assert len([job for job in cluster.jobs() if job.startswith(f"{array}_")]) == largest == 1001
     with pytest.raises(SchedulerError, match="Invalid job array specification"):
         submit(dict.fromkeys(range(largest + 1), {}), spec=later)
 
 
-def test_two_jobs_of_several_nodes_that_share_all_of_them_meet_apart(cluster: Cluster, submit: Callable[..., dict[int, str]], tmp_path: Path) -> None:
+def test_two_jobs_of_several_nodes_that_share_all_of_them_meet_apart(
+    cluster: Cluster, submit: Callable[..., dict[int, JobId]], tmp_path: Path
+) -> None:
     spec = replace(WIDE, tasks_per_node=1, gpus_per_node=1, slurm={"partition": "main", "nodelist": "node[1-2]"})
-    order = {"folder": str(tmp_path), "until": "go", "cpus": 1}
-    names = submit({0: order | {"name": "a"}, 1: order | {"name": "b"}}, spec=spec, function=tasks.meet)
+    argument = {"folder": str(tmp_path), "until": "go", "cpus": 1}
+    ids = submit({0: argument | {"name": "a"}, 1: argument | {"name": "b"}}, spec=spec, function=job_functions.meet)
     wait_until(lambda: len(list(tmp_path.glob("?-?.json"))) == 4, "all ranks of both jobs to meet")
     (tmp_path / "go").touch()
-    wait_until(lambda: {cluster.jobs()[job] for job in names.values()} == {"COMPLETED"}, "both jobs to end")
-    told = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("?-?.json")}
-    assert {name: one["SLURMD_NODENAME"] for name, one in told.items()} == {"a-0": "node1", "a-1": "node2", "b-0": "node1", "b-1": "node2"}
-    assert all(one["WORLD_SIZE"] == "2" and one["LOCAL_RANK"] == "0" and one["MASTER_ADDR"] == told["a-0"]["MASTER_ADDR"] for one in told.values())
-    assert told["a-0"]["MASTER_PORT"] == told["a-1"]["MASTER_PORT"] != told["b-0"]["MASTER_PORT"] == told["b-1"]["MASTER_PORT"]
-    assert {told["a-0"]["CUDA_VISIBLE_DEVICES"], told["b-0"]["CUDA_VISIBLE_DEVICES"]} == {"0", "1"}, "as SLURM shared them out"
+    wait_until(lambda: {cluster.jobs()[str(job)] for job in ids.values()} == {"COMPLETED"}, "both jobs to end")
+    given = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("?-?.json")}
+    assert {name: variables["SLURMD_NODENAME"] for name, variables in given.items()} == {
+        "a-0": "node1",
+        "a-1": "node2",
+        "b-0": "node1",
+        "b-1": "node2",
+    }
+    assert all(variables["WORLD_SIZE"] == "2" and variables["LOCAL_RANK"] == "0" for variables in given.values())
+    assert len({variables["MASTER_ADDR"] for variables in given.values()}) == 1
+    assert given["a-0"]["MASTER_PORT"] == given["a-1"]["MASTER_PORT"] != given["b-0"]["MASTER_PORT"] == given["b-1"]["MASTER_PORT"]
+    assert {given["a-0"]["CUDA_VISIBLE_DEVICES"], given["b-0"]["CUDA_VISIBLE_DEVICES"]} == {"0", "1"}, "as SLURM assigned them"
     assert not list(tmp_path.glob("jobs-0/*.meeting"))
 
 
 def test_a_rank_that_fails_ends_its_stage_at_once_with_its_own_error_and_the_jobs_other_stages_go_on(
-    cluster: Cluster, submit: Callable[..., dict[int, str]], tmp_path: Path
+    cluster: Cluster, submit: Callable[..., dict[int, JobId]], tmp_path: Path
 ) -> None:
     run = RunFolder(tmp_path / "run")
-    orders, cells = orders_of(small_grid(tmp_path), run)
-    failing, well = (order.stages[0] for order in orders if order.stages[0].parent is None)
-    order = replace(orders[0], run=str(run.path), cluster=WIDE, stages=(failing, well), cells=cells)
-    names = submit({0: order}, spec=WIDE, function=tasks.fail_in_one_rank)
+    jobs, cells = jobs_of(small_grid(tmp_path), run)
+    failing, well = (job.stages[0] for job in jobs if job.stages[0].parent is None)
+    job = replace(jobs[0], run=str(run.path), cluster=WIDE, stages=(failing, well), cells=cells)
+    ids = submit({0: job}, spec=WIDE, function=job_functions.fail_in_one_rank)
     wait_until(lambda: run.failure(failing.id), "the error, although other ranks wait in a collective")
-    wait_until(lambda: cluster.jobs()[names[0]] == "COMPLETED", "the job to go on with its other stage")
+    wait_until(lambda: cluster.jobs()[str(ids[0])] == "COMPLETED", "the job to go on with its other stage")
     failure = run.failure(failing.id)
     assert failure is not None and (failure.kind, failure.message) == ("ValueError", "rank 2 was the first to fail") and failure.host == "node2"
     assert run.done(well.id) and not run.done(failing.id)
 
 
-def test_a_signal_before_the_job_listens_does_not_kill_it(cluster: Cluster, submit: Callable[..., dict[int, str]], tmp_path: Path) -> None:
-    names = submit({0: {"folder": str(tmp_path), "name": "a", "until": "go"}})
-    wait_until(lambda: cluster.jobs()[names[0]] == "RUNNING", "the job to start")
+def test_a_signal_before_the_job_listens_does_not_kill_it(cluster: Cluster, submit: Callable[..., dict[int, JobId]], tmp_path: Path) -> None:
+    job = str(submit({0: {"folder": str(tmp_path), "name": "a", "until": "go"}})[0])
+    wait_until(lambda: cluster.jobs()[job] == "RUNNING", "the job to start")
 
     def started_despite_signals() -> bool:
-        subprocess.run(["scancel", "--signal=USR2", names[0]], capture_output=True, check=False)
-        assert cluster.jobs()[names[0]] != "FAILED"
+        subprocess.run(["scancel", "--signal=USR2", job], capture_output=True, check=False)
+        assert cluster.jobs()[job] != "FAILED"
         return (tmp_path / "a.starts").exists()
 
     wait_until(started_despite_signals, "the job to listen")
     (tmp_path / "go").touch()
-    wait_until(lambda: cluster.jobs()[names[0]] == "COMPLETED", "the job to end well")
+    wait_until(lambda: cluster.jobs()[job] == "COMPLETED", "the job to end well")

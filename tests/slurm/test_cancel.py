@@ -6,9 +6,10 @@ import pytest
 
 from harness import cancel
 from harness.launch import NOTHING_TO_DO
-from tests.slurm.conftest import Cluster, wait_until
-from tests.slurm.launches import Toys
-from tests.slurm.toys import attempts
+from tests.slurm.conftest import Cluster
+from tests.slurm.toy_grid import ToyGrid
+from tests.slurm.toy_stages import attempts
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
@@ -16,8 +17,8 @@ pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 def test_a_cell_goes_alone_a_grid_goes_whole_and_the_next_launch_goes_on(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    toys = Toys.of(cluster, tmp_path, monkeypatch)
-    toys.say("hold", *toys.trunks)
+    toys = ToyGrid.of(cluster, tmp_path, monkeypatch)
+    toys.set_behaviour("hold", *toys.trunks)
     assert toys.launch() == 0
     toys.wait_for(running=6)
     assert toys.launch() == NOTHING_TO_DO, "all of it is with SLURM"
@@ -28,20 +29,19 @@ def test_a_cell_goes_alone_a_grid_goes_whole_and_the_next_launch_goes_on(
     cell, (trunk, own) = next(iter(toys.paths.items()))
     job = str(toys.look().job_of[own].job)
     assert cancel.main([cell]) == cancel.OK
-    told = capfd.readouterr().out
-    assert f"cancelled 1 job ({job}) that waited" in told and f"stage {trunk}" in told and "need it" in told
+    output = capfd.readouterr().out
+    assert f"cancelled 1 job ({job}) that waited" in output and f"stage {trunk}" in output and "need it" in output
     now = cluster.jobs()
     assert {name for name, state in before.items() if state != now.get(name)} == {job}
 
     assert cancel.main(["grid.yaml"]) == cancel.OK
-    told = capfd.readouterr().out
-    assert "cancelled 2 jobs" in told and "that ran" in told and "cancelled 5 jobs" in told and "that waited" in told
+    output = capfd.readouterr().out
+    assert "cancelled 2 jobs" in output and "that ran" in output and "cancelled 5 jobs" in output and "that waited" in output
     toys.end()
     assert toys.counts() == {"open": 6}
     assert cancel.main(["grid.yaml"]) == cancel.NOTHING
 
-    for stage in toys.trunks:
-        (toys.run.path / "toys" / stage).unlink()
+    toys.release(*toys.trunks)
     assert toys.launch() == 0
     toys.wait_for(done=6)
     assert {len(attempts(toys.run, stage)) for stage in toys.trunks} == {2}

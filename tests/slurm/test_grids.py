@@ -40,9 +40,9 @@ def digits() -> tuple[Tensor, Tensor]:
     """Images (B, 3, 32, 32) and labels of the first handwritten digits."""
     from sklearn.datasets import load_digits
 
-    found = load_digits()
-    images = torch.tensor(found.images[: STEPS * BATCH], dtype=torch.float32) / 8 - 1
-    return images[:, None].repeat(1, 3, 4, 4), torch.tensor(found.target[: STEPS * BATCH])
+    loaded = load_digits()
+    images = torch.tensor(loaded.images[: STEPS * BATCH], dtype=torch.float32) / 8 - 1
+    return images[:, None].repeat(1, 3, 4, 4), torch.tensor(loaded.target[: STEPS * BATCH])
 
 
 @dataclass

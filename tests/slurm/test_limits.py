@@ -1,4 +1,4 @@
-"""What a profile asks for that SLURM does not have is said before anything is submitted; what SLURM does not take now waits."""
+"""Limits of real daemons: what a profile asks beyond them is known before anything is submitted, and what SLURM does not take now waits."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,24 +6,18 @@ from pathlib import Path
 import pytest
 
 from harness.submit.slurm import submit_arrays
-from jobs.cluster.slurm_limits import free_jobs, gpus, minutes, slurm_problems
+from jobs.cluster.slurm_limits import free_jobs, slurm_problems
 from jobs.experiment.run_folder import RunFolder
 from jobs.experiment.specs import ClusterSpec
 from tests.slurm.conftest import Cluster
-from tests.support.jobs import orders_of, small_grid
+from tests.support.jobs import jobs_of, small_grid
 
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 FITS = ClusterSpec(kind="slurm", nodes=2, tasks_per_node=2, mem_gb=2, timeout_min=30, slurm={"partition": "main"})
 
 
-def test_numbers_are_read_as_slurm_writes_them() -> None:
-    assert gpus("gpu:a100:4(S:0-1),gpu:v100:2,shard:8") == 6 and gpus("gpu:2") == 2 and gpus("(null)") == 0
-    assert minutes("1-02:30:00") == 1590 and minutes("00:30:00") == 30 and minutes("30:00") == 30 and minutes("2-00:00:00") == 2880
-
-
-@pytest.mark.slurm
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("asked", "expected"),
     [
         ({}, None),
         ({"slurm": {}}, None),
@@ -37,14 +31,14 @@ def test_numbers_are_read_as_slurm_writes_them() -> None:
         ({"slurm": {"partition": "main", "constraint": "a100"}}, "SLURM would refuse these jobs: allocation failure: Invalid feature specification"),
     ],
 )
-def test_what_slurm_cannot_give_is_told(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, asked: dict[str, object], told: str | None) -> None:
+def test_what_slurm_cannot_give_is_known_beforehand(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, asked: dict[str, object], expected: str | None
+) -> None:
     monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
     problems = slurm_problems(replace(FITS, **asked))  # type: ignore[arg-type]
-    assert (problems == []) if told is None else (len(problems) == 1 and told in problems[0]), problems
+    assert (problems == []) if expected is None else (len(problems) == 1 and expected in problems[0]), problems
 
 
-@pytest.mark.slurm
-@pytest.mark.slow
 def test_nodes_that_are_away_are_waited_for_and_no_reason_to_refuse(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
     cluster.call("scontrol", "update", "NodeName=node[1-4]", "State=DRAIN", "Reason=maintenance")
@@ -55,19 +49,17 @@ def test_nodes_that_are_away_are_waited_for_and_no_reason_to_refuse(cluster: Clu
         cluster.call("scontrol", "update", "NodeName=node[1-4]", "State=RESUME")
 
 
-@pytest.mark.slurm
-@pytest.mark.slow
 def test_jobs_beyond_what_a_user_may_submit_stay_open_and_parents_come_first(
     accounting_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLURM_CONF", accounting_cluster.environment["SLURM_CONF"])
     accounting_cluster.call("sacctmgr", "-i", "modify", "user", "root", "set", "MaxSubmitJobs=5")
     run = RunFolder(tmp_path / "run")
-    orders, _ = orders_of(small_grid(tmp_path), run)
+    jobs, _ = jobs_of(small_grid(tmp_path), run)
     later = ClusterSpec(kind="slurm", timeout_min=1, slurm={"additional_parameters": {"begin": "now+1hour"}})
     try:
-        lines = submit_arrays(later, run, orders, {})
-        assert len(orders) == 8 and "3 jobs wait for room in SLURM's queue (it takes 5 more of yours now)" in lines[-1], lines
+        lines = submit_arrays(later, run, jobs, {})
+        assert len(jobs) == 8 and "3 jobs wait for room in SLURM's queue (it takes 5 more of yours now)" in lines[-1], lines
         assert list(accounting_cluster.jobs().values()).count("PENDING") == 5 and free_jobs() == 0
     finally:
         accounting_cluster.call("scancel", "--user=root")

@@ -1,4 +1,4 @@
-"""A disk, a network and a controller that fail for a while: nothing is lost, nothing is done twice, and what is the matter is said."""
+"""A disk, a network and a controller that fail for a while: nothing is lost, nothing is done twice, and the cause is reported."""
 
 import json
 import time
@@ -9,8 +9,9 @@ import pytest
 
 from harness.launch import OK, SOME_FAILED
 from jobs.experiment.records import read_record
-from tests.slurm.conftest import Cluster, wait_until
-from tests.slurm.survivors import ONE_RANK, Undisturbed, command, field, grid, jobs, launch, run_of, slowness, start, steps, weights
+from tests.slurm.conftest import Cluster
+from tests.slurm.trained_grids import ONE_RANK, Undisturbed, command, field, grid, jobs, launch, run_of, slowness, start, steps, weights
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 MINUTE_S = 60.0
@@ -63,17 +64,18 @@ def test_what_a_cut_off_node_still_runs_ends_before_its_job_goes_on_elsewhere(
     alone = undisturbed()
     wait_until(lambda: weights(path), "the cell", 300)
     assert field(cluster, job, "NodeList") != node
-    told = command(path, cluster, "harness.status").stdout
-    assert f"nodes that failed: {node} (1)" in told and "1 of 1 cells done" in told, told
+    output = command(path, cluster, "harness.status").stdout
+    assert f"nodes that failed: {node} (1)" in output and "1 of 1 cells done" in output, output
     cluster.node("mend", node)
     wait_until(lambda: cluster.jobs()[job] == "COMPLETED", "SLURM to know that the job has ended")
     wait_until(lambda: node in cluster.call("sinfo", "--noheader", "--states=idle", "--Node"), "the node to be back")
     made = steps(path, stage)
-    left = [one for one in made if one.attempt == 0]
-    assert {one.node for one in left} == {node} and left[-1].time > cut + 20, "it lived on when SLURM had given it up"
-    assert [one.attempt for one in made] == sorted(one.attempt for one in made), "never two at once"
+    left = [step for step in made if step.attempt == 0]
+    assert {step.node for step in left} == {node} and left[-1].time > cut + 20, "it lived on when SLURM had given it up"
+    assert [step.attempt for step in made] == sorted(step.attempt for step in made), "never two at once"
     log = next(run_of(path).glob(f"jobs/*/{job}_0_log.out")).read_text()
-    assert f"{stage} is held by what is left of SLURM job {job} on {node}" in log and "left behind by an attempt that SLURM has given up" in log
+    assert f"{stage} is held by a previous attempt at this job, SLURM job {job} on {node}: that attempt is asked to exit" in log
+    assert "SLURM has given up this attempt, and this process exits" in log
     assert weights(path) == {0: alone[0]} and not list(run_of(path).glob("stages/*/failure.json"))
 
 
@@ -84,19 +86,19 @@ def test_a_minute_without_a_controller_is_waited_for_and_loses_nothing(cluster: 
     cluster.stop_controller()
     gone = time.monotonic()
     grid(path.parent, cluster=ONE_RANK, seeds=3)  # it grows
-    late, told = start(path, cluster, "tests.slurm.slow_training"), start(path, cluster, "harness.status")
+    late, status = start(path, cluster, "tests.slurm.slow_training"), start(path, cluster, "harness.status")
     slowness(path, 0).unlink()
     wait_until(lambda: weights(path), "a job to end without a controller")
     undisturbed()
     wait_until(lambda: time.monotonic() - gone > MINUTE_S, "a minute")
-    assert late.poll() is None and told.poll() is None and not weights(path).keys() - {0}
+    assert late.poll() is None and status.poll() is None and not weights(path).keys() - {0}
     cluster.start_controller()
     slowness(path, 1).unlink()
-    for process, words in ((late, "1 of 3 cells to run"), (told, "1 of 2 cells done")):
+    for process, words in ((late, "1 of 3 cells to run"), (status, "1 of 2 cells done")):
         out, err = process.communicate(timeout=240)
         assert process.returncode == OK and words in out and "SLURM's controller does not answer; asking again" in err, out + err
     wait_until(lambda: len(weights(path)) == 3, "all cells")
     wait_until(lambda: {cluster.jobs()[job] for job in jobs(path)} == {"COMPLETED"}, "SLURM to know that all jobs have ended")
     assert weights(path) == {seed: undisturbed()[seed] for seed in range(3)}
-    made = {stage: [one.step for one in steps(path, stage)] for stage, _ in jobs(path).values()}
+    made = {stage: [step.step for step in steps(path, stage)] for stage, _ in jobs(path).values()}
     assert all(numbers == list(range(1, len(numbers) + 1)) for numbers in made.values()) and len(made) == len(jobs(path)) == 3, "nothing ran twice"

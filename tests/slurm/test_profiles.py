@@ -1,119 +1,21 @@
 """The profiles that come with the project: they are read, and submitit takes what they say."""
 
-import os
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from harness.grid.read import read_grid
-from jobs.cluster.slurm_arrays import AGAIN, TOGETHER, ranges, submission
-from jobs.experiment.specs import ClusterSpec
-from tests.slurm.conftest import wait_until
+from jobs.cluster.slurm_arrays import submission
 
 PROFILES = sorted((Path(__file__).parents[2] / "slurm").glob("*.yaml"))
 
 
-def cluster_of(tmp_path: Path, cluster: str) -> ClusterSpec:
-    """The cluster of a grid that says so."""
-    grid = tmp_path / "grid.yaml"
-    grid.write_text(f"name: t\nrecipe: {{batch_size: 64}}\nmodels: [vim_micro]\npruning: [dense]\nseeds: 1\ncluster: {cluster}\n")
-    return read_grid(grid).cluster
-
-
-def sbatch(tmp_path: Path, cluster: ClusterSpec, after: str = "") -> str:
-    """The submission file that is made of a cluster."""
-    return submission(cluster, tmp_path, [0], name="t", after=after)
-
-
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.name)
 def test_a_profile_becomes_a_submission_file(tmp_path: Path, profile: Path) -> None:
-    cluster = cluster_of(tmp_path, str(profile))
-    text = sbatch(tmp_path, cluster)
+    grid = tmp_path / "grid.yaml"
+    grid.write_text(f"name: t\nrecipe: {{batch_size: 64}}\nmodels: [vim_micro]\npruning: [dense]\nseeds: 1\ncluster: {profile}\n")
+    cluster = read_grid(grid).cluster
+    text = submission(cluster, tmp_path, [0], name="t")
     assert f"#SBATCH --partition={cluster.slurm['partition']}" in text
     assert f"#SBATCH --nodes={cluster.nodes}" in text and f"#SBATCH --ntasks-per-node={cluster.tasks_per_node}" in text
     assert "--kill-on-bad-exit=1" in text and "wckey" not in text
-
-
-def test_a_job_whose_parent_has_failed_leaves_the_queue(tmp_path: Path) -> None:
-    text = sbatch(tmp_path, cluster_of(tmp_path, "{kind: slurm, partition: p, dependency: 'after:7'}"), after="aftercorr:12")
-    assert "#SBATCH --dependency=aftercorr:12,after:7\n" in text and "#SBATCH --kill-on-invalid-dep=yes" in text
-
-
-def test_variables_are_exported_before_the_setup_lines(tmp_path: Path) -> None:
-    text = sbatch(tmp_path, cluster_of(tmp_path, "{kind: slurm, environment: {A: '1 2', B: x}, setup: [module load cuda]}"))
-    assert f"export A='1 2'\nexport B=x\n{AGAIN}\n{TOGETHER}\nmodule load cuda\n" in text
-
-
-ARRAY = {"SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3"}
-LOOK, STEP, BACK = "squeue --noheader --format=%D --jobs=17", "srun -N 1 -n 1 true", ["scontrol requeue 17", "sleep 60"]
-
-
-@pytest.mark.parametrize(
-    ("restarts", "nodes", "more", "asked"),
-    [
-        (0, "1", {}, []),
-        (1, "2", {}, ["sleep 5", LOOK, STEP]),
-        (2, "2", {}, ["sleep 5", LOOK, STEP, STEP]),
-        (6, "", {}, ["sleep 5", LOOK, STEP]),  # slurmctld does not answer
-        (1, "1", {}, ["sleep 5", LOOK, *BACK, STEP]),  # SLURM ends it while it sleeps
-        (10, "1", {}, ["sleep 5", LOOK]),
-        (1, "2\n2\n1", {}, ["sleep 5", LOOK, STEP]),
-        (1, "1", ARRAY, [line.replace("17", "12_3") for line in ["sleep 5", LOOK, *BACK, STEP]]),
-    ],
-)
-def test_a_later_attempt_waits_keeps_its_nodes_and_takes_a_step_number_of_its_own(
-    tmp_path: Path, restarts: int, nodes: str, more: dict[str, str], asked: list[str]
-) -> None:
-    assert again(tmp_path, {"squeue": f"printf '{nodes}'"}, SLURM_RESTART_COUNT=str(restarts), **more) == (0, asked)
-
-
-@pytest.mark.parametrize(("state", "asked"), [("RUNNING", BACK), ("CANCELLED", [])])
-def test_an_order_that_was_meant_for_an_earlier_attempt_sends_a_later_one_back_into_the_queue(tmp_path: Path, state: str, asked: list[str]) -> None:
-    told = {"squeue": f"echo {state}", "sleep": f"[ -e {tmp_path}/ended ] || {{ touch {tmp_path}/ended; kill -TERM $PPID; }}"}
-    look = "squeue --noheader --states=all --format=%T --jobs=17"
-    assert again(tmp_path, told, SLURM_RESTART_COUNT="1") == (143, ["sleep 5", look, *asked])
-
-
-def again(tmp_path: Path, answers: dict[str, str], **environment: str) -> tuple[int, list[str]]:
-    """Exit code of what comes first in a job's script, and the commands that it calls, of which some answer."""
-    for name in ("sleep", "srun", "scontrol", "squeue"):
-        (tmp_path / name).write_text(f"#!/bin/sh\necho {name} $* >>{tmp_path}/asked\n{answers.get(name, '')}\n")
-        (tmp_path / name).chmod(0o755)
-    (tmp_path / "asked").touch()
-    job = {"SLURM_JOB_ID": "17", "SLURM_JOB_NUM_NODES": "2", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    done = subprocess.run(["bash", "-c", AGAIN], env=os.environ | job | environment, check=False)
-    return done.returncode, (tmp_path / "asked").read_text().splitlines()
-
-
-def test_what_an_attempt_began_on_its_node_ends_with_its_script_and_no_more(tmp_path: Path) -> None:
-    begin = "setsid sleep 300 >/dev/null & echo $!; until grep -qz VSSM_ATTEMPT= /proc/$!/environ; do :; done; exit 7"
-    node = {"SLURMD_NODENAME": "node1"}
-    other = subprocess.Popen(["sleep", "300"], env=os.environ | node | {"VSSM_ATTEMPT": "17.1"})
-    environment = os.environ | node | {"SLURM_JOB_ID": "17"}
-    try:
-        script = subprocess.run(["bash", "-c", f"{TOGETHER}\n{begin}"], env=environment, stdout=subprocess.PIPE, text=True, check=False)
-        assert script.returncode == 7 and other.poll() is None
-        wait_until(lambda: not Path(f"/proc/{script.stdout.strip()}/exe").exists(), "it to end", seconds=10)  # init may leave a zombie
-    finally:
-        other.kill()
-        other.wait()
-
-
-def test_arguments_of_srun_are_added_to_ours(tmp_path: Path) -> None:
-    text = sbatch(tmp_path, cluster_of(tmp_path, "{kind: slurm, cpus_per_task: 4, srun_args: [--mpi=none]}"))
-    assert "--kill-on-bad-exit=1 --cpus-per-task=4 --mpi=none" in text
-
-
-def test_an_array_has_the_tasks_it_is_given_and_its_own_limit(tmp_path: Path) -> None:
-    text = submission(ClusterSpec(kind="slurm"), tmp_path, [3, 0, 1, 7], name="t", at_a_time=2)
-    assert "#SBATCH --array=0-1,3,7%2" in text and f"--output={tmp_path}/%A_%a_0_log.out" in text
-
-
-def test_task_ids_are_shortened_and_none_is_lost() -> None:
-    assert ranges([0]) == "0" and ranges(range(5)) == "0-4" and ranges([9, 0, 1, 5, 6, 7]) == "0-1,5-7,9"
-
-
-def test_submitits_names_come_with_and_without_their_prefix(tmp_path: Path) -> None:
-    text = sbatch(tmp_path, cluster_of(tmp_path, "{kind: slurm, slurm_partition: p, qos: long, additional_parameters: {reservation: r}}"))
-    assert "#SBATCH --partition=p" in text and "#SBATCH --qos=long" in text and "#SBATCH --reservation=r" in text

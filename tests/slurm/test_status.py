@@ -9,8 +9,9 @@ import pytest
 
 from harness import logs, status
 from harness.monitor.survey import survey
-from tests.slurm.conftest import SCRIPTS, Cluster, wait_until
-from tests.slurm.launches import FEW, Toys
+from tests.slurm.conftest import SCRIPTS, Cluster
+from tests.slurm.toy_grid import FEW, ToyGrid
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
@@ -18,18 +19,18 @@ pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 def test_status_and_logs_tell_what_the_daemons_do_and_a_controller_that_is_down_changes_no_verdict(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    toys = Toys.of(cluster, tmp_path, monkeypatch, FEW)
+    toys = ToyGrid.of(cluster, tmp_path, monkeypatch, FEW)
     held, free = toys.trunks
-    toys.say("hold", held)
+    toys.set_behaviour("hold", held)
     assert toys.launch() == 0
     toys.wait_for(done=1, running=1)
     capfd.readouterr()
 
     assert status.main([]) == 0
-    told = " ".join(capfd.readouterr().out.split())
+    output = " ".join(capfd.readouterr().out.split())
     job = str(toys.look().job_of[held].job)
     node = cluster.call("squeue", "--noheader", "--format=%N", f"--jobs={job}").strip()
-    assert f"{held} vim_micro train seed 0 starting {job} {node}" in told and "1 of 2 cells done" in told
+    assert f"{held} vim_micro train seed 0 starting {job} {node}" in output and "1 of 2 cells done" in output
 
     assert logs.main([held[:8]]) == 0
     assert f"stage {held}: vim_micro  train  seed 0" in capfd.readouterr().out
@@ -45,6 +46,6 @@ def test_status_and_logs_tell_what_the_daemons_do_and_a_controller_that_is_down_
     assert toys.counts() == {"done": 1, "running": 1}, "it is waited for"
     back.join()
 
-    (toys.run.path / "toys" / held).unlink()
+    toys.release(held)
     toys.wait_for(done=2)
     toys.end()

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from harness.launch import OK
-from tests.slurm.conftest import Cluster, wait_until
-from tests.slurm.survivors import FOUR_RANKS, ONE_RANK, Undisturbed, command, field, grid, jobs, launch, run_of, steps, trained_here, weights
+from tests.slurm.conftest import Cluster
+from tests.slurm.trained_grids import FOUR_RANKS, ONE_RANK, Undisturbed, command, field, grid, jobs, launch, run_of, steps, trained_here, weights
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 ONE_MINUTE = "kind: slurm, partition: main, mem_gb: 1, timeout_min: 1, signal_delay_s: 5, nodelist: node4"  # a node that no other test disturbs
@@ -32,7 +33,7 @@ def disturb(cluster: Cluster, job: str, how: str) -> str:
 
 @pytest.fixture(scope="module")
 def short_of_time(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A launched grid whose job needs more than twice its time limit; it goes its way while other tests go theirs."""
+    """A launched grid whose job needs more than twice its time limit. It runs while other tests run."""
     path = grid(tmp_path_factory.mktemp("short"), cluster=ONE_MINUTE, seeds=1, slow={0: (2, 3.0)})
     launched = launch(path, cluster)
     assert launched.returncode == OK, launched.stdout + launched.stderr
@@ -95,25 +96,25 @@ def test_two_nodes_of_two_ranks_lose_a_node_and_end_as_four_ranks_on_one_machine
 
 
 def come_back(cluster: Cluster, path: Path, node: str) -> str:
-    """Launches; the slurmd of `node` dies, what runs there lives on; the node is back while SLURM has the job wait for it. The job."""
+    """The job of a launch whose node `node` has lost its slurmd, not its processes, and has come back while the job waits for it."""
     assert launch(path, cluster).returncode == OK
     wait_until(lambda: list(run_of(path).glob("stages/*/checkpoints/step-*")), "a checkpoint")
     (job,) = jobs(path)
     cluster.call("kill", "-9", (cluster.root / "run" / f"slurmd.{node}.pid").read_text().strip())
     wait_until(lambda: cluster.jobs()[job] == "PENDING", "SLURM to notice")
-    wait_until(lambda: not processes(job, "node2"), "what was left of it where its script ran to end")
+    wait_until(lambda: not processes(job, "node2"), "the rest of the attempt on its script's node to end")
     cluster.node("start", node)
     return job
 
 
 def processes(job: str, node: str) -> list[Path]:
-    """What a job has running on a node."""
+    """The processes that a job has on a node."""
     marks = {f"SLURM_JOB_ID={job}".encode(), f"SLURMD_NODENAME={node}".encode()}
-    found = []
+    running = []
     for path in Path("/proc").glob("[0-9]*/environ"):
         with suppress(OSError):
-            found += [path] if marks <= set(path.read_bytes().split(b"\0")) else []
-    return found
+            running += [path] if marks <= set(path.read_bytes().split(b"\0")) else []
+    return running
 
 
 def test_a_job_that_waits_for_its_only_node_gets_it_again_when_slurmd_is_back(cluster: Cluster, tmp_path: Path, undisturbed: Undisturbed) -> None:
@@ -137,8 +138,8 @@ def test_a_time_limit_reached_again_and_again_only_interrupts(cluster: Cluster, 
     log = next(run_of(short_of_time).glob(f"jobs/*/{job}_0_log.out")).read_text()
     assert log.count("Job has timed out") == int(field(cluster, job, "Restarts")) >= 2
     made = steps(short_of_time, stage)
-    begun = [later.step for earlier, later in pairwise(made) if later.attempt != earlier.attempt]
+    begun = [step.step for before, step in pairwise(made) if step.attempt != before.attempt]
     assert begun == sorted(begun) and begun[-1] > 1, "it went on from checkpoints"
-    told = command(short_of_time, cluster, "harness.status").stdout
-    assert "1 of 1 cells done" in told and not list(run_of(short_of_time).glob("stages/*/failure.json")), told
+    output = command(short_of_time, cluster, "harness.status").stdout
+    assert "1 of 1 cells done" in output and not list(run_of(short_of_time).glob("stages/*/failure.json")), output
     assert weights(short_of_time) == {0: undisturbed()[0]}

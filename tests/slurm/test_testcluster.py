@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.conftest import Cluster, wait_until
+from tests.slurm.conftest import Cluster
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 

@@ -1,4 +1,4 @@
-"""SLURM's commands as scripts on PATH: each notes how it was called, then says what the test told it to say."""
+"""SLURM's commands as scripts on PATH. Each notes how it was called, then prints what the test has set."""
 
 import os
 from pathlib import Path
@@ -15,29 +15,29 @@ exit 0
 
 
 class FakeSlurm:
-    """A SLURM that knows what it is told."""
+    """A SLURM whose answers are set by the test."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder
         folder.mkdir()
-        for name in ("squeue", "sacct", "scancel", "scontrol"):
+        for name in ("squeue", "sacct", "sacctmgr", "sbatch", "scancel", "scontrol", "sinfo"):
             (folder / name).write_text(SCRIPT.format(folder=folder))
             (folder / name).chmod(0o755)
         monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
 
     def says(self, name: str, *lines: str) -> None:
-        """What a command prints from now on."""
+        """Sets what a command prints from now on."""
         (self.folder / f"{name}.says").write_text("".join(f"{line}\n" for line in lines))
         (self.folder / f"{name}.fails").unlink(missing_ok=True)
 
     def fails(self, name: str, message: str, *, once: bool = False) -> None:
-        """A command fails with a message, always or once."""
+        """Lets a command fail with a message, always or once."""
         (self.folder / f"{name}.fails").write_text(message + "\n")
         if once:
             (self.folder / f"{name}.once").touch()
 
     def queue(self, **states: str) -> None:
-        """What squeue lists: j17_0="RUNNING", j18="PENDING:Dependency"."""
+        """Sets the jobs that squeue lists: j17_0="RUNNING", j18="PENDING:Dependency"."""
         lines = []
         for job, state in states.items():
             word, _, reason = state.partition(":")
@@ -46,7 +46,7 @@ class FakeSlurm:
         self.says("squeue", *lines)
 
     def calls(self, name: str) -> list[str]:
-        """How a command was called, in order."""
+        """The arguments of every call of a command, first call first."""
         path = self.folder / "calls"
         lines = path.read_text().splitlines() if path.exists() else []
         return [line.partition(" ")[2] for line in lines if line.partition(" ")[0] == name]

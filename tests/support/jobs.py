@@ -1,4 +1,4 @@
-"""Orders of a small real grid, for tests that run no network."""
+"""A small real grid with its jobs, for tests that run no network."""
 
 from pathlib import Path
 
@@ -26,19 +26,19 @@ def small_grid(tmp_path: Path, stages_per_job: int = 1) -> Grid:
     return read_grid(path)
 
 
-def orders_of(grid: Grid, run: RunFolder) -> tuple[list[JobSpec], tuple[PlannedCell, ...]]:
-    """Everything that is to be run of a grid."""
-    plan = make_graph(grid.cells)
-    paths = planned_cells(grid, plan)
-    return make_jobs(grid, plan, run, paths), paths
+def jobs_of(grid: Grid, run: RunFolder) -> tuple[list[JobSpec], tuple[PlannedCell, ...]]:
+    """The jobs of everything that is to be run of a grid, and all its cells."""
+    graph = make_graph(grid.cells)
+    cells = planned_cells(grid, graph)
+    return make_jobs(grid, graph, run, cells), cells
 
 
-def finished(run: RunFolder, order: JobSpec, path: PlannedCell) -> Record:
-    """A record as a job would leave it, without numbers: a fake that only marks the cell as ended well."""
-    surroundings = Environment(
+def finished(job: JobSpec, planned: PlannedCell) -> Record:
+    """The record of a cell that has ended well, without numbers."""
+    environment = Environment(
         commit=None, dirty=None, python="", versions={}, host="", cpu="", gpu=None, ranks=1, threads=1, loader="", scan="", data_sha256=""
     )
     return Record(
-        id=path.cell.id, grid=order.grid, model=path.cell.model.label, pruning=path.cell.pruning, seed=path.cell.seed, spec=path.cell.to_json(),
-        stages=list(path.stages), status="done", environment=surroundings, started="", finished="",
+        id=planned.cell.id, grid=job.grid, model=planned.cell.model.label, pruning=planned.cell.pruning, seed=planned.cell.seed,
+        spec=planned.cell.to_json(), stages=list(planned.stages), status="done", environment=environment, started="", finished="",
     )  # fmt: skip

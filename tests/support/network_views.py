@@ -8,10 +8,10 @@ from torch import Tensor
 from models.pruning.base import NetworkView, Progress, PruningMethod
 
 
-def fake_pruner(
+def fake_network(
     weights: dict[str, Tensor], gradients: dict[str, Tensor] | None = None, seed: int = 0, norms: dict[str, Tensor] | None = None
 ) -> NetworkView:
-    """A pruner over these tensors, which `apply` zeroes in place. `gradients` may be changed by the test between the hooks."""
+    """A network over these tensors, which `apply` zeroes in place. `gradients` may be changed by the test between the hooks."""
 
     def apply(masks: Mapping[str, Tensor]) -> None:
         for name, mask in masks.items():
@@ -36,17 +36,17 @@ def random_weights(seed: int = 0, *, values: int | None = None) -> dict[str, Ten
     return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
 
 
-def train_steps(method: PruningMethod, pruner: NetworkView, weights: dict[str, Tensor], steps: int, *, seed: int = 1) -> list[dict[str, Tensor]]:
+def train_steps(method: PruningMethod, network: NetworkView, weights: dict[str, Tensor], steps: int, *, seed: int = 1) -> list[dict[str, Tensor]]:
     """The masks after each of `steps` steps, in which the living weights move at random."""
     generator = torch.Generator().manual_seed(seed)
     history = []
     for step in range(1, steps + 1):
         for name, weight in weights.items():
             weight.add_(0.3 * torch.randn(weight.shape, generator=generator))
-            if pruner.masks:
-                weight.mul_(pruner.masks[name])
-        method.after_step(pruner, Progress(step=step, steps=steps, steps_per_epoch=10))
-        history.append(dict(pruner.masks))
+            if network.masks:
+                weight.mul_(network.masks[name])
+        method.after_step(network, Progress(step=step, steps=steps, steps_per_epoch=10))
+        history.append(dict(network.masks))
     return history
 
 

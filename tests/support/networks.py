@@ -88,19 +88,19 @@ class Halve(PruningMethod):
     groups: tuple[str, ...] = ("other", "conv", "head", "mlp")
     move: int = 3
 
-    def begin(self, pruner: NetworkView) -> None:
-        pruner.state["calls"] = torch.zeros(1)
-        pruner.set_masks(half_masks(pruner, 0))
+    def begin(self, network: NetworkView) -> None:
+        network.state["calls"] = torch.zeros(1)
+        network.set_masks(half_masks(network, 0))
 
-    def after_step(self, pruner: NetworkView, progress: Progress) -> None:
-        pruner.state["calls"] += 1
+    def after_step(self, network: NetworkView, progress: Progress) -> None:
+        network.state["calls"] += 1
         if progress.step == self.move:
-            pruner.set_masks(half_masks(pruner, 1))
+            network.set_masks(half_masks(network, 1))
 
 
-def half_masks(pruner: NetworkView, parity: int) -> dict[str, Tensor]:
+def half_masks(network: NetworkView, parity: int) -> dict[str, Tensor]:
     """Masks that keep every other weight."""
-    return {name: (torch.arange(weight.numel()) % 2 == parity).view(weight.shape) for name, weight in pruner.weights().items()}
+    return {name: (torch.arange(weight.numel()) % 2 == parity).view(weight.shape) for name, weight in network.weights().items()}
 
 
 def toy_spec(stage: Stage, *, seed: int = 0, **recipe: Any) -> StageSpec:

@@ -62,7 +62,7 @@ def silence(model: nn.Module, groups: Sequence[Group], kept: Kept) -> None:
             gone = sorted(set(range(group.count)) - set(kept[group.name]))
             for one in group.owned:
                 parameter = model.get_parameter(one.parameter)
-                parameter.index_fill_(one.dimension, one.places[gone].flatten().to(parameter.device), 0.0)
+                parameter.index_fill_(one.dimension, one.indices[gone].flatten().to(parameter.device), 0.0)
 
 
 def images(count: int = 2) -> torch.Tensor:

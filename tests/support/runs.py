@@ -1,4 +1,4 @@
-"""Run folders as launches and jobs leave them, without running a network."""
+"""Run folders as launches and jobs leave them, made without running a network."""
 
 import json
 import socket
@@ -12,7 +12,7 @@ from harness.plan.snapshot import save_launch
 from harness.plan.stages import StageGraph, make_graph
 from jobs.experiment.job import JobSpec, PlannedCell
 from jobs.experiment.records import Failure
-from jobs.experiment.run_folder import RunFolder
+from jobs.experiment.run_folder import EXPORT, JOBS, PROGRESS, RESULT, SUBMITTED, RunFolder
 from tests.support.jobs import finished, small_grid
 
 
@@ -27,21 +27,21 @@ class FakeRun:
 
     def finish(self, stage: str, train_s: float = 3600.0) -> None:
         """A stage leaves its weights."""
-        export = self.run.stage_dir(stage) / "export"
+        export = self.run.stage_dir(stage) / EXPORT
         export.mkdir(parents=True)
-        (export / "result.json").write_text(json.dumps({"train_s": train_s, "steps": 10, "epochs": 1}, indent=1))
+        (export / RESULT).write_text(json.dumps({"train_s": train_s, "steps": 10, "epochs": 1}, indent=1))
 
     def record(self, path: PlannedCell) -> None:
         """A cell leaves its record."""
-        self.run.write_record(finished(self.run, JobSpec(run="", grid=self.grid.name, stages=(), cells=(), cluster=self.grid.cluster), path))
+        self.run.write_record(finished(JobSpec(run="", grid=self.grid.name, stages=(), cells=(), cluster=self.grid.cluster), path))
 
     def fail(self, stage: str, kind: str = "ValueError", message: str = "no", traceback: str = "") -> None:
         """A stage leaves its failure."""
         self.run.write_failure(stage, Failure(kind=kind, message=message, stage=stage, traceback=traceback))
 
     def beat(self, stage: str, **changes: object) -> None:
-        """A stage tells how far it is."""
-        told = {
+        """A stage writes its progress."""
+        progress = {
             "epoch": 1,
             "epochs": 4,
             "step": 25,
@@ -53,17 +53,17 @@ class FakeRun:
             "time": time.time(),
         }
         self.run.stage_dir(stage).mkdir(parents=True, exist_ok=True)
-        (self.run.stage_dir(stage) / "progress.json").write_text(json.dumps(told | changes))
+        (self.run.stage_dir(stage) / PROGRESS).write_text(json.dumps(progress | changes))
 
     def submit(self, jobs: dict[str, list[str]]) -> Path:
-        """A launch has handed these stages to these jobs."""
-        folder = self.run.path / "jobs" / str(1 + len(list(self.run.path.glob("jobs/*"))))
+        """A launch gives these stages to these jobs. Returns the folder of the jobs."""
+        folder = self.run.path / JOBS / str(1 + len(list(self.run.path.glob(f"{JOBS}/*"))))
         folder.mkdir(parents=True)
-        (folder / "stages.json").write_text(json.dumps(jobs))
+        (folder / SUBMITTED).write_text(json.dumps(jobs))
         return folder
 
     def log(self, folder: Path, job: str, text: str, rank: int = 0) -> Path:
-        """What a rank of a job has printed."""
+        """A rank of a job prints a text. Returns its log."""
         path = folder / f"{job.rpartition(':')[2]}_{rank}_log.out"
         path.write_text(text)
         return path
@@ -79,7 +79,7 @@ class FakeRun:
 
 
 def fake_run(tmp_path: Path) -> FakeRun:
-    """Under runs/small, as a launch in `tmp_path` makes it."""
+    """The run folder runs/small that a launch in `tmp_path` makes."""
     grid = small_grid(tmp_path)
     plan = make_graph(grid.cells)
     run = RunFolder(tmp_path / "runs" / grid.name)
@@ -88,5 +88,5 @@ def fake_run(tmp_path: Path) -> FakeRun:
 
 
 def elsewhere(pid: int = 4711) -> str:
-    """A local job of another machine."""
+    """The id of a local job of another machine."""
     return f"not-{socket.gethostname()}:{pid}"

@@ -1,12 +1,19 @@
-"""Which stages are left to run where some are there already."""
+"""From stages to jobs: how stages are divided, what is left of them where some are done, and which jobs wait for which."""
 
 from pathlib import Path
 
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from harness.grid.read import Grid, read_grid
-from harness.plan.jobs import done_stages, make_jobs, make_packs, planned_cells, to_replay
+from harness.plan.jobs import divide, done_stages, levels, make_jobs, parent_jobs, planned_cells, to_replay
 from harness.plan.stages import StageGraph, make_graph
+from jobs.experiment.ids import StageId
 from jobs.experiment.rewinds import ask_for_replay, refusal, rewind_name
 from jobs.experiment.run_folder import RunFolder
+from jobs.experiment.specs import DataSpec, ModelSpec, RecipeSpec, StageSpec
+from models.pruning.base import Stage
 
 TEXT = """
 name: g
@@ -23,32 +30,147 @@ def launched(folder: Path) -> tuple[Grid, StageGraph, RunFolder, Path]:
     path = folder / "grid.yaml"
     path.write_text(TEXT)
     grid = read_grid(path)
-    plan, run = make_graph(grid.cells), RunFolder(folder / "runs")
-    trunk = run.stage_dir(plan.paths[grid.cells[0].id][0])
+    graph, run = make_graph(grid.cells), RunFolder(folder / "runs")
+    trunk = run.stage_dir(graph.paths[grid.cells[0].id][0])
     (trunk / "export").mkdir(parents=True)
     (trunk / "export" / "result.json").write_text('{"steps": 100}')
-    return grid, plan, run, trunk
+    return grid, graph, run, trunk
 
 
-def stages_to_do(grid: Grid, plan: StageGraph, run: RunFolder) -> list[str]:
-    return [plan.stages[stage].stage.name for one in make_packs(grid, plan, run, planned_cells(grid, plan)) for stage in one.stages]
+def stages_to_do(grid: Grid, graph: StageGraph, run: RunFolder) -> list[str]:
+    return [spec.stage.name for job in make_jobs(grid, graph, run, planned_cells(grid, graph)) for spec in job.stages]
 
 
-def test_a_finished_stage_that_lacks_a_step_is_to_be_done_before_those_that_rewind_to_it(tmp_path):
-    grid, plan, run, trunk = launched(tmp_path)
-    assert to_replay(plan, run) == [trunk.name] and not done_stages(plan, run)
-    first = stages_to_do(grid, plan, run)
+def test_a_finished_stage_that_lacks_a_step_is_to_be_done_before_those_that_rewind_to_it(tmp_path: Path) -> None:
+    grid, graph, run, trunk = launched(tmp_path)
+    assert to_replay(graph, run) == [trunk.name] and not done_stages(graph, run)
+    first = stages_to_do(grid, graph, run)
     assert first[0] == "train" and sorted(first) == ["finetune", "prune_1", "round_1", "train"]
     ask_for_replay(trunk)
-    assert not run.done(trunk.name), "until it is replayed, other jobs wait for it"
-    orders = make_jobs(grid, plan, run, planned_cells(grid, plan))
-    assert orders[0].stages[0].stage.keep_steps == (9,)
+    assert not run.done(StageId(trunk.name)), "until it is replayed, other jobs wait for it"
+    jobs = make_jobs(grid, graph, run, planned_cells(grid, graph))
+    assert jobs[0].stages[0].stage.keep_steps == (9,)
 
 
-def test_once_the_step_is_kept_or_refused_the_stage_is_done(tmp_path):
-    grid, plan, run, trunk = launched(tmp_path)
+def test_once_the_step_is_kept_or_refused_the_stage_is_done(tmp_path: Path) -> None:
+    grid, graph, run, trunk = launched(tmp_path)
     for file in (trunk / "export" / rewind_name(9), refusal(trunk / "export", 9)):
         file.touch()
-        assert done_stages(plan, run) == {trunk.name} and "train" not in stages_to_do(grid, plan, run)
+        assert done_stages(graph, run) == {trunk.name} and "train" not in stages_to_do(grid, graph, run)
         file.unlink()
-    assert to_replay(plan, run)
+    assert to_replay(graph, run)
+
+
+def tree(parents: list[int | None], rewinds: dict[int, int] | None = None) -> list[StageSpec]:
+    """Stages s0, s1, ... with the parents given by number."""
+    model, stage = ModelSpec(name="vim_micro", label="x"), Stage(name="train", epochs=1)
+    return [
+        StageSpec(
+            id=StageId(f"s{index}"),
+            model=model,
+            data=DataSpec(),
+            recipe=RecipeSpec(epochs=6, finetune_epochs=2),
+            seed=0,
+            stage=stage,
+            parent=None if parent is None else StageId(f"s{parent}"),
+            rewind=StageId(f"s{rewinds[index]}") if rewinds and index in rewinds else None,
+        )
+        for index, parent in enumerate(parents)
+    ]
+
+
+def shown(jobs: list[tuple[StageSpec, ...]]) -> list[tuple[str, tuple[int, ...]]]:
+    """The stages of each job, and the jobs that it waits for."""
+    return [(" ".join(spec.id for spec in stages), tuple(sorted(before))) for stages, before in zip(jobs, parent_jobs(jobs), strict=True)]
+
+
+def test_a_trunk_and_its_children_share_a_process_where_they_fit() -> None:
+    assert shown(divide(tree([None, 0, 0, None, 3, 3]), 3)) == [("s0 s1 s2", ()), ("s3 s4 s5", ())]
+
+
+def test_small_trees_share_a_process() -> None:
+    assert shown(divide(tree([None, 0, None, 2, None]), 4)) == [("s0 s1 s2 s3", ()), ("s4", ())]
+
+
+def test_a_tree_that_does_not_fit_is_cut_and_its_rest_waits_for_its_trunk_alone() -> None:
+    assert shown(divide(tree([None, 0, 0, 0, 0, 0, None]), 3)) == [("s0 s1 s2", ()), ("s6", ()), ("s3 s4 s5", (0,))]
+
+
+def test_a_chain_is_cut_into_a_chain_of_jobs() -> None:
+    jobs = divide(tree([None, 0, 1, 2, 3], rewinds={2: 0, 4: 0}), 2)
+    assert shown(jobs) == [("s0 s1", ()), ("s2 s3", (0,)), ("s4", (0, 1))]
+    assert levels(parent_jobs(jobs)) == [0, 1, 2]
+
+
+def test_branches_that_are_long_do_not_wait_for_each_other() -> None:
+    assert shown(divide(tree([None, 0, 1, 2, 0, 4, 5]), 3)) == [("s0 s1 s2", ()), ("s4 s5 s6", (0,)), ("s3", (0,))]
+
+
+def test_a_parent_that_is_done_is_not_waited_for() -> None:
+    assert shown(divide(tree([None, 0, 0, 1])[1:], 2)) == [("s1 s3", ()), ("s2", ())]
+
+
+def test_jobs_are_made_smaller_when_slots_would_stay_idle() -> None:
+    stages = tree([None] * 8)
+    assert [len(job) for job in divide(stages, 8)] == [8]
+    assert [len(job) for job in divide(stages, 8, slots=2)] == [4, 4]
+    assert [len(job) for job in divide(stages, 8, slots=100)] == [1] * 8
+
+
+def test_one_stage_a_job_gives_every_stage_a_job() -> None:
+    assert shown(divide(tree([None, 0, 1]), 1)) == [("s0", ()), ("s1", (0,)), ("s2", (1,))]
+
+
+def test_nothing_to_do_gives_no_jobs() -> None:
+    assert divide([], 4, slots=2) == []
+
+
+@pytest.mark.parametrize("per_job, slots", [(0, 1), (1, 0)])
+def test_jobs_need_room(per_job: int, slots: int) -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        divide([], per_job, slots)
+
+
+@st.composite
+def forests(draw: st.DrawFn) -> list[StageSpec]:
+    """Any forest of up to 30 stages, some of which rewind to their root, some of which are done and left out."""
+    count = draw(st.integers(1, 30))
+    parents = [draw(st.one_of(st.none(), st.integers(0, index - 1))) if index else None for index in range(count)]
+    roots: list[int] = []
+    for index, parent in enumerate(parents):
+        roots.append(index if parent is None else roots[parent])
+    rewinding = draw(st.sets(st.integers(0, count - 1)))
+    stages = tree(parents, rewinds={index: roots[index] for index in rewinding if roots[index] != index})
+    done = draw(st.sets(st.integers(0, count - 1)))
+    return [spec for index, spec in enumerate(stages) if index not in done]
+
+
+@settings(max_examples=120)
+@given(stages=forests(), per_job=st.integers(1, 8), slots=st.integers(1, 8))
+def test_every_stage_runs_once_behind_all_that_it_needs(stages: list[StageSpec], per_job: int, slots: int) -> None:
+    jobs = divide(stages, per_job, slots)
+    after = parent_jobs(jobs)
+    sequence = [(number, spec) for number, job in enumerate(jobs) for spec in job]
+    assert sorted(spec.id for _, spec in sequence) == sorted(spec.id for spec in stages)
+    position = {spec.id: (number, index) for index, (number, spec) in enumerate(sequence)}
+    for number, spec in sequence:
+        for needed in {spec.parent, spec.rewind} & position.keys():
+            assert position[needed][1] < position[spec.id][1] and (position[needed][0] == number or position[needed][0] in after[number])
+    for number, (job, level) in enumerate(zip(jobs, levels(after), strict=True)):
+        assert 1 <= len(job) <= per_job
+        assert all(before < number for before in after[number])
+        assert level == 1 + max((levels(after)[before] for before in after[number]), default=-1)
+
+
+@settings(max_examples=60)
+@given(stages=forests(), per_job=st.integers(1, 8))
+def test_a_job_waits_only_for_what_one_of_its_stages_needs(stages: list[StageSpec], per_job: int) -> None:
+    jobs = divide(stages, per_job)
+    owner = {spec.id: number for number, job in enumerate(jobs) for spec in job}
+    for number, (job, after) in enumerate(zip(jobs, parent_jobs(jobs), strict=True)):
+        needed = {owner[stage] for spec in job for stage in (spec.parent, spec.rewind) if stage in owner}
+        assert after == needed - {number}
+
+
+def test_a_chain_of_thousands_is_divided() -> None:
+    assert len(divide(tree([None, *range(2999)]), 10)) == 300

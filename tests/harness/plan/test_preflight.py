@@ -1,4 +1,4 @@
-"""What is found out on the login node after the grid has been read."""
+"""The problems that the login node reports after the grid has been read."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def problems(folder: Path, text: str) -> list[str]:
     return [line.removeprefix(f"{folder}/") for line in preflight(grid, grid.cells)]
 
 
-CASES = {
+PROBLEMS = {
     "group that is not there": (
         "models: [vim_micro]\npruning:\n- dense\n- {method: magnitude, sparsity: 0.5, groups: [attention]}",
         "grid.yaml:7: pruning[1]: magnitude(0.5, groups=attention) on vim_micro: the model has no parameter in attention; it has A_log,",
@@ -38,8 +38,8 @@ CASES = {
     ),
     "2:4 without a matrix": (
         "models: [vim_micro]\npruning: [{method: semi_structured, groups: [conv1d, patch_embed]}]",
-        "grid.yaml:5: pruning[0]: semi_structured(groups=conv1d+patch_embed) on vim_micro: 0 of 9 prunable parameters are matrices whose inputs are a "
-        "multiple of 4: patch_embed.proj.weight (",
+        "grid.yaml:5: pruning[0]: semi_structured(groups=conv1d+patch_embed) on vim_micro: 0 of 9 prunable parameters are matrices whose inputs are "
+        "a multiple of 4: patch_embed.proj.weight (",
     ),
     "short rows": (
         "models: [vim_micro]\npruning: [{method: wanda, sparsity: 0.9, groups: [conv1d]}]",
@@ -52,13 +52,13 @@ CASES = {
     ),
     "a group without a unit": (
         "models: [mambavision_micro]\npruning: [{method: structured, ratio: 0.9}]",
-        "grid.yaml:5: pruning[0]: structured(ratio=0.9) on mambavision_micro: ratio 0.9 removes all 4 units of levels.2.blocks.2.mixer.heads, and one "
-        "stays, so that ratio must be below 0.875",
+        "grid.yaml:5: pruning[0]: structured(ratio=0.9) on mambavision_micro: ratio 0.9 removes all 4 units of levels.2.blocks.2.mixer.heads, and "
+        "one stays, so that ratio must be below 0.875",
     ),
     "more units than there are": (
         "models: [mambavision_micro]\npruning: [{method: early_bird, ratio: 0.9, units: [heads]}]",
-        "grid.yaml:5: pruning[0]: early_bird(ratio=0.9, units=heads) on mambavision_micro: ratio 0.9 removes 14 of the network's 16 units, and one of each "
-        "of its 3 groups stays, so that ratio can be at most 0.812",
+        "grid.yaml:5: pruning[0]: early_bird(ratio=0.9, units=heads) on mambavision_micro: ratio 0.9 removes 14 of the network's 16 units, and "
+        "one of each of its 3 groups stays, so that ratio can be at most 0.812",
     ),
     "units that are not there": (
         "models: [vim_micro]\npruning: [{method: structured, ratio: 0.5, units: [heads, mlp]}]",
@@ -75,23 +75,23 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(("text", "said"), CASES.values(), ids=CASES)
-def test_what_a_network_or_this_machine_cannot_do_is_refused_with_its_line_and_numbers(tmp_path, text, said):
-    found = problems(tmp_path, text)
-    assert found and all(line.startswith(said) for line in found), found  # of a data set, a line for each file that is not there
+@pytest.mark.parametrize(("text", "start"), PROBLEMS.values(), ids=PROBLEMS)
+def test_what_a_network_or_this_machine_cannot_do_is_refused_with_its_line_and_numbers(tmp_path: Path, text: str, start: str) -> None:
+    lines = problems(tmp_path, text)
+    assert lines and all(line.startswith(start) for line in lines), lines  # of a data set, a line for each file that is not there
 
 
-def test_what_can_be_reached_passes(tmp_path):
+def test_what_can_be_reached_passes(tmp_path: Path) -> None:
     methods = "".join(f", {{method: {name}, sparsity: [0.5, 0.9, 0.95]}}" for name in ("random", "magnitude", "dynamic", "gradient", "rigl", "wanda"))
     models = "[vim_micro, {name: vim_micro, s5: true}, mambavision_micro, {name: mambavision_micro, attention_pool: true}, vit_micro]"
     more = ", {method: random, sparsity: 0.9, ratios: erk}, {method: iterative_magnitude, rounds: 13}, semi_structured"
     assert problems(tmp_path, f"models: {models}\npruning: [dense{methods}{more}]") == []
 
 
-def test_ten_thousand_cells_build_each_network_once(tmp_path, monkeypatch):
+def test_ten_thousand_cells_build_each_network_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import models.registry
 
-    built = []
+    built: list[str] = []
     create = models.registry.create_model
     monkeypatch.setattr(models.registry, "create_model", lambda name, *given, **options: built.append(name) or create(name, *given, **options))
     sparsities = ", ".join(str(n / 100) for n in range(1, 51))

@@ -1,4 +1,4 @@
-"""The local queue, with fake jobs that do their work when they are looked at."""
+"""The local queue, with fake processes that do their work when they are looked at."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,11 +15,11 @@ from jobs.experiment.job import JobSpec
 from jobs.experiment.records import Failure
 from jobs.experiment.run_folder import RunFolder
 from jobs.worker.failures import record_failure
-from tests.support.jobs import finished, orders_of, small_grid
+from tests.support.jobs import finished, jobs_of, small_grid
 
 
-class FakeJob:
-    """A job that is over at the second look."""
+class FakeProcess:
+    """A process that has ended at the second look."""
 
     job_id = "1"
 
@@ -39,35 +39,35 @@ class FakeJob:
 
 
 class Machine:
-    """A fake `submit`: notes what was started, and does to each stage what `behave` says."""
+    """A fake `submit`: notes what was started. `behave` tells how each stage ends: done, failed or killed."""
 
     def __init__(self, run: RunFolder, behave: Callable[[str], str] = lambda stage: "done") -> None:
         self.run, self.behave = run, behave
         self.started: list[tuple[str, ...]] = []
-        self.jobs: list[FakeJob] = []
+        self.processes: list[FakeProcess] = []
         self.side_by_side = 0
 
-    def submit(self, cluster: Any, folder: Path, function: Any, order: JobSpec, *, name: str, slot: int) -> FakeJob:
-        self.started.append(tuple(spec.id for spec in order.stages))
-        self.jobs.append(FakeJob(lambda: self.work(order)))
-        self.side_by_side = max(self.side_by_side, sum(job.work is not None for job in self.jobs))
-        return self.jobs[-1]
+    def submit(self, cluster: Any, folder: Path, function: Any, job: JobSpec, *, name: str, slot: int) -> FakeProcess:
+        self.started.append(tuple(spec.id for spec in job.stages))
+        self.processes.append(FakeProcess(lambda: self.work(job)))
+        self.side_by_side = max(self.side_by_side, sum(process.work is not None for process in self.processes))
+        return self.processes[-1]
 
-    def work(self, order: JobSpec) -> None:
-        """Runs the stages of an order in turn."""
-        for spec in order.stages:
-            what = self.behave(spec.id)
-            if what == "killed":
+    def work(self, job: JobSpec) -> None:
+        """Runs the stages of a job in turn."""
+        for spec in job.stages:
+            end = self.behave(spec.id)
+            if end == "killed":
                 return
-            if what == "failed":
+            if end == "failed":
                 failure = Failure(kind="ValueError", message="no", stage=spec.id)
                 self.run.write_failure(spec.id, failure)
-                record_failure(self.run, failure, order, 1)
+                record_failure(self.run, failure, job, 1)
                 continue
             (self.run.stage_dir(spec.id) / "export").mkdir(parents=True, exist_ok=True)
-            for path in order.cells:
-                if path.stages[-1] == spec.id:
-                    self.run.write_record(finished(self.run, order, path))
+            for planned in job.cells:
+                if planned.stages[-1] == spec.id:
+                    self.run.write_record(finished(job, planned))
 
 
 @pytest.fixture(autouse=True)
@@ -76,22 +76,22 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def drained(tmp_path: Path, machine_of: Callable[[RunFolder], Machine], stages_per_job: int = 1) -> tuple[RunFolder, Machine, Any]:
-    """The run folder, the machine and the cells' paths after a queue has ended."""
+    """The run folder, the machine and the cells after a queue has ended."""
     run = RunFolder(tmp_path / "run")
     grid = small_grid(tmp_path, stages_per_job)
-    orders, paths = orders_of(grid, run)
+    jobs, cells = jobs_of(grid, run)
     machine = machine_of(run)
-    LocalQueue(run, grid.cluster, LocalQueue.of(run, orders, grid.cluster).waiting, submit=machine.submit).drain(lambda queue: None)
-    return run, machine, paths
+    LocalQueue(run, grid.cluster, LocalQueue.of(run, jobs, grid.cluster).waiting, submit=machine.submit).drain(lambda queue: None)
+    return run, machine, cells
 
 
 @pytest.mark.parametrize("stages_per_job", [1, 2, 4, 8])
 def test_every_stage_runs_once_parents_first_two_at_a_time(tmp_path: Path, stages_per_job: int) -> None:
-    run, machine, paths = drained(tmp_path, Machine, stages_per_job)
-    order = [stage for stages in machine.started for stage in stages]
-    assert sorted(order) == sorted({stage for path in paths for stage in path.stages})
-    assert all(order.index(path.stages[0]) < order.index(path.stages[1]) for path in paths)
-    assert all(run.record(path.cell.id) for path in paths)
+    run, machine, cells = drained(tmp_path, Machine, stages_per_job)
+    sequence = [stage for stages in machine.started for stage in stages]
+    assert sorted(sequence) == sorted({stage for planned in cells for stage in planned.stages})
+    assert all(sequence.index(planned.stages[0]) < sequence.index(planned.stages[1]) for planned in cells)
+    assert all(run.record(planned.cell.id) for planned in cells)
     assert machine.side_by_side <= 2
 
 
@@ -104,73 +104,75 @@ def test_a_killed_job_starts_again_where_it_stopped(tmp_path: Path) -> None:
             return "killed"
         return "done"
 
-    run, machine, paths = drained(tmp_path, lambda run: Machine(run, once), stages_per_job=4)
-    assert all((record := run.record(path.cell.id)) and record.status == "done" for path in paths)
+    run, machine, cells = drained(tmp_path, lambda run: Machine(run, once), stages_per_job=4)
+    assert all((record := run.record(planned.cell.id)) and record.status == "done" for planned in cells)
     assert len(machine.started) == 3
 
 
 def test_a_stage_that_always_dies_fails_and_takes_its_cells_alone(tmp_path: Path) -> None:
-    first = orders_of(small_grid(tmp_path), RunFolder(tmp_path / "run"))[0][0].stages[0].id
-    run, machine, paths = drained(tmp_path, lambda run: Machine(run, lambda stage: "killed" if stage == first else "done"))
+    first = jobs_of(small_grid(tmp_path), RunFolder(tmp_path / "run"))[0][0].stages[0].id
+    run, machine, cells = drained(tmp_path, lambda run: Machine(run, lambda stage: "killed" if stage == first else "done"))
     failure = run.failure(first)
     assert failure is not None and failure.kind == "killed" and "3 times" in failure.message
     assert machine.started.count((first,)) == RESTARTS + 1
-    assert {record.status for path in paths if first in path.stages and (record := run.record(path.cell.id))} == {"failed"}
-    assert {record.status for path in paths if first not in path.stages and (record := run.record(path.cell.id))} == {"done"}
+    assert {record.status for planned in cells if first in planned.stages and (record := run.record(planned.cell.id))} == {"failed"}
+    assert {record.status for planned in cells if first not in planned.stages and (record := run.record(planned.cell.id))} == {"done"}
 
 
 def test_children_of_a_failed_stage_are_never_started(tmp_path: Path) -> None:
-    first = orders_of(small_grid(tmp_path), RunFolder(tmp_path / "run"))[0][0].stages[0].id
-    run, machine, paths = drained(tmp_path, lambda run: Machine(run, lambda stage: "failed" if stage == first else "done"))
-    children = {path.stages[1] for path in paths if path.stages[0] == first}
+    first = jobs_of(small_grid(tmp_path), RunFolder(tmp_path / "run"))[0][0].stages[0].id
+    run, machine, cells = drained(tmp_path, lambda run: Machine(run, lambda stage: "failed" if stage == first else "done"))
+    children = {planned.stages[1] for planned in cells if planned.stages[0] == first}
     assert not children & {stage for stages in machine.started for stage in stages}
 
 
 def test_a_stage_that_another_launch_works_on_is_left_to_it(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     grid = small_grid(tmp_path)
-    orders, paths = orders_of(grid, run)
+    jobs, cells = jobs_of(grid, run)
     machine = Machine(run)
-    queue = LocalQueue(run, grid.cluster, LocalQueue.of(run, orders, grid.cluster).waiting, submit=machine.submit)
-    with claimed(run.path / "claims" / orders[0].stages[0].id):
+    queue = LocalQueue(run, grid.cluster, LocalQueue.of(run, jobs, grid.cluster).waiting, submit=machine.submit)
+    with claimed(run.path / "claims" / jobs[0].stages[0].id):
         queue.start()
-    assert orders[0].stages[0].id not in {stage for stages in machine.started for stage in stages}
+    assert jobs[0].stages[0].id not in {stage for stages in machine.started for stage in stages}
     queue.drain(lambda queue: None)
-    assert all(run.record(path.cell.id) for path in paths)
+    assert all(run.record(planned.cell.id) for planned in cells)
 
 
 def test_an_interrupt_cancels_the_running_jobs_and_goes_on_up(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     grid = small_grid(tmp_path)
     machine = Machine(run)
-    queue = LocalQueue(run, grid.cluster, LocalQueue.of(run, orders_of(grid, run)[0], grid.cluster).waiting, submit=machine.submit, stop=FakeJob.stop)
+    queue = LocalQueue(
+        run, grid.cluster, LocalQueue.of(run, jobs_of(grid, run)[0], grid.cluster).waiting, submit=machine.submit, stop=FakeProcess.stop
+    )
 
     def interrupt(queue: LocalQueue) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         queue.drain(interrupt)
-    assert machine.jobs and all(job.cancelled for job in machine.jobs)
+    assert machine.processes and all(process.cancelled for process in machine.processes)
 
 
-class CrippledJob(FakeJob):
-    """A job that never ends by itself."""
+class CrippledProcess(FakeProcess):
+    """A process that never ends by itself."""
 
     def done(self) -> bool:
         return self.cancelled
 
 
 def test_a_job_that_lost_a_rank_is_ended_and_starts_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CRIPPLED_S", 0.0)
+    monkeypatch.setattr(module, "RANK_LOST_S", 0.0)
     run = RunFolder(tmp_path / "run")
     grid = small_grid(tmp_path)
     machine = Machine(run)
-    crippled: list[CrippledJob] = []
+    crippled: list[CrippledProcess] = []
 
-    def submit(*arguments: Any, **options: Any) -> FakeJob:
+    def submit(*arguments: Any, **options: Any) -> FakeProcess:
         if crippled:
             return machine.submit(*arguments, **options)
-        crippled.append(CrippledJob(lambda: None))
+        crippled.append(CrippledProcess(lambda: None))
         return crippled[0]
 
     cluster = replace(grid.cluster, tasks_per_node=2, max_parallel=1)
@@ -178,29 +180,31 @@ def test_a_job_that_lost_a_rank_is_ended_and_starts_again(tmp_path: Path, monkey
     queue = LocalQueue(
         run,
         cluster,
-        LocalQueue.of(run, orders_of(grid, run)[0], cluster).waiting,
+        LocalQueue.of(run, jobs_of(grid, run)[0], cluster).waiting,
         submit=submit,
-        stop=FakeJob.stop,
-        living_ranks=lambda job: next(alive, 2),
+        stop=FakeProcess.stop,
+        live_ranks=lambda process: next(alive, 2),
     )
     queue.drain(lambda queue: None)
     assert crippled[0].cancelled
-    assert all((record := run.record(path.cell.id)) and record.status == "done" for path in orders_of(grid, RunFolder(tmp_path / "empty"))[1])
+    assert all((record := run.record(planned.cell.id)) and record.status == "done" for planned in jobs_of(grid, RunFolder(tmp_path / "empty"))[1])
 
 
 def test_a_job_that_died_of_a_full_disk_stops_the_queue_and_fails_nothing(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     grid = small_grid(tmp_path)
     machine = Machine(run, lambda stage: "killed")
-    queue = LocalQueue(run, grid.cluster, LocalQueue.of(run, orders_of(grid, run)[0], grid.cluster).waiting, submit=machine.submit, stop=FakeJob.stop)
+    queue = LocalQueue(
+        run, grid.cluster, LocalQueue.of(run, jobs_of(grid, run)[0], grid.cluster).waiting, submit=machine.submit, stop=FakeProcess.stop
+    )
 
-    def say(queue: LocalQueue) -> None:
-        for entry in queue.running.values():
-            assert entry.log is not None
-            entry.log.write_text("OSError: [Errno 28] No space left on device\n")
+    def fill_disk(queue: LocalQueue) -> None:
+        for queued in queue.running.values():
+            assert queued.log is not None
+            queued.log.write_text("OSError: [Errno 28] No space left on device\n")
 
     with pytest.raises(OSError, match="No space left"):
-        queue.drain(say)
+        queue.drain(fill_disk)
     assert not list(run.path.glob("stages/*/failure.json"))
 
 
@@ -216,22 +220,22 @@ def test_a_job_that_ran_out_of_memory_and_left_a_smaller_batch_is_no_death(tmp_p
         return "killed"
 
     grid = small_grid(tmp_path)
-    orders, paths = orders_of(grid, run)
+    jobs, cells = jobs_of(grid, run)
     cluster = replace(grid.cluster, max_parallel=1)
     machine = Machine(run, behave)
-    LocalQueue(run, cluster, LocalQueue.of(run, orders, cluster).waiting, submit=machine.submit).drain(lambda queue: None)
-    assert all((record := run.record(path.cell.id)) and record.status == "done" for path in paths)
+    LocalQueue(run, cluster, LocalQueue.of(run, jobs, cluster).waiting, submit=machine.submit).drain(lambda queue: None)
+    assert all((record := run.record(planned.cell.id)) and record.status == "done" for planned in cells)
     assert machine.started[:5] == [machine.started[0]] * 5
 
 
 def test_a_cell_that_is_cancelled_is_run_no_more_and_its_trunk_is_for_the_others(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     grid = small_grid(tmp_path)
-    orders, paths = orders_of(grid, run)
+    jobs, cells = jobs_of(grid, run)
     (run.path / "cancelled").mkdir(parents=True)
-    (run.path / "cancelled" / paths[0].cell.id).touch()
+    (run.path / "cancelled" / cells[0].cell.id).touch()
     machine = Machine(run)
-    LocalQueue(run, grid.cluster, LocalQueue.of(run, orders, grid.cluster).waiting, submit=machine.submit).drain(lambda queue: None)
+    LocalQueue(run, grid.cluster, LocalQueue.of(run, jobs, grid.cluster).waiting, submit=machine.submit).drain(lambda queue: None)
     started = {stage for stages in machine.started for stage in stages}
-    assert paths[0].stages[0] in started and paths[0].stages[1] not in started
-    assert run.record(paths[0].cell.id) is None and all(run.record(path.cell.id) for path in paths[1:])
+    assert cells[0].stages[0] in started and cells[0].stages[1] not in started
+    assert run.record(cells[0].cell.id) is None and all(run.record(planned.cell.id) for planned in cells[1:])

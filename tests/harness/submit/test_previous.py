@@ -1,4 +1,4 @@
-"""What a launch leaves to the jobs of earlier ones, and what it does about those that ended."""
+"""What a launch leaves to the jobs of previous launches, and what it does about those that have ended."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from harness.monitor.survey import survey
 from harness.plan.jobs import make_jobs
-from harness.submit.previous import earlier, share
+from harness.submit.previous import assign, previous_jobs
 from jobs.cluster.slurm import SchedulerSilent
 from jobs.experiment.files import write_json
 from jobs.experiment.specs import ClusterSpec
@@ -19,42 +19,42 @@ from tests.support.runs import FakeRun
 SLURM = ClusterSpec(kind="slurm")
 
 
-def test_stages_of_living_jobs_are_not_ours(fake: FakeRun, slurm: FakeSlurm) -> None:
-    one, two = fake.trunks
-    fake.submit({"17_0": [one], **{f"18_{index}": [path.stages[1]] for index, path in enumerate(fake.cells_of(one)[:2])}})
+def test_stages_of_living_jobs_are_left_to_them(fake: FakeRun, slurm: FakeSlurm) -> None:
+    first, second = fake.trunks
+    fake.submit({"17_0": [first], **{f"18_{index}": [path.stages[1]] for index, path in enumerate(fake.cells_of(first)[:2])}})
     slurm.queue(j17_0="RUNNING", j18_0="PENDING:Dependency", j18_1="PENDING:Dependency")
-    before = earlier(fake.run, fake.plan, SLURM)
-    assert set(before.living) == {one, *(path.stages[1] for path in fake.cells_of(one)[:2])}
-    found = share(fake.run, fake.paths, before)
-    assert found.ours == tuple(fake.cells_of(two))
-    assert found.theirs == tuple(fake.cells_of(one)[:2]) and found.waiting == tuple(fake.cells_of(one)[2:])
-    told = "\n".join(found.told(before.living, queued=True))
-    assert "with jobs of an earlier launch, which SLURM still has (17_0, 18_0, 18_1): 2 cells, not submitted again" in told
-    assert "1 cell, queued behind them" in told and "1 cell, launch again" in "\n".join(found.told(before.living, queued=False))
+    previous = previous_jobs(fake.run, fake.plan, SLURM)
+    assert set(previous.living) == {first, *(path.stages[1] for path in fake.cells_of(first)[:2])}
+    assignment = assign(fake.run, fake.paths, previous)
+    assert assignment.own == tuple(fake.cells_of(second))
+    assert assignment.elsewhere == tuple(fake.cells_of(first)[:2]) and assignment.dependent == tuple(fake.cells_of(first)[2:])
+    text = "\n".join(assignment.messages(previous.living, queued=True))
+    assert "with jobs of a previous launch, which SLURM still has (17_0, 18_0, 18_1): 2 cells, not submitted again" in text
+    assert "1 cell, queued behind them" in text and "1 cell, launch again" in "\n".join(assignment.messages(previous.living, queued=False))
 
 
-def test_a_cell_that_a_living_job_has_never_heard_of_is_ours_to_measure(fake: FakeRun, slurm: FakeSlurm) -> None:
+def test_a_cell_that_a_living_job_does_not_know_is_measured_by_this_launch(fake: FakeRun, slurm: FakeSlurm) -> None:
     known, new = fake.cells_of(fake.trunks[0])[:2]
     fake.submit({"17": [*known.stages, *new.stages]})
     slurm.queue(j17="RUNNING")
-    before = earlier(fake.run, fake.plan, SLURM)
-    found = share(fake.run, [known, new], replace(before, cells=before.cells - {new.cell.id}))
-    assert found.theirs == (known,) and found.waiting == (new,)
-    (order,) = make_jobs(fake.grid, fake.plan, fake.run, found.waiting, held=before.living)
-    assert [spec.id for spec in order.stages] == [new.stages[-1]] and order.cells == (new,)
+    previous = previous_jobs(fake.run, fake.plan, SLURM)
+    assignment = assign(fake.run, [known, new], replace(previous, cells=previous.cells - {new.cell.id}))
+    assert assignment.elsewhere == (known,) and assignment.dependent == (new,)
+    (job,) = make_jobs(fake.grid, fake.plan, fake.run, assignment.dependent, held=previous.living)
+    assert [spec.id for spec in job.stages] == [new.stages[-1]] and job.cells == (new,)
 
 
 def test_a_stage_that_failed_in_a_living_job_is_not_that_jobs_any_more(fake: FakeRun, slurm: FakeSlurm) -> None:
     fake.submit({"17": fake.trunks})
     slurm.queue(j17="RUNNING")
     fake.fail(fake.trunks[0])
-    assert set(earlier(fake.run, fake.plan, SLURM).living) == {fake.trunks[1]}
+    assert set(previous_jobs(fake.run, fake.plan, SLURM).living) == {fake.trunks[1]}
 
 
 def test_a_job_that_has_ended_gives_its_stages_back(fake: FakeRun, slurm: FakeSlurm) -> None:
     fake.submit({"17": [fake.trunks[0]]})
     slurm.queue(j17="CANCELLED")
-    assert not earlier(fake.run, fake.plan, SLURM).living
+    assert not previous_jobs(fake.run, fake.plan, SLURM).living
 
 
 def test_while_slurm_is_silent_nothing_is_launched(fake: FakeRun, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,28 +64,28 @@ def test_while_slurm_is_silent_nothing_is_launched(fake: FakeRun, slurm: FakeSlu
         "harness.submit.previous.survey", lambda run, launching: survey(run, launching=launching, patience_s=0.0, say=lambda text: None)
     )
     with pytest.raises(SchedulerSilent):
-        earlier(fake.run, fake.plan, SLURM)
+        previous_jobs(fake.run, fake.plan, SLURM)
 
 
 def test_a_job_that_slurm_killed_for_its_memory_is_halved_once(fake: FakeRun, slurm: FakeSlurm) -> None:
     stage = fake.trunks[0]
     fake.submit({"17": [stage]})
     slurm.queue(j17="OUT_OF_MEMORY")
-    first = earlier(fake.run, fake.plan, SLURM)
-    assert "micro-batches of 32 images" in first.told[0] and smaller(fake.run.stage_dir(stage)) == 32
-    assert earlier(fake.run, fake.plan, SLURM).told == () and smaller(fake.run.stage_dir(stage)) == 32
+    first = previous_jobs(fake.run, fake.plan, SLURM)
+    assert "micro-batches of 32 images" in first.messages[0] and smaller(fake.run.stage_dir(stage)) == 32
+    assert previous_jobs(fake.run, fake.plan, SLURM).messages == () and smaller(fake.run.stage_dir(stage)) == 32
     fake.submit({"18": [stage]})
     slurm.queue(j17="OUT_OF_MEMORY", j18="OUT_OF_MEMORY")
-    earlier(fake.run, fake.plan, SLURM)
+    previous_jobs(fake.run, fake.plan, SLURM)
     assert smaller(fake.run.stage_dir(stage)) == 16
 
 
-def test_one_image_too_many_is_a_failure(fake: FakeRun, slurm: FakeSlurm) -> None:
+def test_a_job_without_memory_for_one_image_has_failed(fake: FakeRun, slurm: FakeSlurm) -> None:
     stage = fake.trunks[0]
     fake.submit({"17": [stage]})
     write_json(fake.run.stage_dir(stage) / "micro_batch.json", {"micro_batch_size": 1, "because": "SLURM job 16: OUT_OF_MEMORY"})
     slurm.queue(j17="OUT_OF_MEMORY")
-    assert "has failed" in earlier(fake.run, fake.plan, SLURM).told[0]
+    assert "has failed" in previous_jobs(fake.run, fake.plan, SLURM).messages[0]
     failure = fake.run.failure(stage)
     assert failure is not None and failure.kind == "OutOfMemory" and "one image" in failure.message
 

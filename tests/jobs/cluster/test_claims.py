@@ -1,4 +1,4 @@
-"""Claims: one holder at a time, and none after death."""
+"""Claims: one holder at a time, and no claim outlives its holder."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from jobs.cluster import claims
 from jobs.cluster.claims import claimed, holder, is_claimed
 from tests.support.fake_slurm import SILENT, FakeSlurm
 
-# A holder on a host of another name; "unseen": nobody sees its lock, as on file systems that keep locks within one node.
+# A holder on a host of another name. "unseen": no other process sees its lock, as on file systems that keep locks within one node.
 ELSEWHERE = """import fcntl, os, pathlib, socket, sys, time
 from jobs.cluster import claims
 if sys.argv[2] == "unseen":
@@ -32,7 +32,7 @@ with claimed(pathlib.Path(sys.argv[1])):
     print('held', flush=True); sys.stdin.read()"""
 
 
-def hold(path: Path) -> "subprocess.Popen[str]":
+def start_holder(path: Path) -> "subprocess.Popen[str]":
     """Another process that holds the claim."""
     process = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -43,7 +43,7 @@ def hold(path: Path) -> "subprocess.Popen[str]":
 def test_a_claim_held_elsewhere_is_refused_and_names_its_holder(tmp_path: Path) -> None:
     path = tmp_path / "claims" / "a"
     path.parent.mkdir()
-    other = hold(path)
+    other = start_holder(path)
     try:
         assert is_claimed(path)
         assert holder(path).startswith(f"process {other.pid} on ")
@@ -56,7 +56,7 @@ def test_a_claim_held_elsewhere_is_refused_and_names_its_holder(tmp_path: Path) 
 
 def test_a_claim_is_free_the_moment_its_holder_is_killed(tmp_path: Path) -> None:
     path = tmp_path / "a"
-    other = hold(path)
+    other = start_holder(path)
     os.kill(other.pid, signal.SIGKILL)
     other.wait()
     assert not is_claimed(path)
@@ -69,18 +69,18 @@ def test_a_claim_never_taken_is_free(tmp_path: Path) -> None:
 
 
 def left_by(path: Path, job: str | None, *, host: str = "node2", heard_s: float = 60.0) -> Path:
-    """A claim that a process of another node, last heard of so long ago, never let go of, on a file system that does not show its lock here."""
+    """A claim that a process of another node has not let go, with its last sign of life so long ago. Its lock is not visible here."""
     path.write_text(json.dumps({"host": host, "pid": 1, "job": job, "attempt": 0, "key": "a"}) + "\n")
     os.utime(path, (time.time() - heard_s, time.time() - heard_s))
     return path
 
 
 @pytest.mark.parametrize(("state", "held"), [("RUNNING", True), ("COMPLETING", True), ("PENDING", False), ("COMPLETED", False)])
-def test_without_a_common_lock_slurms_word_on_the_holders_job_decides(
+def test_without_a_common_lock_the_state_of_the_holders_job_in_slurm_decides(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, held: bool
 ) -> None:
     FakeSlurm(tmp_path / "slurm", monkeypatch).says("squeue", state)
-    claims._lives.cache_clear()
+    claims._on_nodes.cache_clear()
     path = left_by(tmp_path / "a", "17_3")
     assert is_claimed(path) is held and holder(path) == "SLURM job 17_3 on node2"
     with claimed(path, wait=False) as alone:
@@ -89,7 +89,7 @@ def test_without_a_common_lock_slurms_word_on_the_holders_job_decides(
 
 def test_while_slurm_is_silent_a_jobs_claim_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     FakeSlurm(tmp_path / "slurm", monkeypatch).fails("squeue", SILENT)
-    claims._lives.cache_clear()
+    claims._on_nodes.cache_clear()
     assert is_claimed(left_by(tmp_path / "a", "17"))
 
 
@@ -105,7 +105,7 @@ def test_a_job_that_starts_again_takes_its_own_claim(tmp_path: Path, monkeypatch
 def test_a_waiting_claim_is_taken_when_the_other_job_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slurm = FakeSlurm(tmp_path / "slurm", monkeypatch)
     slurm.says("squeue", "RUNNING")
-    claims._lives.cache_clear()
+    claims._on_nodes.cache_clear()
     clock = iter(range(0, 1000, 10))
     monkeypatch.setattr(claims.time, "monotonic", lambda: next(clock))
     monkeypatch.setattr(claims.time, "sleep", lambda seconds: slurm.says("squeue", "COMPLETED"))
@@ -113,7 +113,7 @@ def test_a_waiting_claim_is_taken_when_the_other_job_is_gone(tmp_path: Path, mon
         assert alone and len(slurm.calls("squeue")) == 2
 
 
-def test_a_claim_that_was_let_go_asks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_claim_that_was_let_go_needs_no_question_to_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slurm = FakeSlurm(tmp_path / "slurm", monkeypatch)
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     with claimed(tmp_path / "a"):
@@ -124,9 +124,9 @@ def test_a_claim_that_was_let_go_asks_nobody(tmp_path: Path, monkeypatch: pytest
 
 @pytest.fixture
 def left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> "Iterator[subprocess.Popen[str]]":
-    """A living process of job 17 on another node, which holds `tmp_path / "a"`; SLURM has given its job up; "unseen" by default."""
+    """A living process of job 17 on another node, which holds `tmp_path / "a"`. SLURM has given up the node. "unseen" by default."""
     FakeSlurm(tmp_path / "slurm", monkeypatch).says("squeue", "PENDING")
-    claims._lives.cache_clear()
+    claims._on_nodes.cache_clear()
     monkeypatch.setattr(claims, "LEASE_S", 1.5)
     environment = {**os.environ, "SLURM_JOB_ID": "17", "SLURM_RESTART_COUNT": "0"}
     command = [sys.executable, "-c", ELSEWHERE, str(tmp_path / "a"), getattr(request, "param", "unseen")]
@@ -138,24 +138,24 @@ def left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtur
 
 
 def becomes(monkeypatch: pytest.MonkeyPatch, job: str, attempt: int) -> None:
-    """This process is a job's from now on."""
+    """This process belongs to a job from now on."""
     monkeypatch.setenv("SLURM_JOB_ID", job)
     monkeypatch.setenv("SLURM_RESTART_COUNT", str(attempt))
     monkeypatch.delenv("SLURM_ARRAY_JOB_ID", raising=False)
 
 
 @pytest.mark.parametrize("left", ["seen", "unseen"], indirect=True)
-def test_a_job_that_slurm_started_again_elsewhere_ends_what_is_left_of_it_before_it_begins(
+def test_a_job_that_slurm_started_again_elsewhere_ends_its_previous_attempt_before_it_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: "subprocess.Popen[str]"
 ) -> None:
     becomes(monkeypatch, "17", 1)
     with claimed(tmp_path / "a", wait=False) as alone:
         assert not alone, "its first attempt is alive"
     with claimed(tmp_path / "a"):
-        assert left.wait(10) == claims.LEFT_BEHIND
+        assert left.wait(10) == claims.SUPERSEDED
         assert holder(tmp_path / "a").startswith("SLURM job 17 on ")
-    said = left.communicate()[1]
-    assert "a now belongs to SLURM job 17 on " in said and "left behind by an attempt that SLURM has given up" in said
+    message = left.communicate()[1]
+    assert "a now belongs to SLURM job 17 on " in message and "SLURM has given up this attempt, and this process exits" in message
     assert not is_claimed(tmp_path / "a")
 
 
@@ -164,25 +164,25 @@ def test_a_sign_of_life_keeps_a_claim_from_other_jobs_although_slurm_has_given_i
 ) -> None:
     becomes(monkeypatch, "18", 3)
     first = (tmp_path / "a").stat().st_mtime
-    while (tmp_path / "a").stat().st_mtime < first + 2 * claims.LEASE_S:  # so long that it would count as dead if it said nothing
+    while (tmp_path / "a").stat().st_mtime < first + 2 * claims.LEASE_S:  # long enough to count as dead without signs of life
         time.sleep(0.1)
     with claimed(tmp_path / "a", wait=False) as alone:
         assert not alone
-    assert is_claimed(tmp_path / "a") and left.poll() is None, "only its own job may ask it to go"
+    assert is_claimed(tmp_path / "a") and left.poll() is None, "only its own job may ask it to exit"
     left.kill()
     left.wait()
     with claimed(tmp_path / "a") as alone:
         assert alone
 
 
-def test_a_holder_that_comes_back_to_a_claim_of_somebody_else_ends_and_leaves_it_alone(tmp_path: Path, left: "subprocess.Popen[str]") -> None:
+def test_a_holder_that_returns_to_a_claim_of_another_process_exits_and_leaves_it_alone(tmp_path: Path, left: "subprocess.Popen[str]") -> None:
     os.kill(left.pid, signal.SIGSTOP)  # as a file system that hangs does
     path = left_by(tmp_path / "a", "18")
     os.kill(left.pid, signal.SIGCONT)
-    assert left.wait(10) == claims.LEFT_BEHIND and holder(path) == "SLURM job 18 on node2"
+    assert left.wait(10) == claims.SUPERSEDED and holder(path) == "SLURM job 18 on node2"
 
 
-def test_an_earlier_attempt_never_asks_a_later_one_to_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_attempt_never_asks_a_later_attempt_to_exit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     later = {"host": "node3", "pid": 1, "job": "17", "attempt": 1, "key": "b"}
     (tmp_path / "a").write_text(json.dumps(later) + "\n")
     becomes(monkeypatch, "17", 0)

@@ -1,25 +1,25 @@
-"""Questions to SLURM: patience with a controller that is down, no guess about what it did not say."""
+"""Questions to SLURM: patience with a controller that is down, and no guesses without an answer."""
 
 from pathlib import Path
 
 import pytest
 
-from jobs.cluster import slurm as scheduler
+from jobs.cluster import slurm as module
 from jobs.cluster.slurm import SchedulerError, SchedulerSilent, ask, on_nodes, requeue, this_job
 from tests.support.fake_slurm import SILENT, FakeSlurm
 
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scheduler, "PAUSE_S", 0.01)
+    monkeypatch.setattr(module, "PAUSE_S", 0.01)
 
 
 def test_a_controller_that_comes_back_is_waited_for_with_one_message(slurm: FakeSlurm) -> None:
-    told: list[str] = []
+    messages: list[str] = []
     slurm.says("squeue", "all well")
     slurm.fails("squeue", SILENT, once=True)
-    assert ask("squeue", say=told.append) == "all well\n"
-    assert len(slurm.calls("squeue")) == 2 and len(told) == 1 and "does not answer" in told[0]
+    assert ask("squeue", say=messages.append) == "all well\n"
+    assert len(slurm.calls("squeue")) == 2 and len(messages) == 1 and "does not answer" in messages[0]
 
 
 def test_a_controller_that_stays_down_is_no_answer(slurm: FakeSlurm) -> None:

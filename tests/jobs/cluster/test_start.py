@@ -1,4 +1,4 @@
-"""A task of a SLURM job starts whatever an earlier, killed attempt has left, and leaves when it is told to, once."""
+"""A task of a SLURM job starts whatever a killed attempt has left, and leaves its node once when SLURM signals."""
 
 import os
 import pickle
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from jobs.cluster.slurm_arrays import dump
-from jobs.cluster.submitit_jobs import OnNode
+from jobs.cluster.submitit_jobs import ResumableCall
 
 ROOT = Path(__file__).parents[3]
 
@@ -20,13 +20,13 @@ ROOT = Path(__file__).parents[3]
 class Restless:
     """Signals its process whenever it is pickled there."""
 
-    def __init__(self, told: int = 0) -> None:
-        self.told = told  # the process that is not to be signalled: the one that made it
+    def __init__(self, maker: int = 0) -> None:
+        self.maker = maker  # the process that made it, which is not to be signalled
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if os.getpid() != self.told:
+        if os.getpid() != self.maker:
             os.kill(os.getpid(), signal.SIGUSR2)
-        return Restless, (self.told,)
+        return Restless, (self.maker,)
 
 
 def leave(argument: object) -> None:
@@ -35,7 +35,7 @@ def leave(argument: object) -> None:
 
 
 class Late:
-    """Signals its process when that has nothing left but to clear its modules away."""
+    """Signals its process when that has nothing left to do but to clear its modules away."""
 
     def __del__(self, kill: Callable[[int, int], None] = os.kill, pid: Callable[[], int] = os.getpid) -> None:
         kill(pid(), signal.SIGUSR2)
@@ -50,12 +50,12 @@ def end(argument: object) -> None:
 def call(tmp_path: Path) -> Path:
     """The pickled call of a job, 17_3."""
     path = tmp_path / "17_3_submitted.pkl"
-    dump(OnNode(function=print, argument="it ran"), path, 60, 1000)
+    dump(ResumableCall(function=print, argument="it ran"), path, 60, 1000)
     return path
 
 
 def start(folder: Path) -> "subprocess.CompletedProcess[str]":
-    """The first task of job 17_3, ended. `scontrol` and `squeue` answer, and note what they were asked."""
+    """The first task of job 17_3, ended. `scontrol` and `squeue` note how they were called."""
     tools = folder / "tools"
     tools.mkdir(exist_ok=True)
     for name in ("scontrol", "squeue"):
@@ -78,28 +78,28 @@ def start(folder: Path) -> "subprocess.CompletedProcess[str]":
 
 
 def result(folder: Path) -> str:
-    """How the first task says that it ended."""
+    """The outcome that the first task has written."""
     return str(pickle.loads((folder / "17_3_0_result.pkl").read_bytes())[0])
 
 
-def test_what_was_killed_while_it_wrote_starts_again(call: Path) -> None:
-    call.rename(f"{call}.save_tmp")  # the old one removed, the new one not yet in its place
+def test_a_task_that_was_killed_while_it_wrote_starts_again(call: Path) -> None:
+    call.rename(f"{call}.save_tmp")  # the old file removed, the new file not yet renamed
     (call.parent / "17_3_0_result.pkl.save_tmp").write_bytes(b"half a pick")
     ended = start(call.parent)
     assert ended.returncode == 0 and "it ran" in ended.stdout and result(call.parent) == "success", ended.stderr
     assert not list(call.parent.glob("*.save_tmp")) and call.exists()
 
 
-def test_a_call_that_was_written_by_half_is_not_taken(call: Path) -> None:
+def test_a_half_written_call_is_not_used(call: Path) -> None:
     Path(f"{call}.save_tmp").write_bytes(call.read_bytes()[:-9])
     ended = start(call.parent)
     assert ended.returncode == 0 and "it ran" in ended.stdout, ended.stderr
     assert not list(call.parent.glob("*.save_tmp"))
 
 
-def test_who_is_told_twice_to_leave_leaves_once(tmp_path: Path) -> None:
+def test_a_task_that_is_signalled_twice_leaves_once(tmp_path: Path) -> None:
     path = tmp_path / "17_3_submitted.pkl"
-    dump(OnNode(function=leave, argument=Restless(os.getpid())), path, 60, 1000)
+    dump(ResumableCall(function=leave, argument=Restless(os.getpid())), path, 60, 1000)
     ended = start(tmp_path)
     asked = (tmp_path / "asked").read_text().splitlines()
     assert ended.returncode == 255 and [line for line in asked if line.startswith("scontrol")] == ["scontrol requeue 17_3"], (
@@ -109,7 +109,7 @@ def test_who_is_told_twice_to_leave_leaves_once(tmp_path: Path) -> None:
     assert pickle.loads(path.read_bytes()).function.function is leave
 
 
-def test_who_has_ended_is_not_killed_by_being_told_to_leave(tmp_path: Path) -> None:
-    dump(OnNode(function=end, argument=None), tmp_path / "17_3_submitted.pkl", 60, 1000)
+def test_a_task_that_has_ended_is_not_killed_by_a_late_signal(tmp_path: Path) -> None:
+    dump(ResumableCall(function=end, argument=None), tmp_path / "17_3_submitted.pkl", 60, 1000)
     ended = start(tmp_path)
     assert ended.returncode == 0 and result(tmp_path) == "success" and not (tmp_path / "asked").exists(), ended.stdout + ended.stderr

@@ -1,40 +1,47 @@
-"""What a job does before its function runs, and when SLURM wants its nodes back."""
+"""What a job does before its function runs, and when SLURM takes its nodes back."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from jobs.cluster.submitit_jobs import IDLE_LIMIT, NoHeadway, OnNode, export_ranks, local_slots
+from jobs.cluster.submitit_jobs import IDLE_LIMIT, NoProgress, ResumableCall, export_ranks, local_slots
 from jobs.experiment.specs import ClusterSpec
 
 
-def call(place: dict[str, int], *, elapsed_s: float) -> OnNode:
-    """A job that stands at `place["step"]` and has run for so long under a limit of an hour."""
-    return OnNode(function=print, argument=place, headway=lambda place: place["step"], limit_s=3600, began_s=-elapsed_s, stood_at=place["step"])
+def call(state: dict[str, int], *, elapsed_s: float) -> ResumableCall:
+    """A job that is at `state["step"]` and has run for so long under a limit of an hour."""
+    return ResumableCall(
+        function=print,
+        argument=state,
+        progress=lambda state: state["step"],
+        limit_s=3600,
+        began_s=-elapsed_s,
+        progress_at_start=state["step"],
+    )
 
 
-def interrupted(job: OnNode, monkeypatch: pytest.MonkeyPatch) -> OnNode:
+def interrupted(job: ResumableCall, monkeypatch: pytest.MonkeyPatch) -> ResumableCall:
     """The call that is queued when SLURM signals."""
     monkeypatch.setattr("jobs.cluster.submitit_jobs.time.monotonic", lambda: 0.0)
-    again: OnNode = job.checkpoint().function
+    again: ResumableCall = job.checkpoint().function
     return again
 
 
-def test_a_job_that_reaches_its_limit_without_headway_is_ended_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_reaches_its_limit_without_progress_is_ended_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     job = call({"step": 5}, elapsed_s=3590)
     for count in range(1, IDLE_LIMIT):
         job = interrupted(job, monkeypatch)
         assert job.idle == count
-    with pytest.raises(NoHeadway, match="checkpoint_steps"):
+    with pytest.raises(NoProgress, match="checkpoint_steps"):
         interrupted(job, monkeypatch)
 
 
-def test_headway_lets_a_job_reach_its_limit_as_often_as_it_likes(monkeypatch: pytest.MonkeyPatch) -> None:
-    place = {"step": 5}
-    job = call(place, elapsed_s=3590)
+def test_a_job_that_makes_progress_may_reach_its_limit_any_number_of_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = {"step": 5}
+    job = call(state, elapsed_s=3590)
     for _ in range(5 * IDLE_LIMIT):
-        job.stood_at, place["step"] = place["step"], place["step"] + 1
+        job.progress_at_start, state["step"] = state["step"], state["step"] + 1
         job = interrupted(job, monkeypatch)
     assert job.idle == 0
 
@@ -46,7 +53,7 @@ def test_preemption_never_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert job.idle == 0
 
 
-def test_ranks_are_told_their_place_and_keep_the_gpus_that_slurm_gave_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_get_their_numbers_and_keep_the_gpus_that_slurm_gave_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = {
         "SUBMITIT_EXECUTOR": "slurm",
         "SUBMITIT_FOLDER": str(tmp_path),
@@ -63,9 +70,9 @@ def test_ranks_are_told_their_place_and_keep_the_gpus_that_slurm_gave_them(tmp_p
     }
     monkeypatch.setattr(os, "environ", {**os.environ, **given})
     export_ranks()
-    told = {name: os.environ[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NNODES")}
-    assert told == {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "NNODES": "2"}
-    assert os.environ["MEETING_PLACE"] == str(tmp_path / "17_3-2.meeting"), "each attempt at a job has its own"
+    exported = {name: os.environ[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NNODES")}
+    assert exported == {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "NNODES": "2"}
+    assert os.environ["MEETING_FILE"] == str(tmp_path / "17_3-2.meeting"), "each attempt at a job has its own"
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "2,5"
 
 
@@ -73,10 +80,10 @@ def test_a_job_of_one_rank_opens_no_port(tmp_path: Path, monkeypatch: pytest.Mon
     given = {"SUBMITIT_EXECUTOR": "slurm", "SUBMITIT_FOLDER": str(tmp_path), "SLURM_JOB_ID": "19", "SLURM_NTASKS": "1"}
     monkeypatch.setattr(os, "environ", {**{name: value for name, value in os.environ.items() if name != "WORLD_SIZE"}, **given})
     export_ranks()
-    assert not {"WORLD_SIZE", "MEETING_PLACE"} & os.environ.keys()
+    assert not {"WORLD_SIZE", "MEETING_FILE"} & os.environ.keys()
 
 
-def test_a_login_nodes_cores_do_not_decide_how_slurms_jobs_are_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_login_nodes_cores_do_not_decide_how_stages_are_divided_into_slurms_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(64)))
     assert local_slots(ClusterSpec(kind="slurm")) == 1 and local_slots(ClusterSpec(kind="slurm", max_parallel=8)) == 8
     assert local_slots(ClusterSpec(tasks_per_node=2)) == 32

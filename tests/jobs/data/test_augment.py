@@ -118,9 +118,9 @@ def test_crops_equal_those_of_a_loop_also_where_ten_attempts_fail():
     heights, widths = sizes(400)
     heights[:100] //= 8  # long strips, on which attempts fail
     boxes = train_boxes(data, 32, heights, widths, samples, seed=4, epoch=7)
-    expected = [crop(data, int(h), int(w), lambda draw, s=s: number(4, 7, int(s), draw)) for h, w, s in zip(heights, widths, samples)]
+    expected = [crop(data, int(h), int(w), lambda draw, s=s: number(4, 7, int(s), draw)) for h, w, s in zip(heights, widths, samples, strict=True)]
     assert [tuple(box)[:4] for box in boxes.tolist()] == expected
-    assert any(rows == h or cols == w for (_, _, rows, cols), h, w in zip(expected[:100], heights, widths))
+    assert any(rows == h or cols == w for (_, _, rows, cols), h, w in zip(expected[:100], heights[:100], widths[:100], strict=True))
 
 
 def test_crops_stay_inside_and_their_areas_are_uniform():
@@ -137,7 +137,7 @@ def test_shifts_reach_every_offset_alike_and_keep_the_size():
     data, count = DataSpec(augment="shift", shift_px=2), 25_000
     side = np.full(count, 32)
     boxes = train_boxes(data, 32, side, side, np.arange(count), seed=1, epoch=0)
-    offsets = Counter(zip(boxes["top"].tolist(), boxes["left"].tolist()))
+    offsets = Counter(zip(boxes["top"].tolist(), boxes["left"].tolist(), strict=True))
     assert set(offsets) == {(y, x) for y in range(-2, 3) for x in range(-2, 3)}
     assert all(abs(seen - 1000) < 5 * math.sqrt(1000) for seen in offsets.values())
     assert set(boxes["rows"]) == set(boxes["cols"]) == {32}

@@ -13,7 +13,7 @@ import torch
 from jobs.data.augment import eval_boxes
 from jobs.data.beton import DataError, encoded, read_index, write_beton
 from jobs.data.ffcv_loader import FfcvFeed
-from jobs.data.prepare import _plan
+from jobs.data.loaders import selected
 from jobs.experiment.specs import DataSpec
 
 ROOT = Path(__file__).parents[3]
@@ -31,13 +31,13 @@ def beton(tmp_path_factory):
     return path
 
 
-def plan_of(path):
+def selection_of(path):
     index = read_index(path)
-    return _plan(index, np.arange(len(index)), eval_boxes(DataSpec(), SIZE, index["height"], index["width"]))
+    return selected(index, np.arange(len(index)), eval_boxes(DataSpec(), SIZE, index["height"], index["width"]))
 
 
 def decoded(path, threads=1):
-    return np.concatenate([batch.copy() for batch in FfcvFeed(path, img_size=SIZE, batch_size=8, threads=threads).batches(plan_of(path))])
+    return np.concatenate([batch.copy() for batch in FfcvFeed(path, img_size=SIZE, batch_size=8, threads=threads).batches(selection_of(path))])
 
 
 def test_two_threads_give_the_bits_of_one(beton):
@@ -53,7 +53,7 @@ def test_torchs_number_of_threads_is_left_alone(beton):
     try:
         torch.set_num_threads(3)
         feed = FfcvFeed(beton, img_size=SIZE, batch_size=8, threads=2)
-        assert [torch.get_num_threads() for _ in feed.batches(plan_of(beton))] == [3] * 5
+        assert [torch.get_num_threads() for _ in feed.batches(selection_of(beton))] == [3] * 5
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
@@ -80,8 +80,8 @@ def test_a_truncated_file_is_refused_before_ffcv_opens_it(beton, tmp_path):
 
 def test_an_epoch_that_is_left_decodes_no_further(beton, monkeypatch):
     decoded_batches = []
-    monkeypatch.setattr("jobs.data.ffcv_loader._decode", lambda file, plan, out: decoded_batches.append(1) or 0)
-    epoch = FfcvFeed(beton, img_size=SIZE, batch_size=1, threads=1).batches(np.repeat(plan_of(beton), 50))
+    monkeypatch.setattr("jobs.data.ffcv_loader.decode", lambda file, rows, out: decoded_batches.append(1) or 0)
+    epoch = FfcvFeed(beton, img_size=SIZE, batch_size=1, threads=1).batches(np.repeat(selection_of(beton), 50))
     next(epoch)
     epoch.close()
     assert len(decoded_batches) <= 8  # of 2,000: what was on its way
@@ -105,7 +105,7 @@ from jobs.data import ffcv_loader
 for threads in (1, 2):
     test.decoded(Path({path!r}), threads)
 print([(sum(function.stats.cache_hits.values()), sum(function.stats.cache_misses.values()))
-       for function in (ffcv_loader._decode, ffcv_loader._decode_parallel)])
+       for function in (ffcv_loader.decode, ffcv_loader.decode_parallel)])
 """
 
 
@@ -131,10 +131,10 @@ import numba, torch
 torch.set_num_threads(2)
 import tests.jobs.data.test_ffcv_loader as test
 path = Path({path!r})
-plan = test.plan_of(path)
+selection = test.selection_of(path)
 first, second = (test.FfcvFeed(path, img_size=test.SIZE, batch_size=2, threads=2) for _ in range(2))
-alone = [batch.copy() for batch in first.batches(plan)]
-for mine, theirs, batch in zip(first.batches(plan), second.batches(plan), alone, strict=True):
+alone = [batch.copy() for batch in first.batches(selection)]
+for mine, theirs, batch in zip(first.batches(selection), second.batches(selection), alone, strict=True):
     assert (mine == batch).all() and (theirs == batch).all()
     assert torch.get_num_threads() == 2
 print(numba.threading_layer())

@@ -1,7 +1,6 @@
 """Each source in its real format, in small."""
 
 import pickle
-import struct
 
 import numpy as np
 import pytest
@@ -10,46 +9,7 @@ from PIL import Image
 from jobs.data.beton import DataError
 from jobs.data.sources import CIFARS, READERS, content_key, fitted
 from jobs.experiment.specs import DataSpec
-
-
-class Python2Pickler(pickle._Pickler):
-    """Writes every string as Python 2 did, as the official CIFAR files hold them."""
-
-    def save_string(self, value):
-        raw = value.encode("latin1") if isinstance(value, str) else value
-        self.write(pickle.BINSTRING + struct.pack("<i", len(raw)) + raw)
-        self.memoize(value)
-
-    def save_global(self, value, name=None):
-        self.write(f"c{value.__module__}\n{value.__name__}\n".replace("numpy._core", "numpy.core").encode())
-        self.memoize(value)
-
-    dispatch = {**pickle._Pickler.dispatch, str: save_string, bytes: save_string}
-
-
-def write_cifar(folder, source="cifar10", count=20):
-    """The official files with `count` random images each; returns all training images (n, 3, 32, 32) and labels."""
-    cifar = CIFARS[source]
-    (folder / cifar.folder).mkdir(parents=True)
-    generator, images, labels = np.random.default_rng(0), [], []
-    for name in (*cifar.train, cifar.test):
-        pixels = generator.integers(0, 256, (count, 3072), dtype=np.uint8)
-        classes = generator.integers(0, cifar.classes, count).tolist()
-        with (folder / cifar.folder / name).open("wb") as file:
-            Python2Pickler(file, protocol=2).dump({"data": pixels, cifar.labels.decode(): classes, "batch_label": "a batch"})
-        if name != cifar.test:
-            images.append(pixels.reshape(-1, 3, 32, 32))
-            labels += classes
-    return np.concatenate(images), np.array(labels)
-
-
-def write_folder(root, classes=("cat", "ant"), count=3, size=(50, 40), suffix=".png"):
-    """root/<class>/<n>.png"""
-    for number, name in enumerate(classes):
-        (root / name).mkdir(parents=True)
-        for sample in range(count):
-            pixels = np.random.default_rng([number, sample]).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{sample}{suffix}")
+from tests.support.images import write_cifar, write_folder
 
 
 def read(data, img_size=32):
@@ -178,7 +138,7 @@ def test_digits_are_scikit_learns_in_a_fixed_split():
     official = load_digits()
     theirs = sorted(
         (np.stack([np.round(pixels / 16 * 255)] * 3, -1).astype(np.uint8).tobytes(), int(label))
-        for pixels, label in zip(official.images, official.target)
+        for pixels, label in zip(official.images, official.target, strict=True)
     )
     assert ours == theirs
 

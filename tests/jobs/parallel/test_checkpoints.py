@@ -57,11 +57,11 @@ class Trap:
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_a_file_that_would_run_code_is_not_run(tmp_path, ranks):
-    place = tmp_path / "step-000000001"
-    place.mkdir()
-    (place / "rank-0.pt").write_bytes(pickle.dumps(Trap()))
+    checkpoint = tmp_path / "step-000000001"
+    checkpoint.mkdir()
+    (checkpoint / "rank-0.pt").write_bytes(pickle.dumps(Trap()))
     assert load_checkpoint(tmp_path, ranks) is None
-    torch.save(Trap(), place / "rank-0.pt")
+    torch.save(Trap(), checkpoint / "rank-0.pt")
     assert load_checkpoint(tmp_path, ranks) is None
 
 
@@ -94,15 +94,15 @@ def test_they_are_all_dropped_in_the_end(tmp_path, ranks):
 
 def save_on_two(folder):
     ranks = rendezvous(threads=1)
-    place = folder / "checkpoints"
-    save_checkpoint(place, 1, {"rank": ranks.rank}, ranks)
-    assert load_checkpoint(place, ranks) == (1, {"rank": ranks.rank})
+    checkpoints = folder / "checkpoints"
+    save_checkpoint(checkpoints, 1, {"rank": ranks.rank}, ranks)
+    assert load_checkpoint(checkpoints, ranks) == (1, {"rank": ranks.rank})
     if ranks.rank == 1:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     message = "cannot write" if ranks.rank == 1 else "1 other rank"
     with pytest.raises(CheckpointError, match=message):
-        save_checkpoint(place, 2, {"weight": torch.ones(1_000_000)}, ranks)
-    assert load_checkpoint(place, ranks)[0] == 1
+        save_checkpoint(checkpoints, 2, {"weight": torch.ones(1_000_000)}, ranks)
+    assert load_checkpoint(checkpoints, ranks)[0] == 1
 
 
 @pytest.mark.slow

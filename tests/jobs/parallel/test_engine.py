@@ -40,12 +40,12 @@ def test_the_global_batch_is_ranks_times_accumulation_times_micro_batch(batch, m
 
 
 def test_a_batch_that_ranks_cannot_share_is_refused_with_the_numbers():
-    with pytest.raises(BatchError, match="batch_size 10 cannot be shared by 4 ranks"):
+    with pytest.raises(BatchError, match="batch_size 10 cannot be divided by 4 ranks; use a multiple of 4"):
         batching(RecipeSpec(batch_size=10), 4)
 
 
 def test_a_batch_that_micro_batches_do_not_fill_is_refused_with_the_numbers():
-    with pytest.raises(BatchError, match="batch_size 20 is not a multiple of 2 ranks x micro_batch_size 4 = 8"):
+    with pytest.raises(BatchError, match="batch_size 20 cannot be divided by 2 ranks x micro_batch_size 4; use a multiple of 8"):
         batching(RecipeSpec(batch_size=20, micro_batch_size=4), 2)
 
 

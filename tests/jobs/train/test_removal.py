@@ -1,6 +1,5 @@
 """Networks that become smaller while they are trained: at every ZeRO stage, over ranks, after a kill, and from disk."""
 
-import copy
 import json
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -13,8 +12,7 @@ from safetensors.torch import load_file
 
 from jobs.experiment.specs import DataSpec, ModelSpec, RecipeSpec, StageSpec
 from jobs.measure.multiply_adds import count
-from jobs.parallel.engine import Engine, Ranks, rendezvous
-from jobs.parallel.fragments import Fragments
+from jobs.parallel.engine import Ranks, rendezvous
 from jobs.train.evaluation import WeightsError, evaluate, load_model
 from jobs.train.exports import StageResult, exported
 from jobs.train.removal import load_structure
@@ -24,7 +22,6 @@ from models.pruning.base import Budget, NetworkView, PruningMethod, Stage
 from models.pruning.registry import create_method
 from models.pruning.structure import Structure, find_groups, remove
 from models.registry import create_model
-from tests.support.networks import NO_DECAY, global_batch, toy_net
 from tests.support.processes import run_ranks
 from tests.support.removal import silence
 
@@ -205,13 +202,13 @@ class Twice(PruningMethod):
     removes_units: ClassVar[bool] = True
     masks: bool = True
 
-    def begin(self, pruner: NetworkView) -> None:
-        half = Structure(kept={group.name: range(group.count // 2) for group in pruner.groups if group.kind == "inner"}, counts={})
-        pruner.remove(half)
+    def begin(self, network: NetworkView) -> None:
+        half = Structure(kept={group.name: range(group.count // 2) for group in network.groups if group.kind == "inner"}, counts={})
+        network.remove(half)
         if self.masks:
             name = "layers.0.mixer.out_proj.weight"
-            pruner.set_masks({name: torch.arange(pruner.read_weight(name).numel()).view(16, 16) % 2 == 0})
-        pruner.remove(half)
+            network.set_masks({name: torch.arange(network.read_weight(name).numel()).view(16, 16) % 2 == 0})
+        network.remove(half)
 
 
 @pytest.mark.slow
@@ -245,19 +242,3 @@ def test_a_structure_of_another_network_is_refused_by_file_name(tmp_path):
     (tmp_path / "structure.json").write_text(json.dumps({"kept": {"layers.7.mixer.d_inner": [0]}, "counts": {}, "notes": []}))
     with pytest.raises(WeightsError, match=r"model\.safetensors does not hold the weights of vim: the network has no units 'layers\.7"):
         load_model(MODELS["vim"], classes=10, img_size=32, scan="auto", weights=tmp_path / "model.safetensors")
-
-
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
-def test_an_l1_penalty_adds_the_sign_of_each_weight_to_the_gradient(zero_stage, dtype):
-    ranks = rendezvous(threads=1)
-    recipe = RecipeSpec(batch_size=16, micro_batch_size=8, zero_stage=zero_stage, dtype=dtype)
-    engine = Engine(copy.deepcopy(toy_net()), recipe, no_decay=NO_DECAY, ranks=ranks)
-    fragments = Fragments(engine)
-    images, labels = global_batch(0, 16)
-    for place in (0, 8):
-        engine.forward_backward(images[place : place + 8], labels[place : place + 8], last=place == 8)
-    before, weight = fragments.gradient("fc.weight"), fragments.weights("fc.weight")["fc.weight"]
-    fragments.add_l1("fc.weight", 0.5)
-    assert torch.allclose(fragments.gradient("fc.weight"), before + 0.5 * weight.sign(), atol=4e-3 if dtype == "bf16" else 1e-6)
-    engine.close()

@@ -19,7 +19,7 @@ from jobs.worker import job as runner
 from jobs.worker.failures import disk_full, fail, peer_lost
 from jobs.worker.job import NothingDone, claimed_together, run_job
 from tests.support.fake_slurm import FakeSlurm
-from tests.support.jobs import orders_of, small_grid
+from tests.support.jobs import jobs_of, small_grid
 
 
 def one_rank() -> Ranks:
@@ -29,7 +29,7 @@ def one_rank() -> Ranks:
 
 def test_a_failure_is_kept_with_a_record_for_every_cell_behind_it(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
-    orders, paths = orders_of(small_grid(tmp_path), run)
+    orders, paths = jobs_of(small_grid(tmp_path), run)
     trunk = orders[0].stages[0]
     fail(run, trunk, orders[0], ValueError("no"), one_rank())
     behind = [path for path in paths if trunk.id in path.stages]
@@ -52,14 +52,14 @@ def test_a_failure_is_kept_with_a_record_for_every_cell_behind_it(tmp_path: Path
 )
 def test_a_lost_peer_a_full_disk_and_a_late_farewell_are_no_fault_of_the_cell(tmp_path: Path, error: Exception) -> None:
     run = RunFolder(tmp_path / "run")
-    orders, _ = orders_of(small_grid(tmp_path), run)
+    orders, _ = jobs_of(small_grid(tmp_path), run)
     fail(run, orders[0].stages[0], orders[0], error, one_rank())
     assert not list(run.path.glob("**/*.json"))
 
 
 def test_a_command_of_the_users_that_fails_is_a_failure(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
-    orders, _ = orders_of(small_grid(tmp_path), run)
+    orders, _ = jobs_of(small_grid(tmp_path), run)
     fail(run, orders[0].stages[0], orders[0], CalledProcessError(1, ["tar", "xf", "data.tar"]), one_rank())
     assert run.failure(orders[0].stages[0].id) is not None
 
@@ -71,7 +71,7 @@ def test_what_goes_wrong_in_an_attempt_that_slurm_gave_up_touches_nothing(tmp_pa
     monkeypatch.delenv("SLURM_ARRAY_JOB_ID", raising=False)
     monkeypatch.setattr(failures, "REQUEUED_S", 0.0)
     run = RunFolder(tmp_path / "run")
-    orders, _ = orders_of(small_grid(tmp_path), run)
+    orders, _ = jobs_of(small_grid(tmp_path), run)
     stage = orders[0].stages[0]
     write_json(run.stage_dir(stage.id) / "stage.json", {"job": "17", "nodes": "node3", "restarts": 1, "started": "2026-01-01T00:00:00+00:00"})
     monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
@@ -133,7 +133,7 @@ class OneStage:
 def run_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: OneStage) -> tuple[RunFolder, str]:
     """The run folder after one job of one trunk, and the trunk."""
     run = RunFolder(tmp_path / "run")
-    orders, _ = orders_of(small_grid(tmp_path), run)
+    orders, _ = jobs_of(small_grid(tmp_path), run)
     monkeypatch.setattr(runner, "run_stage", stage)
     run_job(orders[0])
     return run, orders[0].stages[0].id
@@ -184,7 +184,7 @@ def test_of_several_ranks_the_job_is_queued_again_with_less(tmp_path: Path, monk
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     monkeypatch.setattr(failures, "REQUEUED_S", 0.0)
     run = RunFolder(tmp_path / "run")
-    orders, _ = orders_of(small_grid(tmp_path), run)
+    orders, _ = jobs_of(small_grid(tmp_path), run)
     spec = orders[0].stages[0]
     two = Ranks(rank=1, local_rank=1, world=2, device=one_rank().device)
     assert not failures.respond(run, spec, orders[0], NO_MEMORY, two)
@@ -193,7 +193,7 @@ def test_of_several_ranks_the_job_is_queued_again_with_less(tmp_path: Path, monk
 
 def test_a_stage_of_cancelled_cells_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunFolder(tmp_path / "run")
-    orders, paths = orders_of(small_grid(tmp_path), run)
+    orders, paths = jobs_of(small_grid(tmp_path), run)
     (run.path / "cancelled").mkdir(parents=True)
     trunk = orders[0].stages[0].id
     stage = OneStage(None)

@@ -11,11 +11,11 @@ UNITS = 20
 
 
 class Scripted:
-    """A pruner over one gated group whose mask after epoch e drops the units of `script[e - 1]`; 10 steps an epoch."""
+    """A network over one gated group whose mask after epoch e drops the units of `script[e - 1]`; 10 steps an epoch."""
 
     def __init__(self, script, **state):
         self.script, self.epoch, self.structures, self.pushed = script, 0, [], []
-        self.pruner = NetworkView(
+        self.network = NetworkView(
             names=(),
             state=state,
             read_weight=self.gate,
@@ -34,14 +34,14 @@ class Scripted:
 
     def remove(self, structure):
         self.structures.append((self.epoch, structure))
-        self.pruner.gates = {}
+        self.network.gates = {}
 
     def train(self, method, epochs):
         for step in range(10 * self.epoch + 1, 10 * epochs + 1):
             self.epoch = -(-step // 10)
             progress = Progress(step=step, steps=10 * epochs, steps_per_epoch=10)
-            method.after_backward(self.pruner, progress)
-            method.after_step(self.pruner, progress)
+            method.after_backward(self.network, progress)
+            method.after_step(self.network, progress)
         return self.structures
 
 
@@ -92,7 +92,7 @@ def test_a_search_that_goes_on_from_its_state_ends_as_one_that_was_not_stopped()
     script = [*MOVING, *SETTLED]
     first = Scripted(script)
     assert not first.train(early_bird(), 7)
-    second = Scripted(script, **first.pruner.state)
+    second = Scripted(script, **first.network.state)
     second.epoch = 7
     assert second.train(early_bird(), 9) == Scripted(script).train(early_bird(), 9)
 

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from models.pruning.base import Budget, NetworkView, Progress, PruningMethod
 from models.pruning.registry import create_method
-from tests.support.network_views import fake_pruner, lowest_dropped, same
+from tests.support.network_views import fake_network, lowest_dropped, same
 
 CRITERIA = ["gradient", "snip", "taylor", "movement"]
 
@@ -17,7 +17,7 @@ class Training:
         self.net = nn.Sequential(nn.Linear(5, 8, bias=False), nn.Tanh(), nn.Linear(8, 3, bias=False))
         self.parameters = dict(self.net.named_parameters())
         self.method, self.steps, self.gradients, self.history = method, steps, {}, []
-        self.pruner: NetworkView = fake_pruner({name: weight.data for name, weight in self.parameters.items()}, self.gradients)
+        self.network: NetworkView = fake_network({name: weight.data for name, weight in self.parameters.items()}, self.gradients)
         self.masks: list[dict[str, Tensor]] = []
         for step in range(1, steps + 1):
             self.step(step)
@@ -30,13 +30,13 @@ class Training:
         self.gradients.update(zip(self.parameters, grads, strict=True))
         self.history.append({name: (weight.detach().clone(), self.gradients[name]) for name, weight in self.parameters.items()})
         progress = Progress(step=step, steps=self.steps, steps_per_epoch=10)
-        self.method.after_backward(self.pruner, progress)
+        self.method.after_backward(self.network, progress)
         with torch.no_grad():
             for name, weight in self.parameters.items():
                 weight -= 0.5 * self.gradients[name]
-                weight *= self.pruner.masks.get(name, torch.ones_like(weight))
-        self.method.after_step(self.pruner, progress)
-        self.masks.append(dict(self.pruner.masks))
+                weight *= self.network.masks.get(name, torch.ones_like(weight))
+        self.method.after_step(self.network, progress)
+        self.masks.append(dict(self.network.masks))
 
     def scores(self, criterion: str, first: int, last: int) -> dict[str, Tensor]:
         """The criterion's definition over the batches of steps first to last, from the weights and autograd's gradients of those steps."""
@@ -90,7 +90,7 @@ def test_a_schedule_draws_masks_from_the_scores_since_the_last_one_but_movement_
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_nothing_is_kept_once_the_last_mask_is_drawn(criterion):
     run = Training(create_method("gradient", sparsity=0.5, criterion=criterion, schedule="cosine", interval=2), steps=8)
-    assert run.pruner.state == {}
+    assert run.network.state == {}
 
 
 def test_a_stage_shorter_than_the_batches_still_reaches_its_sparsity():
@@ -104,8 +104,8 @@ def test_a_killed_stage_goes_on_from_the_state_it_saved():
     resumed.steps = 6
     for step in range(1, 7):
         resumed.step(step)
-        saved = {name: value.clone() for name, value in resumed.pruner.state.items()}
-        resumed.pruner.state = saved  # as a checkpoint gives it back
+        saved = {name: value.clone() for name, value in resumed.network.state.items()}
+        resumed.network.state = saved  # as a checkpoint gives it back
     assert same(whole.masks[-1], resumed.masks[-1])
 
 

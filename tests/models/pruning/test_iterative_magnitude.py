@@ -5,7 +5,7 @@ import torch
 
 from models.pruning.base import Budget
 from models.pruning.registry import create_method
-from tests.support.network_views import fake_pruner, lowest_dropped, random_weights, same
+from tests.support.network_views import fake_network, lowest_dropped, random_weights, same
 
 BUDGET = Budget(epochs=12, finetune_epochs=4)
 
@@ -17,11 +17,11 @@ def chain(method_knobs: dict, rounds: int) -> list[dict[str, torch.Tensor]]:
         weights = random_weights(number)
         for name, mask in masks.items():
             weights[name].mul_(mask)
-        pruner = fake_pruner(weights)
-        pruner.masks = masks
+        network = fake_network(weights)
+        network.masks = masks
         (stage,) = [stage for stage in method.stages(BUDGET) if stage.name == f"prune_{number + 1}"]
-        stage.method.begin(pruner)
-        masks = dict(pruner.masks)
+        stage.method.begin(network)
+        masks = dict(network.masks)
         history.append(masks)
     return history
 

@@ -4,15 +4,15 @@ import torch
 from models.pruning.allocation import erk
 from models.pruning.base import Budget
 from models.pruning.registry import create_method
-from tests.support.network_views import fake_pruner, random_weights, same
+from tests.support.network_views import fake_network, random_weights, same
 
 BUDGET = Budget(epochs=12, finetune_epochs=4)
 
 
 def masks_of(seed: int = 0, **knobs: object) -> dict[str, torch.Tensor]:
-    pruner = fake_pruner(random_weights(), seed=seed)
-    create_method("random", **knobs).begin(pruner)
-    return dict(pruner.masks)
+    network = fake_network(random_weights(), seed=seed)
+    create_method("random", **knobs).begin(network)
+    return dict(network.masks)
 
 
 def zeros(masks: dict[str, torch.Tensor]) -> dict[str, int]:
@@ -36,19 +36,19 @@ def test_every_weight_is_dropped_equally_often():
 
 
 def test_parameters_of_one_shape_get_different_lots():
-    pruner = fake_pruner({"a": torch.ones(50), "b": torch.ones(50)})
-    create_method("random", sparsity=0.5, scope="layer").begin(pruner)
-    assert not torch.equal(pruner.masks["a"], pruner.masks["b"])
+    network = fake_network({"a": torch.ones(50), "b": torch.ones(50)})
+    create_method("random", sparsity=0.5, scope="layer").begin(network)
+    assert not torch.equal(network.masks["a"], network.masks["b"])
 
 
 def test_a_shuffled_mask_has_the_ratios_of_the_magnitude_mask_and_other_places():
     weights = random_weights()
     weights["a"] *= 10
-    pruners = [fake_pruner({name: weight.clone() for name, weight in weights.items()}) for _ in range(2)]
-    create_method("magnitude", sparsity=0.6).begin(pruners[0])
-    create_method("random", sparsity=0.6, ratios="magnitude").begin(pruners[1])
-    assert zeros(pruners[0].masks) == zeros(pruners[1].masks) and zeros(pruners[0].masks)["a"] < 10
-    assert not same(pruners[0].masks, pruners[1].masks)
+    networks = [fake_network({name: weight.clone() for name, weight in weights.items()}) for _ in range(2)]
+    create_method("magnitude", sparsity=0.6).begin(networks[0])
+    create_method("random", sparsity=0.6, ratios="magnitude").begin(networks[1])
+    assert zeros(networks[0].masks) == zeros(networks[1].masks) and zeros(networks[0].masks)["a"] < 10
+    assert not same(networks[0].masks, networks[1].masks)
 
 
 def test_erk_ratios_are_those_of_the_allocation():

@@ -6,7 +6,7 @@ import torch
 from models.pruning.allocation import erk
 from models.pruning.base import Budget, NetworkView, Progress
 from models.pruning.registry import create_method
-from tests.support.network_views import fake_pruner, random_weights, same
+from tests.support.network_views import fake_network, random_weights, same
 
 
 def at(step: int, steps: int = 1000) -> Progress:
@@ -15,9 +15,9 @@ def at(step: int, steps: int = 1000) -> Progress:
 
 def begun(method, gradients: dict | None = None) -> tuple[NetworkView, dict[str, torch.Tensor]]:
     weights = random_weights()
-    pruner = fake_pruner(weights, gradients if gradients is not None else random_weights(5))
-    method.begin(pruner)
-    return pruner, weights
+    network = fake_network(weights, gradients if gradients is not None else random_weights(5))
+    method.begin(network)
+    return network, weights
 
 
 def zeros(masks: dict[str, torch.Tensor]) -> dict[str, int]:
@@ -33,41 +33,41 @@ def test_training_starts_at_the_final_sparsity_spread_by_erk_or_evenly():
 @pytest.mark.parametrize("step", [100, 300, 700])
 def test_an_exchange_is_algorithm_1_of_the_paper(step):
     gradients = random_weights(5)
-    pruner, weights = begun(create_method("rigl", sparsity=0.6), gradients)
-    before = {name: mask.clone() for name, mask in pruner.masks.items()}
+    network, weights = begun(create_method("rigl", sparsity=0.6), gradients)
+    before = {name: mask.clone() for name, mask in network.masks.items()}
     values = {name: weight.clone() for name, weight in weights.items()}
-    create_method("rigl", sparsity=0.6).after_backward(pruner, at(step))
+    create_method("rigl", sparsity=0.6).after_backward(network, at(step))
     for name, mask in before.items():
         alive = [place for place in range(mask.numel()) if mask.flatten()[place]]
         count = min(round(0.3 / 2 * (1 + math.cos(math.pi * step / 750)) * len(alive)), mask.numel() - len(alive))
         kept = sorted(alive, key=lambda place: abs(float(values[name].flatten()[place])))[count:]
         others = [place for place in range(mask.numel()) if place not in kept]
         grown = sorted(others, key=lambda place: -abs(float(gradients[name].flatten()[place])))[:count]
-        assert pruner.masks[name].flatten().nonzero().flatten().tolist() == sorted(kept + grown)
+        assert network.masks[name].flatten().nonzero().flatten().tolist() == sorted(kept + grown)
 
 
 def test_the_sparsity_of_every_parameter_never_changes():
     method = create_method("rigl", sparsity=0.6, interval=10)
     gradients: dict[str, torch.Tensor] = {}
-    pruner, weights = begun(method, gradients)
-    first = zeros(pruner.masks)
-    seen = [dict(pruner.masks)]
+    network, weights = begun(method, gradients)
+    first = zeros(network.masks)
+    seen = [dict(network.masks)]
     for step in range(1, 101):
         gradients.update(random_weights(step))
         for name, weight in weights.items():
-            weight.add_(random_weights(1000 + step)[name]).mul_(pruner.masks[name])
-        method.after_backward(pruner, at(step, 100))
-        assert zeros(pruner.masks) == first
-        seen.append(dict(pruner.masks))
+            weight.add_(random_weights(1000 + step)[name]).mul_(network.masks[name])
+        method.after_backward(network, at(step, 100))
+        assert zeros(network.masks) == first
+        seen.append(dict(network.masks))
     changes = [step for step in range(1, 101) if not same(seen[step], seen[step - 1])]
     assert changes and all(step % 10 == 0 and step < 75 for step in changes)
 
 
 def test_grown_weights_start_at_zero():
-    pruner, weights = begun(create_method("rigl", sparsity=0.8))
-    before = dict(pruner.masks)
-    create_method("rigl", sparsity=0.8).after_backward(pruner, at(100))
-    grown = {name: mask & ~before[name] for name, mask in pruner.masks.items()}
+    network, weights = begun(create_method("rigl", sparsity=0.8))
+    before = dict(network.masks)
+    create_method("rigl", sparsity=0.8).after_backward(network, at(100))
+    grown = {name: mask & ~before[name] for name, mask in network.masks.items()}
     assert sum(int(mask.sum()) for mask in grown.values()) > 0
     assert all((weights[name][mask] == 0).all() for name, mask in grown.items())
 

@@ -4,7 +4,7 @@ import torch
 from models.pruning.base import Budget
 from models.pruning.registry import create_method
 from models.pruning.semi_structured import two_of_four
-from tests.support.network_views import fake_pruner
+from tests.support.network_views import fake_network
 
 
 def test_the_two_largest_of_every_four_neighbours_are_kept():
@@ -29,10 +29,10 @@ def test_what_the_kernels_do_not_take_stays_dense(shape):
 def test_the_mask_is_drawn_from_the_trained_network():
     weights = {"a": torch.randn(4, 8), "b": torch.randn(4, 3)}
     expected = {name: two_of_four(weight) for name, weight in weights.items()}
-    pruner = fake_pruner(weights)
+    network = fake_network(weights)
     method = create_method("semi_structured")
-    method.begin(pruner)
-    assert all(torch.equal(pruner.masks[name], mask) for name, mask in expected.items())
-    assert (weights["a"] == 0).sum() == 16 and bool(pruner.masks["b"].all())
+    method.begin(network)
+    assert all(torch.equal(network.masks[name], mask) for name, mask in expected.items())
+    assert (weights["a"] == 0).sum() == 16 and bool(network.masks["b"].all())
     train, finetune = method.stages(Budget(epochs=12, finetune_epochs=4))
     assert train == create_method("dense").stages(Budget(epochs=12, finetune_epochs=4))[0] and finetune.method == method

@@ -5,16 +5,8 @@ import torch
 from torch import nn
 
 from models.pruning.structure import find_groups, remove
-from models.pruning.units import KINDS, check_kinds, units_of
 from models.registry import create_model
 from tests.support.removal import SMALLER, VARIANTS, images, moved, silence, small_network
-
-SUFFIXES = {
-    "vim": {"d_inner", "d_state", "d_state_b"},
-    "vim+mobilenet": {"d_inner", "d_state", "d_state_b", "hidden"},
-    "mambavision": {"d_inner_x", "d_inner_z", "d_state", "heads", "hidden"},
-    "vit": {"heads", "hidden"},
-}
 
 
 def drawn(groups, seed=1):
@@ -109,19 +101,6 @@ def test_statistics_of_a_norm_go_with_its_channels():
     assert torch.equal(norm.running_mean, mean[[3, 4]]) and norm.num_features == 2
 
 
-@pytest.mark.parametrize("variant", SUFFIXES)
-def test_the_groups_of_a_network_are_named_by_where_they_are(variant):
-    network = small_network(variant)
-    groups = find_groups(network, 32)
-    assert {group.name.rpartition(".")[2] for group in groups} == SUFFIXES[variant]
-    assert [(group.name, group.count) for group in groups] == [(units.name, units.count) for units in units_of(network)]
-
-
-def test_every_kind_of_units_is_found_somewhere():
-    found = {units.kind for variant in VARIANTS for units in units_of(small_network(variant))}
-    assert found == set(KINDS)
-
-
 def test_the_stream_between_blocks_keeps_its_width():
     network = small_network("mambavision")
     groups = find_groups(network, 32)
@@ -151,10 +130,3 @@ def test_what_cannot_be_kept_is_refused(kept, said):
     network = small_network("vim")
     with pytest.raises(ValueError, match=said):
         remove(network, find_groups(network, 32), kept)
-
-
-def test_kinds_of_units_are_checked_by_name():
-    with pytest.raises(ValueError, match="unknown kind of unit 'head'; did you mean 'heads'.* Valid units: inner, heads"):
-        check_kinds(["head"])
-    with pytest.raises(ValueError, match="each once"):
-        check_kinds(["inner", "inner"])

@@ -10,11 +10,11 @@ from tests.support.removal import images, small_network
 
 
 class Caught:
-    """A pruner over a network that keeps what it is told to remove."""
+    """A view of a network, which keeps the structures that it is asked to remove."""
 
     def __init__(self, variant, seed=0):
         self.network, self.structures = small_network(variant), []
-        self.pruner = NetworkView(
+        self.view = NetworkView(
             names=(),
             seed=seed,
             read_weight=lambda name: self.network.get_parameter(name).detach().clone(),
@@ -27,7 +27,7 @@ class Caught:
 
     def remove(self, structure):
         self.structures.append(structure)
-        self.pruner.groups = ()
+        self.view.groups = ()
 
     def backward(self, number):
         """The gradient of another loss for each number."""
@@ -56,7 +56,7 @@ def best(scores, count):
 @pytest.mark.parametrize(("criterion", "power"), [("norm", 2), ("magnitude", 1)])
 def test_the_units_of_the_largest_weights_stay(criterion, power):
     caught = Caught("vim")
-    create_method("structured", ratio=0.75, criterion=criterion).begin(caught.pruner)
+    create_method("structured", ratio=0.75, criterion=criterion).begin(caught.view)
     for layer in range(2):
         parts = [weights_of_inner_unit(caught.network, layer, unit) for unit in range(32)]
         scores = [sum(float((part.abs() ** power).sum()) for part in weights) for weights in parts]
@@ -67,7 +67,7 @@ def test_taylor_squares_what_the_loss_would_change_by_batch_and_sums():
     caught = Caught("vim")
     method = create_method("structured", ratio=0.75, criterion="taylor", batches=3)
     scores = {layer: [0.0] * 32 for layer in range(2)}
-    method.begin(caught.pruner)
+    method.begin(caught.view)
     for step in range(1, 4):
         assert not caught.structures
         caught.backward(step)
@@ -81,12 +81,12 @@ def test_taylor_squares_what_the_loss_would_change_by_batch_and_sums():
                     change += float((parameter.detach()[index] * parameter.grad[index]).sum())
                 sums[unit] += change**2
         progress = Progress(step=step, steps=9, steps_per_epoch=3)
-        method.after_backward(caught.pruner, progress)
-        method.after_step(caught.pruner, progress)
+        method.after_backward(caught.view, progress)
+        method.after_step(caught.view, progress)
     assert {layer: caught.kept[f"layers.{layer}.mixer.d_inner"] for layer in scores} == {layer: best(sums, 8) for layer, sums in scores.items()}
-    assert not caught.pruner.state
-    method.after_backward(caught.pruner, replace(progress, step=4))
-    method.after_step(caught.pruner, replace(progress, step=4))
+    assert not caught.view.state
+    method.after_backward(caught.view, replace(progress, step=4))
+    method.after_step(caught.view, replace(progress, step=4))
     assert len(caught.structures) == 1
 
 
@@ -95,7 +95,7 @@ def test_lots_depend_on_the_seed_alone():
     kept = []
     for seed in (0, 0, 1):
         caught = Caught("vim", seed)
-        create_method("structured", **knobs).begin(caught.pruner)
+        create_method("structured", **knobs).begin(caught.view)
         kept.append(caught.kept)
     assert kept[0] == kept[1] != kept[2]
     assert {len(units) for units in kept[0].values()} == {16, 4}
@@ -106,7 +106,7 @@ def test_one_threshold_for_all_groups_compares_with_each_groups_mean():
     with torch.no_grad():
         caught.network.levels[3].blocks[0].mlp.fc1.weight.mul_(100)
         caught.network.levels[3].blocks[0].mlp.fc2.weight.mul_(100)
-    create_method("structured", ratio=0.5, scope="global", units=("mlp",)).begin(caught.pruner)
+    create_method("structured", ratio=0.5, scope="global", units=("mlp",)).begin(caught.view)
     sizes = [len(caught.kept[name]) / count for name, count in caught.structures[0].counts.items()]
     assert 0.3 < min(sizes) < max(sizes) < 0.7
     assert sum(len(units) for units in caught.kept.values()) == sum(caught.structures[0].counts.values()) // 2
@@ -114,7 +114,7 @@ def test_one_threshold_for_all_groups_compares_with_each_groups_mean():
 
 def test_groups_of_other_kinds_are_not_touched():
     caught = Caught("mambavision")
-    create_method("structured", ratio=0.5, units=("heads",)).begin(caught.pruner)
+    create_method("structured", ratio=0.5, units=("heads",)).begin(caught.view)
     assert {name.rpartition(".")[2] for name in caught.structures[0].counts} == {"heads"}
     assert caught.structures[0].summary["levels.2.blocks.1.mixer.heads"] == (2, 4)
 

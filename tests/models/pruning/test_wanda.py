@@ -3,7 +3,7 @@ import torch
 
 from models.pruning.base import Budget
 from models.pruning.registry import create_method
-from tests.support.network_views import fake_pruner
+from tests.support.network_views import fake_network
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.5, 0.9])
@@ -19,27 +19,27 @@ def test_every_row_loses_its_lowest_products_of_weight_and_norm(sparsity, values
     weights = {name: draw(shape) for name, shape in shapes.items()}
     norms = {"linear": draw((20,)).abs(), "conv": draw((1, 3, 2, 2)).abs(), "depthwise": draw((7, 1, 4)).abs()}
     before = {name: weight.clone() for name, weight in weights.items()}
-    pruner = fake_pruner(weights, norms=norms)
-    create_method("wanda", sparsity=sparsity).begin(pruner)
+    network = fake_network(weights, norms=norms)
+    create_method("wanda", sparsity=sparsity).begin(network)
     for name, weight in before.items():
         for row in range(len(weight)):
             scores = (weight.abs() * norms[name])[row].flatten().tolist()
             zeros = min(round(sparsity * len(scores)), len(scores) - 1)
             gone = sorted(range(len(scores)), key=lambda place, scores=scores: scores[place])[:zeros]
-            assert (~pruner.masks[name][row].flatten()).nonzero().flatten().tolist() == sorted(gone), (name, row)
+            assert (~network.masks[name][row].flatten()).nonzero().flatten().tolist() == sorted(gone), (name, row)
 
 
 def test_a_large_weight_on_a_silent_input_goes_before_a_small_one_on_a_loud_input():
-    pruner = fake_pruner({"a": torch.tensor([[9.0, 0.1]])}, norms={"a": torch.tensor([0.01, 100.0])})
-    create_method("wanda", sparsity=0.5).begin(pruner)
-    assert pruner.masks["a"].tolist() == [[False, True]]
+    network = fake_network({"a": torch.tensor([[9.0, 0.1]])}, norms={"a": torch.tensor([0.01, 100.0])})
+    create_method("wanda", sparsity=0.5).begin(network)
+    assert network.masks["a"].tolist() == [[False, True]]
 
 
 def test_it_asks_for_the_inputs_of_as_many_batches_as_it_says():
     asked = []
-    pruner = fake_pruner({"a": torch.ones(2, 2)})
-    pruner.input_norms = lambda batches: asked.append(batches) or {"a": torch.ones(2)}
-    create_method("wanda", sparsity=0.5, batches=7).begin(pruner)
+    network = fake_network({"a": torch.ones(2, 2)})
+    network.input_norms = lambda batches: asked.append(batches) or {"a": torch.ones(2)}
+    create_method("wanda", sparsity=0.5, batches=7).begin(network)
     assert asked == [7]
 
 

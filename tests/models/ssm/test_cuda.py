@@ -8,7 +8,7 @@ import torch
 from models.registry import create_model
 from models.ssm import cuda
 from models.ssm.conv import conv1d_silu
-from tests.models.ssm.test_scan import gradients, problem
+from tests.support.scans import gradients, problem
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device with the kernels of slurm/install_cuda.sh")
 

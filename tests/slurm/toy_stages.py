@@ -1,8 +1,8 @@
-"""Jobs on a real SLURM that train nothing: our own way of a job, with a stage that does as the test says in place of training.
+"""Toy stages for a real SLURM: jobs run as always, but instead of training, a stage does what a file of the test says.
 
-<run>/toys/<stage>    hold: the stage waits until the file is gone    raise: a mistake in the code    memory: no memory above 16 images
-                      greed: above 16 images the last rank takes more memory than its job was given, until SLURM sees it
-<stage>/attempts      one line for every time that the stage was begun: job, restarts, node, images of a forward pass
+<run>/toys/<stage>    read: hold (the stage waits until the file is gone), raise (a mistake in the code), memory (no memory for more than 16 images),
+                      greed (with more than 16 images, the last rank takes more memory than its job has, until SLURM sees it), kill (the process dies)
+<stage>/attempts      written: a line for every attempt at the stage: job, restarts, node, images of a forward pass
 """
 
 import json
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from jobs.parallel.engine import Ranks
 
 
-def run_job(order: JobSpec) -> None:
-    """Stands in for jobs.worker.job's in this process, which is the job's own. One rank needs no torch, which would take most of its time."""
-    if order.cluster.ranks == 1:
+def run_job(job: JobSpec) -> None:
+    """The job of jobs.worker.job with toy stages, in a process of its own. One rank needs no torch, whose import would take most of its time."""
+    if job.cluster.ranks == 1:
         sys.modules["jobs.parallel.engine"] = SimpleNamespace(rendezvous=lambda threads: Alone())  # type: ignore[assignment]
     sys.modules["jobs.data.prepare"] = SimpleNamespace(prepare=lambda spec, cache: None)  # type: ignore[assignment]
     sys.modules["jobs.train.stage"] = SimpleNamespace(train_stage=train)  # type: ignore[assignment]
     runner.finish_cell = finish  # type: ignore[assignment]
-    runner.run_job(order)
+    runner.run_job(job)
 
 
 class Alone:
@@ -41,32 +41,32 @@ class Alone:
     rank, local_rank, world = 0, 0, 1
 
     def broadcast(self, value: Any) -> Any:
-        """What there is to be told."""
+        """The value itself."""
         return value
 
     def barrier(self) -> None:
-        """Nobody to wait for."""
+        """Returns at once: no other rank is there."""
 
 
 def train(spec: StageSpec, data: None, folder: Path, *, parent: Path | None, rewind: Path | None, ranks: "Ranks", cluster: ClusterSpec) -> None:
-    """Does as the test says, then leaves an export."""
+    """Does what the test has set, then leaves an export."""
     micro = asked(spec.recipe, ranks.world)
     if ranks.rank == 0:
-        told = [os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_RESTART_COUNT", "0"), os.environ["SLURMD_NODENAME"], str(micro)]
+        attempt = [os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_RESTART_COUNT", "0"), os.environ["SLURMD_NODENAME"], str(micro)]
         with (folder / "attempts").open("a") as file:
-            file.write(" ".join(map(str, told)) + "\n")
-    toy = folder.parents[1] / "toys" / spec.id
-    while (what := said(toy)) == "hold":
+            file.write(" ".join(map(str, attempt)) + "\n")
+    file = folder.parents[1] / "toys" / spec.id
+    while (behaviour := behaviour_in(file)) == "hold":
         time.sleep(0.2)
-    if what == "raise":
+    if behaviour == "raise":
         raise ValueError("a mistake in the code")
-    if what == "memory" and micro > 16 and ranks.rank == 0:
+    if behaviour == "memory" and micro > 16 and ranks.rank == 0:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
-    if what == "greed" and micro > 16:
+    if behaviour == "greed" and micro > 16:
         taken = b"x" * (2 << 30) if ranks.rank == ranks.world - 1 else b""
         time.sleep(120)
-        raise AssertionError(f"nobody minded {len(taken)} bytes")
-    if what == "kill":
+        raise AssertionError(f"SLURM did not mind {len(taken)} bytes")
+    if behaviour == "kill":
         os.kill(os.getpid(), 9)
     if ranks.rank == 0:
         (folder / "export").mkdir()
@@ -74,25 +74,25 @@ def train(spec: StageSpec, data: None, folder: Path, *, parent: Path | None, rew
     ranks.barrier()
 
 
-def finish(run: RunFolder, order: JobSpec, path: PlannedCell, ranks: "Ranks", last: StageSpec) -> None:
+def finish(run: RunFolder, job: JobSpec, planned: PlannedCell, ranks: "Ranks", last: StageSpec) -> None:
     """A record without numbers."""
     surroundings = Environment(
         commit=None, dirty=None, python="", versions={}, host="", cpu="", gpu=None, ranks=1, threads=1, loader="", scan="", data_sha256=""
     )
-    if ranks.rank == 0 and not run.record_path(path.cell.id).exists():
-        run.write_record(Record(**identity(order, path), status="done", environment=surroundings, started="", finished=""))
+    if ranks.rank == 0 and not run.record_path(planned.cell.id).exists():
+        run.write_record(Record(**identity(job, planned), status="done", environment=surroundings, started="", finished=""))
 
 
-def said(toy: Path) -> str:
-    """What the test says of a stage."""
+def behaviour_in(file: Path) -> str:
+    """What the test has set for a stage; empty if it is to end well."""
     try:
-        return toy.read_text()
+        return file.read_text()
     except OSError:
         return ""
 
 
 def attempts(run: RunFolder, stage: str) -> list[dict[str, Any]]:
-    """Every time that a stage was begun."""
+    """Every attempt at a stage, first attempt first."""
     path = run.stage_dir(stage) / "attempts"
     lines = path.read_text().splitlines() if path.exists() else []
     return [dict(zip(("job", "restarts", "node", "micro"), line.split(), strict=True)) for line in lines]

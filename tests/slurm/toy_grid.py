@@ -1,4 +1,4 @@
-"""A grid of toys, launched on the test cluster by the user's own commands."""
+"""A grid whose stages are toys (tests/slurm/toy_stages.py), launched on the test cluster by the commands that a user runs."""
 
 import os
 from dataclasses import dataclass
@@ -12,8 +12,9 @@ from harness.monitor.survey import Survey, survey
 from harness.plan.jobs import planned_cells
 from harness.plan.stages import make_graph
 from jobs.experiment.run_folder import RunFolder
-from tests.slurm import toys
-from tests.slurm.conftest import Cluster, wait_until
+from tests.slurm import toy_stages
+from tests.slurm.conftest import Cluster
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 GRID = """
@@ -28,25 +29,25 @@ FEW = GRID.replace(", {method: magnitude, sparsity: [0.5, 0.9]}", "")  # 2 trunk
 
 
 @dataclass
-class Toys:
-    """2 trunks with 3 children each, one job a stage, unless told otherwise."""
+class ToyGrid:
+    """A grid of 2 trunks with 3 children each and one job for each stage, unless its text says otherwise."""
 
     cluster: Cluster
     folder: Path
     grid: Path
 
     @classmethod
-    def of(cls, cluster: Cluster, folder: Path, monkeypatch: pytest.MonkeyPatch, text: str = GRID, **options: object) -> "Toys":
-        """In `folder`, where commands then run too; nothing launched yet. `options`: of the cluster."""
+    def of(cls, cluster: Cluster, folder: Path, monkeypatch: pytest.MonkeyPatch, text: str = GRID, **options: object) -> "ToyGrid":
+        """A grid in `folder`, which becomes the working directory. Nothing is launched yet. `options`: of the cluster."""
         monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
-        monkeypatch.setattr("harness.submit.slurm.run_job", toys.run_job)
+        monkeypatch.setattr("harness.submit.slurm.run_job", toy_stages.run_job)
         monkeypatch.chdir(folder)
         made = cls(cluster, folder, folder / "grid.yaml")
         made.rewrite(text, **options)
         return made
 
     def rewrite(self, text: str, **options: object) -> None:
-        """The grid changes; nothing is launched by that."""
+        """Changes the grid, and launches nothing."""
         self.grid.write_text(text.replace("ROOT", str(ROOT)).replace("CLUSTER", ", ".join(f"{name}: {value}" for name, value in options.items())))
 
     @property
@@ -58,26 +59,31 @@ class Toys:
     def paths(self) -> dict[str, tuple[str, ...]]:
         """Cells and their stages."""
         grid = read_grid(self.grid)
-        return {path.cell.id: path.stages for path in planned_cells(grid, make_graph(grid.cells))}
+        return {planned.cell.id: planned.stages for planned in planned_cells(grid, make_graph(grid.cells))}
 
     @property
     def trunks(self) -> list[str]:
         """The shared first stages."""
         return list(dict.fromkeys(stages[0] for stages in self.paths.values()))
 
-    def say(self, what: str, *stages: str) -> None:
-        """What these stages do; nothing: they are done."""
+    def set_behaviour(self, behaviour: str, *stages: str) -> None:
+        """Sets what these stages do instead of ending well: see toy_stages."""
         for stage in stages:
-            toy = self.run.path / "toys" / stage
-            toy.parent.mkdir(parents=True, exist_ok=True)
-            toy.write_text(what)
+            file = self.run.path / "toys" / stage
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(behaviour)
+
+    def release(self, *stages: str) -> None:
+        """Lets these stages end well from now on."""
+        for stage in stages:
+            (self.run.path / "toys" / stage).unlink()
 
     def launch(self, *options: str) -> int:
         """The exit code."""
         return launch.main([str(self.grid), *options])
 
     def look(self) -> Survey:
-        """What status knows."""
+        """The survey that status shows."""
         return survey(self.run)
 
     def counts(self) -> dict[str, int]:
@@ -86,8 +92,8 @@ class Toys:
         return {state: states.count(state) for state in sorted(set(states))}
 
     def wait_for(self, seconds: float = 120, **counts: int) -> None:
-        """Returns when so many cells are in these states."""
-        wait_until(lambda: self.counts() == counts, f"{counts}; it is {self.counts()}: {os.listdir(self.run.path)}", seconds)
+        """Returns when the cells are in these states, so many in each."""
+        wait_until(lambda: self.counts() == counts, f"{counts}; the cells are {self.counts()}: {os.listdir(self.run.path)}", seconds)
 
     def end(self) -> None:
         """Leaves no job behind."""

@@ -1,4 +1,4 @@
-"""Grids that are trained in earnest on the test cluster, and the weights that they must end in."""
+"""Small grids that really train, on the test cluster and undisturbed on this machine: both must end in the same weights."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ recipe: {epochs: 5, finetune_epochs: 0, batch_size: 32, zero_stage: ZERO}
 models: [{name: vim_micro, depth: 1, dim: 16}]
 pruning: [dense]
 seeds: SEEDS
-cluster: {CLUSTER, stages_per_job: PACK, checkpoint_steps: 2, cache: CACHE}
+cluster: {CLUSTER, stages_per_job: STAGES, checkpoint_steps: 2, cache: CACHE}
 """
 ONE_RANK = "kind: slurm, partition: main, mem_gb: 1, timeout_min: 10"
 FOUR_RANKS = "kind: slurm, partition: main, nodes: 2, tasks_per_node: 2, mem_gb: 3, timeout_min: 10"
@@ -27,7 +27,7 @@ Undisturbed = Callable[[], dict[int, str | None]]  # by seed
 
 
 class Step(NamedTuple):
-    """A step that somebody made."""
+    """A training step that an attempt at a stage made."""
 
     attempt: int
     step: int
@@ -35,11 +35,11 @@ class Step(NamedTuple):
     time: float
 
 
-def grid(folder: Path, *, cluster: str, seeds: int, zero: int = 0, pack: int = 2, slow: dict[int, tuple[int, float]] | None = None) -> Path:
-    """A grid file in a new folder. `slow`: by seed, how many attempts rest for how many seconds after every step."""
+def grid(folder: Path, *, cluster: str, seeds: int, zero: int = 0, stages_per_job: int = 2, slow: dict[int, tuple[int, float]] | None = None) -> Path:
+    """A grid file in a new folder. `slow`: by seed, how many attempts pause for how many seconds after every step."""
     folder.mkdir(exist_ok=True)
     text = GRID
-    for word, value in {"CLUSTER": cluster, "SEEDS": seeds, "ZERO": zero, "PACK": pack, "CACHE": folder.parent / "cache"}.items():
+    for word, value in {"CLUSTER": cluster, "SEEDS": seeds, "ZERO": zero, "STAGES": stages_per_job, "CACHE": folder.parent / "cache"}.items():
         text = text.replace(word, str(value))
     (folder / "grid.yaml").write_text(text)
     for seed, (attempts, seconds) in (slow or {}).items():
@@ -54,18 +54,18 @@ def run_of(path: Path) -> Path:
 
 
 def slowness(path: Path, seed: int) -> Path:
-    """While it is there, a seed is slow."""
+    """The file that makes a seed slow while it is there."""
     return run_of(path) / "slow" / str(seed)
 
 
 def start(path: Path, cluster: "Cluster", module: str, *options: str) -> "subprocess.Popen[str]":
-    """A command of the user's, begun beside a grid."""
+    """A command as a user runs it, started beside a grid."""
     command = [sys.executable, "-m", module, str(path), *options]
     return subprocess.Popen(command, cwd=path.parent, env=cluster.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def command(path: Path, cluster: "Cluster", module: str, *options: str) -> "subprocess.CompletedProcess[str]":
-    """A command of the user's, ended."""
+    """A command as a user runs it, ended."""
     process = start(path, cluster, module, *options)
     out, err = process.communicate(timeout=240)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
@@ -86,8 +86,8 @@ def trained_here(folder: Path, cluster: "Cluster", *, ranks: int = 1, **options:
 
 def weights(path: Path) -> dict[int, str | None]:
     """Hash of the weights of every finished cell of a grid, by seed."""
-    found = [read_record(record) for record in run_of(path).glob("cells/*/record.json")]
-    return {record.seed: record.weights_sha256 for record in found}
+    records = [read_record(file) for file in run_of(path).glob("cells/*/record.json")]
+    return {record.seed: record.weights_sha256 for record in records}
 
 
 def jobs(path: Path) -> dict[str, list[str]]:
@@ -96,12 +96,12 @@ def jobs(path: Path) -> dict[str, list[str]]:
 
 
 def steps(path: Path, stage: str) -> list[Step]:
-    """Every step that anybody made of a stage, in the order in which they were made."""
+    """Every step that any attempt at a stage made, first step first."""
     file = run_of(path) / "stages" / stage / "steps"
     lines = [line.split() for line in file.read_text().splitlines()] if file.exists() else []
     return [Step(int(attempt), int(step), node, float(moment)) for attempt, step, node, moment in lines]
 
 
 def field(cluster: "Cluster", job: str, name: str) -> str:
-    """What SLURM says of a job."""
+    """A field of `scontrol show job`."""
     return cluster.call("scontrol", "show", "job", job).partition(f" {name}=")[2].split()[0]

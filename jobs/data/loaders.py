@@ -1,0 +1,143 @@
+"""Prepared files as batches of tensors: the same tensors from either loader, for any number of ranks.
+
+Both loaders read the same files and follow the same split, order, boxes and flips (`jobs.data.augment`), and images are normalised here. So `loader`
+only decides who decodes: FFCV's pipeline, or a torch DataLoader.
+
+index       what a file holds, one row for each sample (`jobs.data.beton.INDEX`)
+selection   what an epoch takes from a file, one row for each sample in the order of loading: index and box (`SELECTION`)
+"""
+
+import math
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobs.data.augment import BOX, eval_boxes, held_out, shuffled, train_boxes
+from jobs.data.beton import INDEX, DataError, read_index
+from jobs.data.prepare import Dataset
+from jobs.experiment.limits import batch_conflict
+from jobs.experiment.specs import DataSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Channels = tuple[tuple[float, float, float], tuple[float, float, float]]  # mean and standard deviation
+
+SELECTION: Final = np.dtype(INDEX.descr + BOX.descr)
+IMAGENET: Final[Channels] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+# of the training images, in units of white
+CHANNELS: Final[dict[str, Channels]] = {
+    "digits": ((0.313, 0.313, 0.313), (0.357, 0.357, 0.357)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "synthetic": ((0.5, 0.5, 0.5), (0.139, 0.139, 0.139)),
+    "imagefolder": IMAGENET,
+    "beton": IMAGENET,
+}
+
+
+class TrainLoader:
+    """Epochs of augmented training batches: this rank's part of them.
+
+    The order of an epoch is cut into global batches of `batch_size`, and each of them into micro-batches of `micro_batch_size` for every rank in
+    turn. So the images of an optimizer step depend neither on the ranks nor on the micro-batches. Images that do not fill a last global batch are
+    left out of that epoch.
+    """
+
+    def __init__(
+        self, data: DataSpec, dataset: Dataset, *, seed: int, batch_size: int, micro_batch_size: int, rank: int, world: int, threads: int
+    ) -> None:
+        if conflict := batch_conflict(batch_size, micro_batch_size, world):
+            raise DataError(f"batch_size {conflict}")
+        self.steps_per_epoch = dataset.train_samples // batch_size
+        if self.steps_per_epoch == 0:
+            raise DataError(
+                f"{dataset.train}: {dataset.train_samples} training images do not fill one batch of {batch_size}: "
+                f"lower recipe.batch_size to at most {dataset.train_samples}"
+            )
+        self._data, self._dataset, self._seed, self._rank = data, dataset, seed, rank
+        self._shape = (self.steps_per_epoch, batch_size // (micro_batch_size * world), world, micro_batch_size)
+        self._index = read_index(dataset.train)
+        self._samples = np.flatnonzero(~held_out(self._index["label"], data.val_fraction, data.split_seed))
+        self._feed = feed(data, dataset.train, dataset.img_size, micro_batch_size, threads)
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Generator[tuple["Tensor", "Tensor"]]:
+        """Micro-batches from step `first_step` of the epoch on: images (micro_batch_size, 3, H, W) float32, labels int64. Leaving early is safe."""
+        order = shuffled(self._samples, self._seed, epoch)[: np.prod(self._shape)]
+        samples = order.reshape(self._shape)[first_step:, :, self._rank].reshape(-1)
+        rows = self._index[samples]
+        boxes = train_boxes(self._data, self._dataset.img_size, rows["height"], rows["width"], samples, seed=self._seed, epoch=epoch)
+        return tensors(self._feed, selected(self._index, samples, boxes), CHANNELS[self._data.source])
+
+
+class EvalLoader:
+    """Every image of a split without augmentation, each on exactly one rank."""
+
+    def __init__(
+        self, data: DataSpec, dataset: Dataset, split: Literal["train", "val", "test"], *, batch_size: int, rank: int, world: int, threads: int
+    ) -> None:
+        path = dataset.test if split == "test" else dataset.train
+        index = read_index(path)
+        samples = np.arange(len(index))
+        if split != "test":
+            samples = np.flatnonzero(held_out(index["label"], data.val_fraction, data.split_seed) == (split == "val"))
+        if len(samples) == 0:
+            raise DataError(f"{path}: the {split} split is empty: data.val_fraction is {data.val_fraction}")
+        samples_of_longest_rank = math.ceil(len(samples) / world)
+        # Every rank must run this many forward passes where a forward pass is a collective.
+        self.batches_of_longest_rank = math.ceil(samples_of_longest_rank / batch_size)
+        samples = samples[rank::world]
+        boxes = eval_boxes(data, dataset.img_size, index["height"][samples], index["width"][samples])
+        self._selection = selected(index, samples, boxes)
+        self._channels = CHANNELS[data.source]
+        self._feed = feed(data, path, dataset.img_size, batch_size, threads)
+
+    def batches(self) -> Generator[tuple["Tensor", "Tensor"]]:
+        """Images (b, 3, H, W) float32 and labels (b,) int64, in the file's order; the last batch may be smaller. Leaving early is safe."""
+        return tensors(self._feed, self._selection, self._channels)
+
+
+class Feed(Protocol):
+    """A decoder of one file."""
+
+    def batches(self, selection: NDArray[np.void]) -> Iterator[NDArray[np.uint8]]:
+        """The images of `selection` in its order, (b, img_size, img_size, 3) RGB. A batch is valid until the next one is asked for.
+
+        b is the feed's batch size, or less at the end.
+        """
+
+
+def feed(data: DataSpec, path: Path, img_size: int, batch_size: int, threads: int) -> Feed:
+    """The feed that `data.loader` names."""
+    if data.loader == "ffcv":
+        from jobs.data.ffcv_loader import FfcvFeed
+
+        return FfcvFeed(path, img_size=img_size, batch_size=batch_size, threads=threads)
+    from jobs.data.torch_loader import TorchFeed
+
+    return TorchFeed(path, img_size=img_size, batch_size=batch_size, threads=threads)
+
+
+def selected(index: NDArray[np.void], samples: NDArray[np.integer], boxes: NDArray[np.void]) -> NDArray[np.void]:
+    """SELECTION (n,) of `samples`, which are positions in the file, and their boxes."""
+    selection = np.empty(len(samples), SELECTION)
+    for columns in (index[samples], boxes):
+        for name in columns.dtype.names or ():
+            selection[name] = columns[name]
+    return selection
+
+
+def tensors(feed: Feed, selection: NDArray[np.void], channels: Channels) -> Generator[tuple["Tensor", "Tensor"]]:
+    """Batches of the feed as normalised images (b, 3, H, W) float32 and labels (b,) int64. The caller may keep them."""
+    import torch
+
+    mean, std = (255 * torch.tensor(values).view(1, 3, 1, 1) for values in channels)
+    first = 0
+    for pixels in feed.batches(selection):
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+        labels = torch.from_numpy(selection["label"][first : first + len(images)].copy())
+        first += len(images)
+        yield images.sub_(mean).div_(std), labels

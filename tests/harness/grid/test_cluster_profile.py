@@ -1,0 +1,82 @@
+"""`cluster:` as a word, a profile or a mapping."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.grid.read import read_grid
+from jobs.experiment.specs import ClusterSpec
+from tests.support.grids import START, mistakes, read
+
+
+def test_a_cluster_is_local_unless_said(folder: Path) -> None:
+    assert read(START).cluster == ClusterSpec()
+    assert read(START + "cluster: debug\n").cluster == ClusterSpec(kind="debug")
+
+
+def test_slurm_names_come_with_or_without_their_prefix(folder: Path) -> None:
+    flat = "kind: slurm, partition: gpu, slurm_qos: high, slurm_mem_gb: 8, slurm_array_parallelism: 4, setup: [module load x]"
+    assert read(START + f"cluster: {{{flat}, slurm: {{gres: 'gpu:2', slurm_time: 12:30:00}}}}\n").cluster == ClusterSpec(
+        kind="slurm",
+        mem_gb=8.0,
+        max_parallel=4,
+        setup=("module load x",),
+        slurm={"partition": "gpu", "qos": "high", "gres": "gpu:2", "time": "12:30:00"},
+    )
+
+
+def test_a_profile_is_found_beside_the_grid_and_then_in_the_current_folder(folder: Path) -> None:
+    (folder / "grids").mkdir()
+    (folder / "grids" / "grid.yaml").write_text(START + "cluster: gpu.yaml\n")
+    (folder / "gpu.yaml").write_text("kind: slurm\nnodes: 2\n")
+    assert read_grid(Path("grids/grid.yaml")).cluster.nodes == 2
+    (folder / "grids" / "gpu.yaml").write_text("kind: slurm\nnodes: 4\n")
+    assert read_grid(Path("grids/grid.yaml")).cluster.nodes == 4
+
+
+def test_mistakes_of_a_profile_are_reported_in_its_own_file(folder: Path) -> None:
+    Path("gpu.yaml").write_text("kind: slurm\nnodes: 0\npartion: gpu\n")
+    assert [line.split(";")[0] for line in mistakes(START + "cluster: gpu.yaml\nrecpe: 3\n")] == [
+        "gpu.yaml:2: nodes: must be 1 or more, got 0",
+        "gpu.yaml:3: partion: unknown key",
+        "grid.yaml:6: recpe: unknown key",
+    ]
+
+
+def test_a_profile_that_is_not_yaml_is_refused_in_its_own_file(folder: Path) -> None:
+    Path("gpu.yaml").write_text("")
+    assert mistakes(START + "cluster: gpu.yaml\n") == ["gpu.yaml:1: the file is empty"]
+
+
+def test_every_slurm_parameter_of_submitit_is_known() -> None:
+    from submitit.slurm.slurm import _get_default_parameters
+
+    from harness.grid.cluster_profile import FIELDS, RENAMED, SLURM_NAMES
+
+    assert set(_get_default_parameters()) <= {*SLURM_NAMES, *RENAMED, *FIELDS}
+
+
+# What is added to a good grid, and the line that it gives
+MISTAKES = {
+    "unknown cluster": ("cluster: slrum", "5: cluster: no profile slrum; valid: local, debug, the path of a profile such as "),
+    "cluster is a number": ("cluster: 3", "5: cluster: expected local, debug, the path of a profile, or a mapping"),
+    "unknown cluster key": ("cluster: {kind: slurm, partion: gpu}", "5: cluster.partion: unknown key; did you mean 'partition'?"),
+    "unknown SLURM name": ("cluster: {kind: slurm, slurm: {slurm_qoss: x}}", "5: cluster.slurm_qoss: unknown key; did you mean"),
+    "cluster type": ("cluster: {nodes: two}", "5: cluster.nodes: expected a whole number, got text 'two'"),
+    "cluster value": ("cluster: {stages_per_job: 0}", "5: cluster.stages_per_job: must be 1 or more, got 0"),
+    "name and prefix": ("cluster: {kind: slurm, qos: a, slurm_qos: b}", "5: cluster.slurm_qos: given twice: also as qos"),
+    "beside and under slurm": ("cluster: {kind: slurm, qos: a, slurm: {qos: b}}", "5: cluster.slurm.qos: given twice"),
+    "slurm is no mapping": ("cluster: {kind: slurm, slurm: [a]}", "5: cluster.slurm: expected a mapping of submitit's SLURM parameters"),
+    "SLURM names elsewhere": ("cluster: {partition: gpu}", "5: cluster.kind: partition need kind: slurm; this is local"),
+    "debug with ranks": (
+        "cluster: {kind: debug, tasks_per_node: 2}",
+        "5: cluster.tasks_per_node: debug runs in the launcher's own process, with one rank, not 2; kind: local takes several",
+    ),
+    "local with nodes": ("cluster: {nodes: 2}", "5: cluster.nodes: local has one node, not 2; kind: slurm takes several"),
+}
+
+
+@pytest.mark.parametrize("added, said", MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_named_with_its_line_and_key(folder: Path, added: str, said: str) -> None:
+    (found,) = mistakes(START + added + "\n")
+    assert found.startswith(f"grid.yaml:{said}")

@@ -1,0 +1,45 @@
+"""What a launch writes to the run folder, and the records there that it warns of."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.plan.snapshot import save_launch, warn_of_stale_records
+from jobs.experiment.index import read_index
+from tests.support.runs import FakeRun
+
+
+def test_a_launch_leaves_its_grid_its_cells_an_index_and_the_version_of_the_code(fake: FakeRun) -> None:
+    save_launch(fake.grid, fake.plan, fake.run)
+    assert (fake.run.path / "grid.yaml").read_text() == fake.grid.source
+    plan = json.loads((fake.run.path / "plan.json").read_text())
+    assert plan["grid"] == "small" and {cell: tuple(spec["stages"]) for cell, spec in plan["cells"].items()} == fake.plan.paths
+    index = read_index(fake.run)
+    assert index.stages.keys() == fake.plan.stages.keys() and {cell: entry.stages for cell, entry in index.cells.items()} == fake.plan.paths
+    code = json.loads((fake.run.path / "code.json").read_text())
+    assert code.keys() == {"commit", "dirty"} and (fake.run.path / "code.diff").exists() == bool(code["dirty"])
+
+
+def test_records_of_this_grid_and_its_defaults_are_no_reason_to_warn(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    fake.record(fake.paths[0])
+    warn_of_stale_records(fake.run, fake.paths)
+    assert capsys.readouterr().err == ""
+
+
+def test_cells_that_the_grid_no_longer_has_are_counted(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    for planned in fake.paths[:2]:
+        fake.record(planned)
+    warn_of_stale_records(fake.run, fake.paths[1:])
+    assert "also holds 1 cells that are not in this grid, from a previous grid named small" in capsys.readouterr().err
+
+
+def test_a_cell_that_was_run_under_other_defaults_is_named_with_what_to_do(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    planned = fake.paths[0]
+    other = replace(planned.cell, recipe=replace(planned.cell.recipe, label_smoothing=0.0))  # its id stays, as if 0.0 had been the default
+    fake.record(replace(planned, cell=other))
+    warn_of_stale_records(fake.run, fake.paths)
+    message = capsys.readouterr().err
+    assert f"cell {planned.cell.id} was run under other default settings; to run it again, remove" in message
+    assert str(Path("cells") / planned.cell.id / "record.json") in message

@@ -1,0 +1,56 @@
+"""Functions that tests submit to SLURM as jobs: they note that they ran, meet other ranks, or fail."""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+LIMIT_S = 120
+
+
+def note_run(argument: dict[str, Any]) -> None:
+    """Notes its start, waits for a file if `argument["until"]` names it, fails if `argument["fails"]` is true, else notes its end."""
+    folder, name = Path(argument["folder"]), argument["name"]
+    (folder / f"{name}.starts").open("a").write(f"{time.time()} {os.environ.get('SLURMD_NODENAME')}\n")
+    if argument.get("until"):
+        wait_for(folder / argument["until"])
+    if argument.get("fails"):
+        raise ValueError(f"{name} fails on purpose")
+    (folder / f"{name}.end").write_text(str(time.time()))
+
+
+def wait_for(path: Path) -> None:
+    """Returns when a file exists."""
+    until = time.monotonic() + LIMIT_S
+    while not path.exists():
+        assert time.monotonic() < until, f"waited for {path}"
+        time.sleep(0.1)
+
+
+def meet(argument: dict[str, Any]) -> None:
+    """Meets the other ranks. Each rank writes down the variables that it was given."""
+    from jobs.parallel.engine import rendezvous
+
+    ranks = rendezvous(threads=1)
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "CUDA_VISIBLE_DEVICES", "SLURMD_NODENAME", "SLURM_JOB_ID")
+    given = {name: os.environ.get(name) for name in names} | {"cpus": argument["cpus"]}
+    (Path(argument["folder"]) / f"{argument['name']}-{ranks.rank}.json").write_text(json.dumps(given))
+    wait_for(Path(argument["folder"]) / argument["until"])  # so that the jobs that are to share nodes do
+    ranks.barrier()
+
+
+def fail_in_one_rank(job: Any) -> None:
+    """Runs a job of two stages. In the first, rank 2 raises an error while the other ranks wait for it in a collective; the second ends well."""
+    from jobs.worker import job as runner
+
+    def run_stage(run: Any, spec: Any, cluster: Any, ranks: Any) -> None:
+        if spec.id == job.stages[0].id and ranks.broadcast(run.failure(spec.id) is None):
+            if ranks.rank == 2:
+                raise ValueError("rank 2 was the first to fail")
+            ranks.barrier()
+        if spec.id == job.stages[1].id and ranks.rank == 0:
+            (run.stage_dir(spec.id) / "export").mkdir(parents=True)
+
+    runner.run_stage = run_stage
+    runner.run_job(job)
