@@ -22,7 +22,7 @@ from jobs.cluster.claims import is_claimed
 from jobs.cluster.slurm import SchedulerError, ask, requeue
 from jobs.experiment.ids import CellId, JobId, StageId
 from jobs.experiment.index import RunIndexError
-from jobs.experiment.run_folder import CANCELLED, LAUNCH_LOCK, RUNS, RunFolder
+from jobs.experiment.run_folder import RUNS, RunFolder
 from jobs.experiment.submissions import Submission
 
 OK, NOT_ALL, USAGE, NOTHING = 0, 1, 2, 3
@@ -83,9 +83,7 @@ def cancel_cell(run: RunFolder, cell: CellId) -> int:
     if state in ("done", "failed", "blocked"):
         print(f"nothing to cancel: cell {cell} ({entry.title}) {'is done' if state == 'done' else 'has failed'}")
         return NOTHING
-    mark = run.path / CANCELLED / cell
-    mark.parent.mkdir(parents=True, exist_ok=True)
-    mark.touch()  # a job that comes to a stage of this cell alone leaves it out
+    run.cancel(cell)
     left = [stage for stage in entry.stages if not surveyed.done(stage)] or [entry.stages[-1]]
     users = {stage: other_users(surveyed, stage, cell) for stage in left}
     own = frozenset(stage for stage in left if not users[stage])
@@ -185,7 +183,7 @@ def leave_stages_out(surveyed: Survey, submission: Submission, own: Collection[S
 
 def end_launch(run: RunFolder) -> Outcome | None:
     """Ends the launch at work, None without one. A launch that submits to SLURM is waited for, so that no job of its is missed."""
-    lock = run.path / LAUNCH_LOCK
+    lock = run.launch_lock
     if not is_claimed(lock):
         return None
     holder = json.loads(lock.read_text() or "{}")

@@ -28,7 +28,7 @@ from jobs.experiment.ids import CellId
 from jobs.experiment.job import JobSpec, PlannedCell
 from jobs.experiment.records import RecordError
 from jobs.experiment.rewinds import ask_for_replay
-from jobs.experiment.run_folder import LAUNCH_LOCK, RUNS, RunFolder
+from jobs.experiment.run_folder import RUNS, RunFolder
 from jobs.experiment.specs import ClusterSpec
 from jobs.recovery.nodes import around_bad_nodes
 
@@ -91,10 +91,9 @@ def plan_and_launch(grid: Grid, graph: StageGraph, run: RunFolder, options: argp
         print(f"nothing to do: {len(cells) - len(failed)} of {len(cells)} cells are done{hint}")
         publish(run)
         return NOTHING_TO_DO
-    lock = run.path / LAUNCH_LOCK
-    with claimed(lock, wait=False) as alone:
+    with claimed(run.launch_lock, wait=False) as alone:
         if not alone:
-            print(f"nothing to do: {holder(lock)} is launching this grid already")
+            print(f"nothing to do: {holder(run.launch_lock)} is launching this grid already")
             return NOTHING_TO_DO
         return launch(grid, graph, run, options.retry_failed)
 
