@@ -1,7 +1,7 @@
 """A table: CPU seconds to expand a grid into 10,000 cells with ids, and the cells into stages and jobs.
 
-The floor is the minimal work: itertools.product over the choices and a SHA-256 of JSON per cell, without checks, types or line numbers. The peers
-that are installed (seml 0.5.7 and exca 0.6.0 were tried) expand the same grid. Each contestant runs in this process; the median of five runs is printed.
+The floor is the minimal work: itertools.product over the choices and a SHA-256 of JSON per cell, without checks, types or line numbers. Peers that
+are installed (seml 0.5.7 and exca 0.6.0 were tried) expand the same grid. Each contestant runs in this process; the median of five runs is printed.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Tables: a training step of vim_tiny and mambavision_t on a CPU, one thread, against the same step with a loop as the scan, and its time by operator.
+"""Tables: a training step of vim_tiny and mambavision_t on a CPU, one thread, against the same step with a loop as scan, and its time by operator.
 
 Every step is timed in its own process, with torch's default use of memory, and with freed memory kept, as in jobs: the loops allocate and free
 gigabytes per step, so much of their time goes into the system's pages.

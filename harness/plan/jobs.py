@@ -8,7 +8,7 @@ from jobs.cluster.submitit_jobs import local_slots
 from jobs.experiment.ids import StageId
 from jobs.experiment.job import JobSpec, PlannedCell
 from jobs.experiment.rewinds import missing_steps
-from jobs.experiment.run_folder import EXPORT, RunFolder
+from jobs.experiment.run_folder import RunFolder
 from jobs.experiment.specs import StageSpec
 
 
@@ -26,7 +26,7 @@ def done_stages(graph: StageGraph, run: RunFolder) -> frozenset[StageId]:
 def to_replay(graph: StageGraph, run: RunFolder) -> list[StageId]:
     """Finished stages that did not keep the weights at a step that is needed now. They are trained again up to that step; their results stay."""
     keeping = ((spec.id, spec.stage.keep_steps) for spec in graph.stages.values() if spec.stage.keep_steps)
-    return [stage for stage, steps in keeping if (run.stage_dir(stage) / EXPORT).is_dir() and missing_steps(run.stage_dir(stage), steps)]
+    return [stage for stage, steps in keeping if run.export_dir(stage).is_dir() and missing_steps(run.stage_dir(stage), steps)]
 
 
 def make_jobs(grid: Grid, graph: StageGraph, run: RunFolder, cells: Sequence[PlannedCell], held: Collection[StageId] = ()) -> list[JobSpec]:

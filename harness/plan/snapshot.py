@@ -2,24 +2,24 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from harness.grid.read import Grid
 from harness.plan.stages import StageGraph
 from jobs.experiment.files import write_json, written_aside
+from jobs.experiment.identity import result_settings
 from jobs.experiment.index import RunIndex, cell_entry, stage_entry, write_index
 from jobs.experiment.job import PlannedCell
-from jobs.experiment.run_folder import CELLS, CODE, CODE_DIFF, GRID, PLAN, RECORD, RunFolder
+from jobs.experiment.run_folder import CODE, CODE_DIFF, RunFolder
 from jobs.worker.environment import code_version, git
 
 
 def save_launch(grid: Grid, graph: StageGraph, run: RunFolder) -> None:
     """Writes the grid as launched, its plan, the index of the run folder, and the version of the code."""
-    with written_aside(run.path / GRID) as aside:
+    with written_aside(run.grid_path) as aside:
         aside.write_text(grid.source)
     cells = {cell.id: {"stages": list(graph.paths[cell.id]), **cell.to_json()} for cell in grid.cells}
-    with written_aside(run.path / PLAN) as aside:
+    with written_aside(run.plan_path) as aside:
         aside.write_text(json.dumps({"grid": grid.name, "cells": cells}))  # in one line: indenting takes 10,000 cells 2 s
     write_index(
         run,
@@ -44,18 +44,12 @@ def warn_of_stale_records(run: RunFolder, cells: Sequence[PlannedCell]) -> None:
     A cell keeps its id when only a default has changed: defaults are not part of the id.
     """
     ids = {planned.cell.id for planned in cells}
-    others = sum(path.parent.name not in ids for path in run.path.glob(f"{CELLS}/*/{RECORD}"))
+    others = sum(path.parent.name not in ids for path in run.record_paths())
     if others:
         held = f"{others} cells that are not in this grid, from a previous grid named {run.path.name}"
         print(f"warning: {run.path} also holds {held}; they stay in its leaderboard", file=sys.stderr)
     for planned in cells:
         record = run.record(planned.cell.id)
-        if record is not None and settings(record.spec) != settings(planned.cell.to_json()):
+        if record is not None and result_settings(record.spec) != result_settings(planned.cell.to_json()):
             remedy = f"to run it again, remove {run.record_path(planned.cell.id)}"
             print(f"warning: cell {record.id} was run under other default settings; {remedy}", file=sys.stderr)
-
-
-def settings(spec: Mapping[str, Any]) -> tuple[Any, ...]:
-    """The settings that decide a cell's result, from its JSON form: all but labels and the paths of its data."""
-    data = {key: value for key, value in spec["data"].items() if key not in ("path", "test_path")}
-    return spec["model"]["options"], spec["pruning"]["knobs"], data, spec["recipe"]

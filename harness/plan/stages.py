@@ -64,7 +64,7 @@ class _GraphBuilder:
             raise ValueError(f"{cell.method.name}: stage {stage.name!r} starts from {stage.start}, but no stage before it leaves those weights")
         recipe, recipe_text = self._recipe(cell.recipe, stage)
         model, data, stage_text = self._text(cell.model, model_identity), self._text(cell.data, data_identity), self._text(stage, stage_identity)
-        added = StageId(stage_id(model, data, recipe_text, cell.seed, stage_text, parent, rewind))
+        added = stage_id(model, data, recipe_text, cell.seed, stage_text, parent, rewind)
         if added not in self.stages:
             self.stages[added] = StageSpec(
                 id=added, model=cell.model, data=cell.data, recipe=recipe, seed=cell.seed, stage=stage, parent=parent, rewind=rewind

@@ -15,10 +15,10 @@ from jobs.cluster.submitit_jobs import live_ranks, local_slots, stop, submit
 from jobs.experiment.ids import CellId, StageId
 from jobs.experiment.job import JobSpec
 from jobs.experiment.records import Failure
-from jobs.experiment.run_folder import CLAIMS, JOBS, RunFolder
+from jobs.experiment.run_folder import RunFolder
 from jobs.experiment.specs import ClusterSpec, StageSpec
 from jobs.experiment.submissions import local_job, write_submitted
-from jobs.recovery.micro_batch import smaller
+from jobs.recovery.micro_batch import stored_micro_batch
 from jobs.recovery.triage import DISK_FULL
 from jobs.worker.failures import record_failure
 from jobs.worker.job import run_job
@@ -110,7 +110,7 @@ class LocalQueue:
 
         A stage that ran out of memory, and has left a smaller micro-batch for its next attempt, is not counted. Raises OSError if the disk is full.
         """
-        if smaller(self.run.stage_dir(stage)) != queued.micro_batches.get(stage):
+        if stored_micro_batch(self.run.stage_dir(stage)) != queued.micro_batches.get(stage):
             return
         if queued.log is not None and out_of_space(queued.log):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.run.path))
@@ -129,10 +129,10 @@ class LocalQueue:
             if queued is None:
                 break
             self.waiting.remove(queued)
-            folder, stages = fresh_folder(self.run.path / JOBS), queued.job.stages
+            folder, stages = fresh_folder(self.run.jobs_dir), queued.job.stages
             queued.process = self.submit(self.cluster, folder, run_job, queued.job, name=queued.job.grid, slot=slot)
             write_submitted(folder, {local_job(queued.process.job_id): [spec.id for spec in stages]})
-            queued.micro_batches = {spec.id: smaller(self.run.stage_dir(spec.id)) for spec in stages}
+            queued.micro_batches = {spec.id: stored_micro_batch(self.run.stage_dir(spec.id)) for spec in stages}
             queued.log = folder / f"{queued.process.job_id}_0_log.out"
             queued.complete_s = time.monotonic() + START_S
             self.running[slot] = queued
@@ -142,7 +142,7 @@ class LocalQueue:
         """True if all stages that the job starts from are done, and no job of another launch holds one of its stages."""
         own = {spec.id for spec in job.stages}
         before = {stage for spec in job.stages for stage in (spec.parent, spec.rewind) if stage} - own
-        claims = (self.run.path / CLAIMS / stage for stage in own)
+        claims = (self.run.stage_claim(stage) for stage in own)
         return all(self.run.done(stage) for stage in before) and not any(map(is_claimed, claims))
 
     def blocked(self, stage: StageId, job: JobSpec, cancelled: Collection[CellId] = ()) -> bool:
@@ -167,7 +167,7 @@ def out_of_space(log: Path) -> bool:
 
 
 def ended(run: RunFolder, job: JobSpec, stage: StageId) -> bool:
-    """True if a stage has failed, or if it is done and every cell of the job that ends in it is recorded."""
+    """True if the job has nothing left to do for a stage: see `is_over`."""
     return is_over(run, stage, (planned.cell.id for planned in job.cells if planned.stages[-1] == stage))
 
 
@@ -191,6 +191,6 @@ def fresh_folder(parent: Path) -> Path:
 def run_here(run: RunFolder, jobs: Iterable[JobSpec], cluster: ClusterSpec) -> None:
     """Runs jobs one after another in this process, within reach of a debugger."""
     for job in jobs:
-        error = submit(cluster, fresh_folder(run.path / JOBS), run_job, job, name=job.grid).exception()
+        error = submit(cluster, fresh_folder(run.jobs_dir), run_job, job, name=job.grid).exception()
         if error is not None:
             raise error

@@ -15,7 +15,7 @@ from jobs.experiment.ids import CellId, StageId
 from jobs.experiment.index import stage_entry
 from jobs.experiment.job import PlannedCell
 from jobs.experiment.progress import read_progress
-from jobs.experiment.run_folder import FAILURE, JOBS, RunFolder
+from jobs.experiment.run_folder import RunFolder
 from jobs.experiment.specs import StageSpec
 
 LINE_EVERY_S = 30.0  # between progress lines where there is no terminal
@@ -71,14 +71,14 @@ class ProgressDisplay:
             if record.metrics:
                 self.print_line(f"{title}  top-1 {record.metrics.top1:.2f}%")
             elif record.failure:
-                file = self.run.stage_dir(record.failure.stage) / FAILURE
+                file = self.run.failure_path(record.failure.stage)
                 self.print_line(f"{title}  FAILED: {record.failure.kind}: {record.failure.message} ({file})", style="red")
 
     def print_deaths(self, queue: LocalQueue) -> None:
         """Prints a line for every job that has died since the last call and whose stage goes on."""
         for stage, count in queue.deaths.items():
             if count > self.deaths.get(stage, 0) and self.run.failure(stage) is None:
-                text = f"a job died without an error; stage {stage} goes on from its last checkpoint (logs: {self.run.path / JOBS})"
+                text = f"a job died without an error; stage {stage} goes on from its last checkpoint (logs: {self.run.jobs_dir})"
                 self.print_line(text, style="yellow")
         self.deaths = dict(queue.deaths)
 

@@ -12,7 +12,7 @@ from jobs.cluster.slurm_arrays import submit_array
 from jobs.cluster.slurm_limits import free_jobs, max_array_size
 from jobs.experiment.ids import JobId, StageId
 from jobs.experiment.job import JobSpec
-from jobs.experiment.run_folder import CHECKPOINTS, JOBS, RunFolder
+from jobs.experiment.run_folder import CHECKPOINTS, RunFolder
 from jobs.experiment.specs import ClusterSpec
 from jobs.experiment.submissions import write_submitted
 from jobs.worker.job import run_job
@@ -33,7 +33,7 @@ def submit_arrays(cluster: ClusterSpec, run: RunFolder, jobs: Sequence[JobSpec],
     new = arrays[len(present) :]
     lines: list[str] = []
     for array, at_a_time in zip(new, jobs_at_a_time(new, cluster.max_parallel), strict=True):
-        folder = fresh_folder(run.path / JOBS)
+        folder = fresh_folder(run.jobs_dir)
         tasks = {task: accepted[job - len(queued)] for task, job in array.jobs.items()}
         try:
             ids.append(submit_recorded(cluster, folder, tasks, dependency(array, ids), at_a_time))

@@ -1,8 +1,8 @@
 """Claims: which process may work on a stage.
 
-A claim is a file lock, which the kernel drops when its holder dies, and a sign of life every few seconds. The lock alone is not enough. Some network
-file systems (Lustre with -o localflock, NFS without locks) keep locks within one node. A node that is cut off the network may lose its locks and still
-run its processes. So a holder also writes into the file who it is, and checks that the claim is still its own:
+A claim is a file lock, which the kernel drops when its holder dies, and a sign of life every few seconds. The lock alone is not enough.
+Some network file systems (Lustre with -o localflock, NFS without locks) keep locks within one node. A node that is cut off the network may lose its
+locks and still run its processes. So a holder also writes into the file who it is, and checks that the claim is still its own:
 
 - A claim stands while SLURM lists the holder's job on its nodes, with or without the lock.
 - It also stands until a holder on another machine has given no sign of life for LEASE_S, whatever SLURM says: SLURM may give up a node that is alive.

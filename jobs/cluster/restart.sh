@@ -7,10 +7,10 @@
 # When a failed node returns, SLURM may give it the same job again. It then also sends the node commands to kill what is left of the previous attempt.
 # These commands name only the job, or a step of the job, so they can hit the new attempt. There are three ways:
 #
-#   - A kill of the whole job comes within seconds, whatever has started meanwhile. The new attempt therefore sleeps 5 s before it starts anything. If
-#     the kill ends its script with TERM, SLURM has not recorded an end of the job, and would not start it again: the script queues the job again itself.
-#   - The kill may instead take a node from the job. srun would then wait for that node for ever. The script counts the job's nodes after the sleep, and
-#     queues the job again if one is missing.
+#   - A kill of the whole job comes within seconds, whatever has started meanwhile. The new attempt therefore sleeps 5 s before it starts anything.
+#     If the kill ends its script with TERM, SLURM has not recorded an end of the job, and would not start it again: the script queues the job itself.
+#   - The kill may instead take a node from the job. srun would then wait for that node for ever. The script counts the job's nodes after the sleep,
+#     and queues the job again if one is missing.
 #   - A kill of a step is repeated by slurmctld for minutes. It names the number of the step that the previous attempt was at. Attempt k therefore
 #     starts k mod 5 steps that do nothing, so that its real step gets another number than that of the attempts before it.
 #
@@ -48,8 +48,8 @@ fi
 # 2. End the tasks of this attempt together with its script.
 #
 # If a node's slurmd dies, tasks live on that no srun controls any more. If such a task still runs when slurmd returns, SLURM kills everything that
-# carries the job's number, the script of a new attempt included. So when the script of an attempt ends, it kills the tasks of that attempt on its node.
-# It recognizes them by a variable that they inherit.
+# carries the job's number, the script of a new attempt included. So when the script of an attempt ends, it kills the tasks of that attempt on its
+# node. It recognizes them by a variable that they inherit.
 VSSM_ATTEMPT=$SLURM_JOB_ID.$(date +%s%N)
 export VSSM_ATTEMPT
 

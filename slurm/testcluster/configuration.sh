@@ -1,4 +1,4 @@
-# Sourced by up.sh: every file that the daemons read, in $ETC. Nothing outside $ROOT is written, but for names in /etc/hosts in mode plain.
+# Sourced by up.sh: writes every file that the daemons read to $ETC. Outside of $ROOT it writes only names to /etc/hosts, in mode plain.
 
 address_of() { # of node $1
     case $MODE in netns) echo "$NETWORK.$1" ;; uts) echo "127.0.$((77 + NUMBER)).$1" ;; plain) echo 127.0.0.1 ;; esac
@@ -8,11 +8,11 @@ write_configuration() {
     HOST=$(hostname) CONTROLLER=127.0.0.1
     [ "$MODE" = netns ] && CONTROLLER=$NETWORK.254
     [ -s "$ETC/munge.key" ] || (umask 077 && dd if=/dev/urandom of="$ETC/munge.key" bs=1024 count=1 status=none)
-    # Job ids must never come again: submitit trusts result files of an earlier job with the same id.
+    # Job ids must not repeat: submitit trusts result files of an earlier job with the same id.
     [ -s "$ROOT/first_job_id" ] || echo $((($(date +%s) - 1700000000) / 4 % 60000000)) >"$ROOT/first_job_id"
     slurm_conf >"$ETC/slurm.conf"
     gres_conf >"$ETC/gres.conf"
-    # slurmd 22.05 dies where it cannot find cgroups, although nothing here uses them; an empty folder as mount point satisfies it.
+    # slurmd 22.05 dies if it cannot find cgroups, although nothing here uses them. An empty folder as mount point is enough.
     mkdir -p "$ROOT/nocgroup"
     printf 'CgroupPlugin=cgroup/v1\nCgroupMountpoint=%s\nCgroupAutomount=no\n' "$ROOT/nocgroup" >"$ETC/cgroup.conf"
     if [ "$ACCOUNTING" = 1 ]; then
@@ -51,7 +51,7 @@ JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=3
 JobAcctGatherParams=OverMemoryKill,UsePss
 PropagateResourceLimits=NONE
-# believe the CPUs and the memory that stand below
+# believe the CPUs and the memory given below
 SlurmdParameters=config_overrides
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
@@ -70,7 +70,7 @@ EnforcePartLimits=ALL
 ReturnToService=2
 SlurmdTimeout=10
 SlurmctldTimeout=30
-# the srun of a job whose node is lost kills "its" step again after KillWait + 2 s: before the job, queued again, can have started
+# if a job loses its node, its srun kills the step again after KillWait + 2 s: this must be over before the requeued job can start
 KillWait=2
 CompleteWait=0
 UnkillableStepTimeout=30
@@ -100,7 +100,7 @@ CONF
     echo "PartitionName=short $shared MaxTime=30 MaxNodes=2 PriorityTier=1 GraceTime=20 PreemptMode=REQUEUE"
 }
 
-gres_conf() { # SLURM wants a character device for each GPU: copies of /dev/null
+gres_conf() { # SLURM needs a character device for each GPU: copies of /dev/null
     local gpu devices=()
     [ "$GPUS" = 0 ] && return
     mkdir -p "$ROOT/dev"
@@ -147,11 +147,11 @@ skip-name-resolve
 CONF
 }
 
-names() { # of the nodes: mounted over /etc/hosts within them; in mode plain, where nothing can be mounted, written into it
+names() { # the names of the nodes: mounted over /etc/hosts within them; in mode plain, where nothing can be mounted, written into it
     local node
     { printf '127.0.0.1 localhost\n::1 localhost\n%s %s\n' "$CONTROLLER" "$HOST"
       for ((node = 1; node <= NODES; node++)); do echo "$(address_of $node) node$node"; done; } >"$ETC/hosts"
-    # No DNS within the nodes: torch looks the peers' addresses up backwards, and each look-up waits 10 s for a server that a node cannot reach.
+    # No DNS within the nodes: torch looks up the names of its peers' addresses, and each query would wait 10 s for a server that a node cannot reach.
     { sed '/^hosts:/d' /etc/nsswitch.conf 2>/dev/null || true; echo 'hosts: files'; } >"$ETC/nsswitch.conf"
     [ "$MODE" != plain ] || { forget_names; { echo "# testcluster $NUMBER"; grep ' node' "$ETC/hosts"; echo "# end of testcluster $NUMBER"; } >>/etc/hosts; }
 }

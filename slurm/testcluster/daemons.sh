@@ -1,4 +1,4 @@
-# Sourced by up.sh and down.sh: the daemons, each known by its pid file.
+# Sourced by up.sh and down.sh: starts and stops the daemons. Each is known by its pid file.
 
 start_munged() {
     alive "$RUN/munged.pid" munged || munged --force --socket="$MUNGE_SOCKET" --key-file="$ETC/munge.key" --pid-file="$RUN/munged.pid" \
@@ -29,7 +29,7 @@ start_slurmctld() {
     wait_for slurmctld 60 sh -c 'timeout 10 scontrol ping | grep -q "is UP"'
 }
 
-start_slurmd() { # of node $1, within its own host name and /etc/hosts where the mode has them
+start_slurmd() { # NUMBER of the node: with a host name and /etc/hosts of its own if the mode has them
     local node=node$1 network=()
     mkdir -p "$ROOT/spool/$node"
     alive "$RUN/slurmd.$node.pid" slurmd && return
@@ -39,7 +39,7 @@ start_slurmd() { # of node $1, within its own host name and /etc/hosts where the
         hostname "$1"; mount --bind "$2/hosts" /etc/hosts; mount --bind "$2/nsswitch.conf" /etc/nsswitch.conf; exec slurmd -N "$1"' sh "$node" "$ETC"
 }
 
-# True when every node takes jobs. One that was down or drained when its slurmd came back is told to.
+# True when every node takes jobs. Resumes nodes that are down or drained, as after a restart of their slurmd.
 nodes_up() {
     local up=0 node state
     while read -r node state; do
@@ -51,7 +51,7 @@ nodes_up() {
     [ "$up" = "$NODES" ]
 }
 
-stop_daemon() { # PIDFILE PROGRAM: ends that process, and no other that may have got its number
+stop_daemon() { # PIDFILE PROGRAM: ends that process, and no other process that may have got its number
     local pid tries=150
     alive "$1" "$2" || { rm -f "$1"; return 0; }
     pid=$(cat "$1")
@@ -61,7 +61,7 @@ stop_daemon() { # PIDFILE PROGRAM: ends that process, and no other that may have
     rm -f "$1"
 }
 
-cancel_jobs() { # slurmstepd outlives slurmd: jobs end first
+cancel_jobs() { # before the daemons stop: slurmstepd outlives slurmd
     alive "$RUN/slurmctld.pid" slurmctld || return 0
     local tries=100
     timeout 60 scancel --user=root 2>/dev/null || true

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stops what up.sh started, jobs included, and removes its folder, logs and all. TESTCLUSTER_KEEP=1 leaves the folder.
+# Stops what up.sh started, with all jobs, and removes its folder with all logs. TESTCLUSTER_KEEP=1 keeps the folder.
 set -uo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 for part in settings configuration network daemons; do source "$HERE/$part.sh"; done

@@ -1,8 +1,8 @@
-# Sourced by up.sh and down.sh: in mode netns one network namespace a node, all of them on one bridge.
+# Sourced by up.sh and down.sh: in mode netns, a network namespace for each node, all of them on one bridge.
 
 choose_mode() {
     [ "$MODE" = auto ] || return 0
-    local probe=vssmp$$ # its own name: another cluster may be starting
+    local probe=vssmp$$ # a name of its own: another cluster may be starting
     if ip netns add $probe 2>/dev/null && ip link add $probe type bridge 2>/dev/null; then MODE=netns
     elif unshare --uts --mount true 2>/dev/null; then MODE=uts
     else MODE=plain; fi
@@ -29,7 +29,7 @@ start_network() {
     done
 }
 
-stop_network() { # and whatever a killed job left in the nodes
+stop_network() { # also ends what a killed job has left in the nodes
     local space link
     for space in /run/netns/vssm"$NUMBER"-node*; do
         [ -e "$space" ] || continue

@@ -1,18 +1,21 @@
 #!/usr/bin/env bash
-# A node dies with all that runs on it, without a word to SLURM; or comes back.   slurm/testcluster/node.sh kill|start node2
-# Or its network is cut, and what runs on it lives on, its files in reach; or is mended. Needs mode netns.   slurm/testcluster/node.sh cut|mend node2
+# Lets a node fail or return.
+#   slurm/testcluster/node.sh kill node2     it dies with all that runs on it, and SLURM is not told
+#   slurm/testcluster/node.sh start node2    it comes back
+#   slurm/testcluster/node.sh cut node2      its network is cut; what runs on it lives on and still reaches its files. Needs mode netns
+#   slurm/testcluster/node.sh mend node2     its network is mended
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 for part in settings configuration network daemons; do source "$HERE/$part.sh"; done
 
-# The job's processes of node $1: they carry its name, and this cluster's configuration.
+# The processes of jobs on node $1: they have its name and this cluster's configuration in their environment.
 jobs_on() { grep -lzxs "SLURMD_NODENAME=$1" /proc/[0-9]*/environ | xargs -r grep -lzxs "SLURM_CONF=$SLURM_CONF" | cut -d/ -f3 || true; }
 
 kill_node() {
     local node=$1 pids steps
     alive "$RUN/slurmd.$node.pid" slurmd || die "no slurmd of $node is running"
     pids="$(cat "$RUN/slurmd.$node.pid")"
-    while [ -n "$pids" ]; do # all at once, slurmstepd first: one that sees its job end reports it, and SLURM takes the job for failed
+    while [ -n "$pids" ]; do # all at once, slurmstepd first: a slurmstepd that sees its job end reports that, and SLURM takes the job for failed
         steps=$(for pid in $(jobs_on "$node"); do sed -n 's/^PPid:\t//p' "/proc/$pid/status" 2>/dev/null || true; done | sort -u |
             while read -r pid; do ! grep -qs '^slurmstepd' "/proc/$pid/comm" || echo "$pid"; done)
         kill -9 $pids $steps $(jobs_on "$node") 2>/dev/null || true

@@ -1,4 +1,4 @@
-# Sourced by up.sh: SLURM's Debian packages, without starting their services. Exit code 3: they cannot be had here.
+# Sourced by up.sh: installs SLURM's Debian packages without starting their services. Exit code 3: they cannot be installed here.
 PACKAGES="slurmctld slurmd slurm-client munge iproute2"
 [ "$ACCOUNTING" = 0 ] || PACKAGES="$PACKAGES slurmdbd mariadb-server"
 
@@ -8,10 +8,10 @@ install_packages() {
     local apt="apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 -o Acquire::http::Timeout=20" policy="" log="$LOG/apt.log" try
     export DEBIAN_FRONTEND=noninteractive
     command -v apt-get >/dev/null || no_packages
-    # policy-rc.d keeps dpkg from starting daemons; one that stands there already is left alone
+    # policy-rc.d keeps dpkg from starting daemons; an existing file is left alone
     [ -e /usr/sbin/policy-rc.d ] || { policy=/usr/sbin/policy-rc.d; printf '#!/bin/sh\nexit 101\n' >$policy; chmod +x $policy; }
     for try in 1 2 3; do
-        $apt update >"$log" 2>&1 || true # a source of somebody else's that is down does not matter
+        $apt update >"$log" 2>&1 || true # an unrelated package source that is down does not matter
         if $apt install -y --no-install-recommends $PACKAGES >>"$log" 2>&1; then break; fi
         [ "$try" = 3 ] || sleep 5
     done

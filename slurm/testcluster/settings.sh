@@ -1,7 +1,7 @@
-# Sourced by up.sh and down.sh: what may be set from outside, and what follows from it.
-#   TESTCLUSTER=0             which of ten clusters this is: each has its own folder, network and ports, so that two can run side by side
+# Sourced by up.sh and down.sh: the settings, which environment variables may change, and what follows from them.
+#   TESTCLUSTER=0             the number of the cluster, 0 to 9: each has its own folder, network and ports, so that several can run side by side
 #   TESTCLUSTER_MODE=auto     netns: every node has its own host name, address and ports; uts: its own host name and 127.x address; plain: a slurmd a node
-#   TESTCLUSTER_NODES=4  TESTCLUSTER_CPUS=2  TESTCLUSTER_MEMORY=5000  TESTCLUSTER_GPUS=2      of each node; SLURM believes them (the GPUs are fakes)
+#   TESTCLUSTER_NODES=4  TESTCLUSTER_CPUS=2  TESTCLUSTER_MEMORY=5000  TESTCLUSTER_GPUS=2      of each node; SLURM does not check them (the GPUs are fakes)
 #   TESTCLUSTER_ACCOUNTING=0  1: with slurmdbd and MariaDB, so that sacct answers and limits of associations hold
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin:$PATH LC_ALL=C
 NUMBER=${TESTCLUSTER:-0}

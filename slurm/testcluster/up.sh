@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# A real SLURM on this machine: slurmctld and a few slurmd, each a node of its own. Needs root on Debian or Ubuntu; no systemd, no configuration of yours
-# is touched. Safe to run again: starts only what is not running. settings.sh says what can be set; down.sh stops it.
-# Exit code 3: this machine cannot have one (no root, no packages).
+# Starts a real SLURM on this machine: slurmctld and a few slurmd, each a node of its own. Needs root on Debian or Ubuntu, but no systemd, and touches
+# none of your configuration. Safe to run again: it starts only what is not running. settings.sh lists the settings; down.sh stops the cluster.
+# Exit code 3: this machine cannot have a cluster (no root, no packages).
 #   slurm/testcluster/up.sh && source /tmp/vssm-testcluster-0/env.sh && sinfo
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

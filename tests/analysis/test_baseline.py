@@ -16,13 +16,13 @@ made_up_net.in1k,224,76.125,23.875,93.000,7.000,25.56,0.875,bicubic
 
 
 def run_of(folder: Path, *top1: float | None, **changes: object) -> Path:
-    return fake_run(folder, [fake_record(one, seed=seed, **changes) for seed, one in enumerate(top1)])  # type: ignore[arg-type]
+    return fake_run(folder, [fake_record(accuracy, seed=seed, **changes) for seed, accuracy in enumerate(top1)])  # type: ignore[arg-type]
 
 
 def verdicts(tmp_path: Path, now: Path) -> list[str]:
     before = run_of(tmp_path / "before", *BEFORE)
     publish([before], before)
-    return [one.verdict for one in changes(publish([now], now).rows, before / "leaderboard.csv")]
+    return [change.verdict for change in changes(publish([now], now).rows, before / "leaderboard.csv")]
 
 
 def test_a_fall_beyond_noise_is_a_regression(tmp_path: Path) -> None:
@@ -52,9 +52,9 @@ def test_another_machine_is_not_compared(tmp_path: Path) -> None:
 def test_p_is_scipys_one_sided_welch_test(tmp_path: Path) -> None:
     before, now = run_of(tmp_path / "before", *BEFORE), run_of(tmp_path / "now", 96.0, 97.0, 95.0, 96.5)
     publish([before], before)
-    (one,) = changes(publish([now], now).rows, before / "leaderboard.csv")
+    (change,) = changes(publish([now], now).rows, before / "leaderboard.csv")
     expected = scipy.stats.ttest_ind((96.0, 97.0, 95.0, 96.5), BEFORE, equal_var=False, alternative="less").pvalue
-    assert one.p == pytest.approx(expected, rel=1e-6)
+    assert change.p == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_regression_exits_1_and_names_the_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,15 +27,15 @@ def text(folder: Path, record: Record) -> bytes:
 @pytest.mark.parametrize("record", [fake_record(97.0, pruning="magnitude-0.5"), fake_record(None), fake_record(96.0, top5=None, notes=[])])
 def test_both_readers_find_what_was_written(tmp_path: Path, record: Record) -> None:
     content = text(tmp_path, record)
-    for found in (checked_record(content), stored_record(content)):
-        assert not isinstance(found, BaseModel) and same(found, record)
+    for read in (checked_record(content), stored_record(content)):
+        assert not isinstance(read, BaseModel) and same(read, record)
 
 
 def test_a_value_that_msgspec_refuses_and_pydantic_takes_is_read(tmp_path: Path) -> None:
     content = text(tmp_path, fake_record(97.0, train_loss=float("nan")))
-    found = checked_record(content)
-    assert isinstance(found, BaseModel) and found.metrics is not None and found.metrics.train_loss != found.metrics.train_loss
-    assert same(stored_record(content).environment, found.environment)
+    read = checked_record(content)
+    assert isinstance(read, BaseModel) and read.metrics is not None and read.metrics.train_loss != read.metrics.train_loss
+    assert same(stored_record(content).environment, read.environment)
 
 
 @pytest.mark.parametrize(("right", "wrong"), [(b'"top1": 97.0', b'"top1": "high"'), (b'"seed": 0', b'"sede": 0'), (b"0.5", b'{"a": 1}')])

@@ -7,24 +7,20 @@ import scipy.stats
 import analysis.exports
 from analysis.exports import comparison_lines, coverage_lines, latex, markdown, pareto_lines
 from analysis.merge import Merged
-from analysis.rows import Row, make_rows
+from analysis.rows import make_rows
 from jobs.experiment.records import Record
-from tests.support.records import fake_environment, fake_grid, fake_record
+from tests.support.records import fake_environment, fake_grid, fake_record, rows_of
 
 
 def merged(*records: Record) -> Merged:
     return Merged(records=records, planned={}, conflicts=(), skipped=())
 
 
-def rows_of(*records: Record) -> tuple[Row, ...]:
-    return make_rows(merged(*records))
-
-
 def test_the_front_holds_what_nothing_beats_in_both() -> None:
     points = {"cheap": (80.0, 1.0), "good": (90.0, 2.0), "beaten": (85.0, 3.0), "best": (95.0, 4.0), "equal": (95.0, 5.0), "dearer": (80.0, 1.5)}
     rows = rows_of(*(fake_record(top1, model=model, latency_ms=cost) for model, (top1, cost) in points.items()))
-    found = [(line["model"], line["value"], line["unit"]) for line in pareto_lines(rows) if line["cost"] == "latency_ms"]
-    assert found == [("cheap", 1.0, "ms"), ("good", 2.0, "ms"), ("best", 4.0, "ms")]
+    points = [(line["model"], line["value"], line["unit"]) for line in pareto_lines(rows) if line["cost"] == "latency_ms"]
+    assert points == [("cheap", 1.0, "ms"), ("good", 2.0, "ms"), ("best", 4.0, "ms")]
 
 
 def test_each_key_has_fronts_of_its_own() -> None:
@@ -40,8 +36,8 @@ def test_failed_rows_stand_on_no_front() -> None:
 def test_coverage_lists_the_holes_by_seed() -> None:
     records = (fake_record(97.0, seed=0), fake_record(None, seed=2))
     planned = {record.id: record.spec for record in [*records, fake_record(97.0, seed=1), fake_record(90.0, pruning="magnitude-0.9", seed=4)]}
-    found = replace(merged(*records), planned=planned)
-    dense, absent = coverage_lines(make_rows(found), found)
+    content = replace(merged(*records), planned=planned)
+    dense, absent = coverage_lines(make_rows(content), content)
     seeds = ("seeds_done", "seeds_failed", "seeds_missing")
     assert [dense[name] for name in ("n_expected", "done", "failed", "missing", *seeds)] == [3, 1, 1, 1, "0", "2", "1"]
     assert [absent[name] for name in ("pruning", "n_expected", "done", "missing", *seeds)] == ["magnitude-0.9", 1, 0, 1, "", "", "4"]
@@ -52,8 +48,8 @@ def test_an_absent_row_is_called_by_what_the_grid_varies() -> None:
         spec = fake_record(90.0, pruning=f"magnitude-{sparsity}").spec
         return spec | {"pruning": {"method": "magnitude", "label": None, "knobs": {"scope": "global", "sparsity": sparsity}}}
 
-    found = replace(merged(fake_record(97.0)), planned={"a": planned(0.5), "b": planned(0.9)})
-    _, *absent = coverage_lines(make_rows(found), found)
+    content = replace(merged(fake_record(97.0)), planned={"a": planned(0.5), "b": planned(0.9)})
+    _, *absent = coverage_lines(make_rows(content), content)
     assert [line["pruning"] for line in absent] == ["magnitude sparsity=0.5", "magnitude sparsity=0.9"]
 
 
@@ -84,22 +80,22 @@ def test_models_are_not_compared_with_each_other_but_methods_are() -> None:
 
 
 def test_markdown_keeps_the_three_speed_ups_apart() -> None:
-    told = markdown(rows_of(fake_record(97.0, pruning="magnitude-0.5", macs_structural=6_000_000, speedup_measured=1.7)))
-    assert told.splitlines()[2].endswith("| theory × | structural × | measured × |") and told.splitlines()[4].endswith("| 1.67 | 2.00 | 1.70 |")
+    text = markdown(rows_of(fake_record(97.0, pruning="magnitude-0.5", macs_structural=6_000_000, speedup_measured=1.7)))
+    assert text.splitlines()[2].endswith("| theory × | structural × | measured × |") and text.splitlines()[4].endswith("| 1.67 | 2.00 | 1.70 |")
 
 
 def test_markdown_has_a_line_a_row_and_no_stray_signs() -> None:
-    told = markdown(rows_of(fake_record(97.0, model="a|b<script>_x_")))
-    assert r"a\|b&lt;script>\_x\_" in told and len(told.strip().splitlines()) == 5
+    text = markdown(rows_of(fake_record(97.0, model="a|b<script>_x_")))
+    assert r"a\|b&lt;script>\_x\_" in text and len(text.strip().splitlines()) == 5
 
 
 def test_latex_escapes_what_it_would_act_on() -> None:
-    told = latex(rows_of(fake_record(97.0, model=r"a_b&c%$#{}\end")))
-    assert r"a\_b\&c\%\$\#\{\}\textbackslash{}end" in told
-    assert told.count(r"\begin{tabular}") == told.count(r"\end{tabular}") == 1
+    text = latex(rows_of(fake_record(97.0, model=r"a_b&c%$#{}\end")))
+    assert r"a\_b\&c\%\$\#\{\}\textbackslash{}end" in text
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 1
 
 
 def test_latex_sets_the_leading_tie_group_in_bold() -> None:
-    told = latex(rows_of(*fake_grid()))
-    bold = [line for line in told.splitlines() if "textbf" in line]
+    text = latex(rows_of(*fake_grid()))
+    bold = [line for line in text.splitlines() if "textbf" in line]
     assert bold and all("dense" in line or "0.5" in line for line in bold)

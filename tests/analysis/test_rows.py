@@ -1,13 +1,8 @@
 import pytest
 
 from analysis.merge import Merged
-from analysis.rows import Row, make_rows
-from jobs.experiment.records import Record
-from tests.support.records import fake_environment, fake_record, fake_spec
-
-
-def rows_of(*records: Record) -> tuple[Row, ...]:
-    return make_rows(Merged(records=records, planned={}, conflicts=(), skipped=()))
+from analysis.rows import make_rows
+from tests.support.records import fake_environment, fake_record, fake_spec, rows_of
 
 
 def test_a_row_is_the_cells_that_differ_in_seed_alone() -> None:
@@ -38,8 +33,8 @@ def test_a_row_is_compared_with_the_dense_row_that_took_its_epochs_where_there_i
         fake_record(97, pruning="iterative_magnitude-0.5", epochs=48),
         fake_record(95, pruning="iterative_magnitude-0.7", epochs=60),
     ]
-    found = {row.pruning: row.dense.pruning for row in rows_of(*records) if row.dense}
-    assert found == {"magnitude-0.5": "dense", "iterative_magnitude-0.5": "dense-long", "iterative_magnitude-0.7": "dense"}
+    controls = {row.pruning: row.dense.pruning for row in rows_of(*records) if row.dense}
+    assert controls == {"magnitude-0.5": "dense", "iterative_magnitude-0.5": "dense-long", "iterative_magnitude-0.7": "dense"}
 
 
 def test_rows_are_ranked_by_mean_then_by_macs() -> None:
@@ -51,30 +46,6 @@ def test_rows_are_ranked_by_mean_then_by_macs() -> None:
 def test_rows_that_nothing_tells_apart_share_a_rank() -> None:
     rows = rows_of(fake_record(95, model="a"), fake_record(95, model="b"), fake_record(90, model="c"))
     assert [row.rank for row in rows] == [1, 1, 3]
-
-
-@pytest.mark.parametrize("change", ["device", "loader", "dtype", "batch_size", "recipe", "measuring", "protocol", "threads", "data"])
-def test_rows_of_different_keys_are_ranked_apart(change: str) -> None:
-    ours = fake_record(97)
-    other = {
-        "device": lambda: fake_record(95, model="b", environment=fake_environment(gpu="Example GPU")),
-        "loader": lambda: fake_record(95, model="b", environment=fake_environment(loader="torch")),
-        "threads": lambda: fake_record(95, model="b", environment=fake_environment(threads=8)),
-        "data": lambda: fake_record(95, model="b", environment=fake_environment(data_sha256="e" * 64)),
-        "dtype": lambda: fake_record(95, model="b", spec=fake_spec("dense", 0, dtype="bf16")),
-        "batch_size": lambda: fake_record(95, model="b", spec=fake_spec("dense", 0, batch_size=128)),
-        "recipe": lambda: fake_record(95, model="b", spec=fake_spec("dense", 0, lr=1e-4)),
-        "protocol": lambda: fake_record(95, model="b", speed_protocol="forward pass, bf16, batch 1 and 64"),
-        "measuring": lambda: fake_record(95, model="b", throughput_batch=8),
-    }[change]()
-    rows = rows_of(ours, other)
-    assert [row.rank for row in rows] == [1, 1] and len({row.key.short for row in rows}) == 2
-
-
-def test_where_the_data_lie_does_not_tell_rows_apart() -> None:
-    spec = fake_spec("dense", 1)
-    moved = fake_record(95, seed=1, spec=spec | {"data": spec["data"] | {"path": "/elsewhere"}})
-    assert [len(row.done) for row in rows_of(fake_record(97), moved)] == [2]
 
 
 def test_a_failed_cell_is_a_hole_in_the_row_of_its_seeds() -> None:

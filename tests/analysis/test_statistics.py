@@ -66,12 +66,12 @@ def test_holm_leaves_out_what_has_no_p_value_and_never_exceeds_1() -> None:
 
 def rejected(p_values: list[float], level: float) -> set[int]:
     """Holm's procedure as he wrote it: from the smallest p on, reject while p <= level / hypotheses left."""
-    found: set[int] = set()
+    hypotheses: set[int] = set()
     for k, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         if p_values[i] > level / (len(p_values) - k):
             break
-        found.add(i)
-    return found
+        hypotheses.add(i)
+    return hypotheses
 
 
 @given(p_values=lists(floats(0.0001, 1.0), min_size=1, max_size=8), level=floats(0.001, 0.999))
@@ -84,8 +84,8 @@ def test_a_corrected_p_is_the_level_at_which_holms_procedure_rejects(p_values: l
 def board(true_means: numpy.ndarray, seeds: int, random: numpy.random.Generator) -> tuple[numpy.ndarray, list[dict[int, float]]]:
     """The true places of simulated rows, and the rows, both in the order of the observed means. Half of the noise is shared by a seed's runs."""
     runs = true_means[:, None] + random.normal(0, 0.7, seeds) + random.normal(0, 0.7, (len(true_means), seeds))
-    order = numpy.argsort(-runs.mean(1))
-    return order, [dict(enumerate(runs[i])) for i in order]
+    sequence = numpy.argsort(-runs.mean(1))
+    return sequence, [dict(enumerate(runs[i])) for i in sequence]
 
 
 @pytest.mark.parametrize("seeds", [3, 5])
@@ -93,15 +93,19 @@ def test_rank_intervals_cover_the_true_rank(seeds: int) -> None:
     random = numpy.random.default_rng(seeds)
     inside = []
     for _ in range(60):
-        order, rows = board(90 - 0.5 * numpy.arange(8), seeds, random)
-        inside += [one.low <= place + 1 <= one.high for place, one in zip(order, standings(rows, draws=500), strict=True) if one]
+        sequence, rows = board(90 - 0.5 * numpy.arange(8), seeds, random)
+        inside += [
+            standing.low <= true_rank + 1 <= standing.high
+            for true_rank, standing in zip(sequence, standings(rows, draws=500), strict=True)
+            if standing
+        ]
     assert len(inside) == 480 and numpy.mean(inside) > 0.95
 
 
 def test_equal_rows_are_rarely_told_apart() -> None:
     random = numpy.random.default_rng(0)
     apart = [standings(board(numpy.full(2, 90.0), 3, random)[1], draws=300)[1] for _ in range(400)]
-    assert numpy.mean([one.tie == 2 for one in apart if one]) < 0.05 + 4 * (0.05 * 0.95 / 400) ** 0.5
+    assert numpy.mean([standing.tie == 2 for standing in apart if standing]) < 0.05 + 4 * (0.05 * 0.95 / 400) ** 0.5
 
 
 def test_rows_far_apart_have_groups_and_ranks_of_their_own() -> None:
@@ -111,20 +115,20 @@ def test_rows_far_apart_have_groups_and_ranks_of_their_own() -> None:
 
 def test_a_row_of_fewer_than_3_seeds_has_no_interval_and_joins_no_group() -> None:
     rows = [{0: 95.0, 1: 96.0, 2: 97.0}, {0: 94.0}, {0: 10.0, 1: 11.0, 2: 12.0}]
-    assert [one and one.tie for one in standings(rows)] == [1, None, 2]
+    assert [standing and standing.tie for standing in standings(rows)] == [1, None, 2]
     assert standings([{0: 1.0}, {}]) == [None, None]
 
 
 def test_the_first_row_that_is_settled_opens_the_first_group() -> None:
     rows = [{0: 99.0}, {0: 95.0, 1: 96.0, 2: 97.0}, {0: 10.0, 1: 11.0, 2: 12.0}]
-    assert [one and one.tie for one in standings(rows)] == [None, 1, 2]
+    assert [standing and standing.tie for standing in standings(rows)] == [None, 1, 2]
 
 
 def test_groups_of_many_rows_are_those_of_one_row_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = board(90 - 0.05 * numpy.arange(200), 3, numpy.random.default_rng(4))[1]
-    together = [one.tie for one in standings(rows) if one]
+    together = [standing.tie for standing in standings(rows) if standing]
     monkeypatch.setattr(analysis.statistics, "TOGETHER", 1)
-    assert together == [one.tie for one in standings(rows) if one] and len(set(together)) > 3
+    assert together == [standing.tie for standing in standings(rows) if standing] and len(set(together)) > 3
 
 
 def test_standings_are_the_same_every_time() -> None:

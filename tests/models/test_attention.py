@@ -66,5 +66,5 @@ def test_pooling_weights_sum_to_one_over_all_positions() -> None:
     weights = pool.weights(tokens)
     assert weights.shape == (3, 4, 35) and (weights > 0).all()
     torch.testing.assert_close(weights.sum(-1), torch.ones(3, 4))
-    order = torch.randperm(35)
-    torch.testing.assert_close(pool(tokens[:, order]), pool(tokens))  # a pooling: the order of tokens does not matter
+    shuffled = torch.randperm(35)
+    torch.testing.assert_close(pool(tokens[:, shuffled]), pool(tokens))  # a pooling: the order of tokens does not matter

@@ -16,7 +16,7 @@ def test_accounts_tell_how_forgotten_jobs_ended(accounting_cluster: Cluster, mon
     answer = accounting_cluster.call("sbatch", "--array=0-4%2", "--mem=10", "--output=/dev/null", "--parsable", f"--wrap=sleep 1; {script}")
     array = answer.strip()
     accounting_cluster.call("scancel", f"{array}_4")
-    jobs = [JobId(int(array), task=task) for task in range(5)]
+    jobs = [JobId(int(array), task) for task in range(5)]
     wait_until(lambda: not any(state.alive for state in queue_state(jobs).values()), "the array to end")
     wait_until(lambda: len(accounted(jobs)) >= 4 and accounted(jobs)[jobs[3]].state == "COMPLETED", "slurmdbd to hear of it")
     states = accounted(jobs)

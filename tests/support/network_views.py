@@ -52,11 +52,11 @@ def train_steps(method: PruningMethod, network: NetworkView, weights: dict[str, 
 
 def lowest_dropped(scores: dict[str, Tensor], zeros: int) -> dict[str, Tensor]:
     """Masks by brute force: all scores in one list, sorted stably, the first `zeros` dropped."""
-    places = [(name, place) for name, score in scores.items() for place in range(score.numel())]
+    positions = [(name, index) for name, score in scores.items() for index in range(score.numel())]
     values = [float(value) for score in scores.values() for value in score.flatten()]
-    gone = {places[at] for at in sorted(range(len(values)), key=lambda at: values[at])[:zeros]}
+    gone = {positions[at] for at in sorted(range(len(values)), key=lambda at: values[at])[:zeros]}
     return {
-        name: torch.tensor([(name, place) not in gone for place in range(score.numel())], dtype=torch.bool).view(score.shape)
+        name: torch.tensor([(name, index) not in gone for index in range(score.numel())], dtype=torch.bool).view(score.shape)
         for name, score in scores.items()
     }
 

@@ -1,14 +1,18 @@
-"""Fake records of made-up cells, in the real format: what analysis is tested on."""
+"""Records, rows and curves of made-up cells, in the real format, for the tests of the analysis."""
 
 import hashlib
+import json
 import random
 from pathlib import Path
 from typing import Any
 
+from analysis.merge import Merged
+from analysis.rows import Row, make_rows
 from jobs.experiment.records import Environment, Failure, Metrics, Record
 from jobs.experiment.run_folder import RunFolder
 
 PARAMS, MACS = 170_000, 12_000_000
+EVIL = "</script><img src=x onerror=window.hacked=1><script>window.hacked=1</script>{{7*7}}\"'&<b>"
 
 
 def fake_metrics(top1: float, sparsity: float = 0.0, **changes: Any) -> Metrics:
@@ -142,3 +146,39 @@ def fake_grid(seeds: int = 3, models: tuple[str, ...] = ("vim_micro", "vim_micro
         for pruning, top1 in quality.items()
         for seed in range(seeds)
     ]
+
+
+def rows_of(*records: Record) -> tuple[Row, ...]:
+    """The rows of a leaderboard of these records."""
+    return make_rows(Merged(records=records, planned={}, conflicts=(), skipped=()))
+
+
+def fake_curve(run: Path, stage: str, epochs: int) -> None:
+    """Writes the metrics.jsonl of a stage: a line for a step and a line for the end of each epoch."""
+    path = RunFolder(run).stage_dir(stage) / "metrics.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    steps = [{"event": "step", "epoch": epoch, "step": epoch, "loss": 9.0, "lr": 1e-3} for epoch in range(1, epochs + 1)]
+    ends = [{"event": "epoch", "epoch": epoch, "step": epoch, "loss": 1 / epoch, "val_top1": 90.0 + epoch} for epoch in range(1, epochs + 1)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in steps + ends))
+
+
+def evil_run(folder: Path) -> Path:
+    """A run folder in which every text is an attack."""
+    bad = fake_record(
+        90.0,
+        model=EVIL,
+        pruning="dense",
+        grid=EVIL,
+        environment=fake_environment(host=EVIL, cpu=EVIL, commit=EVIL, versions={EVIL: EVIL}, loader=EVIL),
+        layers={EVIL: 0.5},
+        notes=[EVIL],
+        speed_protocol=EVIL,
+    )
+    failed = fake_record(None, model="m2", pruning="dense").model_copy(
+        update={"failure": Failure(kind=EVIL, message=EVIL, stage=EVIL, traceback=EVIL), "grid": EVIL}
+    )
+    run = fake_run(folder, [bad.model_copy(update={"pruning": EVIL, "weights_sha256": EVIL, "finished": EVIL}), failed])
+    torn = run / "cells" / "<b>torn<img src=x>" / "record.json"
+    torn.parent.mkdir()
+    torn.write_text("{")
+    return run

@@ -60,9 +60,9 @@ def silence(model: nn.Module, groups: Sequence[Group], kept: Kept) -> None:
     for group in groups:
         if group.name in kept:
             gone = sorted(set(range(group.count)) - set(kept[group.name]))
-            for one in group.owned:
-                parameter = model.get_parameter(one.parameter)
-                parameter.index_fill_(one.dimension, one.indices[gone].flatten().to(parameter.device), 0.0)
+            for owned in group.owned:
+                parameter = model.get_parameter(owned.parameter)
+                parameter.index_fill_(owned.dimension, owned.indices[gone].flatten().to(parameter.device), 0.0)
 
 
 def images(count: int = 2) -> torch.Tensor:

@@ -12,7 +12,7 @@ from harness.plan.snapshot import save_launch
 from harness.plan.stages import StageGraph, make_graph
 from jobs.experiment.job import JobSpec, PlannedCell
 from jobs.experiment.records import Failure
-from jobs.experiment.run_folder import EXPORT, JOBS, PROGRESS, RESULT, SUBMITTED, RunFolder
+from jobs.experiment.run_folder import RESULT, SUBMITTED, RunFolder
 from tests.support.jobs import finished, small_grid
 
 
@@ -27,7 +27,7 @@ class FakeRun:
 
     def finish(self, stage: str, train_s: float = 3600.0) -> None:
         """A stage leaves its weights."""
-        export = self.run.stage_dir(stage) / EXPORT
+        export = self.run.export_dir(stage)
         export.mkdir(parents=True)
         (export / RESULT).write_text(json.dumps({"train_s": train_s, "steps": 10, "epochs": 1}, indent=1))
 
@@ -53,11 +53,11 @@ class FakeRun:
             "time": time.time(),
         }
         self.run.stage_dir(stage).mkdir(parents=True, exist_ok=True)
-        (self.run.stage_dir(stage) / PROGRESS).write_text(json.dumps(progress | changes))
+        self.run.progress_path(stage).write_text(json.dumps(progress | changes))
 
     def submit(self, jobs: dict[str, list[str]]) -> Path:
         """A launch gives these stages to these jobs. Returns the folder of the jobs."""
-        folder = self.run.path / JOBS / str(1 + len(list(self.run.path.glob(f"{JOBS}/*"))))
+        folder = self.run.jobs_dir / str(1 + len(list(self.run.jobs_dir.glob("*"))))
         folder.mkdir(parents=True)
         (folder / SUBMITTED).write_text(json.dumps(jobs))
         return folder

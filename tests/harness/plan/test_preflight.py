@@ -48,7 +48,7 @@ PROBLEMS = {
     "too many rounds": (
         "models: [vim_micro]\npruning: [{method: iterative_magnitude, rounds: 60, groups: [dt_proj]}]",
         "grid.yaml:5: pruning[0]: iterative_magnitude(0.999998, groups=dt_proj, rounds=60) on vim_micro: "
-        "round 34 of 60 would drop 0 of 2 weights that are left of 4096",
+        "round 34 of 60 would drop 0 of the 2 weights that are left of 4096",
     ),
     "a group without a unit": (
         "models: [mambavision_micro]\npruning: [{method: structured, ratio: 0.9}]",

@@ -38,8 +38,8 @@ def test_the_sparsity_after_every_step_is_the_schedules(schedule):
 def test_weights_that_are_gone_never_come_back():
     weights = random_weights()
     history = train_steps(create_method("dynamic", sparsity=0.95, interval=3), fake_network(weights), weights, 60)
-    for earlier, later in zip(history, history[1:], strict=False):
-        assert all(not (later[name] & ~mask).any() for name, mask in earlier.items())
+    for previous, following in zip(history, history[1:], strict=False):
+        assert all(not (following[name] & ~mask).any() for name, mask in previous.items())
 
 
 def test_each_mask_drops_the_smallest_of_the_weights_that_are_left():
@@ -81,7 +81,9 @@ def test_with_regrow_each_mask_is_chosen_anew_from_the_dense_weights_to_the_end(
             share = 0.8 if step >= 20 else 0.8 - 0.8 * (1 - (step - 4) / 16) ** 3
             assert same(network.masks, lowest_dropped({name: weight.abs() for name, weight in weights.items()}, round(200 * share)))
         history.append(network.masks)
-    assert any((later[name] & ~mask).any() for earlier, later in zip(history[20:], history[21:], strict=False) for name, mask in earlier.items())
+    assert any(
+        (following[name] & ~mask).any() for previous, following in zip(history[20:], history[21:], strict=False) for name, mask in previous.items()
+    )
 
 
 @pytest.mark.parametrize(

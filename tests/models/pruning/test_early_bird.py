@@ -63,8 +63,8 @@ SETTLED = [[0, 1, 2, 3], [0, 1, 2, 4], [0, 1, 2, 3], [0, 1, 2, 5], [0, 1, 2, 3]]
 
 
 def test_the_ticket_is_found_at_the_epoch_where_the_last_five_masks_agree():
-    found = Scripted([*MOVING, *SETTLED, *MOVING]).train(early_bird(), 12)
-    ((epoch, structure),) = found
+    structures = Scripted([*MOVING, *SETTLED, *MOVING]).train(early_bird(), 12)
+    ((epoch, structure),) = structures
     assert epoch == len(MOVING) + len(SETTLED)
     assert structure.kept == {"mixer.d_inner": list(range(4, UNITS))}
     assert structure.counts == {"mixer.d_inner": UNITS}

@@ -40,16 +40,16 @@ class Training:
 
     def scores(self, criterion: str, first: int, last: int) -> dict[str, Tensor]:
         """The criterion's definition over the batches of steps first to last, from the weights and autograd's gradients of those steps."""
-        found = {}
+        summed = {}
         for name in self.parameters:
             pairs = [step[name] for step in self.history[first - 1 : last]]
-            found[name] = {
+            summed[name] = {
                 "gradient": sum(g.abs() for _, g in pairs),
                 "snip": sum(g * w for w, g in pairs).abs(),
                 "taylor": sum((g * w) ** 2 for w, g in pairs),
                 "movement": sum(-g * w for w, g in pairs),
             }[criterion]
-        return found
+        return summed
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)

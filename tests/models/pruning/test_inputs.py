@@ -34,14 +34,14 @@ def test_calls_add_up():
 @pytest.mark.parametrize(("groups", "stride", "padding"), [(1, 1, 1), (1, 2, 0), (2, 1, 1), (4, 1, 1)])
 def test_a_convolution_has_one_for_each_channel_and_place_of_the_kernel(groups, stride, padding):
     layer, x = nn.Conv2d(4, 8, 3, stride, padding, groups=groups), torch.randn(2, 4, 6, 5)
-    found, padded = norms_of(layer, (x, {})), F.pad(x, (padding,) * 4)
+    norms, padded = norms_of(layer, (x, {})), F.pad(x, (padding,) * 4)
     for out in range(8):
         for inner in range(4 // groups):
             channel = out // (8 // groups) * (4 // groups) + inner
             for row in range(3):
                 for column in range(3):
                     met = padded[:, channel, row : padded.shape[2] - 2 + row : stride, column : padded.shape[3] - 2 + column : stride]
-                    torch.testing.assert_close(found[out, inner, row, column], met.norm())
+                    torch.testing.assert_close(norms[out, inner, row, column], met.norm())
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -49,12 +49,12 @@ def test_a_convolution_has_one_for_each_channel_and_place_of_the_kernel(groups, 
 def test_a_convolution_over_tokens_has_one_for_each_tap(causal, reverse):
     """Tap k meets what changes the sum before the SiLU when w[k] alone is 1."""
     layer, x = TokenConv1d(3, 4, causal=causal, bias=False, backend="reference"), torch.rand(2, 7, 3) + 0.5
-    found = norms_of(layer, (x, {"reverse": reverse}))
+    norms = norms_of(layer, (x, {"reverse": reverse}))
     for tap in range(4):
         with torch.no_grad():
             layer.weight.zero_()[:, :, tap] = 40.0  # SiLU of 20 and more is its input
             met = layer(x, reverse=reverse) / 40.0
-        torch.testing.assert_close(found[:, 0, tap], met.norm(dim=(0, 1)))
+        torch.testing.assert_close(norms[:, 0, tap], met.norm(dim=(0, 1)))
 
 
 SEEN = ("vim_micro", "vim_micro+se", "vim_micro+mobilenet", "mambavision_micro", "mambavision_micro+attention_pool", "vit_micro", "mambaout_micro")

@@ -33,8 +33,8 @@ def test_every_round_drops_a_fifth_of_what_is_left():
 
 def test_the_masks_of_the_rounds_are_nested():
     history = chain({"rounds": 4, "rate": 0.5}, 4)
-    for earlier, later in zip(history, history[1:], strict=False):
-        assert all(not (later[name] & ~mask).any() for name, mask in earlier.items())
+    for previous, following in zip(history, history[1:], strict=False):
+        assert all(not (following[name] & ~mask).any() for name, mask in previous.items())
 
 
 def test_a_round_drops_the_smallest_of_the_weights_that_are_left_over_the_whole_network():

@@ -57,10 +57,10 @@ def test_scores_that_are_not_finite_are_refused_by_name(bad):
         choose({"a": torch.ones(2), "b": torch.tensor([1.0, bad])}, 0.5, "global")
 
 
-@pytest.mark.parametrize("order", ["random", "sorted", "constant", "few values"])
-def test_the_threshold_of_millions_of_scores_is_exact(order):
+@pytest.mark.parametrize("arrangement", ["random", "sorted", "constant", "few values"])
+def test_the_threshold_of_millions_of_scores_is_exact(arrangement):
     values = torch.rand(3_000_000, generator=torch.Generator().manual_seed(0))
-    values = {"random": values, "sorted": values.sort().values, "constant": torch.ones_like(values), "few values": (values * 4).floor()}[order]
+    values = {"random": values, "sorted": values.sort().values, "constant": torch.ones_like(values), "few values": (values * 4).floor()}[arrangement]
     ranked = values.sort().values
     for k in (1, 2_000, 1_500_000, 2_700_000, 3_000_000):
         assert kth_smallest([values[:1_000_000], values[1_000_000:].view(2, -1)], k) == ranked[k - 1]

@@ -38,11 +38,11 @@ def test_an_exchange_is_algorithm_1_of_the_paper(step):
     values = {name: weight.clone() for name, weight in weights.items()}
     create_method("rigl", sparsity=0.6).after_backward(network, at(step))
     for name, mask in before.items():
-        alive = [place for place in range(mask.numel()) if mask.flatten()[place]]
+        alive = [index for index in range(mask.numel()) if mask.flatten()[index]]
         count = min(round(0.3 / 2 * (1 + math.cos(math.pi * step / 750)) * len(alive)), mask.numel() - len(alive))
-        kept = sorted(alive, key=lambda place: abs(float(values[name].flatten()[place])))[count:]
-        others = [place for place in range(mask.numel()) if place not in kept]
-        grown = sorted(others, key=lambda place: -abs(float(gradients[name].flatten()[place])))[:count]
+        kept = sorted(alive, key=lambda index: abs(float(values[name].flatten()[index])))[count:]
+        others = [index for index in range(mask.numel()) if index not in kept]
+        grown = sorted(others, key=lambda index: -abs(float(gradients[name].flatten()[index])))[:count]
         assert network.masks[name].flatten().nonzero().flatten().tolist() == sorted(kept + grown)
 
 

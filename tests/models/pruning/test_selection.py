@@ -12,9 +12,9 @@ GROUPS = st.lists(st.lists(st.integers(0, 4), min_size=2, max_size=6), min_size=
 
 def by_hand(groups, count):
     """Units that go: the lowest first, the first in order among equals, never the best of a group."""
-    best = {(place, max(range(len(group)), key=lambda unit, group=group: (group[unit], -unit))) for place, group in enumerate(groups)}
-    units = sorted(((score, place, unit) for place, group in enumerate(groups) for unit, score in enumerate(group)), key=lambda one: one[0])
-    return {(place, unit) for _, place, unit in [one for one in units if one[1:] not in best][:count]}
+    best = {(number, max(range(len(group)), key=lambda unit, group=group: (group[unit], -unit))) for number, group in enumerate(groups)}
+    units = sorted(((score, number, unit) for number, group in enumerate(groups) for unit, score in enumerate(group)), key=lambda scored: scored[0])
+    return {(number, unit) for _, number, unit in [scored for scored in units if scored[1:] not in best][:count]}
 
 
 @given(GROUPS, st.floats(0.0, 0.99))
@@ -23,7 +23,7 @@ def test_the_lowest_units_go_over_all_groups_and_one_of_each_stays(groups, ratio
     count = round(ratio * total)
     if count > total - len(groups):
         return
-    masks = keep_best({str(place): torch.tensor(group, dtype=torch.float32) for place, group in enumerate(groups)}, ratio, "global")
+    masks = keep_best({str(number): torch.tensor(group, dtype=torch.float32) for number, group in enumerate(groups)}, ratio, "global")
     gone = {(int(name), unit) for name, mask in masks.items() for unit in (~mask).nonzero().flatten().tolist()}
     assert gone == by_hand(groups, count)
     assert all(mask.any() for mask in masks.values())
@@ -31,7 +31,7 @@ def test_the_lowest_units_go_over_all_groups_and_one_of_each_stays(groups, ratio
 
 @given(GROUPS, st.floats(0.0, 0.5))
 def test_each_group_loses_its_own_share_with_scope_layer(groups, ratio):
-    scores = {str(place): torch.tensor(group, dtype=torch.float32) for place, group in enumerate(groups)}
+    scores = {str(number): torch.tensor(group, dtype=torch.float32) for number, group in enumerate(groups)}
     for (name, mask), group in zip(keep_best(scores, ratio, "layer").items(), groups, strict=True):
         gone = {(0, unit) for unit in (~mask).nonzero().flatten().tolist()}
         assert gone == by_hand([group], round(ratio * len(group))), name

@@ -12,8 +12,8 @@ def test_the_two_largest_of_every_four_neighbours_are_kept():
     mask = two_of_four(weight)
     for row in range(6):
         for start in range(0, 16, 4):
-            block = [abs(float(weight[row, start + place])) for place in range(4)]
-            kept = sorted(range(4), key=lambda place, block=block: block[place])[2:]
+            block = [abs(float(weight[row, start + index])) for index in range(4)]
+            kept = sorted(range(4), key=lambda index, block=block: block[index])[2:]
             assert mask[row, start : start + 4].nonzero().flatten().tolist() == sorted(kept)
 
 

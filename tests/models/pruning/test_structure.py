@@ -13,8 +13,8 @@ def drawn(groups, seed=1):
     """Some units of every group, at least one: of the first group one alone, of the last all."""
     generator = torch.Generator().manual_seed(seed)
     kept = {}
-    for place, group in enumerate(groups):
-        count = 1 if place == 0 else int(torch.randint(1, group.count, (1,), generator=generator))
+    for number, group in enumerate(groups):
+        count = 1 if number == 0 else int(torch.randint(1, group.count, (1,), generator=generator))
         kept[group.name] = sorted(torch.randperm(group.count, generator=generator)[:count].tolist())
     return kept | {groups[-1].name: list(range(groups[-1].count))}
 
@@ -104,7 +104,7 @@ def test_statistics_of_a_norm_go_with_its_channels():
 def test_the_stream_between_blocks_keeps_its_width():
     network = small_network("mambavision")
     groups = find_groups(network, 32)
-    owned = {(one.parameter, one.dimension) for group in groups for one in group.owned}
+    owned = {(part.parameter, part.dimension) for group in groups for part in group.owned}
     assert not owned & {("levels.2.blocks.0.mixer.out_proj.weight", 0), ("levels.2.blocks.0.mlp.fc2.weight", 0), ("head.weight", 1)}
 
 

@@ -21,8 +21,8 @@ def test_the_groups_of_a_network_are_named_by_where_they_are(variant):
 
 
 def test_every_kind_of_units_is_found_somewhere():
-    found = {units.kind for variant in VARIANTS for units in units_of(small_network(variant))}
-    assert found == set(KINDS)
+    kinds = {units.kind for variant in VARIANTS for units in units_of(small_network(variant))}
+    assert kinds == set(KINDS)
 
 
 def test_kinds_of_units_are_checked_by_name():

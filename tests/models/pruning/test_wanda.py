@@ -25,7 +25,7 @@ def test_every_row_loses_its_lowest_products_of_weight_and_norm(sparsity, values
         for row in range(len(weight)):
             scores = (weight.abs() * norms[name])[row].flatten().tolist()
             zeros = min(round(sparsity * len(scores)), len(scores) - 1)
-            gone = sorted(range(len(scores)), key=lambda place, scores=scores: scores[place])[:zeros]
+            gone = sorted(range(len(scores)), key=lambda index, scores=scores: scores[index])[:zeros]
             assert (~network.masks[name][row].flatten()).nonzero().flatten().tolist() == sorted(gone), (name, row)
 
 

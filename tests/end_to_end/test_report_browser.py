@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from analysis.leaderboard import publish
-from tests.analysis.test_report import EVIL, evil_run, metrics_lines
 from tests.support.browser import CHROMIUM, Page, page
-from tests.support.records import fake_environment, fake_grid, fake_record, fake_run
+from tests.support.records import EVIL, evil_run, fake_curve, fake_environment, fake_grid, fake_record, fake_run
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")]
 COLUMN = (
@@ -18,8 +17,8 @@ COLUMN = (
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with page(tmp_path_factory.mktemp("profile")) as one:
-        yield one
+    with page(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +31,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     run = fake_run(tmp_path_factory.mktemp("run"), records)
     for stage in {stage for record in records for stage in record.stages}:
-        metrics_lines(run, stage, 4)
+        fake_curve(run, stage, 4)
     publish([run], run)
     return run / "report.html"
 
@@ -73,8 +72,8 @@ def test_another_key_shows_its_own_board_alone(opened: Page) -> None:
 def test_hovering_a_point_says_which_row_it_is(opened: Page) -> None:
     opened.move_to("#pareto .scatterlayer .trace:nth-child(2) .points path")
     look = "() => { const text = document.querySelector('#pareto .hoverlayer')?.textContent; text ? done(text) : requestAnimationFrame(look); }"
-    told = opened.run(f"new Promise((done) => {{ const look = {look}; look(); }})")
-    assert "magnitude-" in told and "top-1" in told and "GMACs" in told
+    text = opened.run(f"new Promise((done) => {{ const look = {look}; look(); }})")
+    assert "magnitude-" in text and "top-1" in text and "GMACs" in text
 
 
 def test_clicking_a_line_shows_its_curves_and_layers(opened: Page) -> None:

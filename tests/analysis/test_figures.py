@@ -1,0 +1,71 @@
+"""The data of figures, and the figures for papers."""
+
+from pathlib import Path
+
+import pytest
+
+from analysis.exports import COSTS
+from analysis.figures import accuracy_figure, draw, hover, lines, pareto_figure, write_figures
+from jobs.experiment.records import Record
+from tests.support.records import fake_grid, fake_record, fake_spec, rows_of
+
+
+def test_a_line_is_a_method_on_a_model_at_growing_sparsity() -> None:
+    drawn = lines(rows_of(*fake_grid()))
+    assert [(line.name, [row.pruning for row in line.rows]) for line in drawn][:3] == [
+        ("vim_micro dense", ["dense"]),
+        ("vim_micro magnitude", ["magnitude-0.5", "magnitude-0.9"]),
+        ("vim_micro random", ["random-0.5", "random-0.9"]),
+    ]
+    assert len({(line.color, line.symbol) for line in drawn}) == len(drawn) == 6
+
+
+def test_knobs_other_than_the_sparsity_make_lines_of_their_own() -> None:
+    def record(scope: str, sparsity: float) -> Record:
+        spec = fake_spec("dense", 0)
+        spec["pruning"] = {"method": "magnitude", "label": f"{scope}{sparsity}", "knobs": {"scope": scope, "sparsity": sparsity, "begin": 1}}
+        return fake_record(90.0, pruning=f"{scope}{sparsity}", spec=spec)
+
+    drawn = lines(rows_of(*(record(scope, sparsity) for scope in ("layer", "global") for sparsity in (0.5, 0.9))))
+    assert sorted(line.name for line in drawn) == ["vim_micro magnitude scope=global", "vim_micro magnitude scope=layer"]
+
+
+def test_error_bars_reach_the_ends_of_the_interval() -> None:
+    (trace,) = accuracy_figure(rows_of(*(fake_record(top1, seed=seed) for seed, top1 in enumerate((95.0, 96.0, 97.0)))))["data"]
+    assert (trace["y"], trace["error_y"]["array"], trace["error_y"]["arrayminus"]) == (
+        [96.0],
+        pytest.approx([2.4841], abs=1e-4),
+        pytest.approx([2.4841], abs=1e-4),
+    )
+
+
+def test_error_bars_end_where_accuracies_do() -> None:
+    (trace,) = accuracy_figure(rows_of(fake_record(99.0, seed=0), fake_record(97.0, seed=1)))["data"]
+    assert trace["error_y"]["array"] == [2.0] and trace["error_y"]["arrayminus"][0] > 12
+
+
+def test_figures_for_papers_are_the_same_bytes_every_time(tmp_path: Path) -> None:
+    shown = lines(rows_of(fake_record(97.0, model="a$b"), fake_record(90.0, model="a$b", pruning="magnitude-0.5")))
+    first, again = (draw(shown, {}, "x", tmp_path / name) for name in "ab")
+    assert [path.suffix for path in first] == [".svg", ".png"] and [path.read_bytes() for path in first] == [path.read_bytes() for path in again]
+
+
+def test_every_key_has_a_figure_for_the_sparsity_and_each_cost(tmp_path: Path) -> None:
+    rows = rows_of(fake_record(97.0))
+    names = {path.stem for path in write_figures(rows, tmp_path)}
+    assert names == {f"{rows[0].key.short}-{what}" for what in ("sparsity", *COSTS)}
+
+
+def test_a_figure_of_a_cost_has_a_point_for_each_row_and_the_front() -> None:
+    rows = rows_of(*(fake_record(top1, model=model, latency_ms=cost) for model, top1, cost in (("a", 90.0, 2.0), ("b", 95.0, 3.0), ("c", 80.0, 4.0))))
+    *points, front = pareto_figure(rows, "latency_ms")["data"]
+    assert {(trace["x"][0], trace["y"][0]) for trace in points} == {(2.0, 90.0), (3.0, 95.0), (4.0, 80.0)}
+    assert (front["name"], front["x"], front["y"]) == ("front", [2.0, 3.0], [90.0, 95.0])
+    assert pareto_figure(rows, "latency_ms")["layout"]["xaxis"]["title"]["text"] == "latency_ms (ms)"
+
+
+def test_hovering_shows_the_row_its_accuracy_and_its_costs() -> None:
+    (row,) = rows_of(*(fake_record(top1, model="<vim>", seed=seed) for seed, top1 in enumerate((95.0, 96.0, 97.0))))
+    texts = hover(row).split("<br>")
+    assert texts[:3] == ["&lt;vim&gt;, dense", "top-1 96.00 [93.52, 98.48], n = 3, rank 1", "sparsity 0%"]
+    assert "latency_ms (ms): 5" in texts and len(texts) == 3 + len(COSTS)

@@ -1,0 +1,50 @@
+"""`python -m analysis`: what it prints, writes and returns."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from analysis.__main__ import main
+from tests.support.records import fake_grid, fake_record, fake_run
+
+
+def test_main_prints_the_table_and_the_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = fake_run(tmp_path, fake_grid())
+    assert main([str(run)]) == 0
+    out = capsys.readouterr().out
+    assert "vim_micro+se" in out and "magnitude-0.9" in out and str(run / "leaderboard.csv") in out
+
+
+def test_an_empty_folder_exits_2_with_a_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path)]) == 2
+    assert "has no folder 'cells'" in capsys.readouterr().err
+
+
+def test_several_folders_need_an_output_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = (fake_run(tmp_path / name, [fake_record(97.0)]) for name in "ab")
+    assert main([str(a), str(b)]) == 2
+    assert "-o" in capsys.readouterr().err
+    assert main([str(a), str(b), "-o", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "leaderboard.csv").exists()
+
+
+def loaded_by(arguments: list[str]) -> set[str]:
+    """The packages that a run of the analysis imports."""
+    code = f"import sys; from analysis.__main__ import main; main({arguments!r}); print(*{{name.split('.')[0] for name in sys.modules}})"
+    run = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
+    return set(run.stdout.splitlines()[-1].split())
+
+
+def test_analysis_never_imports_torch_and_start_up_stays_light(tmp_path: Path) -> None:
+    run = fake_run(tmp_path, [fake_record(97.0)])
+    assert not {"torch", "pandas", "matplotlib"} & loaded_by([str(run)])
+    assert not {"scipy", "numpy", "jinja2", "plotly"} & loaded_by([str(tmp_path / "nowhere")])
+
+
+def test_figures_are_written_if_they_are_asked_for(tmp_path: Path) -> None:
+    run = fake_run(tmp_path, [fake_record(97.0)])
+    assert main([str(run)]) == 0 and not (run / "figures").exists()
+    assert main([str(run), "--figures", "-o", str(tmp_path / "out")]) == 0
+    assert {path.suffix for path in (tmp_path / "out" / "figures").iterdir()} == {".svg", ".png"}
