@@ -126,6 +126,12 @@ def test_a_job_of_another_machine_is_named_and_not_claimed_to_be_ended(fake: Fak
     assert "NOT ended" in output and "run this command there" in output
 
 
+def test_a_launch_on_another_machine_is_named_and_not_ended(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    fake.run.launch_lock.write_text(json.dumps({"host": "not-this-one", "pid": 4711, "job": None, "attempt": 0, "key": "a"}) + "\n")
+    assert main(["runs/small"]) == NOT_ALL
+    assert "NOT ended: the launch by process 4711 on not-this-one; run this command there" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_a_local_launch_is_stopped_with_its_jobs_and_the_next_one_goes_on(tmp_path: Path) -> None:
     grid = written(tmp_path, GRID)

@@ -83,7 +83,7 @@ def test_a_grid_runs_to_its_leaderboard_then_has_nothing_to_do_and_reproduces(tm
     first = run("harness.launch", grid, cwd=tmp_path)
     assert first.returncode == OK, first.stdout + first.stderr
     board = tmp_path / "runs" / "small" / "leaderboard.csv"
-    assert {row["pruning"] for row in csv.DictReader(board.open())} == {"dense", "magnitude(0.9)"}
+    assert {row["pruning"] for row in csv.DictReader(board.read_text().splitlines())} == {"dense", "magnitude(0.9)"}
     assert str(Path("runs/small/leaderboard.csv")) in first.stdout
     found = records(tmp_path)
     pruned = found["magnitude(0.9)"].metrics
