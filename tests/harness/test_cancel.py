@@ -80,6 +80,31 @@ def test_a_job_that_is_at_the_cells_stage_starts_again_for_the_others(fake: Fake
     assert slurm.calls("scontrol") == ["requeue 17"] and not slurm.calls("scancel")
 
 
+def test_a_job_that_slurm_does_not_queue_again_is_named_and_counts_as_not_cancelled(
+    fake: FakeRun, slurm: FakeSlurm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.finish(fake.trunks[0])
+    first, second, _ = fake.cells_of(fake.trunks[0])
+    fake.submit({"17": [first.stages[1], second.stages[1]]})
+    slurm.queue(j17="RUNNING")
+    slurm.fails("scontrol", "Requested operation is presently disabled for job 17")
+    assert main([first.cell.id]) == NOT_ALL
+    assert "NOT ended: job 17, which also has stages of other cells" in capsys.readouterr().out
+
+
+def test_a_local_job_at_the_cells_stage_is_ended_and_its_launch_starts_another(
+    fake: FakeRun, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(survey_module, "works_for", lambda pid, folder: True)
+    monkeypatch.setattr("harness.cancel.end_process", ended.append)
+    fake.finish(fake.trunks[0])
+    first, second, _ = fake.cells_of(fake.trunks[0])
+    fake.submit({f"{socket.gethostname()}:4711": [first.stages[1], second.stages[1]]})
+    assert main([first.cell.id]) == OK and ended == [4711]
+    assert "process 4711; its launch starts another job for the other cells' stages" in capsys.readouterr().out
+
+
 def test_a_cell_that_is_done_is_left_alone(fake: FakeRun, slurm: FakeSlurm, capsys: pytest.CaptureFixture[str]) -> None:
     path = fake.paths[0]
     for stage in path.stages:
