@@ -139,6 +139,7 @@ def test_a_local_job_is_killed_with_its_children(fake: FakeRun, capsys: pytest.C
     (folder / "stages.json").write_text(json.dumps({f"{socket.gethostname()}:{job.pid}": [fake.trunks[0]]}))
     assert main(["runs/small"]) == OK
     job.wait(10)  # psutil may have taken its exit status
+    job.stdout.close()
     assert f"ended the local job of process {job.pid}" in capsys.readouterr().out
     assert not os.path.exists(f"/proc/{child}") or Path(f"/proc/{child}/stat").read_text().split()[2] == "Z"
 
