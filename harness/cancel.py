@@ -5,7 +5,6 @@ Exit codes: 0: cancelled; 1: something was not cancelled; 2: usage; 3: nothing t
 """
 
 import argparse
-import json
 import os
 import signal
 import socket
@@ -18,7 +17,7 @@ from pathlib import Path
 from harness.monitor.lookup import NameNotFound, find_id, find_run, is_run
 from harness.monitor.survey import Survey, survey
 from harness.text import counted, shortened
-from jobs.cluster.claims import is_claimed
+from jobs.cluster.claims import holder, is_claimed
 from jobs.cluster.slurm import SchedulerError, ask, requeue
 from jobs.experiment.ids import CellId, JobId, StageId
 from jobs.experiment.index import RunIndexError
@@ -186,10 +185,10 @@ def end_launch(run: RunFolder) -> Outcome | None:
     lock = run.launch_lock
     if not is_claimed(lock):
         return None
-    holder = json.loads(lock.read_text() or "{}")
-    host, pid = holder.get("host"), holder.get("pid")
-    if host != socket.gethostname():
-        return Outcome(text=f"NOT ended: the launch by process {pid} on {host}; run this command there", ended=False)
+    launcher = holder(lock)
+    if launcher.host != socket.gethostname():
+        return Outcome(text=f"NOT ended: the launch by {launcher}; run this command there", ended=False)
+    pid = launcher.pid
     submits = answered_survey(run).index.cluster == "slurm"
     if submits:
         print(f"process {pid} is submitting this grid; waiting until it has ended ...", file=sys.stderr, flush=True)
