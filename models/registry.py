@@ -112,21 +112,22 @@ def create_model(
     img_size: int | None = None,
     pretrained: str | Path | None = None,
     *,
+    pretrained_key: str | None = None,
     scan_backend: str = "auto",
     **options: Any,
 ) -> nn.Module:
     """The network, in training mode, freshly initialised or with an official checkpoint's weights.
 
-    `img_size` in pixels; None: the entry's. `pretrained`: a file that torch.load(weights_only=True) reads. Names and shapes must match exactly, but
-    the head stays fresh if the file's head has another number of classes. ValueError: an unknown name, an unknown option, an impossible value, or a
-    `pretrained` that cannot be read or does not fit.
+    `img_size` in pixels; None: the entry's. `pretrained`: a file of torch.save or safetensors; `pretrained_key`: the weights in it, if it holds
+    several. Names and shapes must match exactly, but the head stays fresh if the file's head has another number of classes. ValueError: an unknown
+    name, an unknown option, an impossible value, or a `pretrained` that cannot be read or does not fit.
     """
     entry, config = model_entry(name), model_config(name, options)
     model = entry.build(config, img_size or entry.img_size, num_classes, scan_backend)
     if pretrained is not None:
         from models.pretrained import load_pretrained
 
-        load_pretrained(model, Path(pretrained))
+        load_pretrained(model, Path(pretrained), pretrained_key)
     return model
 
 
