@@ -168,11 +168,11 @@ def effective_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _changed(value) for key, value, preset in pairs if value != preset}
 
 
-def model_label(name: str, options: Mapping[str, Any]) -> str:
-    """`vim_tiny(depth=12)`, `vim_micro+se`, `vim_micro+se(ratio=2)`: the model's name and its changed options. Of a checkpoint, the file's name."""
+def model_label(name: str, options: Mapping[str, Any], file: str | None = None) -> str:
+    """`vim_tiny(depth=12)`, `vim_micro+se`, `vim_micro+se(ratio=2)`: its name and changed options. Of a checkpoint, `file` or its name."""
     changed = effective_options(name, options)
     if "pretrained" in changed:
-        changed["pretrained"] = Path(changed["pretrained"]).name
+        changed["pretrained"] = file or Path(changed["pretrained"]).name
     plain = {key: value for key, value in changed.items() if not isinstance(value, dict)}
     variants = [f"+{key}{_knobs(value)}" for key, value in changed.items() if isinstance(value, dict)]
     return name + _knobs(plain) + "".join(variants)

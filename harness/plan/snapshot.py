@@ -2,12 +2,14 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from harness.grid.read import Grid
 from harness.plan.stages import StageGraph
 from jobs.experiment.files import write_json, written_aside
 from jobs.experiment.identity import result_settings
+from jobs.experiment.ids import CellId
 from jobs.experiment.index import RunIndex, cell_entry, stage_entry, write_index
 from jobs.experiment.job import PlannedCell
 from jobs.experiment.run_folder import CODE, CODE_DIFF, RunFolder
@@ -48,8 +50,29 @@ def warn_of_stale_records(run: RunFolder, cells: Sequence[PlannedCell]) -> None:
     if others:
         held = f"{others} cells that are not in this grid, from a previous grid named {run.path.name}"
         print(f"warning: {run.path} also holds {held}; they stay in its leaderboard", file=sys.stderr)
+    warn_of_new_ids(run, cells)
     for planned in cells:
         record = run.record(planned.cell.id)
         if record is not None and result_settings(record.spec) != result_settings(planned.cell.to_json()):
             remedy = f"to run it again, remove {run.record_path(planned.cell.id)}"
             print(f"warning: cell {record.id} was run under other default settings; {remedy}", file=sys.stderr)
+
+
+def warn_of_new_ids(run: RunFolder, cells: Sequence[PlannedCell]) -> None:
+    """Warns of records of version 0.1 whose ids hold the path of a pretrained file, if this grid has cells with such files."""
+    ids = {planned.cell.id for planned in cells}
+    if all(planned.cell.model.pretrained_sha256 is None for planned in cells):
+        return
+    others = [record for path in run.record_paths() if path.parent.name not in ids and (record := run.record(CellId(path.parent.name)))]
+    by_path = sum(named_by_path(record.spec) for record in others)
+    if by_path:
+        held = f"{by_path} cells with pretrained weights under ids of version 0.1, which held the file's path"
+        print(f"warning: {run.path} has {held}; ids now hold its content, so these cells run again under new ids", file=sys.stderr)
+
+
+def named_by_path(spec: Mapping[str, Any]) -> bool:
+    """True if a cell's JSON form names a pretrained file without a digest."""
+    model = spec.get("model")
+    if not isinstance(model, Mapping) or not isinstance(model.get("options"), Mapping):
+        return False
+    return model["options"].get("pretrained") is not None and model.get("pretrained_sha256") is None
