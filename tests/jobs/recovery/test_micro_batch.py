@@ -29,7 +29,7 @@ recipe: {epochs: 1, finetune_epochs: 1, batch_size: 64}
 models: [{name: vim_micro, depth: 1, dim: 32}]
 pruning: [dense]
 seeds: [0]
-cluster: {kind: local, max_parallel: 1, stages_per_job: 2}
+cluster: {kind: local, max_parallel: 1, stages_per_job: 2, profile_s: 0.1}
 """
 
 
