@@ -59,7 +59,7 @@ def test_zip_takes_lists_for_a_field_that_holds_lists(folder: Path) -> None:
     assert found == ["magnitude(0.5, groups=mlp)", "magnitude(0.6, groups=head+se)"]
 
 
-@pytest.mark.parametrize("written, number", [("1e-3", 1e-3), ("2E+1", 20.0), ("3", 3.0), (".5", 0.5), ("1_000", 1000.0)])
+@pytest.mark.parametrize("written, number", [("1e-3", 1e-3), ("2E+1", 20.0), ("3", 3.0), (".5", 0.5), ("1.0e-3", 1e-3), ("+4", 4.0)])
 def test_numbers_may_be_written_in_every_usual_way(folder: Path, written: str, number: float) -> None:
     cell = read(START + f"recipe: {{lr: {written}}}\n").cells[0]
     assert cell.recipe.lr == number and type(cell.recipe.lr) is float
