@@ -201,6 +201,9 @@ def _check_names(sets: Iterable[tuple[DataSpec, Node, str]], report: Report) -> 
     seen: dict[str, tuple[str, int]] = {}
     for data, entry, key in sets:
         if data.name is None:
+            paths = [(field, path) for field, path in (("path", data.path), ("test_path", data.test_path)) if path is not None]
+            for field, problem in [(field, problem) for field, path in paths if (problem := label_problem(path))]:
+                report.add(entry.line_of([field]), f"{key}.{field}", f"{problem}, or give the data a name, which takes the place of the paths")
             continue
         line = entry.line_of(["name"])
         first, first_line = seen.setdefault(look(data.name), (data.name, line))

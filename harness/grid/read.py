@@ -22,7 +22,7 @@ from models.pruning.base import Budget, PruningMethod
 from models.text import valid_names
 
 KEYS = ("name", "data", "recipe", "models", "pruning", "seeds", "exclude", "cluster")
-MOST_CELLS = 1_000_000  # before `exclude`; a hundred times of what a run folder has been tried with
+MOST_CELLS = 1_000_000  # before `exclude`: a hundred times as many as a run folder has been tested with
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -103,17 +103,22 @@ class Node:
 
 def read_yaml(path: Path) -> tuple[str, Node]:
     """The file's text and its tree. Raises GridError if the file is missing, no text, no YAML, empty or no mapping, or has a key twice."""
-    report = Report(str(path))
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise GridError([Problem(file=str(path), line=1, key="", message="no such file")]) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise GridError([Problem(file=str(path), line=1, key="", message=f"cannot be read: {error}")]) from None
+    report, text = Report(str(path)), read_text(path)
     root = parse_yaml(text, report)
     if report.problems:
         raise GridError(report.problems)
     return text, root
+
+
+def read_text(path: Path) -> str:
+    """The file's text. Raises GridError if the file is missing or no text."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        message = "no such file"
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"cannot be read: {error}"
+    raise GridError([Problem(file=str(path), line=1, key="", message=message)])
 
 
 def parse_yaml(text: str, report: Report) -> Node:
