@@ -62,11 +62,13 @@ def grid_name(path: Path) -> str:
     except GridError as error:
         raise NameNotFound(str(error)) from error
     node = root.get("name") if isinstance(root, dict) else None
-    if report.problems and (node is None or name_problem(node.value)):
+    if node is not None and not (problem := name_problem(node.value)):
+        return str(node.value)
+    if report.problems:
         raise NameNotFound(str(GridError(report.problems)))
     if node is None or not isinstance(node.value, str):
         raise NameNotFound(f"{path} has no 'name', and the run folder is named after it; add one, or name the run folder")
-    return node.value
+    raise NameNotFound(f"{path}:{node.line}: name: {problem}")
 
 
 def launched(runs: Path) -> list[Path]:

@@ -100,3 +100,10 @@ MISTAKES = {
 def test_a_mistake_is_named_with_its_line_and_key(folder: Path, added: str, said: str) -> None:
     (found,) = mistakes(START + added + "\n")
     assert found.startswith(f"grid.yaml:{said}")
+
+
+def test_lists_that_multiply_beyond_measure_are_refused_before_they_do(folder: Path) -> None:
+    numbers = "[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]"
+    lists = ", ".join(f"{field}: {numbers}" for field in ("epochs", "finetune_epochs", "batch_size", "lr", "finetune_lr", "clip_grad"))
+    (line,) = mistakes(START + f"recipe: {{{lists}}}\n")
+    assert line.startswith("grid.yaml:5: recipe: its lists stand for 1000000 choices, and an entry may have at most 100000; shorten them")
