@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options of the command line."""
-    parser = argparse.ArgumentParser(prog="python -m harness.launch", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m harness.launch", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("grid", type=Path, help="a grid.yaml")
     parser.add_argument("--dry-run", action="store_true", help="print cells, shared stages and jobs; run and write nothing")
     parser.add_argument("--retry-failed", action="store_true", help="run failed cells again, from their last checkpoint")

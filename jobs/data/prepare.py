@@ -177,8 +177,17 @@ def remembered_sha256(path: Path, size: int, mtime_ns: int, cache: Path) -> str:
     state = {"path": str(path), "size": size, "mtime_ns": mtime_ns}
     memory = cache / "hashed" / f"{hashlib.sha256(str(path).encode()).hexdigest()[:16]}.json"
     with claimed(memory.with_suffix(".lock")):
-        known: dict[str, Any] = json.loads(memory.read_text()) if memory.exists() else {}
+        known = remembered(memory)
         if {key: known.get(key) for key in state} != state:
             known = {**state, "sha256": sha256_of(path)}
             write_json(memory, known)
     return str(known["sha256"])
+
+
+def remembered(memory: Path) -> dict[str, Any]:
+    """The content of a memory of digests; empty where there is none, or where it cannot be read."""
+    try:
+        known = json.loads(memory.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return known if isinstance(known, dict) and "sha256" in known else {}
