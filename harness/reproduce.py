@@ -16,6 +16,7 @@ from rich.table import Table
 from harness.plan.stages import make_graph
 from harness.submit.local import fresh_folder
 from harness.text import shortened
+from jobs.cluster.surroundings import forget_outer_job
 from jobs.experiment.cell import Cell
 from jobs.experiment.job import JobSpec, PlannedCell
 from jobs.experiment.records import Environment, Record, RecordError, read_record
@@ -36,6 +37,7 @@ class ReproduceError(ValueError):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
+    forget_outer_job()
     options = parse(arguments)
     try:
         path, record = find(options.runs, options.cell)

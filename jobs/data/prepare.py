@@ -98,7 +98,7 @@ def prepare(data: DataSpec, cache: Path) -> Dataset:
         with claimed(cache / f"{folder.name}.lock"):
             if not (folder / "source.json").exists():
                 write_source(data, folder)
-        classes = json.loads((folder / "source.json").read_text())["classes"]
+        classes = json.loads((folder / "source.json").read_bytes())["classes"]
         try:
             return described(data, folder / "train.beton", folder / "test.beton", classes, cache)
         except DataError as error:
@@ -161,7 +161,7 @@ def verified_sha256(path: Path, cache: Path) -> str:
     status = path.stat()
     digest = remembered_sha256(path.resolve(), status.st_size, status.st_mtime_ns, cache)
     written = sha256_file(path)
-    if written.exists() and written.read_text().split()[:1] != [digest]:
+    if written.exists() and written.read_text(encoding="utf-8", errors="replace").split()[:1] != [digest]:
         raise DataError(
             f"{path}: its content is not what was written (its sha256 is {digest}, {written.name} holds another): "
             f"remove {path.parent} to have it written again, or copy the file again"
