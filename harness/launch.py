@@ -24,6 +24,7 @@ from harness.plan.stages import StageGraph, make_graph
 from harness.submit.previous import assign, previous_jobs
 from jobs.cluster.claims import claimed, holder
 from jobs.cluster.slurm import SchedulerError
+from jobs.cluster.surroundings import forget_outer_job
 from jobs.experiment.ids import CellId
 from jobs.experiment.job import JobSpec, PlannedCell
 from jobs.experiment.records import RecordError
@@ -38,6 +39,7 @@ RETRY_HINT = "--retry-failed runs them again"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
+    forget_outer_job()
     options = parse(arguments)
     try:
         grid = read_grid(options.grid)
@@ -65,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options of the command line."""
-    parser = argparse.ArgumentParser(prog="python -m harness.launch", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m harness.launch", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("grid", type=Path, help="a grid.yaml")
     parser.add_argument("--dry-run", action="store_true", help="print cells, shared stages and jobs; run and write nothing")
     parser.add_argument("--retry-failed", action="store_true", help="run failed cells again, from their last checkpoint")
