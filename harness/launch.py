@@ -18,7 +18,7 @@ from harness.grid.yaml_source import GridError
 from harness.monitor.survey import cell_states
 from harness.plan.dry_run import describe
 from harness.plan.jobs import done_stages, make_jobs, planned_cells, to_replay
-from harness.plan.preflight import can_be_planned_elsewhere, machine_problems, model_problems, preflight
+from harness.plan.preflight import can_be_planned_elsewhere, data_notes, machine_problems, model_problems, preflight
 from harness.plan.snapshot import save_launch, warn_of_stale_records
 from harness.plan.stages import StageGraph, make_graph
 from harness.submit.previous import assign, previous_jobs
@@ -86,6 +86,8 @@ def plan_and_launch(grid: Grid, graph: StageGraph, run: RunFolder, options: argp
     if problems:
         print("\n".join(problems), file=sys.stderr)
         return USAGE
+    if not plan_only:
+        print("".join(f"{note}\n" for note in data_notes(grid, to_check)), end="", file=sys.stderr)
     if options.dry_run:
         print(describe(graph, grid, make_jobs(grid, graph, run, left), done=done_stages(graph, run)))
         if plan_only:
