@@ -24,11 +24,11 @@ from harness.plan.snapshot import save_launch
 from harness.plan.stages import make_graph
 from jobs.cluster.slurm import SchedulerError, ask
 from jobs.experiment.job import JobSpec, PlannedCell
-from jobs.experiment.records import Environment, Metrics, Record, now
+from jobs.experiment.records import Environment, Metrics, now
 from jobs.experiment.run_folder import RunFolder
 from jobs.experiment.specs import StageSpec
+from jobs.worker.cell import cell_record
 from jobs.worker.environment import cpu_name
-from jobs.worker.failures import identity
 
 ROOT = Path(__file__).resolve().parent.parent
 SEEDS = 50
@@ -44,7 +44,10 @@ BLANKS: dict[Any, Any] = {float: 1.0, int: 1, str: "", dict: {}, list: []}
 
 
 def write_grid(folder: Path, cells: int, stages_per_job: int, slurm: str, **options: str) -> Path:
-    """The grid file: 4 models, 50 seeds, and as many sparsities as the number of cells asks for. `slurm`: empty where there is none; `options`: of sbatch."""
+    """The grid file: 4 models, 50 seeds, and as many sparsities as the number of cells asks for.
+
+    `slurm`: empty without a SLURM; `options`: of sbatch.
+    """
     entries = max(2, cells // (4 * SEEDS))  # dense among them
     sparsities = [round(0.5 + 0.4 * step / entries, 6) for step in range(1, entries)]
     text = GRID.replace("CLUSTER", SLURM if slurm else "kind: local")
@@ -66,16 +69,16 @@ def submit(grid: str) -> int:
     return launch.main([grid])
 
 
-def run_job(order: JobSpec) -> None:
+def run_job(job: JobSpec) -> None:
     """A job: our own way through its stages and cells, with nothing in place of training and measuring."""
-    from jobs.worker import job as runner
+    from jobs.worker import job as worker
 
     alone = SimpleNamespace(rank=0, world=1, broadcast=lambda value: value)
     sys.modules["jobs.parallel.engine"] = SimpleNamespace(rendezvous=lambda threads: alone)  # type: ignore[assignment]
     sys.modules["jobs.data.prepare"] = SimpleNamespace(prepare=lambda spec, cache: None)  # type: ignore[assignment]
     sys.modules["jobs.train.stage"] = SimpleNamespace(train_stage=train)  # type: ignore[assignment]
-    runner.finish_cell = record
-    runner.run_job(order)
+    worker.finish_cell = record
+    worker.run_job(job)
 
 
 def train(spec: StageSpec, data: None, folder: Path, **rest: Any) -> None:
@@ -85,15 +88,15 @@ def train(spec: StageSpec, data: None, folder: Path, **rest: Any) -> None:
     (folder / "export" / "result.json").write_text(json.dumps(result))
 
 
-def record(run: RunFolder, order: JobSpec, path: PlannedCell, ranks: Any, last: StageSpec) -> None:
+def record(run: RunFolder, job: JobSpec, planned: PlannedCell, ranks: Any, last: StageSpec) -> None:
     """The record of a cell, with made-up numbers that differ."""
     required = {name: field for name, field in Metrics.model_fields.items() if field.is_required()}
     values = {name: BLANKS.get(getattr(field.annotation, "__origin__", field.annotation)) for name, field in required.items()}
     surroundings = Environment(
         commit=None, dirty=None, python="", versions={}, host="n", cpu="c", gpu=None, ranks=1, threads=1, loader="ffcv", scan="cpu", data_sha256="d"
     )
-    metrics = Metrics(**values | {"top1": 50 + int(path.cell.id, 16) % 1000 / 20})
-    run.write_record(Record(**identity(order, path), status="done", metrics=metrics, environment=surroundings, started=now(), finished=now()))
+    metrics = Metrics(**values | {"top1": 50 + int(planned.cell.id, 16) % 1000 / 20})
+    run.write_record(cell_record(job, planned, surroundings, started=now(), metrics=metrics))
 
 
 def timed(name: str, folder: Path, *command: str) -> str:

@@ -5,7 +5,6 @@ Exit codes: 0: cancelled; 1: something was not cancelled; 2: usage; 3: nothing t
 """
 
 import argparse
-import json
 import os
 import signal
 import socket
@@ -18,11 +17,11 @@ from pathlib import Path
 from harness.monitor.lookup import NameNotFound, find_id, find_run, is_run
 from harness.monitor.survey import Survey, survey
 from harness.text import counted, shortened
-from jobs.cluster.claims import is_claimed
+from jobs.cluster.claims import holder, is_claimed
 from jobs.cluster.slurm import SchedulerError, ask, requeue
 from jobs.experiment.ids import CellId, JobId, StageId
 from jobs.experiment.index import RunIndexError
-from jobs.experiment.run_folder import CANCELLED, LAUNCH_LOCK, RUNS, RunFolder
+from jobs.experiment.run_folder import RUNS, RunFolder
 from jobs.experiment.submissions import Submission
 
 OK, NOT_ALL, USAGE, NOTHING = 0, 1, 2, 3
@@ -83,9 +82,7 @@ def cancel_cell(run: RunFolder, cell: CellId) -> int:
     if state in ("done", "failed", "blocked"):
         print(f"nothing to cancel: cell {cell} ({entry.title}) {'is done' if state == 'done' else 'has failed'}")
         return NOTHING
-    mark = run.path / CANCELLED / cell
-    mark.parent.mkdir(parents=True, exist_ok=True)
-    mark.touch()  # a job that comes to a stage of this cell alone leaves it out
+    run.cancel(cell)
     left = [stage for stage in entry.stages if not surveyed.done(stage)] or [entry.stages[-1]]
     users = {stage: other_users(surveyed, stage, cell) for stage in left}
     own = frozenset(stage for stage in left if not users[stage])
@@ -185,13 +182,13 @@ def leave_stages_out(surveyed: Survey, submission: Submission, own: Collection[S
 
 def end_launch(run: RunFolder) -> Outcome | None:
     """Ends the launch at work, None without one. A launch that submits to SLURM is waited for, so that no job of its is missed."""
-    lock = run.path / LAUNCH_LOCK
+    lock = run.launch_lock
     if not is_claimed(lock):
         return None
-    holder = json.loads(lock.read_text() or "{}")
-    host, pid = holder.get("host"), holder.get("pid")
-    if host != socket.gethostname():
-        return Outcome(text=f"NOT ended: the launch by process {pid} on {host}; run this command there", ended=False)
+    launcher = holder(lock)
+    if launcher.host != socket.gethostname():
+        return Outcome(text=f"NOT ended: the launch by {launcher}; run this command there", ended=False)
+    pid = launcher.pid
     submits = answered_survey(run).index.cluster == "slurm"
     if submits:
         print(f"process {pid} is submitting this grid; waiting until it has ended ...", file=sys.stderr, flush=True)

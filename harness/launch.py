@@ -18,7 +18,7 @@ from harness.grid.yaml_source import GridError
 from harness.monitor.survey import cell_states
 from harness.plan.dry_run import describe
 from harness.plan.jobs import done_stages, make_jobs, planned_cells, to_replay
-from harness.plan.preflight import preflight
+from harness.plan.preflight import can_be_planned_elsewhere, machine_problems, model_problems, preflight
 from harness.plan.snapshot import save_launch, warn_of_stale_records
 from harness.plan.stages import StageGraph, make_graph
 from harness.submit.previous import assign, previous_jobs
@@ -28,7 +28,7 @@ from jobs.experiment.ids import CellId
 from jobs.experiment.job import JobSpec, PlannedCell
 from jobs.experiment.records import RecordError
 from jobs.experiment.rewinds import ask_for_replay
-from jobs.experiment.run_folder import LAUNCH_LOCK, RUNS, RunFolder
+from jobs.experiment.run_folder import RUNS, RunFolder
 from jobs.experiment.specs import ClusterSpec
 from jobs.recovery.nodes import around_bad_nodes
 
@@ -78,23 +78,25 @@ def plan_and_launch(grid: Grid, graph: StageGraph, run: RunFolder, options: argp
     cells = planned_cells(grid, graph)
     left, failed = to_run(run, cells, options.retry_failed)
     warn_of_stale_records(run, cells)
-    if options.dry_run or left:
-        problems = preflight(grid, [planned.cell for planned in left])
-        if problems:
-            print("\n".join(problems), file=sys.stderr)
-            return USAGE
+    to_check = [planned.cell for planned in left]
+    plan_only = options.dry_run and can_be_planned_elsewhere(grid.cluster)
+    problems = model_problems(grid, to_check) if plan_only else preflight(grid, to_check)
+    if problems:
+        print("\n".join(problems), file=sys.stderr)
+        return USAGE
     if options.dry_run:
         print(describe(graph, grid, make_jobs(grid, graph, run, left), done=done_stages(graph, run)))
+        if plan_only:
+            print("\n".join(["", "not checked, for this machine has no SLURM:", *(f"  {problem}" for problem in machine_problems(grid, to_check))]))
         return OK
     if not left:
         hint = f", {len(failed)} failed: {RETRY_HINT}" if failed else ""
         print(f"nothing to do: {len(cells) - len(failed)} of {len(cells)} cells are done{hint}")
         publish(run)
         return NOTHING_TO_DO
-    lock = run.path / LAUNCH_LOCK
-    with claimed(lock, wait=False) as alone:
+    with claimed(run.launch_lock, wait=False) as alone:
         if not alone:
-            print(f"nothing to do: {holder(lock)} is launching this grid already")
+            print(f"nothing to do: {holder(run.launch_lock)} is launching this grid already")
             return NOTHING_TO_DO
         return launch(grid, graph, run, options.retry_failed)
 

@@ -96,7 +96,7 @@ def shows_an_error(log: Path) -> bool:
 
 
 def own_part(text: str, stage: StageId) -> str:
-    """A stage's part of the log of a job with several stages: from its first line to the next stage's. The whole log where it names no other stage."""
+    """A stage's part of the log of a job with several stages: from its first line to the next stage's. The whole log if it names no other."""
     begins = list(BEGIN.finditer(text))
     if len({begin[1] for begin in begins}) < 2:
         return text

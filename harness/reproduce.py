@@ -21,7 +21,7 @@ from jobs.experiment.job import JobSpec, PlannedCell
 from jobs.experiment.records import Environment, Record, RecordError, read_record
 from jobs.experiment.run_folder import CELLS, RECORD, REPRODUCTIONS, RUNS, RunFolder
 from jobs.experiment.specs import ClusterSpec
-from jobs.recovery.micro_batch import keep
+from jobs.recovery.micro_batch import store_micro_batch
 from jobs.worker.job import run_job
 
 REPRODUCED, DIFFERS, USAGE = 0, 1, 2
@@ -89,7 +89,7 @@ def run_again(record: Record, folder: Path) -> Record:
     cluster = ClusterSpec(kind="debug", cpus_per_task=record.environment.threads)
     planned = PlannedCell(cell=cell, stages=graph.paths[cell.id])
     for stage, micro_batch in (record.metrics.micro_batches if record.metrics else {}).items():
-        keep(RunFolder(folder).stage_dir(stage), micro_batch, "the recorded run ran out of memory with more")
+        store_micro_batch(RunFolder(folder).stage_dir(stage), micro_batch, "the recorded run ran out of memory with more")
     run_job(JobSpec(run=str(folder), grid=record.grid, stages=tuple(graph.stages.values()), cells=(planned,), cluster=cluster))
     return read_record(RunFolder(folder).record_path(cell.id))
 

@@ -15,7 +15,7 @@ from harness.monitor.survey import Survey
 from jobs.experiment.ids import StageId
 from jobs.experiment.records import Failure, RecordError
 from jobs.experiment.run_folder import RunFolder
-from jobs.recovery.triage import STATES, Policy, last_words, telling
+from jobs.recovery.triage import STATES, Policy, decisive_log, last_words
 
 ROOT = Path(__file__).resolve().parents[2]
 FLOORS = ("harness", "jobs", "analysis", "models")
@@ -117,7 +117,7 @@ def ended_jobs(surveyed: Survey, cells: Mapping[StageId, int]) -> Iterator[Incid
         if submission is None or submission.local or submission.job not in surveyed.jobs or surveyed.under_way(submission) != stage:
             continue
         job, logs = surveyed.jobs[submission.job], {tail(log): log for log in submission.logs()}
-        text = telling(list(logs))
+        text = decisive_log(list(logs))
         word = job.state if job.state not in VAGUE else last_words(text) or job.state
         excerpt = tuple(line for line in text.splitlines() if line.strip())[-EXCERPT_LINES:]
         policy = STATES.get(word, "again")

@@ -12,7 +12,7 @@ from rich.text import Text
 from harness.monitor.incidents import IncidentGroup, grouped, incidents, nodes_of, remedy
 from harness.monitor.survey import STATES, State, Survey, heard_s, survey
 from harness.monitor.training_time import left_s, trained_s
-from harness.text import counted, duration, shortened
+from harness.text import counted, duration, shortened, time_spent
 from jobs.experiment.ids import StageId
 from jobs.experiment.progress import StageProgress, read_progress
 from jobs.experiment.run_folder import GRID, MICRO_BATCH, RunFolder
@@ -64,7 +64,7 @@ class StatusView:
             if stage not in self.done_s:
                 self.done_s[stage] = trained_s(self.run, stage)
         used_s = sum(self.done_s[stage] for stage in done) + sum(stage.spent_s for stage in progress.values())
-        line = f"{len(done)} of {len(surveyed.index.stages)} stages done, {used_s / 3600:.1f} hours of training used"
+        line = f"{len(done)} of {len(surveyed.index.stages)} stages done, {time_spent(used_s)} of training used"
         left = left_s(surveyed, self.done_s, progress)
         if at_work and left is not None:
             line += f"; about {duration(left / len(at_work))} left with {len(at_work)} at a time"

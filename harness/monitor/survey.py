@@ -21,7 +21,7 @@ from jobs.cluster.slurm import PATIENCE_S, SchedulerError, complain
 from jobs.cluster.slurm_jobs import JobState, queue_state
 from jobs.experiment.ids import CellId, JobId, StageId
 from jobs.experiment.index import RunIndex, read_index
-from jobs.experiment.run_folder import CELLS, FAILURE, LAUNCH_LOCK, PROGRESS, RECORD, STAGE, STAGES, RunFolder, holds_done_stage
+from jobs.experiment.run_folder import CELLS, FAILURE, PROGRESS, RECORD, STAGE, STAGES, RunFolder, holds_done_stage
 from jobs.experiment.submissions import Submission, submissions
 
 Files = Mapping[StageId, frozenset[str]]  # the names in the folder of every stage that has one
@@ -191,7 +191,7 @@ def survey(run: RunFolder, *, launching: bool | None = None, patience_s: float =
         job_of=owners(submitted, jobs),
         dropped=dropped(index, files, run.cancelled_cells()),
         silent=silent,
-        launching=is_claimed(run.path / LAUNCH_LOCK) if launching is None else launching,
+        launching=is_claimed(run.launch_lock) if launching is None else launching,
     )
     return replace(surveyed, states={cell: state(surveyed, cell, cell in recorded) for cell in index.cells})
 

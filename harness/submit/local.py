@@ -18,7 +18,7 @@ from jobs.experiment.records import Failure
 from jobs.experiment.run_folder import RunFolder
 from jobs.experiment.specs import ClusterSpec, StageSpec
 from jobs.experiment.submissions import local_job, write_submitted
-from jobs.recovery.micro_batch import smaller
+from jobs.recovery.micro_batch import stored_micro_batch
 from jobs.recovery.triage import DISK_FULL
 from jobs.worker.failures import record_failure
 from jobs.worker.job import run_job
@@ -110,7 +110,7 @@ class LocalQueue:
 
         A stage that ran out of memory, and has left a smaller micro-batch for its next attempt, is not counted. Raises OSError if the disk is full.
         """
-        if smaller(self.run.stage_dir(stage)) != queued.micro_batches.get(stage):
+        if stored_micro_batch(self.run.stage_dir(stage)) != queued.micro_batches.get(stage):
             return
         if queued.log is not None and out_of_space(queued.log):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.run.path))
@@ -132,7 +132,7 @@ class LocalQueue:
             folder, stages = fresh_folder(self.run.jobs_dir), queued.job.stages
             queued.process = self.submit(self.cluster, folder, run_job, queued.job, name=queued.job.grid, slot=slot)
             write_submitted(folder, {local_job(queued.process.job_id): [spec.id for spec in stages]})
-            queued.micro_batches = {spec.id: smaller(self.run.stage_dir(spec.id)) for spec in stages}
+            queued.micro_batches = {spec.id: stored_micro_batch(self.run.stage_dir(spec.id)) for spec in stages}
             queued.log = folder / f"{queued.process.job_id}_0_log.out"
             queued.complete_s = time.monotonic() + START_S
             self.running[slot] = queued

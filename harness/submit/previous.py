@@ -13,9 +13,9 @@ from jobs.experiment.job import PlannedCell
 from jobs.experiment.records import Failure
 from jobs.experiment.run_folder import RunFolder
 from jobs.experiment.specs import ClusterSpec
-from jobs.recovery.micro_batch import because, fitting, shrink
-from jobs.recovery.nodes import blame, notice
-from jobs.worker.failures import begun
+from jobs.recovery.micro_batch import halve_micro_batch, stored_reason, with_stored_micro_batch
+from jobs.recovery.nodes import blame, blame_lost_nodes
+from jobs.worker.failures import attempt_started
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,17 +51,17 @@ def settle(run: RunFolder, graph: StageGraph, cluster: ClusterSpec, surveyed: Su
     folder, spec = run.stage_dir(incident.stage), graph.stages[incident.stage]
     if incident.policy == "halve":
         reason = f"SLURM job {surveyed.job_of[incident.stage].job}: {incident.kind}"
-        if because(folder) == reason:
+        if stored_reason(folder) == reason:
             return ""
-        micro_batch = shrink(fitting(spec, folder, cluster.ranks), folder, cluster.ranks, reason)
+        micro_batch = halve_micro_batch(with_stored_micro_batch(spec, folder, cluster.ranks), folder, cluster.ranks, reason)
         if micro_batch is not None:
             return f"stage {incident.stage} ran out of memory: it goes on with micro-batches of {micro_batch} images, the global batch kept"
         message = f"{reason}, with one image at a time: see {incident.log}"
         run.write_failure(incident.stage, Failure(kind="OutOfMemory", message=message, stage=incident.stage, host=incident.node))
         return f"stage {incident.stage} ran out of memory with one image at a time: it has failed"
     several_nodes = set(incident.node) & set("[,")
-    if incident.policy == "elsewhere" and not notice(run, folder, cluster) and incident.node and not several_nodes:
-        blame(run, incident.node, f"{surveyed.job_of[incident.stage].job}-end", begun(folder), incident.kind)
+    if incident.policy == "elsewhere" and not blame_lost_nodes(run, folder, cluster) and incident.node and not several_nodes:
+        blame(run, incident.node, f"{surveyed.job_of[incident.stage].job}-end", attempt_started(folder), incident.kind)
         return f"stage {incident.stage} lost its node {incident.node}"
     return ""
 

@@ -100,12 +100,12 @@ def is_claimed(path: Path) -> bool:
         return False
 
 
-def holder(path: Path) -> str:
-    """The holder of `path`, as text: 'process 123 on host', 'SLURM job 17_3 on node2'."""
+def holder(path: Path) -> Holder:
+    """The holder of `path`; an empty one where it cannot be read. As text: 'process 123 on host', 'SLURM job 17_3 on node2', 'another process'."""
     try:
-        return str(_read(path)[0])
-    except (OSError, IndexError):
-        return "another process"
+        return next(iter(_read(path)), Holder())
+    except OSError:
+        return Holder()
 
 
 def _opened(path: Path) -> TextIOWrapper:

@@ -1,1 +1,1 @@
-"""Images: sources, .beton files, FFCV and torch loaders."""
+"""Images: sources, prepared .beton files, and the loaders that read them, by FFCV or by torch."""

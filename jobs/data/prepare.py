@@ -47,13 +47,13 @@ class Dataset:
 
 def check_data(data: DataSpec) -> list[str]:
     """Every error in `data` that shows quickly on this machine, as messages that name a key or a file, and the remedy. Reads no image."""
-    problems = _value_problems(data)
+    problems = value_problems(data)
     if data.loader == "ffcv" and find_spec("ffcv") is None:
         problems.append(f"data.loader: ffcv is not installed: {INSTALL_FFCV}")
-    return problems + (_beton_problems(data) if data.source == "beton" else READERS[data.source].problems(data))
+    return problems + (beton_problems(data) if data.source == "beton" else READERS[data.source].problems(data))
 
 
-def _value_problems(data: DataSpec) -> list[str]:
+def value_problems(data: DataSpec) -> list[str]:
     """The rules of `jobs.experiment.limits` that `data` breaks. A path that is not set is left to the source, which says what to set it to."""
     return [
         f"data.{broken.field} is {broken.value}: it {broken.rule}" if broken.value is not None else f"data.{broken.field}: {broken.rule}"
@@ -62,7 +62,8 @@ def _value_problems(data: DataSpec) -> list[str]:
     ]
 
 
-def _beton_problems(data: DataSpec) -> list[str]:
+def beton_problems(data: DataSpec) -> list[str]:
+    """The errors in the paths of ready files, and in the files."""
     problems = [
         f"data.{key} is not set: give the .beton file of the {part} images"
         for key, part in (("path", "training"), ("test_path", "test"))

@@ -36,7 +36,7 @@ SUBMITTED = "stages.json"  # which job runs which stages
 
 
 def holds_done_stage(has: Callable[[str], bool]) -> bool:
-    """True for the folder of a done stage: its export is there (renamed into place, so it is whole), and no step of it has to be trained again.
+    """True for the folder of a done stage: its export is there (it appears by a rename, whole), and no step of it has to be trained again.
 
     has: whether a name is in the folder.
     """

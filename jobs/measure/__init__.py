@@ -1,1 +1,1 @@
-"""What a network costs: multiply-adds, time, memory, energy."""
+"""The costs of a network: multiply-adds, time, memory, energy."""

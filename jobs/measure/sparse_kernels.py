@@ -1,4 +1,4 @@
-"""2:4 sparsity on a GPU: the weights in torch's semi-structured form, and how much faster a network runs with them.
+"""2:4 sparsity on a GPU: weights in torch's semi-structured form, and the speed-up of a network with them.
 
 The pattern is that of `models.pruning.semi_structured`. Kernels: cuSPARSELt or CUTLASS, as torch chooses; Mishra et al., arXiv 2104.08378, section 3.
 """
@@ -17,17 +17,18 @@ DTYPE = torch.bfloat16  # of both contestants
 
 
 def patterned(masks: Mapping[str, Tensor]) -> list[str]:
-    """Names of the matrices of which a mask keeps two of every four neighbours; a mask that is sparser by chance was not made for these kernels."""
-    fits = {name: mask for name, mask in masks.items() if takes_pattern(mask.shape)}
-    return [name for name, mask in fits.items() if bool((mask.reshape(-1, BLOCK).sum(1) == KEPT).all())]
+    """Names of the matrices whose mask keeps exactly two of every four neighbours. A mask that is sparser was not made for these kernels."""
+    candidates = {name: mask for name, mask in masks.items() if takes_pattern(mask.shape)}
+    return [name for name, mask in candidates.items() if bool((mask.reshape(-1, BLOCK).sum(1) == KEPT).all())]
 
 
 def semi_structured_speedup(
     model: nn.Module, masks: Mapping[str, Tensor], *, img_size: int, batch_size: int, seconds: float = 1.0
 ) -> tuple[float | None, str]:
-    """Time of a batch with dense weights over that with 2:4 kernels, both in bf16, and what was measured; None, and why nothing was.
+    """Time of a batch with dense weights over its time with 2:4 kernels, both in bf16, and a note on what was measured.
 
-    `model`: fp32, its masked weights zero, on the device that is asked about; it is left alone. `seconds`: for both contestants, warm-up apart.
+    None, with a note on the reason, where nothing could be measured. `model`: fp32, its masked weights zero, on the device to measure; it is not
+    changed. `seconds`: for both contestants, without the warm-up.
     """
     device = next(model.parameters()).device
     names = patterned(masks)
@@ -45,7 +46,7 @@ def semi_structured_speedup(
     with torch.inference_mode():
         try:
             sparse(images)
-        except (RuntimeError, NotImplementedError) as error:  # what a driver or a build of torch lacks is known by trying alone
+        except (RuntimeError, NotImplementedError) as error:  # only a trial shows that a driver or a build of torch lacks the kernels
             return None, f"2:4: torch's kernels failed: {error}"
         times = race({"sparse": lambda: sparse(images), "dense": lambda: dense(images)}, device, seconds, alone=False)
     ratio = speedup(times["sparse"], times["dense"], same_kernels=False)
@@ -53,15 +54,18 @@ def semi_structured_speedup(
 
 
 def sparsified(model: nn.Module, names: Sequence[str], turn: Callable[[Tensor], Tensor]) -> tuple[nn.Module, list[str], str]:
-    """A copy of the model with the named weights of its linear layers turned into their 2:4 form; which they were; why the last other was not."""
-    found, turned, refused = copy.deepcopy(model), [], "none is the weight of a linear layer"
+    """A copy of the model whose linear layers have the named weights in their 2:4 form.
+
+    Returns also the names of the weights that `turn` took, and the reason why it refused another.
+    """
+    sparse, turned, refused = copy.deepcopy(model), [], "none is the weight of a linear layer"
     for name in names:
-        layer = found.get_submodule(name.rpartition(".")[0])
+        layer = sparse.get_submodule(name.rpartition(".")[0])
         if not isinstance(layer, nn.Linear):
             continue
         try:
             layer.weight = nn.Parameter(turn(layer.weight.detach().contiguous()), requires_grad=False)
             turned.append(name)
-        except RuntimeError as error:  # torch says which shapes its kernels take
+        except RuntimeError as error:  # its message names the shapes that the kernels take
             refused = str(error)
-    return found, turned, refused
+    return sparse, turned, refused

@@ -1,4 +1,4 @@
-"""How fast networks run, measured beside each other: contestants take turns in a shuffled order, so that what slows the machine slows them all."""
+"""The speed of networks beside each other. They take turns in a shuffled sequence, so that a slow moment of the machine slows all of them."""
 
 import random
 import statistics
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 
 Run = Callable[[], object]
-ROUNDS = 10  # turns of each contestant; fewer, and 3 at least, where a single call takes longer than its share of a turn
-GROUP = 5  # calls whose median is one look at the pace while warming up
-STABLE = 0.05
-FASTER = 1.05  # what a mask's network must be in every turn to count as faster: less is noise of caches and clocks
+ROUNDS = 10  # turns of each contestant; down to 3 where a single call takes longer than a turn
+GROUP = 5  # calls of a warm-up whose median is a measurement of the pace
+STABLE = 0.05  # largest relative difference of two such medians once the pace has settled
+FASTER = 1.05  # a masked network counts as faster from this ratio on, in every turn; less is noise of caches and clocks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,50 +20,52 @@ class Timing:
     """One contestant's times in seconds."""
 
     calls_s: tuple[float, ...]  # every call
-    turns_s: tuple[float, ...]  # mean of the calls of each turn
-    stable: bool  # whether the warm-up ended because the pace had settled
+    turns_s: tuple[float, ...]  # mean over the calls of each turn
+    stable: bool  # the warm-up ended because the pace had settled
 
     @property
     def median_s(self) -> float:
-        """Seconds of a call: the median over turns."""
+        """Seconds of a call, as the median over turns."""
         return statistics.median(self.turns_s)
 
-    def percentile_s(self, percent: int) -> float | None:
-        """So many percent of the calls were not slower; None with fewer calls than can tell (10 for 90%, 100 for 99%)."""
-        if len(self.calls_s) < 100 / (100 - percent):
-            return None
+    def quantile_s(self, percent: int) -> float:
+        """Seconds that `percent` of the calls did not exceed."""
         return statistics.quantiles(self.calls_s, n=100, method="inclusive")[percent - 1] if len(self.calls_s) > 1 else self.calls_s[0]
+
+    def percentile_s(self, percent: int) -> float | None:
+        """`quantile_s`; None with too few calls for it (10 for 90%, 100 for 99%)."""
+        return None if len(self.calls_s) < 100 / (100 - percent) else self.quantile_s(percent)
 
 
 def race(runs: Mapping[str, Run], device: torch.device, seconds: float, *, alone: bool) -> dict[str, Timing]:
-    """The times of each contestant, all warm, in turns of equal length. `seconds`: for the turns of all of them together.
+    """The times of each contestant, after a warm-up, in turns of equal length. `seconds`: for the turns of all of them together.
 
-    `alone`: the device is idle when a call begins, as for a single request; else calls follow each other, as in a stream of batches.
+    `alone`: the device is idle when a call begins, as for a single request. Otherwise calls follow each other, as in a stream of batches.
     """
-    share = seconds / len(runs)
-    warm = {name: warm_up(run, device, share, alone=alone) for name, run in runs.items()}
-    calls = {name: max(1, round(share / ROUNDS / pace)) for name, (pace, _) in warm.items()}
+    seconds_each = seconds / len(runs)
+    warm = {name: warm_up(run, device, seconds_each, alone=alone) for name, run in runs.items()}
+    calls = {name: max(1, round(seconds_each / ROUNDS / pace)) for name, (pace, _) in warm.items()}
     turn_s = sum(calls[name] * pace for name, (pace, _) in warm.items())
     turns = min(ROUNDS, max(3, round(seconds / turn_s)))
-    order, found = random.Random(0), {name: list[list[float]]() for name in runs}
+    shuffler, times = random.Random(0), {name: list[list[float]]() for name in runs}
     for _ in range(turns):
-        for name in order.sample(list(runs), len(runs)):
-            found[name].append(timed(runs[name], device, calls[name], alone=alone))
+        for name in shuffler.sample(list(runs), len(runs)):
+            times[name].append(timed(runs[name], device, calls[name], alone=alone))
     return {
         name: Timing(
             calls_s=tuple(time_s for turn in turns_s for time_s in turn),
             turns_s=tuple(statistics.fmean(turn) for turn in turns_s),
             stable=warm[name][1],
         )
-        for name, turns_s in found.items()
+        for name, turns_s in times.items()
     }
 
 
 def warm_up(run: Run, device: torch.device, limit_s: float, *, alone: bool) -> tuple[float, bool]:
     """Seconds of a call once the pace has settled, and whether it has.
 
-    Settled: the medians of the last two groups of five calls differ by less than 5%. It ends unsettled after `limit_s`, in seconds of calls. What the
-    first call takes once and for all is no pace, and counts for neither.
+    It has settled when the medians of the last two groups of five calls differ by less than 5%. The warm-up ends unsettled after `limit_s`, in
+    seconds of calls. The first call counts for neither, because it includes work that is done only once.
     """
     timed(run, device, 1, alone=alone)
     times: list[float] = []
@@ -90,12 +92,12 @@ def timed(run: Run, device: torch.device, calls: int, *, alone: bool) -> list[fl
 
 
 def timed_by_events(run: Run, device: torch.device, calls: int, *, alone: bool) -> list[float]:
-    """Seconds of each call between two events in the GPU's own queue, which is empty before the first; before every call where it is `alone`."""
+    """Seconds of each call between two events in the GPU's queue, which is empty before the first call, and with `alone` before every call."""
     marks = []
     with torch.cuda.device(device):
         torch.cuda.synchronize()
         for _ in range(calls):
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]  # torch has no types for it
             start.record()
             run()
             end.record()
@@ -107,15 +109,15 @@ def timed_by_events(run: Run, device: torch.device, calls: int, *, alone: bool) 
 
 
 def speedups(own: Timing, dense: Timing) -> list[float]:
-    """dense's time / own time, turn by turn: the two ran within moments of each other."""
-    return [theirs / ours for ours, theirs in zip(own.turns_s, dense.turns_s, strict=True)]
+    """Time of dense / own time for each turn, in which the two ran shortly after each other."""
+    return [dense_s / own_s for own_s, dense_s in zip(own.turns_s, dense.turns_s, strict=True)]
 
 
 def speedup(own: Timing, dense: Timing, *, same_kernels: bool) -> float:
-    """How many times as fast as dense: the median over turns.
+    """How many times as fast as dense, as the median over turns.
 
-    `same_kernels`: nothing but zeros tells the two apart (an unstructured mask). That is 1.0 by definition, unless it was faster by 5% in every one of
-    ten turns: three can be so by chance.
+    `same_kernels`: the two differ only in zeros (an unstructured mask). Then the speed-up is 1.0 by definition, unless all of ten turns were faster
+    by 5%; three turns can be faster by chance.
     """
     ratios = speedups(own, dense)
     faster = len(ratios) >= ROUNDS and min(ratios) >= FASTER
@@ -123,17 +125,17 @@ def speedup(own: Timing, dense: Timing, *, same_kernels: bool) -> float:
 
 
 def clock_mhz(device: torch.device) -> float | None:
-    """The clock of the device at this moment, mean over cores; None where the machine does not tell."""
+    """The present clock of the device, as the mean over cores; None where the machine does not report it."""
     if device.type == "cuda":
         return gpu_clock_mhz(device)
     import psutil
 
-    found = psutil.cpu_freq()
-    return float(found.current) if found and found.current else None
+    frequency = psutil.cpu_freq()
+    return float(frequency.current) if frequency and frequency.current else None
 
 
 def gpu_clock_mhz(device: torch.device) -> float | None:
-    """The clock of the GPU's multiprocessors, None where the driver does not tell."""
+    """The clock of the GPU's multiprocessors; None where the driver does not report it."""
     try:
         return float(torch.cuda.clock_rate(device))
     except (ImportError, RuntimeError):
@@ -141,7 +143,7 @@ def gpu_clock_mhz(device: torch.device) -> float | None:
 
 
 def protocol(device: torch.device, dtype: torch.dtype, batches: Sequence[int]) -> str:
-    """How speeds are measured, in a sentence: what two numbers must share to be compared."""
+    """How speeds are measured, as a sentence. Only speeds with the same protocol can be compared."""
     timer = "CUDA events" if device.type == "cuda" else "perf_counter"
     short = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, str(dtype))
     if device.type == "cuda" and dtype == torch.float32 and torch.backends.cudnn.allow_tf32:

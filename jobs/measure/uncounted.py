@@ -1,4 +1,7 @@
-"""What the count of multiply-adds leaves out, bounded: so many operations an element of the largest tensor that an operation reads or writes."""
+"""An upper bound on the operations that the count of multiply-adds leaves out.
+
+Each of them costs at most a fixed number of operations for each element of the largest tensor that it reads or writes.
+"""
 
 import math
 from collections import Counter
@@ -6,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-WORTH_A_NOTE = 0.05  # share of all operations; networks of a few channels have more, and are no mistake
+TraceValue = Any  # torch._C.Value, a value of fvcore's trace. torch's type hints lack sizes and dtype of tensors in a trace.
+WORTH_A_NOTE = 0.05  # fraction of all operations; networks of a few channels have more, and that is no error
 
-# Operations on one element, rounded up. A copy costs memory traffic and no arithmetic; an exponential or an error function some twenty.
+# Operations on one element, rounded up. A copy costs memory traffic but no arithmetic; an exponential or an error function costs about twenty.
 KINDS: dict[int, str] = {
     0: "alias clone complex expand_as fill_ flip imag lift_fresh meshgrid movedim numpy_T pad pixel_shuffle pixel_unshuffle real repeat "
     "repeat_interleave unflatten view_as_complex view_as_real zero_",
@@ -22,30 +26,31 @@ LIGHT: dict[str, int] = {f"aten::{name}": operations for operations, names in KI
 
 @dataclass(frozen=True, kw_only=True)
 class Uncounted:
-    """Operations that the count leaves out, by name: how often they ran, and at most how many operations on numbers they are."""
+    """The operations that the count leaves out, by name."""
 
-    times: Counter[str] = field(default_factory=Counter)
-    bounds: Counter[str] = field(default_factory=Counter)
+    times: Counter[str] = field(default_factory=Counter)  # how often each ran
+    bounds: Counter[str] = field(default_factory=Counter)  # at most this many operations on numbers
 
-    def add(self, name: str, inputs: list[Any], outputs: list[Any]) -> None:
-        """Takes in one run of a light operation, as fvcore's trace has it."""
+    def add(self, name: str, inputs: list[TraceValue], outputs: list[TraceValue]) -> None:
+        """Adds one run of a light operation."""
         self.times[name] += 1
         self.bounds[name] += LIGHT.get(name, 0) * max((numbers(value) for value in (*inputs, *outputs) if value.isCompleteTensor()), default=0)
 
     def share(self, counted: float) -> float:
-        """The part of all operations that went uncounted, at most; `counted`: multiply-adds."""
+        """At most this fraction of all operations is left out. `counted`: multiply-adds."""
         left_out = self.bounds.total()
         return left_out / (left_out + counted) if left_out else 0.0
 
     def check(self, unknown: Mapping[str, int]) -> None:
-        """Raises ValueError for operations of which nothing is known: they might be the heavy ones."""
+        """Raises ValueError for operations that are neither counted nor known to be light."""
         if unknown:
             raise ValueError(
                 f"nothing counts the operations {', '.join(sorted(unknown))}: give them a counter in jobs/measure/multiply_adds.py, "
-                f"or say in {__name__} how light they are"
+                f"or a bound in {__name__}"
             )
 
 
-def numbers(value: Any) -> int:
-    """Elements of a tensor in the trace; a complex one is worth four, as an operation on it is worth four on real numbers."""
-    return math.prod(value.type().sizes()) * (4 if value.type().dtype().is_complex else 1)
+def numbers(value: TraceValue) -> int:
+    """Elements of a tensor in the trace. A complex element counts four, because an operation on it takes four operations on real numbers."""
+    elements: int = math.prod(value.type().sizes())
+    return elements * (4 if value.type().dtype().is_complex else 1)

@@ -1,1 +1,1 @@
-"""Ranks and DeepSpeed: rendezvous, engine, sharded weights and masks on them, checkpoints."""
+"""Ranks and DeepSpeed: rendezvous, engine, sharded weights, the masks on them, checkpoints, and memory of the process."""

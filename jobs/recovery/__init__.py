@@ -1,1 +1,1 @@
-"""What is done about a failure: its policy, smaller micro-batches, nodes to avoid."""
+"""The policy for failures, smaller micro-batches, and nodes to avoid."""

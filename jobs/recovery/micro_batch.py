@@ -1,6 +1,7 @@
-"""How many images a stage puts through one forward pass of a rank, where what its recipe asks for did not fit into memory.
+"""Micro-batches of stages that ran out of memory with the recipe's.
 
-The number lies beside the stage (`micro_batch.json`) and not in its settings: the global batch stays, micro-batches are accumulated, no id changes.
+The number of images is stored beside the stage (`micro_batch.json`) and not in its settings: micro-batches are accumulated, so the global batch stays
+and no id changes.
 """
 
 import json
@@ -12,59 +13,63 @@ from jobs.experiment.run_folder import MICRO_BATCH
 from jobs.experiment.specs import RecipeSpec, StageSpec
 
 
-def asked(recipe: RecipeSpec, world: int) -> int:
-    """Images of one forward pass of a rank as the recipe has it."""
+def recipe_micro_batch(recipe: RecipeSpec, world: int) -> int:
+    """Images of one forward pass of a rank, as the recipe asks for them. `world`: the number of ranks."""
     return recipe.micro_batch_size or max(1, recipe.batch_size // world)
 
 
-def halved(recipe: RecipeSpec, world: int, micro: int) -> int | None:
-    """The largest number of images up to half of `micro` that shares a rank's part of the batch evenly; None below one image."""
-    share = recipe.batch_size // world
-    return next((size for size in range(micro // 2, 0, -1) if share % size == 0), None)
+def half_micro_batch(recipe: RecipeSpec, world: int, micro: int) -> int | None:
+    """The largest micro-batch of at most half of `micro` images that divides a rank's part of the batch; None below one image."""
+    return _largest_divisor(recipe.batch_size // world, micro // 2)
 
 
-def smaller(folder: Path) -> int | None:
-    """What an earlier attempt at the stage in `folder` left; None where the recipe's number has always fitted."""
+def stored_micro_batch(folder: Path) -> int | None:
+    """The micro-batch that an attempt at the stage in `folder` has stored; None where no attempt ran out of memory."""
     try:
         return int(json.loads((folder / MICRO_BATCH).read_text())["micro_batch_size"])
     except FileNotFoundError:
         return None
 
 
-def because(folder: Path) -> str:
-    """Why the last attempt at the stage in `folder` was made smaller; empty where none was."""
+def stored_reason(folder: Path) -> str:
+    """Why the last micro-batch was stored for the stage in `folder`; empty where there is none."""
     try:
         return str(json.loads((folder / MICRO_BATCH).read_text())["because"])
     except FileNotFoundError:
         return ""
 
 
-def fitting(spec: StageSpec, folder: Path, world: int) -> StageSpec:
-    """The stage as it is to be run: the same, id included, but for the images of one forward pass."""
-    small, share = smaller(folder), spec.recipe.batch_size // world
-    if small is None or small >= asked(spec.recipe, world):
+def with_stored_micro_batch(spec: StageSpec, folder: Path, world: int) -> StageSpec:
+    """The stage with the micro-batch stored in its `folder`. Its id and global batch stay; the stage itself where nothing smaller is stored."""
+    stored = stored_micro_batch(folder)
+    if stored is None or stored >= recipe_micro_batch(spec.recipe, world):
         return spec
-    micro = next(size for size in range(small, 0, -1) if share % size == 0)
+    micro = _largest_divisor(spec.recipe.batch_size // world, stored)  # another number of ranks may have another part of the batch
     return replace(spec, recipe=replace(spec.recipe, micro_batch_size=micro))
 
 
-def shrink(spec: StageSpec, folder: Path, world: int, reason: str) -> int | None:
-    """Images of a forward pass from now on, half of those that `spec` (as it was run) had; None when it had one alone.
+def halve_micro_batch(spec: StageSpec, folder: Path, world: int, reason: str) -> int | None:
+    """The micro-batch for the next attempt, half of the one in `spec` and stored in `folder`; None where that was one image.
 
-    Written down for the next attempt. Ranks that run out of memory together all write the same.
+    `spec`: the stage as it was run. Ranks that run out of memory together all store the same number.
     """
-    half = halved(spec.recipe, world, asked(spec.recipe, world))
-    if half is not None:
-        keep(folder, half, reason)
-    return half
+    micro = half_micro_batch(spec.recipe, world, recipe_micro_batch(spec.recipe, world))
+    if micro is not None:
+        store_micro_batch(folder, micro, reason)
+    return micro
 
 
-def keep(folder: Path, micro: int, reason: str) -> None:
-    """Writes the size down for the next attempt at the stage in `folder`."""
+def store_micro_batch(folder: Path, micro: int, reason: str) -> None:
+    """Writes the micro-batch for the next attempt at the stage in `folder`."""
     write_json(folder / MICRO_BATCH, {"micro_batch_size": micro, "because": reason})
 
 
-def note(stage: str, micro: int, recipe: RecipeSpec) -> str:
-    """What a record says about it."""
-    what = f"stage {stage} ran out of memory and went on with micro-batches of {micro} images"
-    return f"{what}; the global batch of {recipe.batch_size} is kept by accumulating them"
+def micro_batch_note(stage: str, micro: int, recipe: RecipeSpec) -> str:
+    """The note in the record of a cell that passes through `stage`."""
+    change = f"stage {stage} ran out of memory and went on with micro-batches of {micro} images"
+    return f"{change}; the global batch of {recipe.batch_size} is kept by accumulating them"
+
+
+def _largest_divisor(count: int, limit: int) -> int | None:
+    """The largest divisor of `count` up to `limit`; None where `limit` is 0."""
+    return next((size for size in range(limit, 0, -1) if count % size == 0), None)

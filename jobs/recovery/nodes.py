@@ -1,6 +1,6 @@
-"""Nodes at fault: how often each has failed under this grid's jobs, and which are left out of what still waits.
+"""Failures of nodes under the jobs of one grid, and the nodes that its jobs avoid from then on.
 
-nodes/<node>/<job>-<restarts>.json     a job that a node took along; whoever notices it writes the same
+nodes/<node>/<job>-<restarts>.json     an attempt that a node ended; every job and launch that notices it writes the same file
 """
 
 import json
@@ -11,9 +11,10 @@ from datetime import datetime
 from pathlib import Path
 
 from jobs.cluster.slurm import SchedulerError, ask, leave_out
+from jobs.experiment.attempt import read_attempt
 from jobs.experiment.files import write_json
 from jobs.experiment.records import now
-from jobs.experiment.run_folder import NODES, STAGE, RunFolder
+from jobs.experiment.run_folder import NODES, RunFolder
 from jobs.experiment.specs import ClusterSpec
 from jobs.experiment.submissions import arrays
 
@@ -22,23 +23,23 @@ BROKEN = re.compile(r"DOWN|FAIL|NOT_RESPONDING|ERROR|UNKNOWN|\*")
 
 
 def blame(run: RunFolder, node: str, attempt: str, since: str, why: str) -> None:
-    """Counts a failure of a node under an attempt ('17_3-0': job and how often it had been restarted) that had run there since then (ISO 8601)."""
+    """Counts a failure of a node. `attempt`: job and number of restarts ('17_3-0'); `since`: when that attempt started, ISO 8601."""
     write_json(run.path / NODES / node / f"{attempt}.json", {"since": since, "noticed": now(), "why": why})
 
 
 def faults(run: RunFolder) -> dict[str, int]:
-    """How often each node has failed. Jobs that it took along together count once: a failure is new when its job began after the last was noticed."""
+    """The number of failures of each node that has failed."""
     folder = run.path / NODES
-    return {node.name: incidents(node) for node in sorted(folder.iterdir())} if folder.is_dir() else {}
+    return {node.name: failure_count(node) for node in sorted(folder.iterdir())} if folder.is_dir() else {}
 
 
-def incidents(node: Path) -> int:
-    """The failures told of in a node's folder."""
-    told = [json.loads(path.read_text()) for path in node.glob("*.json")]
+def failure_count(folder: Path) -> int:
+    """The number of failures in a node's folder. Jobs that ended together count once: a failure is new if its job started after the last notice."""
+    failures = [json.loads(path.read_text()) for path in folder.glob("*.json")]
     count, noticed = 0, ""
-    for one in sorted(told, key=lambda one: (one["since"], one["noticed"])):
-        if one["since"] > noticed:
-            count, noticed = count + 1, one["noticed"]
+    for failure in sorted(failures, key=lambda failure: (failure["since"], failure["noticed"])):
+        if failure["since"] > noticed:
+            count, noticed = count + 1, failure["noticed"]
     return count
 
 
@@ -48,52 +49,53 @@ def left_out(run: RunFolder) -> tuple[str, ...]:
 
 
 def around_bad_nodes(run: RunFolder, cluster: ClusterSpec) -> ClusterSpec:
-    """The cluster without the nodes that have failed too often; says which."""
-    out = left_out(run)
-    if cluster.kind != "slurm" or not out:
+    """The cluster without the nodes that have failed too often. Prints which nodes those are."""
+    nodes = left_out(run)
+    if cluster.kind != "slurm" or not nodes:
         return cluster
-    print(f"left out, having failed {LIMIT} times or more: {', '.join(out)}", flush=True)
-    return replace(cluster, slurm={**cluster.slurm, "exclude": ",".join(unwanted(cluster, out))})
+    print(f"left out, having failed {LIMIT} times or more: {', '.join(nodes)}", flush=True)
+    return replace(cluster, slurm={**cluster.slurm, "exclude": ",".join(excluded_nodes(cluster, nodes))})
 
 
-def unwanted(cluster: ClusterSpec, nodes: Iterable[str]) -> list[str]:
-    """What a profile excludes, and these nodes."""
+def excluded_nodes(cluster: ClusterSpec, nodes: Iterable[str]) -> list[str]:
+    """The nodes that the profile excludes, then `nodes`."""
     return [*filter(None, [str(cluster.slurm.get("exclude") or "")]), *nodes]
 
 
 def broken_since(nodes: str, since: datetime) -> list[str]:
-    """Of a SLURM list of nodes ('node[1-2]') those that are down now, or whose slurmd or kernel was started after `since` (with a time zone)."""
-    found = []
+    """The nodes that are down now, or that started slurmd or their kernel after `since` (with a time zone). `nodes`: SLURM's list, 'node[1-2]'."""
+    broken = []
     for line in ask("scontrol", "show", "node", "--oneliner", nodes).splitlines():
         fields = dict(word.split("=", 1) for word in line.split() if "=" in word)
         restarted = any(_moment(fields.get(name, "")) > since for name in ("SlurmdStartTime", "BootTime"))
         if restarted or BROKEN.search(fields.get("State", "")):
-            found.append(fields["NodeName"])
-    return found
+            broken.append(fields["NodeName"])
+    return broken
 
 
 def _moment(text: str) -> datetime:
-    """SLURM's local time; long ago where it says None."""
+    """A time of SLURM's, which is local; the start of 1970 for 'None'."""
     try:
         return datetime.fromisoformat(text).astimezone()
     except ValueError:
         return datetime.fromtimestamp(0).astimezone()
 
 
-def notice(run: RunFolder, folder: Path, cluster: ClusterSpec) -> list[str]:
-    """Nodes blamed for an earlier attempt at the stage in `folder` that SLURM's job ended without a word; none where that is not known.
+def blame_lost_nodes(run: RunFolder, folder: Path, cluster: ClusterSpec) -> list[str]:
+    """Nodes blamed for the last attempt at the stage in `folder`, a SLURM job that ended on them without an error; empty where that is unknown.
 
-    When one of them has failed too often, everything that waits of this grid is kept off it.
+    If one of them has failed too often, all waiting jobs of this grid are kept off it.
     """
+    attempt = read_attempt(folder)
+    if attempt is None or attempt.job is None:  # no attempt yet, or none of SLURM's
+        return []
     try:
-        told = json.loads((folder / STAGE).read_text())
-        attempt = f"{told['job']}-{told['restarts']}"
-        broken = broken_since(told["nodes"], datetime.fromisoformat(told["started"]))
+        broken = broken_since(attempt.nodes, datetime.fromisoformat(attempt.started))
         for node in broken:
-            blame(run, node, attempt, told["started"], f"job {told['job']} ended there without a word, and the node was lost or restarted")
-        if set(broken) & set(out := left_out(run)):
+            blame(run, node, attempt.name, attempt.started, f"job {attempt.job} ended on it without an error, and the node was lost or restarted")
+        if set(broken) & set(bad := left_out(run)):
             for job in arrays(run):
-                leave_out(str(job), unwanted(cluster, out))
-    except (FileNotFoundError, KeyError, SchedulerError):  # the first attempt, or one that was not SLURM's, or SLURM does not say
+                leave_out(str(job), excluded_nodes(cluster, bad))
+    except SchedulerError:  # SLURM does not answer
         return []
     return broken

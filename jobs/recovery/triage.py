@@ -1,11 +1,17 @@
-"""Failures by what they have in common, and what is done about each kind.
+"""Failures by their signs, and the policy for each kind.
 
-A failure's signature is its exception and the place in our code that raised it, or SLURM's word for how a job ended. The policies:
+A failure's sign is the text of its exception, or SLURM's word for the end of a job. The policies:
 
-    halve       it ran out of memory: half as many images in one forward pass, the global batch kept; the stage goes on by itself
-    elsewhere   the node is at fault: the stage goes on by itself, on another one
-    again       nobody is at fault (time limit, preemption, scancel, a death without a word): the next launch goes on from the checkpoint
-    never       settings or code: nothing is retried until somebody says --retry-failed
+    halve       out of memory: the next attempt puts half as many images through one forward pass; the global batch stays
+    elsewhere   the node is at fault: the stage runs again on another node
+    again       time limit, preemption, scancel, an unexplained death: the next launch continues from the checkpoint
+    never       a mistake in settings or code: the stage runs again only after a launch with --retry-failed
+
+This module only classifies. The policy is applied in three places, one for each way in which a failure is noticed:
+
+    an exception in a job              jobs/worker/failures.py: at once, on the node
+    a local process that died          harness/submit/local.py: by the launch that watches it
+    a SLURM job that ended             harness/monitor/incidents.py, harness/submit/previous.py: by the next launch
 """
 
 import re
@@ -14,7 +20,7 @@ from typing import Literal
 
 Policy = Literal["halve", "elsewhere", "again", "never"]
 
-# Read from top to bottom, first match wins; the text is that of the exception, its class first.
+# Patterns over "<exception class>: <message>". The first match wins.
 SIGNS: tuple[tuple[str, Policy], ...] = (
     (r"out of memory|OutOfMemory|^MemoryError|CUBLAS_STATUS_ALLOC_FAILED|DefaultCPUAllocator: (can't allocate|not enough) memory|bad_alloc", "halve"),
     (r"Cannot allocate memory", "halve"),
@@ -23,14 +29,14 @@ SIGNS: tuple[tuple[str, Policy], ...] = (
     (r"ncclSystemError|NCCL.{0,200}unhandled system error", "elsewhere"),
     (r"Input/output error|Stale file handle|Transport endpoint", "elsewhere"),
 )
-# What gloo, NCCL and torch's store raise on the ranks that are left when one has died: no error of theirs.
+# Messages of gloo, NCCL and torch's store on the ranks that remain when another rank has died.
 PEER_LOST = re.compile(
     r"connection closed by peer|connection reset by peer|connection was likely closed|broken pipe|socket closed|remote process exited"
     r"|timed out waiting \d+ ?ms for|(read|write|send|recv) error.{0,80}(timed out|no route to host|unreachable)"
     r"|application timeout caused pair closure",
     re.IGNORECASE,
 )
-# (safetensors and torch give no errno, only the words.)
+# safetensors and torch raise errors without an errno.
 DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded")
 STATES: dict[str, Policy] = {
     "OUT_OF_MEMORY": "halve",
@@ -42,9 +48,9 @@ STATES: dict[str, Policy] = {
     "CANCELLED": "again",
     "REVOKED": "again",
     "FAILED": "again",
-    "ENDED": "again",  # SLURM has forgotten how
+    "ENDED": "again",  # SLURM no longer knows how
 }
-# What slurmstepd writes into a job's log when it ends the job, for clusters that keep no accounts.
+# Messages of slurmstepd in a job's log when it ends the job, for clusters without accounting. The first match is the cause of the others.
 LAST_WORDS: tuple[tuple[str, str], ...] = (
     (r"oom[_-]kill|Out Of Memory|[Ee]xceeded (job |step )?memory limit", "OUT_OF_MEMORY"),
     (r"CANCELLED AT \S+ DUE TO TIME LIMIT", "TIMEOUT"),
@@ -55,17 +61,17 @@ LAST_WORDS: tuple[tuple[str, str], ...] = (
 
 
 def policy_of(kind: str, message: str) -> Policy:
-    """What is done about an exception: its class, and its text."""
+    """The policy for an exception. `kind`: its class."""
     text = f"{kind}: {message}"
     return next((policy for sign, policy in SIGNS if re.search(sign, text, re.DOTALL)), "never")
 
 
 def last_words(log: str) -> str | None:
-    """SLURM's word for how a job ended, read from the end of its log; None where slurmstepd wrote nothing."""
+    """SLURM's state of an ended job, read from the end of its log; None where slurmstepd wrote nothing."""
     return next((state for sign, state in LAST_WORDS if re.search(sign, log[-4000:])), None)
 
 
-def telling(logs: Sequence[str]) -> str:
-    """Of the logs of a job's ranks that which says why it ended: where it happened; the others were merely cancelled with it."""
+def decisive_log(logs: Sequence[str]) -> str:
+    """The log that explains why a job ended, out of those of its ranks: that of the rank that failed, not of ranks that were cancelled with it."""
     words = [state for _, state in LAST_WORDS]
     return min(logs, key=lambda log: words.index(state) if (state := last_words(log)) else len(words), default="")

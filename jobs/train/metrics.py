@@ -1,4 +1,4 @@
-"""What a stage in training tells the outside: metrics as JSON lines, and where it stands."""
+"""What a stage in training reports: metrics as JSON lines, and its progress."""
 
 import json
 import time
@@ -7,21 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from jobs.experiment.files import written_aside
-from jobs.experiment.progress import StageProgress as StageProgress
-from jobs.experiment.progress import write_progress
+from jobs.experiment.progress import StageProgress, write_progress
 
 PERIOD_S = 1.0  # between two reports of progress
 
 
 def ignore(progress: StageProgress) -> None:
-    """A reporter for those who do not look."""
+    """A callback that does nothing."""
 
 
 class MetricsLog:
-    """metrics.jsonl of a stage: each line has `event` (step, epoch), `step`, `epoch`; a step stands once, whatever was killed and resumed."""
+    """metrics.jsonl of a stage. Each line has `event` (step, epoch), `step` and `epoch`. Each step is there once, even if the stage was killed."""
 
     def __init__(self, path: Path, step: int) -> None:
-        """Goes on after optimizer step `step`: what stands there beyond it will be written again, and is cut off."""
+        """Continues after optimizer step `step`: later lines will be written again, so they are removed."""
         self.path = path
         kept = _lines_until(path, step) if path.exists() else []
         with written_aside(path) as aside:
@@ -34,15 +33,15 @@ class MetricsLog:
 
 
 class Reporter:
-    """Tells progress.json and a callback where the stage stands, at most once a second unless it is news."""
+    """Reports progress to progress.json and to a callback, at most once a second unless it has to be now."""
 
     def __init__(self, path: Path, callback: Callable[[StageProgress], None]) -> None:
         self.path, self.callback = path, callback
         self.due = 0.0
 
-    def report(self, progress: StageProgress, *, news: bool = False) -> None:
-        """`news`: an epoch has ended, say it now."""
-        if time.monotonic() < self.due and not news:
+    def report(self, progress: StageProgress, *, now: bool = False) -> None:
+        """`now`: report at once, because an epoch has ended."""
+        if time.monotonic() < self.due and not now:
             return
         self.due = time.monotonic() + PERIOD_S
         write_progress(self.path, progress)
@@ -50,7 +49,7 @@ class Reporter:
 
 
 def _lines_until(path: Path, step: int) -> list[str]:
-    """Whole lines up to and including `step`; a kill may have torn the last one."""
+    """The whole lines up to and including `step`. A kill may have torn the last line."""
     kept = []
     for line in path.read_text().splitlines(keepends=True):
         if not line.endswith("\n") or json.loads(line)["step"] > step:

@@ -1,4 +1,4 @@
-"""A network in training: the engine that has it, the masks and averages on its weights, what was removed from it, and a whole fp32 copy of it."""
+"""A network in training: its engine, the masks and averages of its weights, the units removed from it, and a whole fp32 copy."""
 
 import copy
 from collections.abc import Generator, Iterator, Mapping
@@ -28,30 +28,30 @@ class Batches(Protocol):
     steps_per_epoch: int
 
     def epoch(self, epoch: int, first_step: int = 0) -> Generator[tuple[Tensor, Tensor]]:
-        """Those of one epoch from optimizer step `first_step` on."""
+        """The micro-batches of one epoch, from optimizer step `first_step` on."""
 
 
 class Samples(Protocol):
-    """This rank's share of a split, each sample once over all ranks."""
+    """This rank's part of a split; each sample is on one rank alone."""
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """As above."""
+        """Images (b, 3, H, W) float32, labels (b,) int64."""
 
 
 class TrainedNetwork:
-    """The network of one stage on all ranks, and the view that the stage's method has of it. Its methods are collectives."""
+    """The network of one stage on all ranks, and the view of it that the stage's method gets. Its methods are collectives."""
 
     def __init__(self, spec: StageSpec, model: nn.Module, training: Batches, *, no_decay: list[str], ranks: Ranks) -> None:
-        """Takes `model` over. `training`: what a method may calibrate on. `no_decay`: parameters without weight decay."""
+        """Takes `model` over. `training`: batches on which a method may calibrate. `no_decay`: parameters without weight decay."""
         self.spec, self.training, self.ranks = spec, training, ranks
         self.removal = Removal(spec, model)
         self.no_decay = [*no_decay, *self.removal.gates.values()]
         self.snapshot = Snapshot(copy.deepcopy(model), ranks)
         self._set_up(model)
-        self.pruner = self._pruner()
+        self.view = self._view()
 
     def _set_up(self, model: nn.Module) -> None:
-        """The engine, which takes `model` over, and what stands on it."""
+        """Builds the engine, which takes `model` over, and the objects that work on it."""
         method = self.spec.stage.method
         self.engine = Engine(model, self.spec.recipe, no_decay=self.no_decay, ranks=self.ranks)
         self.fragments = Fragments(self.engine)
@@ -62,7 +62,7 @@ class TrainedNetwork:
         decay = self.spec.recipe.ema
         return None if decay is None else Average(decay, self.fragments, self.masking)
 
-    def _pruner(self) -> NetworkView | None:
+    def _view(self) -> NetworkView | None:
         method = self.spec.stage.method
         if method is None:
             return None
@@ -72,7 +72,7 @@ class TrainedNetwork:
         return NetworkView(
             names=prunable_names(self.snapshot.model, groups_of(method)),
             seed=self.spec.seed,
-            read_weight=lambda name: self.masking.weight(name),  # of the engine that there is: removing units makes another
+            read_weight=lambda name: self.masking.weight(name),  # of the current engine: removing units makes a new one
             read_gradient=lambda name: self.fragments.gradient(name),
             input_norms=self.input_norms,
             apply=self.apply_masks,
@@ -82,16 +82,16 @@ class TrainedNetwork:
             add_l1=lambda name, strength: self.fragments.add_l1(name, strength),
         )
 
-    # What a stage and its method do with it
+    # For a stage and its method
 
     def begin(self, masks: Mapping[str, Tensor]) -> None:
-        """Trains from the weights and buffers of the copy on, under `masks`."""
+        """Starts training from the weights and buffers of the copy, under `masks`."""
         self.snapshot.copy_buffers_to(self.engine.module)
         self.fragments.write(self.snapshot.weights())
         self.masking.apply(masks)
         self.average = self._average()
-        if self.pruner is not None:
-            self.pruner.masks = dict(self.masking.masks)
+        if self.view is not None:
+            self.view.masks = dict(self.masking.masks)
 
     def apply_masks(self, masks: Mapping[str, Tensor]) -> None:
         """Replaces the masks, in the averaged weights too."""
@@ -100,9 +100,9 @@ class TrainedNetwork:
             self.masking.zero(self.average.parts)
 
     def shrink(self, structure: Structure) -> None:
-        """Removes units and goes on with the smaller network, on the same schedule; optimizer and averages begin anew.
+        """Removes units and goes on with the smaller network, on the same schedule. Optimizer and averages start anew.
 
-        ValueError: under masks, or a second time.
+        Raises ValueError if there are masks, or if units were removed before.
         """
         if self.masking.masks:
             raise ValueError("units are removed from a network without masks, which have the shapes of the whole one; set masks afterwards")
@@ -111,16 +111,16 @@ class TrainedNetwork:
         self.engine.close()
         self._set_up(copy.deepcopy(self.snapshot.model).train())
         self.average = self._average()
-        if self.pruner is not None:
-            self.pruner.groups, self.pruner.gates = (), {}
+        if self.view is not None:
+            self.view.groups, self.view.gates = (), {}
 
     def input_norms(self, batches: int) -> dict[str, Tensor]:
-        """Norms of what the prunable weights meet in the first `batches` global batches of images, each once (see `NetworkView`)."""
-        assert self.pruner is not None
+        """Norms of the inputs of the prunable weights over the first `batches` global batches, each image once (see `NetworkView`)."""
+        assert self.view is not None
         self.copy_weights()
         network = self.snapshot.model.eval()
         count = min(batches, self.training.steps_per_epoch) * self.engine.batching.accumulation
-        with closing(self.training.epoch(0)) as images, InputNorms(network, self.pruner.names) as inputs, torch.no_grad():
+        with closing(self.training.epoch(0)) as images, InputNorms(network, self.view.names) as inputs, torch.no_grad():
             for micro_batch, _ in islice(images, count):
                 network(micro_batch.to(self.ranks.device))
         return inputs.norms(self.ranks.sum)
@@ -128,41 +128,41 @@ class TrainedNetwork:
     # The whole fp32 copy
 
     def copy_weights(self) -> None:
-        """Brings the copy to the weights as they are; never averaged ones."""
+        """Updates the copy to the current weights, never to averaged ones."""
         self.snapshot.take(self.fragments.weights(), self.engine.module)
 
     def copy_result(self) -> None:
-        """Brings the copy to the weights that are evaluated and exported: the averaged ones where the recipe has them."""
+        """Updates the copy to the weights that are evaluated and exported: averaged ones if the recipe averages."""
         self.snapshot.take(self.fragments.weights() if self.average is None else self.average.weights(), self.engine.module)
 
     def sparsity(self) -> float:
-        """Share of zeros in the masked parameters, or of all parameters that were removed."""
-        return self.removal.share(self.snapshot.model) if self.removal.done else self.masking.sparsity()
+        """The fraction of zeros in the masked parameters; once units were removed, the fraction of all parameters that is gone."""
+        return self.removal.fraction_removed(self.snapshot.model) if self.removal.done else self.masking.sparsity()
 
     # Checkpoints
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs to go on to the bit; this rank's part."""
+        """This rank's part of the state from which `restore` resumes to the bit."""
         return {
             "training": training_state(self.engine, self.fragments),
             "average": None if self.average is None else self.average.parts,
             "masks": self.masking.masks,
             "dense": self.masking.dense,
             "structure": structure_to_json(self.removal.done),
-            "method": None if self.pruner is None else self.pruner.state,
+            "method": None if self.view is None else self.view.state,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes back to the instant of a checkpoint."""
+        """Restores the state of a checkpoint."""
         device, structure = self.ranks.device, structure_from_json(state.get("structure"))
         if structure is not None:
             self.shrink(structure)
         restore_training(self.engine, self.fragments, state["training"])
         self.masking.apply(state["masks"])
-        self.masking.restore_dense(state.get("dense", {}))  # absent from checkpoints of a version that had none
+        self.masking.restore_dense(state.get("dense", {}))  # absent from checkpoints of older versions
         self.average = self._average()
         if self.average is not None:
             self.average.parts = {name: part.to(device) for name, part in state["average"].items()}
-        if self.pruner is not None:
-            self.pruner.masks = dict(self.masking.masks)
-            self.pruner.state = {key: tensor.to(device) for key, tensor in state["method"].items()}
+        if self.view is not None:
+            self.view.masks = dict(self.masking.masks)
+            self.view.state = {key: tensor.to(device) for key, tensor in state["method"].items()}

@@ -1,4 +1,4 @@
-"""Removal within a stage: what can be removed from its network, the gates of a search, the smaller network; and the file that says what is gone.
+"""Removal within a stage: the units that can go, the gates of a search, the smaller network, and the file that says what is gone.
 
 structure.json, beside model.safetensors:  {"kept": {group: [units that stay]}, "counts": {group: units before}, "notes": [...]}
 """
@@ -22,7 +22,7 @@ def parameters(network: nn.Module) -> int:
 
 
 class Removal:
-    """What a stage may remove from `network`, the whole one, which is given the gates of the stage's method; and what it has removed."""
+    """The units that a stage may remove from `network`, and those that it has removed. The whole network gets the gates of the stage's method."""
 
     def __init__(self, spec: StageSpec, network: nn.Module) -> None:
         """Traces the network if the stage's method removes units."""
@@ -36,31 +36,31 @@ class Removal:
             self.gates = method.gate(network, self.groups)
 
     def apply(self, network: nn.Module, structure: Structure) -> None:
-        """Makes a copy of the whole network smaller in place, its gates folded. ValueError where units were removed before."""
+        """Makes a copy of the whole network smaller in place and folds its gates. Raises ValueError if units were removed before."""
         if self.done is not None:
-            raise ValueError("units are removed from a whole network, once; this one is a smaller one already")
+            raise ValueError("units can be removed once, from a whole network; this network is smaller already")
         fold_gates(network)
         remove(network, self.groups or find_groups(network, self.img_size), structure.kept)
         self.groups, self.gates, self.done = (), {}, structure
 
-    def share(self, network: nn.Module) -> float:
-        """Share of the whole network's parameters that is gone; 0 while nothing was removed."""
+    def fraction_removed(self, network: nn.Module) -> float:
+        """The fraction of the whole network's parameters that is gone; 0 before a removal."""
         return 1 - parameters(network) / self.params if self.done else 0.0
 
 
 def structure_to_json(structure: Structure | None) -> dict[str, object] | None:
-    """Plain values."""
+    """A structure as JSON values; None for None."""
     if structure is None:
         return None
     return {**asdict(structure), "kept": {name: list(units) for name, units in structure.kept.items()}, "notes": list(structure.notes)}
 
 
 def structure_from_json(value: Mapping[str, object] | None) -> Structure | None:
-    """The inverse."""
+    """A structure from its plain values; None from None."""
     return None if value is None else Structure(kept=value["kept"], counts=value["counts"], notes=tuple(value["notes"]))  # type: ignore[arg-type]
 
 
 def load_structure(folder: Path) -> Structure | None:
-    """What was removed from the saved network in `folder`; None where it is whole."""
+    """The units removed from the saved network in `folder`; None if it is whole."""
     path = folder / STRUCTURE
     return structure_from_json(json.loads(path.read_text())) if path.exists() else None

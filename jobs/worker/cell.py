@@ -1,31 +1,56 @@
-"""What a finished cell is measured by: the saved file, loaded again, on the test set and in its costs."""
+"""The numbers of a finished cell: its saved file, loaded again, on the test set and in its costs; and the record that holds them."""
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jobs.experiment.cell import Cell
-from jobs.experiment.job import PlannedCell
-from jobs.experiment.records import Metrics
-from jobs.experiment.run_folder import EXPORT, MASKS, STRUCTURE, WEIGHTS, RunFolder
+from jobs.experiment.ids import StageId
+from jobs.experiment.job import JobSpec, PlannedCell
+from jobs.experiment.records import Environment, Failure, Metrics, Record, now
+from jobs.experiment.run_folder import MASKS, STRUCTURE, WEIGHTS, RunFolder
 from jobs.experiment.specs import ClusterSpec, StageSpec
-from jobs.recovery.micro_batch import asked, note, smaller
-from jobs.worker.environment import environment
+from jobs.recovery.micro_batch import micro_batch_note, recipe_micro_batch, stored_micro_batch
+from jobs.worker.environment import current_environment
 
 if TYPE_CHECKING:
     from torch import nn
 
     from jobs.data.prepare import Dataset
-    from jobs.measure.profiling import Profile
+    from jobs.measure.profiling import NetworkProfile
     from jobs.parallel.engine import Ranks
     from jobs.train.exports import StageResult
 
 
-def measure(run: RunFolder, path: PlannedCell, weights: Path, cluster: ClusterSpec, ranks: "Ranks", last: StageSpec) -> Any:
-    """Metrics and environment of the saved file; meaningful on rank 0."""
+@dataclass(frozen=True, kw_only=True)
+class MeasuredCell:
+    """The numbers of a finished cell, and where and with what they were measured."""
+
+    metrics: Metrics
+    environment: Environment
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathCosts:
+    """The cost of a cell's training over its whole path: shared stages, and the search for a mask, included."""
+
+    epochs: int
+    train_s: float
+    train_img_per_s: float  # of the first stage
+    train_gpu_h: float | None  # hours of all ranks' GPUs; None on CPUs
+    train_cpu_h: float | None  # hours of all threads of all ranks; None on GPUs
+    train_peak_memory_bytes: int | None  # the maximum over the stages; None if no stage measured it
+    train_j: float | None  # joules; None if those of one stage are unknown
+
+
+def measure_cell(run: RunFolder, planned: PlannedCell, weights: Path, cluster: ClusterSpec, ranks: "Ranks", last: StageSpec) -> MeasuredCell | None:
+    """Evaluates the saved file on the test set and profiles it; None on ranks other than 0. A collective.
+
+    `last`: the cell's last stage as it was run.
+    """
     from jobs.data.loaders import EvalLoader
     from jobs.data.prepare import prepare
     from jobs.train.evaluation import evaluate, load_model
@@ -33,19 +58,20 @@ def measure(run: RunFolder, path: PlannedCell, weights: Path, cluster: ClusterSp
     from jobs.train.removal import load_structure
     from models.ssm.backends import scan_backend_used
 
-    cell, threads = path.cell, cluster.cpus_per_task
+    cell, threads = planned.cell, cluster.cpus_per_task
     data = prepare(cell.data, Path(cluster.cache).expanduser())
     model = load_model(cell.model, classes=data.classes, img_size=data.img_size, scan=cell.recipe.scan, weights=weights).to(ranks.device)
-    small = micro_batches(run, path, ranks.world)
-    batch = small.get(last.id, cell.recipe.batch_size)
+    smaller = smaller_micro_batches(run, planned, ranks.world)
+    batch = smaller.get(last.id, cell.recipe.batch_size)
     loader = EvalLoader(cell.data, data, "test", batch_size=batch, rank=ranks.rank, world=ranks.world, threads=threads)
     scores = evaluate(model, loader.batches(), ranks)
     if ranks.rank != 0:
         return None
-    profiled = costs(cell, data, model, weights, cluster)
+    profiled = profile_cell(cell, data, model, weights, cluster)
     structure = load_structure(weights.parent)
-    removed = structure.notes if structure else ()
-    results = [result for stage in path.stages if (result := read_result(run.stage_dir(stage)))]
+    removal_notes = structure.notes if structure else ()
+    memory_notes = [micro_batch_note(stage, micro, cell.recipe) for stage, micro in smaller.items()]
+    results = [result for stage in planned.stages if (result := read_result(run.stage_dir(stage)))]
     metrics = Metrics(
         top1=scores.top1,
         top5=scores.top5,
@@ -54,23 +80,54 @@ def measure(run: RunFolder, path: PlannedCell, weights: Path, cluster: ClusterSp
         val_top1=results[-1].val_top1,
         train_loss=results[-1].train_loss,
         file_bytes=weights.stat().st_size,
-        **path_costs(results, ranks, threads),
-        micro_batches=small,
+        **asdict(path_costs(results, ranks, threads)),
+        micro_batches={str(stage): micro for stage, micro in smaller.items()},
         structure=structure.summary if structure else {},
-        **asdict(profiled) | {"notes": [*profiled.notes, *removed, *(note(stage, micro, cell.recipe) for stage, micro in small.items())]},
+        **asdict(profiled) | {"notes": [*profiled.notes, *removal_notes, *memory_notes]},
     )
     scan = scan_backend_used(ranks.device.type, cell.recipe.scan)
-    return metrics, environment(ranks=ranks.world, threads=threads, loader=cell.data.loader, scan=scan, data_sha256=data.sha256)
+    surroundings = current_environment(ranks=ranks.world, threads=threads, loader=cell.data.loader, scan=scan, data_sha256=data.sha256)
+    return MeasuredCell(metrics=metrics, environment=surroundings)
 
 
-def costs(cell: Cell, data: "Dataset", model: "nn.Module", weights: Path, cluster: ClusterSpec) -> "Profile":
-    """What the network costs, beside the dense one where it was pruned."""
-    from jobs.measure.profiling import profile
+def cell_record(
+    job: JobSpec,
+    planned: PlannedCell,
+    environment: Environment,
+    *,
+    started: str,
+    metrics: Metrics | None = None,
+    failure: Failure | None = None,
+    weights_sha256: str | None = None,
+) -> Record:
+    """The record of a cell that has ended now; failed if there is a failure."""
+    cell = planned.cell
+    return Record(
+        id=cell.id,
+        grid=job.grid,
+        model=cell.model.label,
+        pruning=cell.pruning,
+        seed=cell.seed,
+        spec=dict(cell.to_json()),
+        stages=list(planned.stages),
+        status="failed" if failure else "done",
+        failure=failure,
+        metrics=metrics,
+        environment=environment,
+        weights_sha256=weights_sha256,
+        started=started,
+        finished=now(),
+    )
+
+
+def profile_cell(cell: Cell, data: "Dataset", model: "nn.Module", weights: Path, cluster: ClusterSpec) -> "NetworkProfile":
+    """The costs of the saved network, measured beside the dense network if it was pruned."""
+    from jobs.measure.profiling import profile_network
     from jobs.train.evaluation import load_masks
     from models.registry import create_model
 
     whole = partial(create_model, cell.model.name, data.classes, data.img_size, scan_backend=cell.recipe.scan, **cell.model.options)
-    return profile(
+    return profile_network(
         model,
         img_size=data.img_size,
         masks=load_masks(weights.parent),
@@ -81,17 +138,17 @@ def costs(cell: Cell, data: "Dataset", model: "nn.Module", weights: Path, cluste
     )
 
 
-def micro_batches(run: RunFolder, path: PlannedCell, world: int) -> dict[str, int]:
-    """Images of a forward pass in those stages of a cell that did not fit into memory with what the recipe asks for."""
-    found = {stage: smaller(run.stage_dir(stage)) for stage in path.stages}
-    return {stage: micro for stage, micro in found.items() if micro is not None and micro < asked(path.cell.recipe, world)}
+def smaller_micro_batches(run: RunFolder, planned: PlannedCell, world: int) -> dict[StageId, int]:
+    """Images of a forward pass, for the stages of a cell that ran out of memory with the micro-batch of their recipe."""
+    stored = {stage: stored_micro_batch(run.stage_dir(stage)) for stage in planned.stages}
+    return {stage: micro for stage, micro in stored.items() if micro is not None and micro < recipe_micro_batch(planned.cell.recipe, world)}
 
 
-def save_weights(run: RunFolder, path: PlannedCell) -> str:
-    """The cell's own copy of the last stage's exported files (a hard link where the file system has them)."""
-    folder = run.record_path(path.cell.id).parent
+def save_weights(run: RunFolder, planned: PlannedCell) -> str:
+    """The path of the cell's own copy of its last stage's weights, with masks and structure beside it. Hard links if the file system has them."""
+    folder = run.record_path(planned.cell.id).parent
     folder.mkdir(parents=True, exist_ok=True)
-    for exported in (run.stage_dir(path.stages[-1]) / EXPORT).iterdir():
+    for exported in run.export_dir(planned.stages[-1]).iterdir():
         if exported.name not in (WEIGHTS, MASKS, STRUCTURE):
             continue
         target = folder / exported.name
@@ -103,22 +160,19 @@ def save_weights(run: RunFolder, path: PlannedCell) -> str:
     return str(folder / WEIGHTS)
 
 
-def path_costs(results: Sequence["StageResult"], ranks: "Ranks", threads: int) -> dict[str, Any]:
-    """Fields of `Metrics`. `results`: of every stage, first first. Hours are those of all ranks (GPUs) or of all their threads (cores).
-
-    Joules are unknown when those of one stage are.
-    """
+def path_costs(results: Sequence["StageResult"], ranks: "Ranks", threads: int) -> PathCosts:
+    """The cost of a path from the results of its stages, first stage first."""
     train_s = sum(result.train_s for result in results)
     rank_h = train_s * ranks.world / 3600
     on_gpu = ranks.device.type == "cuda"
-    joules = [result.joules for result in results]
+    joules = [result.joules for result in results if result.joules is not None]
     peaks = [result.peak_memory_bytes for result in results if result.peak_memory_bytes is not None]
-    return {
-        "epochs": sum(result.epochs for result in results),
-        "train_s": train_s,
-        "train_img_per_s": results[0].train_img_per_s,
-        "train_gpu_h": rank_h if on_gpu else None,
-        "train_cpu_h": None if on_gpu else rank_h * threads,
-        "train_peak_memory_bytes": max(peaks, default=None),
-        "train_j": None if None in joules else sum(joules),
-    }
+    return PathCosts(
+        epochs=sum(result.epochs for result in results),
+        train_s=train_s,
+        train_img_per_s=results[0].train_img_per_s,
+        train_gpu_h=rank_h if on_gpu else None,
+        train_cpu_h=None if on_gpu else rank_h * threads,
+        train_peak_memory_bytes=max(peaks, default=None),
+        train_j=sum(joules) if len(joules) == len(results) else None,
+    )

@@ -1,6 +1,5 @@
-"""Where and with what a cell ran: code version, packages, machine. Cheap: read once a job."""
+"""Where and with what a cell ran: code version, packages, machine. Cheap: most of it is read once in a process."""
 
-import hashlib
 import platform
 import socket
 import subprocess
@@ -9,6 +8,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from jobs.experiment.files import sha256_of
 from jobs.experiment.records import Environment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -16,7 +16,7 @@ PACKAGES = ("torch", "deepspeed", "ffcv", "timm", "fvcore", "torch-pruning", "su
 
 
 def git(*arguments: str) -> str | None:
-    """What git prints in the project's folder, None outside a repository or without git."""
+    """Output of a git command in the project's folder; None outside a repository or without git."""
     try:
         done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -25,7 +25,7 @@ def git(*arguments: str) -> str | None:
 
 
 def code_version() -> tuple[str | None, bool | None]:
-    """The commit of the running code and whether tracked files differ from it; None where there is no repository."""
+    """The commit of the running code, and whether tracked files differ from it; None for both outside a repository."""
     commit = git("rev-parse", "HEAD")
     if commit is None:
         return None, None
@@ -34,29 +34,29 @@ def code_version() -> tuple[str | None, bool | None]:
 
 @cache
 def package_versions() -> dict[str, str]:
-    """Installed versions of the packages that decide a number."""
-    found = {}
+    """Installed versions of the packages that can change a result."""
+    versions = {}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 @cache
 def scan_build() -> dict[str, str]:
-    """The C++ scan that this CPU runs and the digest of its file, under one name; empty where none is built."""
+    """The variant of the C++ scan that this CPU runs and the digest of its file, under one name; empty where none is built."""
     from models.ssm.kernel import kernel_path, runnable_variants
 
     variant = next(iter(runnable_variants()), None)
     path = kernel_path(variant) if variant else None
-    return {"scan kernel": f"{variant} {hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"} if path else {}
+    return {"scan kernel": f"{variant} {sha256_of(path)[:8]}"} if path else {}
 
 
 @cache
 def cpu_name() -> str:
-    """The CPU's name and its widest vector instructions, as the kernel tells."""
+    """The CPU's name and its widest vector instructions, as Linux reports them."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -67,8 +67,8 @@ def cpu_name() -> str:
     return f"{fields.get('model name', platform.machine())} ({width})"
 
 
-def environment(*, ranks: int, threads: int, loader: str, scan: str, data_sha256: str) -> Environment:
-    """Everything about this process that a number may depend on."""
+def current_environment(*, ranks: int, threads: int, loader: str, scan: str, data_sha256: str) -> Environment:
+    """Everything about this process that can change a result."""
     import torch
 
     commit, dirty = code_version()

@@ -1,4 +1,4 @@
-"""What a job does, on one screen: for each of its stages, claim, train, mark done; for each cell that a stage completes, measure and record.
+"""A job on one screen: for each of its stages claim, train, mark done; for each cell that a stage completes measure and record.
 
 The same functions run on a SLURM node, in a local job and inside `reproduce`.
 """
@@ -9,20 +9,22 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jobs.cluster.claims import claimed
 from jobs.cluster.slurm import restarts, this_job
-from jobs.experiment.files import sha256_of, write_json
+from jobs.experiment.attempt import Attempt, write_attempt
+from jobs.experiment.files import sha256_of
+from jobs.experiment.ids import JobId
 from jobs.experiment.index import stage_entry
 from jobs.experiment.job import JobSpec, PlannedCell
-from jobs.experiment.records import Record, now
-from jobs.experiment.run_folder import CLAIMS, STAGE, RunFolder
+from jobs.experiment.records import now
+from jobs.experiment.run_folder import RunFolder
 from jobs.experiment.specs import ClusterSpec, StageSpec
-from jobs.recovery.micro_batch import fitting
-from jobs.recovery.nodes import notice
-from jobs.worker.cell import measure, save_weights
-from jobs.worker.failures import BlockedError, identity, respond, send_back
+from jobs.recovery.micro_batch import with_stored_micro_batch
+from jobs.recovery.nodes import blame_lost_nodes
+from jobs.worker.cell import cell_record, measure_cell, save_weights
+from jobs.worker.failures import BlockedError, requeue_this_job, respond
 from models.pruning.registry import method_label
 
 if TYPE_CHECKING:
@@ -31,100 +33,95 @@ if TYPE_CHECKING:
 CLAIM_POLL_S = 1.0
 
 
-def run_job(order: JobSpec) -> None:
-    """Runs the stages and finishes the cells. With one rank a stage that fails leaves the others their turn; with several, the job ends."""
+def run_job(job: JobSpec) -> None:
+    """Runs the stages and finishes the cells. With one rank, the other stages run after one that failed; with several, the job ends.
+
+    Raises NothingDone.
+    """
     from jobs.parallel.engine import rendezvous
     from jobs.parallel.memory import free_unused
 
-    run = RunFolder(Path(order.run))
-    ranks = rendezvous(threads=order.cluster.cpus_per_task)
-    for spec in order.stages:
-        while attempt(run, spec, order, ranks):
+    run = RunFolder(Path(job.run))
+    ranks = rendezvous(threads=job.cluster.cpus_per_task)
+    for spec in job.stages:
+        while attempt_stage(run, spec, job, ranks):
             free_unused()
-    if this_job() and not ranks.broadcast(any(run.done(spec.id) for spec in order.stages)):  # one rank looks: what others see may be old, over NFS
-        raise NothingDone("no stage of this job has left weights; SLURM does not start what waits for it")
+    if this_job() and not ranks.broadcast(any(run.done(spec.id) for spec in job.stages)):  # one rank looks: over NFS, others may see an old state
+        raise NothingDone("no stage of this job has left weights; SLURM does not start the jobs that wait for it")
 
 
-def attempt(run: RunFolder, spec: StageSpec, order: JobSpec, ranks: "Ranks") -> bool:
-    """True when a stage did not fit into memory and is to go on at once with smaller micro-batches; False when it has ended or is not wanted."""
-    wanted = any(not run.cancelled(path.cell.id) for path in behind(order, spec))
-    spec, wanted = ranks.broadcast((fitting(spec, run.stage_dir(spec.id), ranks.world), wanted))
+def attempt_stage(run: RunFolder, spec: StageSpec, job: JobSpec, ranks: "Ranks") -> bool:
+    """True if the stage ran out of memory and has to run again at once with smaller micro-batches; False if it has ended or is cancelled."""
+    wanted = any(not run.cancelled(planned.cell.id) for planned in cells_of(job, spec))
+    spec, wanted = ranks.broadcast((with_stored_micro_batch(spec, run.stage_dir(spec.id), ranks.world), wanted))
     if not wanted:
-        print(f"stage {spec.id} is left out: its cells were cancelled", flush=True)
+        print(f"stage {spec.id} is skipped: its cells were cancelled", flush=True)
         return False
     try:
-        run_stage(run, spec, order.cluster, ranks)
-        for path in behind(order, spec):
-            if path.stages[-1] == spec.id and run.done(spec.id):
-                finish_cell(run, order, path, ranks, spec)
+        run_stage(run, spec, job.cluster, ranks)
+        for planned in cells_of(job, spec):
+            if planned.stages[-1] == spec.id and run.done(spec.id):
+                finish_cell(run, job, planned, ranks, spec)
     except Exception as error:
-        again = respond(run, spec, order, error, ranks)
+        again = respond(run, spec, job, error, ranks)
         if ranks.world > 1 and not isinstance(error, BlockedError):
-            if len(order.stages) > 1 and run.failure(spec.id) is not None:
-                send_back(())  # the ranks are out of step: another attempt at this job goes on with its other stages
+            if len(job.stages) > 1 and run.failure(spec.id) is not None:
+                requeue_this_job(())  # the ranks are out of step: another attempt at this job runs its other stages
             raise
         return again
     return False
 
 
-def behind(order: JobSpec, spec: StageSpec) -> list[PlannedCell]:
-    """The cells of an order that pass through a stage."""
-    return [path for path in order.cells if spec.id in path.stages]
+def cells_of(job: JobSpec, spec: StageSpec) -> list[PlannedCell]:
+    """The cells of a job that pass through a stage."""
+    return [planned for planned in job.cells if spec.id in planned.stages]
 
 
 def run_stage(run: RunFolder, spec: StageSpec, cluster: ClusterSpec, ranks: "Ranks") -> None:
-    """Trains one stage unless it is done or has failed. Whoever finds it claimed waits: two launches never run it twice."""
+    """Trains one stage unless it is done or has failed. Waits while another process has claimed it, so two launches never run it twice.
+
+    Raises BlockedError if a stage that it starts from has no weights.
+    """
     from jobs.data.prepare import prepare
     from jobs.train.stage import train_stage
 
-    with claimed_together(run.path / CLAIMS / spec.id, ranks):
+    folder = run.stage_dir(spec.id)
+    with claimed_together(run.stage_claim(spec.id), ranks):
         parents = [stage for stage in (spec.parent, spec.rewind) if stage]
-        todo, blocked = ranks.broadcast(
-            (not run.done(spec.id) and run.failure(spec.id) is None, next((stage for stage in parents if not run.done(stage)), None))
-        )
+        todo = not run.done(spec.id) and run.failure(spec.id) is None
+        todo, missing = ranks.broadcast((todo, next((stage for stage in parents if not run.done(stage)), None)))
         if not todo:
             return
-        if blocked:
-            raise BlockedError(f"stage {blocked}, from which this one starts, has no weights: see {run.stage_dir(blocked)}")
+        if missing:
+            raise BlockedError(f"stage {missing}, from which this one starts, has no weights: see {run.stage_dir(missing)}")
         if ranks.rank == 0:
-            notice(run, run.stage_dir(spec.id), cluster)
-            write_json(run.stage_dir(spec.id) / STAGE, {**describe(spec), "started": now(), **whereabouts()})
+            blame_lost_nodes(run, folder, cluster)
+            write_attempt(folder, this_attempt(), description(spec))
             print(f"stage {spec.id}: {stage_entry(spec).title}", flush=True)
         data = prepare(spec.data, Path(cluster.cache).expanduser())
         parent, rewind = (run.stage_dir(stage) if stage else None for stage in (spec.parent, spec.rewind))
-        train_stage(spec, data, run.stage_dir(spec.id), parent=parent, rewind=rewind, ranks=ranks, cluster=cluster)
+        train_stage(spec, data, folder, parent=parent, rewind=rewind, ranks=ranks, cluster=cluster)
 
 
-def finish_cell(run: RunFolder, order: JobSpec, path: PlannedCell, ranks: "Ranks", last: StageSpec) -> None:
-    """Records a cell: the saved file is loaded again, meets the test set for the first and only time, and is profiled. Rank 0 alone writes.
+def finish_cell(run: RunFolder, job: JobSpec, planned: PlannedCell, ranks: "Ranks", last: StageSpec) -> None:
+    """Records a cell: loads its saved file again, evaluates it on the test set, for the first and only time, and profiles it. Rank 0 alone writes.
 
-    `last`: its last stage as it was run.
+    `last`: the cell's last stage as it was run.
     """
-    with claimed_together(run.path / CLAIMS / f"cell-{path.cell.id}", ranks):
-        if ranks.broadcast(run.record_path(path.cell.id).exists()):
+    with claimed_together(run.cell_claim(planned.cell.id), ranks):
+        if ranks.broadcast(run.record_path(planned.cell.id).exists()):
             return
         started = now()
-        weights = save_weights(run, path) if ranks.rank == 0 else None
-        weights = ranks.broadcast(weights)
-        measured = measure(run, path, Path(weights), order.cluster, ranks, last)
-        if ranks.rank == 0:
-            metrics, surroundings = measured
-            run.write_record(
-                Record(
-                    **identity(order, path),
-                    status="done",
-                    metrics=metrics,
-                    environment=surroundings,
-                    weights_sha256=sha256_of(Path(weights)),
-                    started=started,
-                    finished=now(),
-                )
-            )
+        weights = Path(ranks.broadcast(save_weights(run, planned) if ranks.rank == 0 else None))
+        measured = measure_cell(run, planned, weights, job.cluster, ranks, last)
+        if measured is not None:
+            record = cell_record(job, planned, measured.environment, started=started, metrics=measured.metrics, weights_sha256=sha256_of(weights))
+            run.write_record(record)
 
 
 @contextmanager
 def claimed_together(path: Path, ranks: "Ranks") -> Iterator[None]:
-    """Holds a claim while the block runs. Ranks ask every second whether rank 0 has it, so that none waits longer than a collective may."""
+    """Holds a claim while the block runs. All ranks ask every second whether rank 0 has it, so none waits longer than a collective may."""
     while True:
         with claimed(path, wait=False) if ranks.rank == 0 else nullcontext(False) as held:
             if ranks.broadcast(held):
@@ -133,8 +130,8 @@ def claimed_together(path: Path, ranks: "Ranks") -> Iterator[None]:
         time.sleep(CLAIM_POLL_S)
 
 
-def describe(spec: StageSpec) -> dict[str, Any]:
-    """What a stage was, for people who read its folder."""
+def description(spec: StageSpec) -> dict[str, object]:
+    """The settings of a stage that stage.json holds for people who read its folder."""
     stage = spec.stage
     return {
         "name": stage.name,
@@ -147,12 +144,12 @@ def describe(spec: StageSpec) -> dict[str, Any]:
     }
 
 
-def whereabouts() -> dict[str, Any]:
-    """Who works on a stage: host and process, and under SLURM the job, its nodes, and how often it had been restarted."""
-    job = this_job()
-    slurm = {"job": job, "nodes": os.environ.get("SLURM_JOB_NODELIST"), "restarts": restarts()} if job else {}
-    return {"host": socket.gethostname(), "pid": os.getpid(), **slurm}
+def this_attempt() -> Attempt:
+    """This process as the one that works on a stage: host and process; under SLURM also the job, its nodes and its number of restarts."""
+    job, nodes = this_job(), os.environ.get("SLURM_JOB_NODELIST", "")
+    slurm_job = JobId.parse(job) if job else None
+    return Attempt(started=now(), host=socket.gethostname(), pid=os.getpid(), job=slurm_job, nodes=nodes, restarts=restarts())
 
 
 class NothingDone(RuntimeError):
-    """A job ends without weights for those that wait for it; why stands with its stages."""
+    """A job ends without weights for the jobs that wait for it; its stages say why."""

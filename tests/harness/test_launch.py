@@ -77,13 +77,35 @@ def test_a_dry_run_says_what_would_run_and_writes_nothing(tmp_path: Path) -> Non
     assert not (tmp_path / "runs").exists()
 
 
+CLUSTER_GRID = """
+name: big
+data: {source: imagefolder, path: /nowhere/imagenet}
+recipe: {epochs: 1, finetune_epochs: 0}
+models: [vim_micro]
+pruning: [dense]
+seeds: [0]
+cluster: {kind: slurm, partition: gpu}
+"""
+
+
+def test_a_clusters_grid_is_planned_on_a_machine_without_slurm_and_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # where there is no srun
+    path = written(tmp_path, CLUSTER_GRID)
+    planned = run("harness.launch", path, "--dry-run", cwd=tmp_path)
+    assert planned.returncode == 0 and "big: 1 cells" in planned.stdout and "jobs: 2" in planned.stdout
+    unchecked = planned.stdout.partition("not checked, for this machine has no SLURM:")[2]
+    assert "/nowhere/imagenet" in unchecked and "no srun on this machine" in unchecked
+    launched = run("harness.launch", path, cwd=tmp_path)
+    assert launched.returncode == 2 and "no srun on this machine" in launched.stderr and not (tmp_path / "runs").exists()
+
+
 @pytest.mark.slow
 def test_a_grid_runs_to_its_leaderboard_then_has_nothing_to_do_and_reproduces(tmp_path: Path) -> None:
     grid = written(tmp_path, GRID)
     first = run("harness.launch", grid, cwd=tmp_path)
     assert first.returncode == OK, first.stdout + first.stderr
     board = tmp_path / "runs" / "small" / "leaderboard.csv"
-    assert {row["pruning"] for row in csv.DictReader(board.open())} == {"dense", "magnitude(0.9)"}
+    assert {row["pruning"] for row in csv.DictReader(board.read_text().splitlines())} == {"dense", "magnitude(0.9)"}
     assert str(Path("runs/small/leaderboard.csv")) in first.stdout
     found = records(tmp_path)
     pruned = found["magnitude(0.9)"].metrics

@@ -32,7 +32,7 @@ def run_job(job: JobSpec) -> None:
         train_step(self, batches)
         attempt = restarts()
         with (self.folder / "steps").open("a") as file:
-            file.write(f"{attempt} {self.tally.step} {os.environ['SLURMD_NODENAME']} {time.time()}\n")
+            file.write(f"{attempt} {self.state.step} {os.environ['SLURMD_NODENAME']} {time.time()}\n")
         pause(self.folder.parents[1] / "slow" / str(self.spec.seed), attempt)
 
     StageTrainer.train_step = slow_step  # type: ignore[method-assign]

@@ -14,12 +14,12 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from jobs.experiment.job import JobSpec, PlannedCell
-from jobs.experiment.records import Environment, Record
+from jobs.experiment.records import Environment
 from jobs.experiment.run_folder import RunFolder
 from jobs.experiment.specs import ClusterSpec, StageSpec
-from jobs.recovery.micro_batch import asked
+from jobs.recovery.micro_batch import recipe_micro_batch
 from jobs.worker import job as runner
-from jobs.worker.failures import identity
+from jobs.worker.cell import cell_record
 
 if TYPE_CHECKING:
     from jobs.parallel.engine import Ranks
@@ -50,7 +50,7 @@ class Alone:
 
 def train(spec: StageSpec, data: None, folder: Path, *, parent: Path | None, rewind: Path | None, ranks: "Ranks", cluster: ClusterSpec) -> None:
     """Does what the test has set, then leaves an export."""
-    micro = asked(spec.recipe, ranks.world)
+    micro = recipe_micro_batch(spec.recipe, ranks.world)
     if ranks.rank == 0:
         attempt = [os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_RESTART_COUNT", "0"), os.environ["SLURMD_NODENAME"], str(micro)]
         with (folder / "attempts").open("a") as file:
@@ -80,7 +80,7 @@ def finish(run: RunFolder, job: JobSpec, planned: PlannedCell, ranks: "Ranks", l
         commit=None, dirty=None, python="", versions={}, host="", cpu="", gpu=None, ranks=1, threads=1, loader="", scan="", data_sha256=""
     )
     if ranks.rank == 0 and not run.record_path(planned.cell.id).exists():
-        run.write_record(Record(**identity(job, planned), status="done", environment=surroundings, started="", finished=""))
+        run.write_record(cell_record(job, planned, surroundings, started=""))
 
 
 def behaviour_in(file: Path) -> str:

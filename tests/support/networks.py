@@ -1,11 +1,12 @@
 """A network, batches and methods small enough that a test trains in milliseconds."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from jobs.experiment.specs import DataSpec, ModelSpec, RecipeSpec, StageSpec
 from jobs.parallel.engine import Ranks
@@ -38,6 +39,30 @@ def toy_net(seed: int = 0, **options: Any) -> ToyNet:
 
 
 NO_DECAY = [name for name, parameter in ToyNet(norm=True).named_parameters() if parameter.dim() < 2]
+
+
+class Patches(nn.Module):
+    """(B, 16, 12) from (B, 3, 8, 8): a body gets tokens of width 12."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, images: Tensor) -> Tensor:
+        """What the body gives."""
+        return self.body(functional.pixel_unshuffle(images, 2).flatten(2).transpose(1, 2))
+
+
+class Calls(nn.Module):
+    """Any function of (B, 16, 12) tokens."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """What the function gives."""
+        return self.function(tokens)
 
 
 def global_batch(number: int, samples: int) -> tuple[Tensor, Tensor]:

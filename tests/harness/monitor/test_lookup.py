@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.monitor.lookup import NameNotFound, find_id, find_run, is_run
+from jobs.cluster.claims import claimed
 from jobs.experiment.ids import CellId, StageId
 from jobs.experiment.index import CellEntry, RunIndex, StageEntry, write_index
 from jobs.experiment.run_folder import RunFolder
@@ -31,11 +32,11 @@ def test_a_run_has_its_grid_its_folder_and_its_name(fake: FakeRun, given: str | 
     assert find_run(given, RUNS).path == Path("runs/small")
 
 
-def test_without_a_name_the_grid_of_this_folder_counts_before_the_latest_launch(fake: FakeRun) -> None:
+def test_without_a_name_the_latest_launch_counts_unless_another_is_at_work(fake: FakeRun) -> None:
     launched(RUNS, "later", age_s=-10)
-    assert find_run(None, RUNS).path.name == "small"
-    fake.grid.path.write_text("name: another\n")
-    assert find_run(None, RUNS).path.name == "later", "the grid of this folder was never launched"
+    assert find_run(None, RUNS).path.name == "later", "although this folder's grid.yaml is another one"
+    with claimed(fake.run.launch_lock):
+        assert find_run(None, RUNS).path.name == "small"
 
 
 def test_a_grid_file_without_a_name_or_with_an_error_is_refused(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_a_claim_held_elsewhere_is_refused_and_names_its_holder(tmp_path: Path) 
     other = start_holder(path)
     try:
         assert is_claimed(path)
-        assert holder(path).startswith(f"process {other.pid} on ")
+        assert str(holder(path)).startswith(f"process {other.pid} on ")
         with claimed(path, wait=False) as alone:
             assert not alone
     finally:
@@ -82,7 +82,7 @@ def test_without_a_common_lock_the_state_of_the_holders_job_in_slurm_decides(
     FakeSlurm(tmp_path / "slurm", monkeypatch).says("squeue", state)
     claims._on_nodes.cache_clear()
     path = left_by(tmp_path / "a", "17_3")
-    assert is_claimed(path) is held and holder(path) == "SLURM job 17_3 on node2"
+    assert is_claimed(path) is held and str(holder(path)) == "SLURM job 17_3 on node2"
     with claimed(path, wait=False) as alone:
         assert alone is not held
 
@@ -153,7 +153,7 @@ def test_a_job_that_slurm_started_again_elsewhere_ends_its_previous_attempt_befo
         assert not alone, "its first attempt is alive"
     with claimed(tmp_path / "a"):
         assert left.wait(10) == claims.SUPERSEDED
-        assert holder(tmp_path / "a").startswith("SLURM job 17 on ")
+        assert str(holder(tmp_path / "a")).startswith("SLURM job 17 on ")
     message = left.communicate()[1]
     assert "a now belongs to SLURM job 17 on " in message and "SLURM has given up this attempt, and this process exits" in message
     assert not is_claimed(tmp_path / "a")
@@ -179,7 +179,7 @@ def test_a_holder_that_returns_to_a_claim_of_another_process_exits_and_leaves_it
     os.kill(left.pid, signal.SIGSTOP)  # as a file system that hangs does
     path = left_by(tmp_path / "a", "18")
     os.kill(left.pid, signal.SIGCONT)
-    assert left.wait(10) == claims.SUPERSEDED and holder(path) == "SLURM job 18 on node2"
+    assert left.wait(10) == claims.SUPERSEDED and str(holder(path)) == "SLURM job 18 on node2"
 
 
 def test_an_attempt_never_asks_a_later_attempt_to_exit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,7 +63,7 @@ def test_a_stage_that_was_killed_beyond_the_step_keeps_it_all_the_same(tmp_path,
     train_epoch = StageTrainer.train_epoch
 
     def killed(run: StageTrainer) -> None:
-        if run.tally.step >= 8:
+        if run.state.step >= 8:
             raise KeyboardInterrupt
         train_epoch(run)
 

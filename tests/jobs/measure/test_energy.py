@@ -24,7 +24,7 @@ def test_joules_are_those_of_all_packages_since_the_meter_was_made(tmp_path: Pat
     meter = Meter(CPU, tmp_path)
     for package in packages:
         (package / "energy_uj").write_text("7500000")
-    assert meter.joules() == pytest.approx(5.0) and meter.silent == ""
+    assert meter.joules() == pytest.approx(5.0) and meter.missing == ""
 
 
 def test_a_counter_that_began_again_at_0_is_followed(tmp_path: Path) -> None:
@@ -36,14 +36,14 @@ def test_a_counter_that_began_again_at_0_is_followed(tmp_path: Path) -> None:
 
 def test_a_machine_without_counters_gives_nothing_and_says_why(tmp_path: Path) -> None:
     meter = Meter(CPU, tmp_path)
-    assert meter.joules() is None and "no RAPL counters" in meter.silent
+    assert meter.joules() is None and "no RAPL counters" in meter.missing
 
 
 def test_a_counter_that_cannot_be_read_gives_nothing_and_says_why(tmp_path: Path) -> None:
     package = zone(tmp_path, "intel-rapl:0", 5_000_000)
     meter = Meter(CPU, tmp_path)
     (package / "energy_uj").write_text("")
-    assert meter.joules() is None and str(package / "energy_uj") in meter.silent
+    assert meter.joules() is None and str(package / "energy_uj") in meter.missing
 
 
 def test_a_gpu_that_nvml_does_not_know_gives_nothing_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +52,7 @@ def test_a_gpu_that_nvml_does_not_know_gives_nothing_and_says_why(monkeypatch: p
 
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Properties)
     meter = Meter(torch.device("cuda"))
-    assert meter.joules() is None and "NVML" in meter.silent
+    assert meter.joules() is None and "NVML" in meter.missing
 
 
 @pytest.mark.gpu
@@ -62,7 +62,7 @@ def test_a_gpu_at_work_uses_joules() -> None:
     for _ in range(200):
         work @ work
     torch.cuda.synchronize()
-    assert meter.silent or meter.joules() > 1
+    assert meter.missing or meter.joules() > 1
 
 
 def stage_energy(powercap: Path, monkeypatch: pytest.MonkeyPatch, local_rank: int = 0, before: float | None = 0.0) -> StageEnergy:

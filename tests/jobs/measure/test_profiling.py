@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from jobs.measure.profiling import check_zeros, profile
+from jobs.measure.profiling import check_zeros, profile_network
 from models.registry import create_model
 
 
@@ -25,7 +25,7 @@ def masked_micro() -> tuple[nn.Module, dict[str, Tensor]]:
 
 def test_a_profile_agrees_with_its_masks():
     model, masks = masked_micro()
-    found = profile(model, img_size=32, masks=masks, threads=1, dense=lambda: create_model("vim_micro", 10), batch_size=4, seconds=0.0)
+    found = profile_network(model, img_size=32, masks=masks, threads=1, dense=lambda: create_model("vim_micro", 10), batch_size=4, seconds=0.0)
     dropped = 4 * 256 * 64 // 2 + 640
     assert found.params == found.params_dense == sum(weight.numel() for weight in model.parameters())
     assert found.params_nonzero == found.params - dropped
@@ -38,7 +38,7 @@ def test_a_profile_agrees_with_its_masks():
 
 def test_a_mask_is_not_faster_and_the_record_says_what_was_measured():
     model, masks = masked_micro()
-    found = profile(model, img_size=32, masks=masks, threads=1, dense=lambda: create_model("vim_micro", 10), batch_size=4, seconds=0.2)
+    found = profile_network(model, img_size=32, masks=masks, threads=1, dense=lambda: create_model("vim_micro", 10), batch_size=4, seconds=0.2)
     assert found.speedup_measured == found.speedup_latency == 1.0
     assert found.dense_throughput_img_per_s > 0 and found.dense_throughput_img_per_s != found.throughput_img_per_s
     (note,) = (note for note in found.notes if note.startswith("a mask runs dense kernels"))
@@ -61,7 +61,7 @@ def test_a_smaller_network_is_measured_beside_the_one_it_was_cut_from():
     masks = {"head.weight": half(small.head.weight)}
     with torch.no_grad():
         small.head.weight.mul_(masks["head.weight"])
-    found = profile(small, img_size=64, masks=masks, threads=1, dense=lambda: Wide(512), batch_size=8, seconds=0.5)
+    found = profile_network(small, img_size=64, masks=masks, threads=1, dense=lambda: Wide(512), batch_size=8, seconds=0.5)
     places, cut = 64 * 64, 496 * 3 + 496 + 8 * 496
     assert (found.macs, found.macs_structural, found.macs_nonzero) == (places * 512 * 11, places * 16 * 11, places * (16 * 3 + 8 * 8))
     assert (found.params, found.params_dense, found.params_nonzero) == (16 * 12 + 8, 512 * 12 + 8, 16 * 12 + 8 - 64)
@@ -72,13 +72,13 @@ def test_a_smaller_network_is_measured_beside_the_one_it_was_cut_from():
 
 
 def test_a_dense_network_is_its_own_measure():
-    found = profile(Wide(8), img_size=8, masks={}, threads=1, batch_size=2, seconds=0.0)
+    found = profile_network(Wide(8), img_size=8, masks={}, threads=1, batch_size=2, seconds=0.0)
     assert found.speedup_measured == found.speedup_latency == 1.0 and found.dense_latency_ms == found.latency_ms
     assert found.layers == {} and found.sparsity_prunable == found.sparsity_all == 0.0
 
 
 def test_energy_is_a_number_or_has_a_reason():
-    found = profile(Wide(8), img_size=8, masks={}, threads=1, batch_size=2, seconds=0.0)
+    found = profile_network(Wide(8), img_size=8, masks={}, threads=1, batch_size=2, seconds=0.0)
     assert (found.infer_j_per_img is None) == any(note.startswith("energy: ") for note in found.notes)
 
 
@@ -97,8 +97,8 @@ def test_a_mask_without_its_parameter_is_refused(name, shape):
 def test_measuring_leaves_threads_and_mode_as_they_were():
     model, before = Wide(4), torch.get_num_threads()
     seen: list[tuple[int, bool]] = []
-    counted = profile(model, img_size=8, masks={}, threads=before, batch_size=2, seconds=0.0)
+    counted = profile_network(model, img_size=8, masks={}, threads=before, batch_size=2, seconds=0.0)
     model.register_forward_hook(lambda *_: seen.append((torch.get_num_threads(), model.training)) if torch.is_inference_mode_enabled() else None)
-    found = profile(model, img_size=8, masks={}, threads=before + 1, batch_size=2, seconds=0.0)
+    found = profile_network(model, img_size=8, masks={}, threads=before + 1, batch_size=2, seconds=0.0)
     assert set(seen) == {(before + 1, False)} and found.macs == counted.macs
     assert torch.get_num_threads() == before and model.training

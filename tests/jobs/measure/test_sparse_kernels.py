@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.sparse._semi_structured_conversions import sparse_semi_structured_from_dense_cutlass, sparse_semi_structured_to_dense_cutlass
 
-from jobs.measure.profiling import profile
+from jobs.measure.profiling import profile_network
 from jobs.measure.sparse_kernels import patterned, semi_structured_speedup, sparsified
 from models.pruning.semi_structured import two_of_four
 from models.registry import create_model
@@ -91,7 +91,7 @@ def test_on_a_gpu_the_kernels_compute_the_same_and_are_timed():
 
 def test_a_profile_says_why_a_pattern_has_no_speed_up_here():
     model, masks = masked_vim(depth=1, dim=16)
-    found = profile(model, img_size=32, masks=masks, threads=1, batch_size=2, seconds=0.1)
+    found = profile_network(model, img_size=32, masks=masks, threads=1, batch_size=2, seconds=0.1)
     assert found.speedup_measured is None
     assert [note for note in found.notes if note.startswith("2:4: no 2:4 kernels on CPU")]
-    assert profile(model, img_size=32, masks={}, threads=1, batch_size=2, seconds=0.1).speedup_measured == 1.0
+    assert profile_network(model, img_size=32, masks={}, threads=1, batch_size=2, seconds=0.1).speedup_measured == 1.0

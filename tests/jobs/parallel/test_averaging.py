@@ -1,4 +1,4 @@
-"""Averaged weights against their formula. tests/jobs/train/test_stage.py has them in training."""
+"""Averaged weights against their formula. tests/jobs/train/test_network.py has them in training."""
 
 import pytest
 import torch

@@ -10,7 +10,15 @@ from harness.plan.stages import make_graph
 from jobs.experiment.records import read_record
 from jobs.experiment.specs import RecipeSpec, StageSpec
 from jobs.parallel.engine import batching
-from jobs.recovery.micro_batch import asked, fitting, halved, keep, note, shrink, smaller
+from jobs.recovery.micro_batch import (
+    half_micro_batch,
+    halve_micro_batch,
+    micro_batch_note,
+    recipe_micro_batch,
+    store_micro_batch,
+    stored_micro_batch,
+    with_stored_micro_batch,
+)
 from tests.support.commands import run
 from tests.support.runs import fake_run
 
@@ -36,45 +44,45 @@ def spec_of(tmp_path: Path, **recipe: object) -> StageSpec:
 )
 def test_halving_keeps_the_global_batch_down_to_one_image(batch: int, world: int, chain: list[int]) -> None:
     recipe, found = RecipeSpec(batch_size=batch), []
-    micro: int | None = asked(recipe, world)
+    micro: int | None = recipe_micro_batch(recipe, world)
     while micro is not None:
         found.append(micro)
         made = batching(replace(recipe, micro_batch_size=micro), world)
         assert made.micro * made.accumulation * world == batch
-        micro = halved(recipe, world, micro)
+        micro = half_micro_batch(recipe, world, micro)
     assert found == chain
 
 
 def test_a_stage_that_ran_out_of_memory_keeps_its_id_and_batch(tmp_path: Path) -> None:
     spec, folder = spec_of(tmp_path, batch_size=64), tmp_path / "stage"
-    assert fitting(spec, folder, 1) is spec
-    assert shrink(spec, folder, 1, "no memory") == 32
-    again = fitting(spec, folder, 1)
+    assert with_stored_micro_batch(spec, folder, 1) is spec
+    assert halve_micro_batch(spec, folder, 1, "no memory") == 32
+    again = with_stored_micro_batch(spec, folder, 1)
     assert (again.id, again.recipe.batch_size, again.recipe.micro_batch_size) == (spec.id, 64, 32)
-    assert shrink(again, folder, 1, "no memory") == 16
+    assert halve_micro_batch(again, folder, 1, "no memory") == 16
 
 
 def test_ranks_that_run_out_together_halve_once(tmp_path: Path) -> None:
     spec, folder = spec_of(tmp_path, batch_size=64), tmp_path / "stage"
-    as_run = fitting(spec, folder, 2)
-    assert {shrink(as_run, folder, 2, "no memory") for _ in range(2)} == {16} and smaller(folder) == 16
+    as_run = with_stored_micro_batch(spec, folder, 2)
+    assert {halve_micro_batch(as_run, folder, 2, "no memory") for _ in range(2)} == {16} and stored_micro_batch(folder) == 16
 
 
 def test_one_image_cannot_be_halved(tmp_path: Path) -> None:
     spec = spec_of(tmp_path, batch_size=64, micro_batch_size=1)
-    assert shrink(spec, tmp_path / "stage", 1, "no memory") is None and smaller(tmp_path / "stage") is None
+    assert halve_micro_batch(spec, tmp_path / "stage", 1, "no memory") is None and stored_micro_batch(tmp_path / "stage") is None
 
 
 def test_another_number_of_ranks_takes_the_next_size_that_comes_out_even(tmp_path: Path) -> None:
     spec, folder = spec_of(tmp_path, batch_size=60), tmp_path / "stage"
-    shrink(spec, folder, 2, "no memory")
-    assert smaller(folder) == 15
-    assert fitting(spec, folder, 3).recipe.micro_batch_size == 10
-    assert fitting(spec, folder, 6) is spec, "10 images fit: no rank has 15"
+    halve_micro_batch(spec, folder, 2, "no memory")
+    assert stored_micro_batch(folder) == 15
+    assert with_stored_micro_batch(spec, folder, 3).recipe.micro_batch_size == 10
+    assert with_stored_micro_batch(spec, folder, 6) is spec, "10 images fit: no rank has 15"
 
 
 def test_the_note_names_the_stage_and_both_batches() -> None:
-    text = note("abc", 8, RecipeSpec(batch_size=64))
+    text = micro_batch_note("abc", 8, RecipeSpec(batch_size=64))
     assert "abc" in text and "8 images" in text and "global batch of 64" in text
 
 
@@ -84,7 +92,7 @@ def test_a_cell_that_ran_with_less_says_so_and_is_reproduced_to_the_bit(tmp_path
     grid.write_text(ONE_CELL)
     (cell,) = read_grid(grid).cells
     trunk = make_graph([cell]).paths[cell.id][0]
-    keep(tmp_path / "runs" / "one" / "stages" / trunk, 16, "no memory")
+    store_micro_batch(tmp_path / "runs" / "one" / "stages" / trunk, 16, "no memory")
     done = run("harness.launch", grid, cwd=tmp_path)
     record = read_record(tmp_path / "runs" / "one" / "cells" / cell.id / "record.json")
     assert record.metrics is not None and record.metrics.micro_batches == {trunk: 16}, done.stdout + done.stderr

@@ -27,6 +27,6 @@ def test_progress_is_told_once_a_second_unless_it_is_news(tmp_path, monkeypatch)
     reporter = Reporter(tmp_path / "progress.json", told.append)
     for seconds, news in ((0.0, False), (0.5, False), (0.6, True), (0.9, False), (1.7, False)):
         now[0] = 100.0 + seconds
-        reporter.report(PROGRESS, news=news)
+        reporter.report(PROGRESS, now=news)
     assert len(told) == 3
     assert json.loads((tmp_path / "progress.json").read_text())["step"] == 3

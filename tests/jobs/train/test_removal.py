@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from jobs.experiment.specs import DataSpec, ModelSpec, RecipeSpec, StageSpec
-from jobs.measure.multiply_adds import count
+from jobs.measure.multiply_adds import count_multiply_adds
 from jobs.parallel.engine import Ranks, rendezvous
 from jobs.train.evaluation import WeightsError, evaluate, load_model
 from jobs.train.exports import StageResult, exported
@@ -212,7 +212,9 @@ class Twice(PruningMethod):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("masks", "said"), [(True, "without masks.* set masks afterwards"), (False, "once; this one is a smaller one already")])
+@pytest.mark.parametrize(
+    ("masks", "said"), [(True, "without masks.* set masks afterwards"), (False, "once, from a whole network; this network is smaller already")]
+)
 def test_units_are_removed_once_and_before_masks(tmp_path, masks, said):
     with pytest.raises(ValueError, match=said):
         train(tmp_path, Stage(name="train", epochs=1, method=Twice(masks=masks)), rendezvous(threads=1))
@@ -223,16 +225,16 @@ def test_multiply_adds_are_those_of_the_narrower_architecture():
     groups = find_groups(smaller, 32)
     remove(smaller, groups, {group.name: list(range(group.count // 2)) for group in groups})
     narrower = create_model("vim_micro", 10, 32, dim=16, depth=2, d_state=2, expand=1)
-    assert count(smaller, img_size=32, masks={}).macs == count(narrower, img_size=32, masks={}).macs
+    assert count_multiply_adds(smaller, img_size=32, masks={}).macs == count_multiply_adds(narrower, img_size=32, masks={}).macs
 
 
 @pytest.mark.parametrize("options", [{"convnext": True, "se": True}, {"attention_pool": True, "swa": {"window": 3}, "s5": True}])
 def test_smaller_variants_have_their_multiply_adds_counted(options):
     network = create_model("mambavision_micro", 10, 32, **SMALL_MAMBAVISION | options)
-    before = count(network, img_size=32, masks={}).macs
+    before = count_multiply_adds(network, img_size=32, masks={}).macs
     groups = find_groups(network, 32)
     remove(network, groups, {group.name: [0] for group in groups})
-    assert count(network, img_size=32, masks={}).macs < 0.7 * before
+    assert count_multiply_adds(network, img_size=32, masks={}).macs < 0.7 * before
 
 
 def test_a_structure_of_another_network_is_refused_by_file_name(tmp_path):

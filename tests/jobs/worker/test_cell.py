@@ -26,20 +26,20 @@ def ranks(device: str) -> Ranks:
 
 
 def test_the_whole_path_is_counted_on_every_core() -> None:
-    found = path_costs([TRUNK, TUNED], ranks("cpu"), threads=4)
-    assert (found["epochs"], found["train_s"], found["train_cpu_h"], found["train_gpu_h"]) == (16, 5400.0, 1.5 * 2 * 4, None)
-    assert found["train_j"] == 1500.0 and found["train_img_per_s"] == 250.0
+    costs = path_costs([TRUNK, TUNED], ranks("cpu"), threads=4)
+    assert (costs.epochs, costs.train_s, costs.train_cpu_h, costs.train_gpu_h) == (16, 5400.0, 1.5 * 2 * 4, None)
+    assert costs.train_j == 1500.0 and costs.train_img_per_s == 250.0
 
 
 def test_on_gpus_each_rank_is_one() -> None:
-    found = path_costs([TRUNK, TUNED], ranks("cuda"), threads=4)
-    assert (found["train_gpu_h"], found["train_cpu_h"]) == (1.5 * 2, None)
+    costs = path_costs([TRUNK, TUNED], ranks("cuda"), threads=4)
+    assert (costs.train_gpu_h, costs.train_cpu_h) == (1.5 * 2, None)
 
 
 def test_the_peak_of_memory_is_that_of_the_dearest_stage_that_tells() -> None:
-    assert path_costs([TRUNK, TUNED], ranks("cpu"), threads=1)["train_peak_memory_bytes"] == 900
-    assert path_costs([replace(TRUNK, peak_memory_bytes=None)], ranks("cpu"), threads=1)["train_peak_memory_bytes"] is None
+    assert path_costs([TRUNK, TUNED], ranks("cpu"), threads=1).train_peak_memory_bytes == 900
+    assert path_costs([replace(TRUNK, peak_memory_bytes=None)], ranks("cpu"), threads=1).train_peak_memory_bytes is None
 
 
 def test_joules_that_one_stage_lacks_are_unknown() -> None:
-    assert path_costs([TRUNK, replace(TUNED, joules=None)], ranks("cpu"), threads=1)["train_j"] is None
+    assert path_costs([TRUNK, replace(TUNED, joules=None)], ranks("cpu"), threads=1).train_j is None

@@ -2,95 +2,20 @@
 
 import threading
 from pathlib import Path
-from subprocess import CalledProcessError, TimeoutExpired
 
 import pytest
 
 from jobs.cluster.claims import claimed
-from jobs.cluster.slurm import SchedulerError
-from jobs.experiment.files import write_json
 from jobs.experiment.run_folder import RunFolder
-from jobs.experiment.specs import ClusterSpec, StageSpec
-from jobs.parallel.engine import Ranks, rendezvous
-from jobs.recovery.micro_batch import smaller
-from jobs.recovery.nodes import faults
-from jobs.worker import failures
-from jobs.worker import job as runner
-from jobs.worker.failures import disk_full, fail, peer_lost
-from jobs.worker.job import NothingDone, claimed_together, run_job
-from tests.support.fake_slurm import FakeSlurm
+from jobs.parallel.engine import Ranks
+from jobs.worker import job as worker
+from jobs.worker.job import claimed_together, run_job
 from tests.support.jobs import jobs_of, small_grid
-
-
-def one_rank() -> Ranks:
-    """This process alone."""
-    return rendezvous(threads=1)
-
-
-def test_a_failure_is_kept_with_a_record_for_every_cell_behind_it(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path / "run")
-    orders, paths = jobs_of(small_grid(tmp_path), run)
-    trunk = orders[0].stages[0]
-    fail(run, trunk, orders[0], ValueError("no"), one_rank())
-    behind = [path for path in paths if trunk.id in path.stages]
-    assert len(behind) == 3
-    assert {record.status for path in behind if (record := run.record(path.cell.id))} == {"failed"}
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        RuntimeError("[gloo] Connection closed by peer [127.0.0.1]:1234"),
-        RuntimeError("[gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 600000ms for recv operation to complete"),
-        RuntimeError("Application timeout caused pair closure"),
-        RuntimeError("[gloo/transport/tcp/pair.cc:553] Read error [10.0.0.2]:1234: Connection timed out"),
-        RuntimeError("Error writing file: No space left on device (os error 28)"),
-        CalledProcessError(1, ["scontrol", "requeue", "17_3"]),  # what submitit raises when SLURM was faster
-        TimeoutExpired(["scontrol", "requeue", "17_3"], 60),
-        SchedulerError("squeue: Invalid job id specified"),
-    ],
-)
-def test_a_lost_peer_a_full_disk_and_a_late_farewell_are_no_fault_of_the_cell(tmp_path: Path, error: Exception) -> None:
-    run = RunFolder(tmp_path / "run")
-    orders, _ = jobs_of(small_grid(tmp_path), run)
-    fail(run, orders[0].stages[0], orders[0], error, one_rank())
-    assert not list(run.path.glob("**/*.json"))
-
-
-def test_a_command_of_the_users_that_fails_is_a_failure(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path / "run")
-    orders, _ = jobs_of(small_grid(tmp_path), run)
-    fail(run, orders[0].stages[0], orders[0], CalledProcessError(1, ["tar", "xf", "data.tar"]), one_rank())
-    assert run.failure(orders[0].stages[0].id) is not None
-
-
-@pytest.mark.parametrize("kind", [OSError("Input/output error"), ValueError("a mistake"), MemoryError()])
-def test_what_goes_wrong_in_an_attempt_that_slurm_gave_up_touches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Exception) -> None:
-    slurm = FakeSlurm(tmp_path / "slurm", monkeypatch)
-    monkeypatch.setenv("SLURM_JOB_ID", "17")
-    monkeypatch.delenv("SLURM_ARRAY_JOB_ID", raising=False)
-    monkeypatch.setattr(failures, "REQUEUED_S", 0.0)
-    run = RunFolder(tmp_path / "run")
-    orders, _ = jobs_of(small_grid(tmp_path), run)
-    stage = orders[0].stages[0]
-    write_json(run.stage_dir(stage.id) / "stage.json", {"job": "17", "nodes": "node3", "restarts": 1, "started": "2026-01-01T00:00:00+00:00"})
-    monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
-    before = sorted(run.path.rglob("*"))
-    assert not failures.respond(run, stage, orders[0], kind, one_rank())
-    assert sorted(run.path.rglob("*")) == before and not slurm.calls("scontrol"), "the attempt that runs now is not disturbed"
-    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    failures.respond(run, stage, orders[0], kind, one_rank())
-    assert sorted(run.path.rglob("*")) != before, "its own errors count"
-
-
-def test_a_full_disk_is_seen_behind_what_it_led_to() -> None:
-    error = RuntimeError("cannot write the checkpoint")
-    error.__cause__ = OSError(28, "No space left on device")
-    assert disk_full(error) and not disk_full(RuntimeError("other")) and not peer_lost(RuntimeError("other"))
+from tests.support.one_stage import OneStage, one_rank
 
 
 def test_ranks_wait_for_a_claim_without_holding_a_collective_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "CLAIM_POLL_S", 0.01)
+    monkeypatch.setattr(worker, "CLAIM_POLL_S", 0.01)
     asked: list[bool] = []
 
     class Counting(Ranks):
@@ -116,88 +41,13 @@ def test_ranks_wait_for_a_claim_without_holding_a_collective_open(tmp_path: Path
     thread.join()
 
 
-class OneStage:
-    """Stands in for training: fails as it is told, attempt by attempt, and notes the micro-batches it was run with."""
-
-    def __init__(self, *errors: Exception | None) -> None:
-        self.errors, self.micros = list(errors), []
-
-    def __call__(self, run: RunFolder, spec: StageSpec, cluster: ClusterSpec, ranks: Ranks) -> None:
-        self.micros.append(spec.recipe.micro_batch_size)
-        error = self.errors.pop(0)
-        if error is not None:
-            raise error
-        (run.stage_dir(spec.id) / "export").mkdir(parents=True)
-
-
-def run_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: OneStage) -> tuple[RunFolder, str]:
-    """The run folder after one job of one trunk, and the trunk."""
-    run = RunFolder(tmp_path / "run")
-    orders, _ = jobs_of(small_grid(tmp_path), run)
-    monkeypatch.setattr(runner, "run_stage", stage)
-    run_job(orders[0])
-    return run, orders[0].stages[0].id
-
-
-NO_MEMORY = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
-
-
-def test_out_of_memory_goes_on_with_half_the_images_until_it_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = OneStage(NO_MEMORY, NO_MEMORY, None)
-    run, trunk = run_alone(tmp_path, monkeypatch, stage)
-    assert stage.micros == [None, 32, 16] and run.done(trunk) and run.failure(trunk) is None
-
-
-def test_one_image_that_does_not_fit_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = OneStage(*[NO_MEMORY] * 7)
-    run, trunk = run_alone(tmp_path, monkeypatch, stage)
-    assert stage.micros == [None, 32, 16, 8, 4, 2, 1]
-    failure = run.failure(trunk)
-    assert failure is not None and "can't allocate memory" in failure.message and failure.host
-
-
-def test_an_error_of_the_code_is_never_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = OneStage(ValueError("no"))
-    run, trunk = run_alone(tmp_path, monkeypatch, stage)
-    assert stage.micros == [None] and run.failure(trunk) is not None
-
-
-def test_a_node_at_fault_is_counted_and_the_job_sent_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    slurm = FakeSlurm(tmp_path / "slurm", monkeypatch)
-    for name, value in {"SLURM_JOB_ID": "17", "SLURMD_NODENAME": "node2", "SLURM_RESTART_COUNT": "0"}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(failures, "REQUEUED_S", 0.0)
-    with pytest.raises(NothingDone):  # in earnest SLURM has killed the job before
-        run_alone(tmp_path, monkeypatch, OneStage(RuntimeError("CUDA error: uncorrectable ECC error encountered")))
-    run = RunFolder(tmp_path / "run")
-    assert not list(run.path.glob("stages/*/failure.json")) and faults(run) == {"node2": 1}
-    assert slurm.calls("scontrol") == ["requeue 17", "update JobId=17 ExcNodeList=node2"]
-
-
-def test_a_node_at_fault_without_a_scheduler_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, trunk = run_alone(tmp_path, monkeypatch, OneStage(RuntimeError("CUDA error: uncorrectable ECC error encountered")))
-    assert run.failure(trunk) is not None
-
-
-def test_of_several_ranks_the_job_is_queued_again_with_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    slurm = FakeSlurm(tmp_path / "slurm", monkeypatch)
-    monkeypatch.setenv("SLURM_JOB_ID", "17")
-    monkeypatch.setattr(failures, "REQUEUED_S", 0.0)
-    run = RunFolder(tmp_path / "run")
-    orders, _ = jobs_of(small_grid(tmp_path), run)
-    spec = orders[0].stages[0]
-    two = Ranks(rank=1, local_rank=1, world=2, device=one_rank().device)
-    assert not failures.respond(run, spec, orders[0], NO_MEMORY, two)
-    assert smaller(run.stage_dir(spec.id)) == 16 and run.failure(spec.id) is None and slurm.calls("scontrol") == ["requeue 17"]
-
-
 def test_a_stage_of_cancelled_cells_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunFolder(tmp_path / "run")
     orders, paths = jobs_of(small_grid(tmp_path), run)
     (run.path / "cancelled").mkdir(parents=True)
     trunk = orders[0].stages[0].id
     stage = OneStage(None)
-    monkeypatch.setattr(runner, "run_stage", stage)
+    monkeypatch.setattr(worker, "run_stage", stage)
     behind = [path for path in paths if trunk in path.stages]
     for path in behind:
         (run.path / "cancelled" / path.cell.id).touch()

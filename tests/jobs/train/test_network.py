@@ -1,0 +1,90 @@
+"""The network in training: inherited masks, averaged weights, weights that come back, each against plain torch."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from jobs.parallel.averaging import Average
+from jobs.parallel.engine import make_optimizer
+from jobs.train.evaluation import load_masks
+from jobs.train.lr_schedule import schedule
+from models.pruning.base import Progress, Stage
+from models.pruning.masks import choose
+from tests.support.networks import NO_DECAY, Halve, global_batch, toy_net, toy_spec
+from tests.support.stages import REGROWN, assert_same, dense, train, weights
+
+
+def test_a_parents_masks_go_on_without_a_method(tmp_path):
+    train(tmp_path / "pruned", dense(method=Halve()))
+    train(tmp_path / "longer", Stage(name="more", epochs=2, schedule="finetune", start="parent"), parent=tmp_path / "pruned")
+    masks = load_masks(tmp_path / "longer" / "export")
+    assert_same(masks, load_masks(tmp_path / "pruned" / "export"))
+    for name, mask in masks.items():
+        assert not weights(tmp_path / "longer")[name][~mask].any()
+        assert not torch.equal(weights(tmp_path / "longer")[name], weights(tmp_path / "pruned")[name])
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1, 3])
+def test_averaged_weights_follow_the_formula_and_stay_masked(tmp_path, zero_stage, monkeypatch):
+    history = []
+    update = Average.update
+
+    def spy(self, step):
+        update(self, step)
+        history.append(self.fragments.weights("fc.weight")["fc.weight"])
+
+    monkeypatch.setattr(Average, "update", spy)
+    train(tmp_path, dense(method=Halve(move=5)), ema=0.6, zero_stage=zero_stage)
+    mask = load_masks(tmp_path / "export")["fc.weight"]
+    start = toy_net(0).fc.weight.detach()
+    first = (torch.arange(mask.numel()) % 2 == 0).view(mask.shape)
+    average = start * first
+    for step, weight in enumerate(history, 1):
+        average = torch.lerp(average, weight, 1 - min(0.6, (1 + step) / (10 + step)))
+        if step == 5:
+            average = average * mask
+    torch.testing.assert_close(weights(tmp_path)["fc.weight"], average)
+    assert not weights(tmp_path)["fc.weight"][~mask].any()
+    assert not torch.equal(weights(tmp_path)["fc.weight"], history[-1])
+
+
+def feedback(steps: int, ema: float) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], list[dict[str, torch.Tensor]]]:
+    """Dynamic pruning with feedback by plain torch: the averaged weights, the last masks, and all masks. SGD with momentum, clipped."""
+    spec = toy_spec(dense(), optimizer="sgd", lr=0.05, ema=ema)
+    model, rates = toy_net(0), schedule(spec.recipe, "train", steps=steps, steps_per_epoch=4)
+    optimizer = make_optimizer(model, spec.recipe, frozenset(NO_DECAY))
+    parameters = dict(model.named_parameters())
+    whole, masks, history = {name: weight.detach().clone() for name, weight in parameters.items()}, {}, []
+    average = {name: weight.clone() for name, weight in whole.items()}
+    for step in range(1, steps + 1):
+        optimizer.param_groups[0]["lr"] = optimizer.param_groups[1]["lr"] = rates.lr(step - 1)
+        images, labels = global_batch(1000 * ((step - 1) // 4) + (step - 1) % 4, 16)
+        optimizer.zero_grad()
+        functional.cross_entropy(model(images), labels, label_smoothing=spec.recipe.label_smoothing).backward()
+        for name, weight in parameters.items():
+            weight.data.copy_(whole[name])
+        torch.nn.utils.clip_grad_norm_(model.parameters(), spec.recipe.clip_grad)
+        optimizer.step()
+        whole = {name: weight.detach().clone() for name, weight in parameters.items()}
+        for name in whole:
+            average[name] = torch.lerp(average[name], whole[name] * masks.get(name, 1.0), 1 - min(ema, (1 + step) / (10 + step)))
+        target = REGROWN.due(Progress(step=step, steps=steps, steps_per_epoch=4))
+        if target is not None:
+            masks = choose({name: whole[name].abs() for name in ("conv.weight", "fc.weight", "head.weight")}, target, "global")
+        for name, mask in masks.items():
+            parameters[name].data.mul_(mask)
+            average[name] = average[name] * mask
+        history.append(masks)
+    return average, masks, history
+
+
+@pytest.mark.parametrize("zero_stage", [0, 3])
+def test_regrowing_trains_the_dense_weights_by_the_gradient_at_the_masked_ones(tmp_path, zero_stage):
+    expected, masks, history = feedback(12, ema=0.9)
+    train(tmp_path, dense(method=REGROWN), ema=0.9, optimizer="sgd", lr=0.05, zero_stage=zero_stage)
+    assert_same(load_masks(tmp_path / "export"), masks)
+    for name, weight in weights(tmp_path).items():
+        torch.testing.assert_close(weight, expected[name])
+        assert name not in masks or not weight[~masks[name]].any()
+    pairs = [(earlier[name], later[name]) for earlier, later in zip(history, history[1:], strict=False) for name in earlier]
+    assert any((later & ~earlier).any() for earlier, later in pairs), "no weight came back: the test shows nothing"

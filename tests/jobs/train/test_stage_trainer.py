@@ -1,0 +1,229 @@
+"""The training of a stage: its start, its steps and reports, rewinding, divergence, kills, ranks."""
+
+import json
+import math
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import jobs.train.stage_trainer
+from jobs.parallel.engine import Ranks, rendezvous
+from jobs.train.evaluation import load_masks
+from jobs.train.exports import exported, read_result
+from jobs.train.lr_schedule import schedule
+from jobs.train.stage_trainer import Diverged, derived_seed
+from models.pruning.base import Stage
+from tests.support.networks import Halve, ToyBatches, toy_spec
+from tests.support.processes import finish_ranks, run_ranks, start_ranks
+from tests.support.stages import REGROWN, assert_same, dense, lines, train, weights
+
+
+class Cut(Exception):
+    """Stands for a kill in all cases but the last, so that one process can leave many stages half-way."""
+
+
+class CutShort(ToyBatches):
+    """Batches that stop the training when optimizer step 8 (of 12) asks for its images, a step after a checkpoint in mid-epoch."""
+
+    def epoch(self, epoch, first_step=0):
+        for index, batch in enumerate(super().epoch(epoch, first_step)):
+            if epoch * self.steps_per_epoch + first_step + index * self.micro * self.ranks.world // self.batch == 7:
+                raise Cut
+            yield batch
+
+
+class Killed(CutShort):
+    """The same by SIGKILL."""
+
+    def epoch(self, epoch, first_step=0):
+        try:
+            yield from super().epoch(epoch, first_step)
+        except Cut:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_stage_learns_and_leaves_its_export_and_nothing_else(tmp_path):
+    result = train(tmp_path, dense(epochs=15))
+    assert result.val_top1 > 50  # a guess would be right once in seven
+    assert (result.steps, result.epochs, result.sparsity) == (60, 15, 0.0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["export", "metrics.jsonl", "progress.json"]
+    assert sorted(path.name for path in (tmp_path / "export").iterdir()) == ["model.safetensors", "result.json"]
+    assert read_result(tmp_path) == result
+
+
+def test_the_metrics_say_each_epoch_once_with_its_rate_and_loss(tmp_path):
+    train(tmp_path, dense(epochs=6))
+    epochs = lines(tmp_path, "epoch")
+    assert [(line["epoch"], line["step"]) for line in epochs] == [(n, 4 * n) for n in range(1, 7)]
+    assert epochs[-1]["loss"] < epochs[0]["loss"]
+    (step,) = lines(tmp_path, "step")
+    assert step["step"] == 20
+    assert step["lr"] == schedule(toy_spec(dense()).recipe, "train", steps=24, steps_per_epoch=4).lr(19)
+    assert step["loss"] == pytest.approx(sum(line["loss"] for line in epochs[:5]) / 5)
+
+
+def test_progress_tells_where_the_stage_stands(tmp_path):
+    train(tmp_path, dense())
+    progress = json.loads((tmp_path / "progress.json").read_text())
+    assert (progress["epoch"], progress["epochs"], progress["step"], progress["steps"]) == (3, 3, 12, 12)
+    assert progress["eta_s"] == 0
+    assert progress["loss"] > 0 and progress["img_per_s"] > 0
+
+
+def test_seeds_for_different_purposes_differ_and_fit_any_generator():
+    seeds = {derived_seed(seed, purpose) for seed in range(50) for purpose in ("order", "dropout")}
+    assert len(seeds) == 100
+    assert all(0 <= seed < 2**31 for seed in seeds)
+
+
+@pytest.mark.parametrize("zero_stage", [0, 3])
+def test_a_method_prunes_at_the_start_and_moves_its_mask(tmp_path, zero_stage):
+    result = train(tmp_path, dense(method=Halve(move=5)), zero_stage=zero_stage)
+    masks, final = load_masks(tmp_path / "export"), weights(tmp_path)
+    assert result.sparsity == pytest.approx(0.5, abs=0.01)
+    assert set(masks) == {"conv.weight", "fc.weight", "head.weight"}
+    for name, mask in masks.items():
+        assert torch.equal(mask.flatten(), torch.arange(mask.numel()) % 2 == 1), "the mask after the move"
+        assert not final[name][~mask].any()
+        assert final[name][mask].any()
+    assert lines(tmp_path, "epoch")[-1]["sparsity"] == result.sparsity
+
+
+def test_a_stage_without_epochs_only_prunes(tmp_path):
+    before = train(tmp_path / "dense", dense())
+    stage = Stage(name="finetune", epochs=0, schedule="finetune", start="parent", method=Halve())
+    result = train(tmp_path / "pruned", stage, parent=tmp_path / "dense")
+    masks = load_masks(tmp_path / "pruned" / "export")
+    assert result.epochs == result.steps == 0
+    assert result.train_loss == before.train_loss
+    for name, weight in weights(tmp_path / "dense").items():
+        assert torch.equal(weights(tmp_path / "pruned")[name], weight * masks.get(name, torch.ones(1)))
+
+
+def test_rewinding_takes_early_weights_under_late_masks_and_the_rates_from_there(tmp_path):
+    train(tmp_path / "first", dense(keep_steps=(2, 5)))
+    train(tmp_path / "pruned", Stage(name="prune", epochs=0, start="parent", method=Halve()), parent=tmp_path / "first")
+    stage = dense(start="rewind", rewind_step=5, keep_steps=(5,))
+    result = train(tmp_path / "second", stage, parent=tmp_path / "pruned", rewind=tmp_path / "first")
+    masks = load_masks(tmp_path / "pruned" / "export")
+    early, again = (load_file(exported(tmp_path / name).rewinds[5]) for name in ("first", "second"))
+    for name, weight in early.items():
+        assert torch.equal(again[name], weight * masks.get(name, torch.ones(1))), name
+    assert result.steps == 12 - 5
+    assert [line["step"] for line in lines(tmp_path / "second", "epoch")] == [8, 12]
+
+
+def test_a_loss_that_is_not_finite_stops_the_stage_and_says_where(tmp_path):
+    class Poisoned(ToyBatches):
+        def epoch(self, epoch, first_step=0):
+            self.poison = (2, 0)
+            return super().epoch(epoch, first_step)
+
+    with pytest.raises(Diverged, match=r"the loss is nan at epoch 1 of 3, step 3 of 12, learning rate .*; the last finite one was \d"):
+        train(tmp_path, dense(), batches=Poisoned)
+    assert not (tmp_path / "export").exists()
+
+
+class PoisonedOnRank1(ToyBatches):
+    def epoch(self, epoch, first_step=0):
+        self.poison = (2, 1)
+        return super().epoch(epoch, first_step)
+
+
+def diverge(folder, ranks):
+    """Ends well if every rank raises the error, at the same step."""
+    with pytest.raises(Diverged, match="step 3 of 12"):
+        train(folder / "stage", dense(), ranks, batches=PoisonedOnRank1)
+
+
+CASES = {
+    "dense": {},
+    "pruned": {"stage": {"method": Halve(move=7)}, "zero_stage": 2, "ema": 0.9, "micro_batch_size": 4},
+    "regrown": {"stage": {"method": REGROWN}, "zero_stage": 1, "ema": 0.9, "dtype": "bf16", "optimizer": "sgd"},
+    "bf16": {"stage": {"method": Halve(move=7)}, "zero_stage": 3, "dtype": "bf16"},
+    "sgd": {"zero_stage": 1, "optimizer": "sgd", "net": {"norm": True, "dropout": 0.3}},
+    "lamb": {"stage": {"method": Halve(move=7)}, "optimizer": "lamb", "net": {"norm": True, "dropout": 0.3}, "dtype": "bf16"},
+}
+
+
+def train_case(folder: Path, case: str, ranks: Ranks, **options: Any):
+    fields = dict(CASES[case])
+    stage = dense(keep_steps=(0, 6), **fields.pop("stage", {}))
+    return train(folder, stage, ranks, checkpoint_steps=3, **fields, **options)
+
+
+def train_and_die(folder):
+    """Trains every case undisturbed, then again up to the cut; the last one takes the process along."""
+    jobs.train.stage_trainer.LOG_STEPS = 5
+    ranks = rendezvous(threads=1)
+    train_without_norm(folder, ranks)
+    for case in CASES:
+        train_case(folder / case / "undisturbed", case, ranks)
+    for case in list(CASES)[:-1]:
+        with pytest.raises(Cut):
+            train_case(folder / case / "cut", case, ranks, batches=CutShort)
+    train_case(folder / list(CASES)[-1] / "cut", list(CASES)[-1], ranks, batches=Killed)
+
+
+def train_on(folder):
+    """Goes on where `train_and_die` left."""
+    jobs.train.stage_trainer.LOG_STEPS = 5
+    ranks = rendezvous(threads=1)
+    for case in CASES:
+        train_case(folder / case / "cut", case, ranks)
+    if ranks.world > 1:
+        diverge(folder, ranks)
+
+
+def train_without_norm(folder, ranks):
+    for name, micro in {"whole": None, "accumulated": 2}.items():
+        train(folder / f"{name}-{ranks.world}", dense(), ranks, micro_batch_size=micro)
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """Folder and state of stages that were trained by 1 and by 2 ranks, undisturbed and killed; one start of processes serves several tests."""
+    folders = {world: tmp_path_factory.mktemp(f"ranks{world}") for world in (1, 2)}
+    for world, folder in folders.items():
+        ends = finish_ranks(start_ranks("tests.jobs.train.test_stage_trainer:train_and_die", world, folder), folder)
+        assert [status for status, _ in ends] == [-signal.SIGKILL] * world, "\n".join(output for _, output in ends)
+    return folders
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_killed_stage_goes_on_to_the_same_bits_and_a_loss_that_diverges_on_one_rank_stops_all(killed, world):
+    folder = killed[world]
+    for case in CASES:
+        assert sorted(path.name for path in (folder / case / "cut" / "checkpoints").iterdir()) == ["step-000000004", "step-000000006"], case
+    run_ranks("tests.jobs.train.test_stage_trainer:train_on", world, folder)
+    for case in CASES:
+        undisturbed, resumed = folder / case / "undisturbed", folder / case / "cut"
+        assert_same(weights(resumed), weights(undisturbed))
+        masks = load_masks(resumed / "export")
+        assert_same(masks, load_masks(undisturbed / "export"))
+        assert bool(masks) == ("stage" in CASES[case])
+        assert not any(weights(resumed)[name][~mask].any() for name, mask in masks.items()), f"{case}: averaged or last weights are not zero"
+        kept, expected = exported(resumed).rewinds, exported(undisturbed).rewinds
+        assert list(kept) == list(expected) == [0, 6]
+        for step, path in expected.items():
+            assert_same(load_file(kept[step]), load_file(path))
+        assert lines(resumed) == lines(undisturbed), case
+        assert read_result(resumed).val_top1 == read_result(undisturbed).val_top1
+        assert not (resumed / "checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_one_rank_or_two_or_smaller_micro_batches_make_the_same_curve(killed):
+    folders = {f"{name}-{world}": killed[world] / f"{name}-{world}" for name in ("whole", "accumulated") for world in (1, 2)}
+    expected, final = [line["loss"] for line in lines(folders["whole-1"], "epoch")], weights(folders["whole-1"])
+    assert all(math.isfinite(loss) for loss in expected)
+    for folder in folders.values():
+        assert [line["loss"] for line in lines(folder, "epoch")] == pytest.approx(expected, rel=1e-5)
+        for name, weight in final.items():
+            torch.testing.assert_close(weights(folder)[name], weight, rtol=1e-3, atol=1e-4)

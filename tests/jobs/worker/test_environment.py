@@ -1,0 +1,45 @@
+"""A record names the code, the packages and the machine that it comes from."""
+
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from jobs.worker import environment
+from jobs.worker.environment import code_version, cpu_name, current_environment, package_versions, scan_build
+
+
+def repository(folder: Path) -> Path:
+    """A repository with one commit."""
+    (folder / "file").write_text("first")
+    identity = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
+    for command in (["init", "--quiet"], ["add", "file"], [*identity, "commit", "--quiet", "--message=first"]):
+        subprocess.run(["git", "-C", str(folder), *command], check=True)
+    return folder
+
+
+def test_the_commit_and_whether_the_code_was_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "ROOT", repository(tmp_path))
+    head = subprocess.run(["git", "-C", str(tmp_path), "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    assert code_version() == (head, False)
+    (tmp_path / "file").write_text("second")
+    assert code_version() == (head, True)
+
+
+def test_without_a_repository_the_version_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert code_version() == (None, None)
+
+
+def test_versions_are_those_of_the_installed_packages() -> None:
+    versions = package_versions()
+    assert versions["torch"] == version("torch") and "mamba-ssm" not in versions or versions["mamba-ssm"] == version("mamba-ssm")
+
+
+def test_the_machine_and_the_scan_that_it_runs_are_named() -> None:
+    surroundings = current_environment(ranks=2, threads=3, loader="ffcv", scan="cpu", data_sha256="abc")
+    assert surroundings.cpu == cpu_name() and surroundings.cpu.endswith(")")
+    assert (surroundings.ranks, surroundings.threads, surroundings.scan, surroundings.data_sha256) == (2, 3, "cpu", "abc")
+    assert surroundings.loader.startswith("ffcv ") and scan_build().items() <= surroundings.versions.items()
