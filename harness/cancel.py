@@ -21,6 +21,7 @@ from jobs.cluster.slurm import SchedulerError, ask, requeue
 from jobs.experiment.files import this_host
 from jobs.experiment.ids import CellId, JobId, StageId
 from jobs.experiment.index import RunIndexError
+from jobs.experiment.output import replace_unencodable
 from jobs.experiment.run_folder import RUNS, RunFolder
 from jobs.experiment.submissions import Submission
 
@@ -39,6 +40,7 @@ class Outcome:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
+    replace_unencodable()
     options = parse(arguments)
     try:
         if is_run(options.target, options.runs):

@@ -16,6 +16,7 @@ from harness.monitor.lookup import Match, NameNotFound, find_id
 from harness.monitor.survey import Survey, is_over, survey
 from jobs.experiment.ids import StageId
 from jobs.experiment.index import RunIndexError
+from jobs.experiment.output import replace_unencodable
 from jobs.experiment.run_folder import RUNS, RunFolder
 from jobs.experiment.submissions import Submission
 from jobs.recovery.triage import PEER_LOST
@@ -28,6 +29,7 @@ BEGIN = re.compile(r"^stage (\w+): ", re.MULTILINE)  # the line that a job print
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
+    replace_unencodable()
     options = parse(arguments)
     try:
         match = find_id(options.id, options.runs)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from harness.plan.stages import make_graph
 from harness.submit.local import fresh_folder
@@ -19,6 +20,7 @@ from harness.text import shortened
 from jobs.cluster.surroundings import forget_outer_job
 from jobs.experiment.cell import Cell
 from jobs.experiment.job import JobSpec, PlannedCell
+from jobs.experiment.output import FittedTable, printable, replace_unencodable
 from jobs.experiment.records import Environment, Record, RecordError, read_record
 from jobs.experiment.run_folder import CELLS, RECORD, REPRODUCTIONS, RUNS, RunFolder
 from jobs.experiment.specs import ClusterSpec
@@ -38,13 +40,14 @@ class ReproduceError(ValueError):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     forget_outer_job()
+    replace_unencodable()
     options = parse(arguments)
     try:
         path, record = find(options.runs, options.cell)
     except (ReproduceError, RecordError) as error:
         print(error, file=sys.stderr)
         return USAGE
-    print(f"cell {record.id}: {record.model}, {record.pruning}, seed {record.seed}, recorded in {path}", flush=True)
+    print(printable(f"cell {record.id}: {record.model}, {record.pruning}, seed {record.seed}, recorded in {path}"), flush=True)
     repeated = run_again(record, folder_for(path.parents[2] / REPRODUCTIONS))
     verdict = compare(record, repeated)
     show(record, repeated, verdict)
@@ -148,19 +151,19 @@ def show(first: Record, second: Record, verdict: Verdict) -> None:
         table.add_column(column)
     for name in EXACT:
         values = [getattr(record.metrics, name, None) for record in (first, second)]
-        table.add_row(name, *map(str, values), "" if values[0] == values[1] else "differs")
+        table.add_row(name, *(Text(printable(str(value))) for value in values), "" if values[0] == values[1] else "differs")
     table.add_row("weights", *(str(record.weights_sha256)[:12] for record in (first, second)), "" if verdict.same_weights else "differs")
     for name in ("commit", *SAME_MACHINE):
         texts = [str(getattr(record.environment, name)) for record in (first, second)]
         if texts[0] != texts[1]:
-            table.add_row(name, *texts, "differs")
-    console.print(table)
+            table.add_row(name, *(Text(printable(text)) for text in texts), "differs")
+    console.print(FittedTable(table=table))
     if verdict.reproduced:
         how = "equal to the bit" if verdict.same_weights else f"on another machine or with other ranks, top-1 within {TOP1_TOLERANCE} points"
         console.print(f"reproduced: {how}", style="bold green")
     else:
         reason = second.failure.message if second.failure else ", ".join((*verdict.differing, *([] if verdict.same_weights else ["weights"])))
-        console.print(f"NOT reproduced: {reason}", style="bold red", markup=False)
+        console.print(f"NOT reproduced: {printable(reason)}", style="bold red", markup=False)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.experiment.files import json_text, parsed, written_aside
 from jobs.experiment.ids import CellId, StageId
+from jobs.experiment.output import printable
 from jobs.experiment.run_folder import INDEX, INDEX_OF_0_1, RUNS, RunFolder
 
 if TYPE_CHECKING:  # they import the models, which a reader of an index does not need
@@ -100,14 +101,14 @@ def read_index(run: RunFolder) -> RunIndex:
 
 
 def _index(content: Mapping[str, Any]) -> RunIndex:
-    stages = {name: StageEntry(kind=kind, seed=seed, epochs=epochs) for name, (kind, seed, epochs) in content["stages"].items()}
+    stages = {name: StageEntry(kind=printable(kind), seed=seed, epochs=epochs) for name, (kind, seed, epochs) in content["stages"].items()}
     return RunIndex(grid=content["grid"], file=content["file"], cluster=content["cluster"], stages=stages, cells=_cells(content))
 
 
 def _of_0_1(content: Mapping[str, Any]) -> RunIndex:
-    stages = {name: StageEntry(kind=title, seed=None, epochs=epochs) for name, (title, epochs) in content["stages"].items()}
+    stages = {name: StageEntry(kind=printable(title), seed=None, epochs=epochs) for name, (title, epochs) in content["stages"].items()}
     return RunIndex(grid=content["grid"], file=content["file"], cluster=content["kind"], stages=stages, cells=_cells(content))
 
 
 def _cells(content: Mapping[str, Any]) -> dict[CellId, CellEntry]:
-    return {name: CellEntry(title=title, stages=tuple(stages)) for name, (title, stages) in content["cells"].items()}
+    return {name: CellEntry(title=printable(title), stages=tuple(stages)) for name, (title, stages) in content["cells"].items()}

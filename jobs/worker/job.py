@@ -17,6 +17,7 @@ from jobs.experiment.files import sha256_of, this_host
 from jobs.experiment.ids import JobId
 from jobs.experiment.index import stage_entry
 from jobs.experiment.job import JobSpec, PlannedCell
+from jobs.experiment.output import replace_unencodable
 from jobs.experiment.records import now
 from jobs.experiment.run_folder import RunFolder
 from jobs.experiment.specs import ClusterSpec, StageSpec
@@ -40,6 +41,7 @@ def run_job(job: JobSpec) -> None:
     from jobs.parallel.engine import rendezvous
     from jobs.parallel.memory import free_unused
 
+    replace_unencodable()
     run = RunFolder(Path(job.run))
     ranks = rendezvous(threads=job.cluster.cpus_per_task)
     for spec in job.stages:
