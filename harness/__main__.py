@@ -39,7 +39,7 @@ def overview() -> str:
 
 def summary(name: str) -> str:
     """The first line of a command's docstring. The file is parsed, not imported: that takes milliseconds."""
-    text = (Path(__file__).parent / f"{name}.py").read_text()
+    text = (Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8")
     return (ast.get_docstring(ast.parse(text)) or "").splitlines()[0]
 
 

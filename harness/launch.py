@@ -18,13 +18,14 @@ from harness.grid.yaml_source import GridError
 from harness.monitor.survey import cell_states
 from harness.plan.dry_run import describe
 from harness.plan.jobs import done_stages, make_jobs, planned_cells, to_replay
-from harness.plan.preflight import can_be_planned_elsewhere, machine_problems, model_problems, preflight
+from harness.plan.preflight import can_be_planned_elsewhere, data_notes, machine_problems, model_problems, preflight
 from harness.plan.snapshot import cells_with_new_labels, refresh_labels, save_launch, warn_of_stale_records
 from harness.plan.stages import StageGraph, make_graph
 from harness.submit.previous import assign, previous_jobs
 from harness.text import counted
 from jobs.cluster.claims import claimed, holder
 from jobs.cluster.slurm import SchedulerError
+from jobs.cluster.surroundings import forget_outer_job
 from jobs.experiment.ids import CellId
 from jobs.experiment.job import JobSpec, PlannedCell
 from jobs.experiment.output import replace_unencodable
@@ -41,6 +42,7 @@ RETRY_HINT = "--retry-failed runs them again"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     replace_unencodable()
+    forget_outer_job()
     options = parse(arguments)
     try:
         grid = read_grid(options.grid)
@@ -68,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options of the command line."""
-    parser = argparse.ArgumentParser(prog="python -m harness.launch", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m harness.launch", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("grid", type=Path, help="a grid.yaml")
     parser.add_argument("--dry-run", action="store_true", help="print cells, shared stages and jobs; run and write nothing")
     parser.add_argument("--retry-failed", action="store_true", help="run failed cells again, from their last checkpoint")
@@ -87,6 +89,8 @@ def plan_and_launch(grid: Grid, graph: StageGraph, run: RunFolder, options: argp
     if problems:
         print("\n".join(problems), file=sys.stderr)
         return USAGE
+    if not plan_only:
+        print("".join(f"{note}\n" for note in data_notes(grid, to_check)), end="", file=sys.stderr)
     if options.dry_run:
         print(describe(graph, grid, make_jobs(grid, graph, run, left), done=done_stages(graph, run)))
         if plan_only:

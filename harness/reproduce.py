@@ -17,6 +17,7 @@ from rich.text import Text
 from harness.plan.stages import make_graph
 from harness.submit.local import fresh_folder
 from harness.text import shortened
+from jobs.cluster.surroundings import forget_outer_job
 from jobs.experiment.cell import Cell
 from jobs.experiment.job import JobSpec, PlannedCell
 from jobs.experiment.output import FittedTable, printable, replace_unencodable
@@ -39,6 +40,7 @@ class ReproduceError(ValueError):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     replace_unencodable()
+    forget_outer_job()
     options = parse(arguments)
     try:
         path, record = find(options.runs, options.cell)
@@ -54,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options of the command line."""
-    parser = argparse.ArgumentParser(prog="python -m harness.reproduce", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m harness.reproduce", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("cell", help="the id of a cell, or its beginning if no other id begins so")
     parser.add_argument("--runs", type=Path, default=RUNS, help="the folder of all run folders (default: %(default)s)")
     return parser.parse_args(arguments)
@@ -70,11 +72,24 @@ def find(runs: Path, prefix: str) -> tuple[Path, Record]:
         raise ReproduceError(f"no cell '{prefix}'; {hint}")
     if len(ids) > 1:
         raise ReproduceError(f"several cells begin with '{prefix}': {', '.join(ids)}; give more letters")
-    records = [(path, read_record(path)) for path in paths]
+    records = readable(paths)
     path, record = next(((path, record) for path, record in records if record.status == "done"), records[0])
     if record.status != "done":
         raise ReproduceError(f"cell {record.id} has no numbers to reproduce: it failed ({record.failure.kind if record.failure else 'unknown'})")
     return path, record
+
+
+def readable(paths: Sequence[Path]) -> list[tuple[Path, Record]]:
+    """The records that can be read, with their paths; at least one. Raises RecordError if there are none."""
+    records, error = [], None
+    for path in paths:
+        try:
+            records.append((path, read_record(path)))
+        except RecordError as unreadable:
+            error = unreadable
+    if error is not None and not records:
+        raise error
+    return records
 
 
 def folder_for(parent: Path) -> Path:

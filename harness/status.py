@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options of the command line."""
-    parser = argparse.ArgumentParser(prog="python -m harness.status", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m harness.status", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("grid", nargs="?", help="a grid.yaml or a run folder (default: the launch at work now, else the latest one)")
     parser.add_argument("--watch", action="store_true", help=f"show the status again every {WATCH_S:.0f} s, until Ctrl-C or no job is left")
     parser.add_argument("--runs", type=Path, default=RUNS, help="the folder of all run folders (default: %(default)s)")

@@ -8,13 +8,15 @@ from typing import Any
 
 from harness.grid.read import Grid
 from harness.plan.stages import StageGraph
-from jobs.experiment.files import write_json, written_aside
+from jobs.experiment.files import json_text, write_json, write_text, written_aside
 from jobs.experiment.identity import result_settings
 from jobs.experiment.ids import CellId
 from jobs.experiment.index import CellEntry, RunIndex, RunIndexError, cell_entry, read_index, stage_entry, write_index
 from jobs.experiment.job import PlannedCell
+from jobs.experiment.records import RecordError
 from jobs.experiment.run_folder import CODE, CODE_DIFF, RunFolder
-from jobs.worker.environment import code_version, git
+from jobs.worker.code_diff import code_diff
+from jobs.worker.environment import code_version
 
 
 def save_launch(grid: Grid, graph: StageGraph, run: RunFolder) -> None:
@@ -24,7 +26,9 @@ def save_launch(grid: Grid, graph: StageGraph, run: RunFolder) -> None:
     write_json(run.path / CODE, {"commit": commit, "dirty": dirty})
     if dirty:
         with written_aside(run.path / CODE_DIFF) as aside:
-            aside.write_text(git("diff", "HEAD") or "")
+            aside.write_bytes(code_diff())
+    else:  # that of a previous launch is not this one's
+        (run.path / CODE_DIFF).unlink(missing_ok=True)
 
 
 def cells_with_new_labels(grid: Grid, graph: StageGraph, run: RunFolder) -> frozenset[CellId]:
@@ -82,15 +86,14 @@ def make_index(grid: Grid, graph: StageGraph) -> RunIndex:
 
 def save_plan(grid: Grid, run: RunFolder, cells: Mapping[str, Any], index: RunIndex) -> None:
     """Writes the grid as launched, its plan and its index."""
-    with written_aside(run.grid_path) as aside:
-        aside.write_text(grid.source)
-    with written_aside(run.plan_path) as aside:
-        aside.write_text(json.dumps({"grid": grid.name, "cells": cells}))  # in one line: indenting takes 10,000 cells 2 s
+    write_text(run.grid_path, grid.source)
+    write_text(run.plan_path, json_text({"grid": grid.name, "cells": cells}))  # in one line: indenting takes 10,000 cells 2 s
     write_index(run, index)
 
 
 def warn_of_stale_records(run: RunFolder, cells: Sequence[PlannedCell]) -> None:
-    """Warns of records that this grid would not produce today: those of cells that it no longer has, and those made under other defaults.
+    """Warns of records that this grid would not produce today: those of cells that it no longer has, those made under other defaults, those that
+    cannot be read.
 
     A cell keeps its id when only a default has changed: defaults are not part of the id.
     """
@@ -100,7 +103,11 @@ def warn_of_stale_records(run: RunFolder, cells: Sequence[PlannedCell]) -> None:
         held = f"{others} cells that are not in this grid, from a previous grid named {run.path.name}"
         print(f"warning: {run.path} also holds {held}; they stay in its leaderboard", file=sys.stderr)
     for planned in cells:
-        record = run.record(planned.cell.id)
+        try:
+            record = run.record(planned.cell.id)
+        except RecordError as error:
+            print(f"warning: cell {planned.cell.id}: {str(error).splitlines()[0]}", file=sys.stderr)
+            continue
         if record is not None and result_settings(record.spec) != result_settings(planned.cell.to_json()):
             remedy = f"to run it again, remove {run.record_path(planned.cell.id)}"
             print(f"warning: cell {record.id} was run under other default settings; {remedy}", file=sys.stderr)

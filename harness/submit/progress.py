@@ -65,7 +65,7 @@ class ProgressDisplay:
     def print_ended_cells(self) -> None:
         """Prints a line for every cell that has ended since the last call."""
         for planned in self.cells:
-            if planned.cell.id in self.reported or (record := self.run.record(planned.cell.id)) is None:
+            if planned.cell.id in self.reported or (record := self.run.readable_record(planned.cell.id)) is None:
                 continue
             self.reported.add(planned.cell.id)
             title = f"{len(self.reported)}/{len(self.cells)}  {record.id}  {planned.cell.model.label}  {planned.cell.pruning}  seed {record.seed}"

@@ -64,6 +64,14 @@ def test_a_plan_that_cannot_be_read_is_written_anew(fake: FakeRun, name: str) ->
     assert cells_with_new_labels(fake.grid, fake.plan, fake.run) == frozenset()
 
 
+def test_the_difference_of_a_previous_launch_does_not_stay(fake: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.plan.snapshot.code_diff", lambda: b"caf\xe9")
+    for dirty, kept in ((True, True), (False, False), (True, True), (None, False)):
+        monkeypatch.setattr("harness.plan.snapshot.code_version", lambda dirty=dirty: ("abc", dirty))
+        save_launch(fake.grid, fake.plan, fake.run)
+        assert (fake.run.path / "code.diff").exists() == kept
+
+
 def test_records_of_this_grid_and_its_defaults_are_no_reason_to_warn(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     fake.record(fake.paths[0])
     warn_of_stale_records(fake.run, fake.paths)
@@ -85,3 +93,14 @@ def test_a_cell_that_was_run_under_other_defaults_is_named_with_what_to_do(fake:
     message = capsys.readouterr().err
     assert f"cell {planned.cell.id} was run under other default settings; to run it again, remove" in message
     assert str(Path("cells") / planned.cell.id / "record.json") in message
+
+
+def test_a_record_that_cannot_be_read_is_named_and_the_others_are_looked_at(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    torn, other = fake.paths[:2]
+    fake.record(torn)
+    fake.run.record_path(torn.cell.id).write_text('{"id": ')
+    fake.record(replace(other, cell=replace(other.cell, recipe=replace(other.cell.recipe, label_smoothing=0.0))))
+    warn_of_stale_records(fake.run, fake.paths)
+    first, second = capsys.readouterr().err.splitlines()
+    assert f"cell {torn.cell.id}: {fake.run.record_path(torn.cell.id)} is not a record" in first and "remove it to run its part again" in first
+    assert f"cell {other.cell.id} was run under other default settings" in second
