@@ -172,7 +172,7 @@ def make_boards(rows: Sequence[Row]) -> list[Board]:
 
 def shown_text(value: Any) -> Any:
     """`value` as the page shows it: text of records without control characters; the page's own parts as they are."""
-    return printable(value, keep="\n\t") if type(value) is str else value
+    return printable(str(value), keep="\n\t") if isinstance(value, str | Path) and not hasattr(value, "__html__") else value
 
 
 def sort_value(shown: Shown, row: Row) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from analysis.csv_files import read_csv
+from analysis.exports import marked
 from jobs.experiment.output import replace_unencodable
 
 LEVELS = (50, 80, 90, 95)
@@ -49,7 +50,7 @@ def table(rows: Iterable[Row]) -> list[str]:
     for name in sorted(methods, key=lambda name: -at_90[name]):
         baseline = {} if name == "structured random" else methods.get("structured random" if name in UNITS else "random", {})
         cells = [shown(methods[name].get(level), baseline.get(level)) for level in LEVELS]
-        lines.append(f"| {name} | {' | '.join(cells)} | {methods[name].get(90, {}).get('epochs', '')} |")
+        lines.append(f"| {marked(name)} | {' | '.join(cells)} | {methods[name].get(90, {}).get('epochs', '')} |")
     return lines
 
 

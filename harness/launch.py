@@ -41,8 +41,8 @@ RETRY_HINT = "--retry-failed runs them again"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    forget_outer_job()
     replace_unencodable()
+    forget_outer_job()
     options = parse(arguments)
     try:
         grid = read_grid(options.grid)

@@ -39,8 +39,8 @@ class ReproduceError(ValueError):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    forget_outer_job()
     replace_unencodable()
+    forget_outer_job()
     options = parse(arguments)
     try:
         path, record = find(options.runs, options.cell)
