@@ -15,6 +15,7 @@ from jobs.experiment.files import well_formed
 from jobs.experiment.ids import CellId, StageId
 
 SCHEMA: Final = 1
+TORN: Final = "torn file"  # kind of a failure whose own file cannot be read
 
 
 class Strict(BaseModel):

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from jobs.experiment.files import write_json
 from jobs.experiment.ids import CellId, StageId
-from jobs.experiment.records import Failure, Record, RecordError, read_as, read_record
+from jobs.experiment.records import TORN, Failure, Record, RecordError, read_as, read_record
 
 RUNS = Path("runs")  # where run folders are kept unless --runs says otherwise
 # Of the run folder itself
@@ -31,7 +31,6 @@ STAGE, PROGRESS, METRICS, CHECKPOINTS = "stage.json", "progress.json", "metrics.
 MICRO_BATCH, FAILURE, EXPORT, REPLAY_TODO = "micro_batch.json", "failure.json", "export", "replay.todo"
 # Of an export, and of a cell's folder
 WEIGHTS, MASKS, STRUCTURE, RESULT, RECORD = "model.safetensors", "masks.safetensors", "structure.json", "result.json", "record.json"
-TORN = "torn file"  # kind of the failure of a stage whose failure.json cannot be read
 # Of a job's folder
 SUBMITTED = "stages.json"  # which job runs which stages
 
