@@ -15,7 +15,6 @@ from jobs.experiment.files import well_formed
 from jobs.experiment.ids import CellId, StageId
 
 SCHEMA: Final = 1
-TORN: Final = "torn file"  # kind of a failure whose own file cannot be read
 
 
 class Strict(BaseModel):
@@ -130,6 +129,11 @@ def now() -> str:
 
 class RecordError(ValueError):
     """A file is not the record that it should be."""
+
+
+def unreadable_failure(stage: StageId, error: RecordError) -> Failure:
+    """The failure that stands for the failure of a stage whose file cannot be read."""
+    return Failure(kind="torn file", message=str(error).splitlines()[0], stage=stage)
 
 
 def read_record(path: Path) -> Record:

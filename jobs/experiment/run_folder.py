@@ -19,7 +19,7 @@ from pathlib import Path
 
 from jobs.experiment.files import write_json
 from jobs.experiment.ids import CellId, StageId
-from jobs.experiment.records import TORN, Failure, Record, RecordError, read_as, read_record
+from jobs.experiment.records import Failure, Record, RecordError, read_as, read_record, unreadable_failure
 
 RUNS = Path("runs")  # where run folders are kept unless --runs says otherwise
 # Of the run folder itself
@@ -112,7 +112,7 @@ class RunFolder:
         try:
             return read_as(Failure, path) if path.exists() else None
         except RecordError as error:
-            return Failure(kind=TORN, message=str(error).splitlines()[0], stage=StageId(stage))
+            return unreadable_failure(StageId(stage), error)
 
     def write_failure(self, stage: str, failure: Failure) -> bool:
         """True if this failure is the first of its stage, and was written. A later one, of a process that suffered from the first, is dropped."""
