@@ -36,6 +36,8 @@ def data_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
 
 def data_notes(grid: Grid, cells: Sequence[Cell]) -> list[str]:
     """What the user should know of data that can be prepared, each with its line."""
+    if not cells:
+        return []
     from jobs.data import prepare
 
     distinct = {id(cell.data): cell.data for cell in cells}

@@ -40,9 +40,8 @@ def submit_array(
     """
     timeouts = cluster.slurm.get("max_num_timeout", ENDLESS)
     script = folder / "submission.sh"
-    script.write_text(
-        submission(cluster, folder, list(arguments), name=name, after=after, at_a_time=at_a_time), encoding="utf-8", errors="surrogateescape"
-    )
+    text = submission(cluster, folder, list(arguments), name=name, after=after, at_a_time=at_a_time)
+    script.write_text(text, encoding="utf-8", errors="surrogateescape")
     limit_s = 60 * cluster.timeout_min - cluster.slurm.get("signal_delay_s", SIGNAL_S)
     for task, argument in arguments.items():
         call = ResumableCall(function=function, argument=argument, progress=progress, limit_s=limit_s)

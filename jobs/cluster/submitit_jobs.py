@@ -76,7 +76,7 @@ class ResumableCall:
 
 
 def export_ranks() -> None:
-    """Sets torch's variables from the scheduler's, and the file through which the ranks meet. A job of one rank needs none of them, and keeps none."""
+    """Sets torch's variables from the scheduler's, and the file through which the ranks meet. A job of one rank keeps none of them."""
     from submitit import JobEnvironment
 
     if "SUBMITIT_EXECUTOR" not in os.environ or (job := JobEnvironment()).num_tasks == 1:

@@ -1,7 +1,7 @@
 """Variables of the environment that belong to another job: that of the shell in which a command was typed, or of a container.
 
-The grid says where its jobs run and with how many ranks. A shell within `salloc` or `srun`, a job of torchrun's, and some container images set the same
-variables as SLURM and torchrun set for a job of ours.
+The grid says where its jobs run and with how many ranks. A shell within `salloc` or `srun`, a job of torchrun's, and some container images set the
+same variables as SLURM and torchrun set for a job of ours.
 """
 
 import os
@@ -9,9 +9,9 @@ from collections.abc import Mapping
 
 # Where the ranks of a job are. Of torchrun's own variables, those that start with TORCHELASTIC_ count too.
 RANKS = (
-    *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NNODES", "NODE_RANK", "GROUP_RANK", "ROLE_RANK", "GROUP_WORLD_SIZE"),
-    *("ROLE_WORLD_SIZE", "ROLE_NAME", "CROSS_RANK", "CROSS_SIZE", "MASTER_ADDR", "MASTER_PORT", "MEETING_FILE"),
-)
+    "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NNODES", "NODE_RANK", "GROUP_RANK", "ROLE_RANK",
+    "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE", "ROLE_NAME", "CROSS_RANK", "CROSS_SIZE", "MASTER_ADDR", "MASTER_PORT", "MEETING_FILE",
+)  # fmt: skip
 OF_A_JOB = ("SLURM_", "SLURMD_", "SUBMITIT_", "VSSM_ATTEMPT")  # beginnings of names
 OF_A_SITE = ("SLURM_CONF", "SLURM_JWT", "SLURM_CLUSTERS", "SLURM_SACK", "SLURM_TIME_FORMAT")  # how to reach SLURM: they describe no job
 # SLURM's commands take these for options. Those of sbatch come before the lines of a job's script, which are the grid's.

@@ -131,6 +131,11 @@ class RecordError(ValueError):
     """A file is not the record that it should be."""
 
 
+def unreadable_failure(stage: StageId, error: RecordError) -> Failure:
+    """The failure that stands for the failure of a stage whose file cannot be read."""
+    return Failure(kind="torn file", message=str(error).splitlines()[0], stage=stage)
+
+
 def read_record(path: Path) -> Record:
     """The record in a file. Raises RecordError, which names the file, if it is incomplete or of another schema."""
     return read_as(Record, path)

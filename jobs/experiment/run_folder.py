@@ -19,7 +19,7 @@ from pathlib import Path
 
 from jobs.experiment.files import write_json
 from jobs.experiment.ids import CellId, StageId
-from jobs.experiment.records import Failure, Record, RecordError, read_as, read_record
+from jobs.experiment.records import Failure, Record, RecordError, read_as, read_record, unreadable_failure
 
 RUNS = Path("runs")  # where run folders are kept unless --runs says otherwise
 # Of the run folder itself
@@ -31,7 +31,6 @@ STAGE, PROGRESS, METRICS, CHECKPOINTS = "stage.json", "progress.json", "metrics.
 MICRO_BATCH, FAILURE, EXPORT, REPLAY_TODO = "micro_batch.json", "failure.json", "export", "replay.todo"
 # Of an export, and of a cell's folder
 WEIGHTS, MASKS, STRUCTURE, RESULT, RECORD = "model.safetensors", "masks.safetensors", "structure.json", "result.json", "record.json"
-TORN = "torn file"  # kind of the failure of a stage whose failure.json cannot be read
 # Of a job's folder
 SUBMITTED = "stages.json"  # which job runs which stages
 
@@ -113,7 +112,7 @@ class RunFolder:
         try:
             return read_as(Failure, path) if path.exists() else None
         except RecordError as error:
-            return Failure(kind=TORN, message=str(error).splitlines()[0], stage=StageId(stage))
+            return unreadable_failure(StageId(stage), error)
 
     def write_failure(self, stage: str, failure: Failure) -> bool:
         """True if this failure is the first of its stage, and was written. A later one, of a process that suffered from the first, is dropped."""

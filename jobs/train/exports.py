@@ -83,7 +83,7 @@ def rewind_file(folder: Path | None, step: int | None) -> Path:
         if folder and step is not None:
             refused, result = refusal(folder / EXPORT, step), read_result(folder)
             if refused.exists():
-                why = f"{refused} says: {refused.read_text(encoding='utf-8', errors='replace').strip()}"
+                why = f"{refused} says: {refused.read_bytes().decode(errors='replace').strip()}"
             elif result is not None and step > result.steps:
                 why = f"it made {result.steps} steps; choose a rewind_step up to that"
         raise ExportError(f"{folder} has no weights of step {step} to rewind to: {why}")

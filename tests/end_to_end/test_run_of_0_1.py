@@ -54,7 +54,7 @@ def facts(status: str) -> dict[str, object]:
     return {
         "cells": re.search(r"(\d+) of (\d+) cells done\s+\((\S+)\)", status).groups(),  # type: ignore[union-attr]
         "states": dict(zip(lines[header], map(int, lines[header + 1]), strict=True)),
-        "stages": re.search(r"(\d+) of (\d+) stages done, (\S+) hours", status).groups(),  # type: ignore[union-attr]
+        "stages": re.search(r"(\d+) of (\d+) stages done, .+ of training used", status).groups(),  # type: ignore[union-attr]
         "failures": re.findall(r"^(\d+) cells?, (\d+) stages?: (\w+) at (\S+) in (\w+), on (\S+) \((\d+)\)$", status, re.M),
         "excerpt": [line for line in status.splitlines() if line.startswith("    ")],
         "logs": re.findall(r"python -m harness\.logs (\w+)", status),

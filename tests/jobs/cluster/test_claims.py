@@ -207,6 +207,6 @@ def test_a_look_at_a_claim_changes_nothing(tmp_path: Path) -> None:
 def test_a_claim_with_bytes_of_any_kind_is_free_once_its_holder_is_gone(tmp_path: Path) -> None:
     path = tmp_path / "claim"
     path.write_bytes(b'\xff\xfe {"host": 3}\n[]\n{"pid"')
-    assert not is_claimed(path) and holder(path) == "another process"
+    assert not is_claimed(path) and str(holder(path)) == "another process"
     with claimed(path, wait=False) as alone:
         assert alone
