@@ -163,7 +163,7 @@ def show(first: Record, second: Record, verdict: Verdict) -> None:
         console.print(f"reproduced: {how}", style="bold green")
     else:
         reason = second.failure.message if second.failure else ", ".join((*verdict.differing, *([] if verdict.same_weights else ["weights"])))
-        console.print(f"NOT reproduced: {printable(reason)}", style="bold red", markup=False)
+        console.print(printable(f"NOT reproduced: {reason}", keep="\n"), style="bold red", markup=False)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ class ProgressDisplay:
 
     def print_line(self, text: str, style: str | None = None) -> None:
         """Prints a line as it is, however long."""
-        self.console.print(printable(text), style=style, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(printable(text, keep="\n"), style=style, markup=False, highlight=False, soft_wrap=True)
 
     def print_ended_cells(self) -> None:
         """Prints a line for every cell that has ended since the last call."""
