@@ -5,8 +5,8 @@ structure.json, beside model.safetensors:  {"kept": {group: [units that stay]}, 
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
+from typing import TypedDict
 
 from torch import nn
 
@@ -14,6 +14,14 @@ from jobs.experiment.run_folder import STRUCTURE
 from jobs.experiment.specs import StageSpec, image_size
 from models.pruning.gates import fold_gates
 from models.pruning.structure import Group, Structure, find_groups, remove
+
+
+class StructureJson(TypedDict):
+    """A structure as files and checkpoints hold it."""
+
+    kept: dict[str, list[int]]
+    counts: dict[str, int]
+    notes: list[str]
 
 
 def parameters(network: nn.Module) -> int:
@@ -48,19 +56,20 @@ class Removal:
         return 1 - parameters(network) / self.params if self.done else 0.0
 
 
-def structure_to_json(structure: Structure | None) -> dict[str, object] | None:
+def structure_to_json(structure: Structure | None) -> StructureJson | None:
     """A structure as JSON values; None for None."""
     if structure is None:
         return None
-    return {**asdict(structure), "kept": {name: list(units) for name, units in structure.kept.items()}, "notes": list(structure.notes)}
+    kept = {name: list(units) for name, units in structure.kept.items()}
+    return {"kept": kept, "counts": dict(structure.counts), "notes": list(structure.notes)}
 
 
-def structure_from_json(value: Mapping[str, object] | None) -> Structure | None:
-    """A structure from its plain values; None from None."""
-    return None if value is None else Structure(kept=value["kept"], counts=value["counts"], notes=tuple(value["notes"]))  # type: ignore[arg-type]
+def structure_from_json(value: StructureJson | None) -> Structure | None:
+    """A structure from its JSON values; None from None."""
+    return None if value is None else Structure(kept=value["kept"], counts=value["counts"], notes=tuple(value["notes"]))
 
 
 def load_structure(folder: Path) -> Structure | None:
     """The units removed from the saved network in `folder`; None if it is whole."""
     path = folder / STRUCTURE
-    return structure_from_json(json.loads(path.read_text())) if path.exists() else None
+    return structure_from_json(json.loads(path.read_bytes())) if path.exists() else None

@@ -7,6 +7,7 @@ import pytest
 from harness.grid.read import Grid, read_grid
 from harness.grid.yaml_source import GridError
 from jobs.experiment.cell import Cell
+from jobs.experiment.specs import ClusterSpec
 from tests.support.grids import START, labels, mistakes, prunings, read
 
 
@@ -181,7 +182,7 @@ def test_files_of_the_same_content_are_one_model_with_a_note(tmp_path: Path) -> 
     (note,) = grid.notes
     assert len(grid.cells) == 1
     assert note.startswith(
-        f"{tmp_path}/grid.yaml:4: models[0]: {tmp_path}/seed1/best.pth has the same content as {tmp_path}/seed0/best.pth: vim_micro("
+        f"{tmp_path}/grid.yaml:4: models[0]: note: {tmp_path}/seed1/best.pth has the same content as {tmp_path}/seed0/best.pth: vim_micro("
     )
 
 
@@ -197,3 +198,20 @@ def test_exclude_knows_a_file_by_its_path_as_written(tmp_path: Path) -> None:
     text = "name: t\nseeds: [0]\npruning: [dense]\nmodels: [{name: vim_micro, pretrained: [seed0/best.pth, seed1/best.pth]}]\n"
     path.write_text(text + "exclude: [{model: {pretrained: seed1/best.pth}}]\n")
     assert [cell.model.label for cell in read_grid(path).cells] == ["vim_micro(pretrained=seed0/best.pth)"]
+
+
+@pytest.mark.parametrize("empty", ["recipe:", "data:", "cluster:", "exclude:", "recipe: {}", "data: {}", "cluster: {}", "recipe: ~", "data: null"])
+def test_a_section_that_is_left_empty_means_the_defaults(folder: Path, empty: str) -> None:
+    assert read(START + empty + "\n").cells == read(START).cells and read(START + empty + "\n").cluster == ClusterSpec()
+
+
+@pytest.mark.parametrize("key", ["models", "pruning", "seeds", "name"])
+def test_a_key_that_must_be_given_is_missing_if_it_is_left_empty(folder: Path, key: str) -> None:
+    (line,) = mistakes("".join(f"{key}:\n" if text.startswith(key) else f"{text}\n" for text in START.splitlines()))
+    assert f" {key}: missing: " in line
+
+
+@pytest.mark.parametrize("key", ["recipe", "data"])
+def test_a_list_without_entries_or_with_an_empty_entry_is_refused(folder: Path, key: str) -> None:
+    assert mistakes(START + f"{key}: []\n") == [f"grid.yaml:5: {key}: missing: the grid needs at least one entry"]
+    assert mistakes(START + f"{key}:\n  - {{}}\n  -\n")[0] == f"grid.yaml:7: {key}[1]: expected a mapping, got nothing"

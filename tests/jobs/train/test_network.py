@@ -1,16 +1,26 @@
 """The network in training: inherited masks, averaged weights, weights that come back, each against plain torch."""
 
+from dataclasses import asdict
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn import functional
 
+from harness.grid.read import read_grid
+from harness.plan.stages import make_graph
+from jobs.experiment.ids import StageId
 from jobs.parallel.averaging import Average
-from jobs.parallel.engine import make_optimizer
+from jobs.parallel.engine import make_optimizer, rendezvous
 from jobs.train.evaluation import load_masks
 from jobs.train.lr_schedule import schedule
+from jobs.train.network import TrainedNetwork
+from jobs.train.stage_trainer import TrainingState
+from models.layers import weight_decay_groups
 from models.pruning.base import Progress, Stage
 from models.pruning.masks import choose
-from tests.support.networks import NO_DECAY, Halve, global_batch, toy_net, toy_spec
+from models.registry import create_model
+from tests.support.networks import NO_DECAY, Halve, ToyBatches, global_batch, toy_net, toy_spec
 from tests.support.stages import REGROWN, assert_same, dense, train, weights
 
 
@@ -88,3 +98,32 @@ def test_regrowing_trains_the_dense_weights_by_the_gradient_at_the_masked_ones(t
         assert name not in masks or not weight[~masks[name]].any()
     pairs = [(earlier[name], later[name]) for earlier, later in zip(history, history[1:], strict=False) for name in earlier]
     assert any((later & ~earlier).any() for earlier, later in pairs), "no weight came back: the test shows nothing"
+
+
+RUN_OF_0_1 = Path(__file__).parents[2] / "fixtures" / "run_of_0_1" / "small"
+KILLED = StageId("ee516d283a22")  # within its second epoch
+
+
+def test_a_checkpoint_of_version_0_1_is_restored_bit_for_bit():
+    saved = torch.load(RUN_OF_0_1 / "stages" / KILLED / "checkpoints" / "step-000000025" / "rank-0.pt", weights_only=True)
+    spec, ranks = make_graph(read_grid(RUN_OF_0_1 / "grid.yaml").cells).stages[KILLED], rendezvous(threads=1)
+    model = create_model(spec.model.name, 10, 32, **spec.model.options)
+    no_decay = weight_decay_groups(model, spec.recipe.decay_ssm)[1]
+    network = TrainedNetwork(spec, model, ToyBatches(64, 64, ranks), no_decay=no_decay, ranks=ranks)
+    network.restore(saved)
+    restored = {"tally": asdict(TrainingState(**saved["tally"])), **network.state()}
+    network.engine.close()
+    assert saved["masks"] and saved["training"]["masters"] and saved["training"]["moments"]
+    assert differences(restored, saved) == []
+
+
+def differences(first: object, second: object, path: str = "") -> list[str]:
+    """The paths at which two nested values differ; tensors must be equal in every bit."""
+    if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
+        return [] if first.dtype == second.dtype and torch.equal(first, second) else [path]
+    if isinstance(first, list) and isinstance(second, list):
+        first, second = dict(enumerate(first)), dict(enumerate(second))
+    if isinstance(first, dict) and isinstance(second, dict):
+        lacking = [f"{path}/{key}" for key in first.keys() ^ second.keys()]
+        return lacking + [deeper for key in first.keys() & second.keys() for deeper in differences(first[key], second[key], f"{path}/{key}")]
+    return [] if first == second else [path]
