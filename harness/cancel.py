@@ -5,10 +5,8 @@ Exit codes: 0: cancelled; 1: something was not cancelled; 2: usage; 3: nothing t
 """
 
 import argparse
-import json
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Collection, Sequence
@@ -18,11 +16,13 @@ from pathlib import Path
 from harness.monitor.lookup import NameNotFound, find_id, find_run, is_run
 from harness.monitor.survey import Survey, survey
 from harness.text import counted, shortened
-from jobs.cluster.claims import is_claimed
+from jobs.cluster.claims import holder, is_claimed
 from jobs.cluster.slurm import SchedulerError, ask, requeue
+from jobs.experiment.files import this_host
 from jobs.experiment.ids import CellId, JobId, StageId
 from jobs.experiment.index import RunIndexError
-from jobs.experiment.run_folder import CANCELLED, LAUNCH_LOCK, RUNS, RunFolder
+from jobs.experiment.output import replace_unencodable
+from jobs.experiment.run_folder import RUNS, RunFolder
 from jobs.experiment.submissions import Submission
 
 OK, NOT_ALL, USAGE, NOTHING = 0, 1, 2, 3
@@ -40,6 +40,7 @@ class Outcome:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
+    replace_unencodable()
     options = parse(arguments)
     try:
         if is_run(options.target, options.runs):
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options of the command line."""
-    parser = argparse.ArgumentParser(prog="python -m harness.cancel", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m harness.cancel", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("target", help="a grid.yaml, a run folder, or the id of a cell or its beginning")
     parser.add_argument("--runs", type=Path, default=RUNS, help="the folder of all run folders (default: %(default)s)")
     return parser.parse_args(arguments)
@@ -83,9 +84,7 @@ def cancel_cell(run: RunFolder, cell: CellId) -> int:
     if state in ("done", "failed", "blocked"):
         print(f"nothing to cancel: cell {cell} ({entry.title}) {'is done' if state == 'done' else 'has failed'}")
         return NOTHING
-    mark = run.path / CANCELLED / cell
-    mark.parent.mkdir(parents=True, exist_ok=True)
-    mark.touch()  # a job that comes to a stage of this cell alone leaves it out
+    run.cancel(cell)
     left = [stage for stage in entry.stages if not surveyed.done(stage)] or [entry.stages[-1]]
     users = {stage: other_users(surveyed, stage, cell) for stage in left}
     own = frozenset(stage for stage in left if not users[stage])
@@ -150,7 +149,7 @@ def end_jobs(surveyed: Survey, submissions: Sequence[Submission]) -> list[Outcom
 
 def end_local_job(job: JobId) -> Outcome:
     """Ends a process of this machine with all its children; one of another machine stays."""
-    if job.host != socket.gethostname():
+    if job.host != this_host():
         return Outcome(text=f"NOT ended: process {job.number} on {job.host}; run this command there", ended=False)
     end_process(job.number)
     return Outcome(text=f"ended the local job of process {job.number}")
@@ -185,13 +184,13 @@ def leave_stages_out(surveyed: Survey, submission: Submission, own: Collection[S
 
 def end_launch(run: RunFolder) -> Outcome | None:
     """Ends the launch at work, None without one. A launch that submits to SLURM is waited for, so that no job of its is missed."""
-    lock = run.path / LAUNCH_LOCK
+    lock = run.launch_lock
     if not is_claimed(lock):
         return None
-    holder = json.loads(lock.read_text() or "{}")
-    host, pid = holder.get("host"), holder.get("pid")
-    if host != socket.gethostname():
-        return Outcome(text=f"NOT ended: the launch by process {pid} on {host}; run this command there", ended=False)
+    launcher = holder(lock)
+    if launcher.host != this_host():
+        return Outcome(text=f"NOT ended: the launch by {launcher}; run this command there", ended=False)
+    pid = launcher.pid
     submits = answered_survey(run).index.cluster == "slurm"
     if submits:
         print(f"process {pid} is submitting this grid; waiting until it has ended ...", file=sys.stderr, flush=True)

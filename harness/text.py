@@ -13,6 +13,13 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def time_spent(seconds: float) -> str:
+    """Seconds as '45 s', '12 minutes' or '3.4 hours', whichever says most in few digits."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} minutes" if seconds < 3600 else f"{seconds / 3600:.1f} hours"
+
+
 def counted(number: int, word: str) -> str:
     """'1 cell', '3 cells'."""
     return f"{number} {word}" if number == 1 else f"{number} {word}s"

@@ -4,12 +4,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.cluster.claims import is_claimed
 from jobs.experiment.ids import CellId, StageId
 from jobs.experiment.index import RunIndex, read_index
 from jobs.experiment.run_folder import RunFolder
 from models.text import did_you_mean
 
-GRID = Path("grid.yaml")
 LISTED = 6  # names that an error lists
 TITLED = 8  # ids that an error lists with their titles
 
@@ -29,10 +29,9 @@ class Match:
 
 
 def find_run(given: str | None, runs: Path) -> RunFolder:
-    """The run folder of a grid file, or at a path, or of that name; without a name that of ./grid.yaml, else the newest. Raises NameNotFound."""
+    """The run folder of a grid file, or at a path, or of that name; without a name the one at work, else the latest launch. Raises NameNotFound."""
     if given is None:
-        run = RunFolder(runs / grid_name(GRID)) if GRID.is_file() else None
-        return run if run is not None and run.index_path() else newest(runs)
+        return at_work_or_newest(runs)
     path = Path(given)
     if path.is_file():
         run = RunFolder(runs / grid_name(path))
@@ -52,17 +51,23 @@ def is_run(given: str, runs: Path) -> bool:
 
 
 def grid_name(path: Path) -> str:
-    """The name in a grid file. Raises NameNotFound."""
-    from harness.grid.yaml_source import GridError, read_yaml
+    """The name in a grid file, whatever mistakes the rest of the file has: its run may be older than they are. Raises NameNotFound."""
+    from harness.grid.labels import name_problem
+    from harness.grid.yaml_source import GridError, Report, parse_yaml, read_text
 
+    report = Report(str(path))
     try:
-        root = read_yaml(path)[1].value
+        root = parse_yaml(read_text(path), report).value
     except GridError as error:
         raise NameNotFound(str(error)) from error
     node = root.get("name") if isinstance(root, dict) else None
+    if node is not None and not (problem := name_problem(node.value)):
+        return str(node.value)
+    if report.problems:
+        raise NameNotFound(str(GridError(report.problems)))
     if node is None or not isinstance(node.value, str):
         raise NameNotFound(f"{path} has no 'name', and the run folder is named after it; add one, or name the run folder")
-    return node.value
+    raise NameNotFound(f"{path}:{node.line}: name: {problem}")
 
 
 def launched(runs: Path) -> list[Path]:
@@ -72,12 +77,12 @@ def launched(runs: Path) -> list[Path]:
     return sorted(written, key=written.__getitem__, reverse=True)
 
 
-def newest(runs: Path) -> RunFolder:
-    """The run folder of the latest launch. Raises NameNotFound."""
+def at_work_or_newest(runs: Path) -> RunFolder:
+    """The run folder in which a launch works now, else that of the latest launch. Raises NameNotFound."""
     folders = launched(runs)
     if not folders:
         raise NameNotFound(f"there is no run folder under {runs}. Launch a grid with: python -m harness.launch <grid.yaml>")
-    return RunFolder(folders[0])
+    return RunFolder(next((folder for folder in folders if is_claimed(RunFolder(folder).launch_lock)), folders[0]))
 
 
 def find_id(prefix: str, runs: Path) -> Match:

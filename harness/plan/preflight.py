@@ -9,13 +9,21 @@ from models.pruning.registry import method_label
 
 
 def preflight(grid: Grid, cells: Sequence[Cell]) -> list[str]:
-    """The problems of a grid, each with its line: missing data, a network that the images do not fit, a pruning target that a network cannot reach, a
-    scan that is not built, a scheduler that is missing or would refuse the jobs.
-    """
+    """The problems of a grid, each with its line: those of its networks, and those of this machine."""
+    return [*machine_problems(grid, cells), *model_problems(grid, cells)]
+
+
+def can_be_planned_elsewhere(cluster: ClusterSpec) -> bool:
+    """True if the jobs are for SLURM and this machine has none: a dry run here plans them, and their cluster has the data."""
+    return cluster.kind == "slurm" and not has_slurm()
+
+
+def machine_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
+    """What this machine lacks: data, a scan that is not built, a scheduler that it cannot reach or that would refuse the jobs."""
     if not cells:
         return []
-    of_the_machine = [*kernel_problems(grid.cluster, cells), *scheduler_problems(grid.cluster)]
-    return [*data_problems(grid, cells), *model_problems(grid, cells), *(f"{grid.path}: {problem}" for problem in of_the_machine)]
+    of_the_cluster = [*kernel_problems(grid.cluster, cells), *scheduler_problems(grid.cluster)]
+    return [*data_problems(grid, cells), *(f"{grid.path}: {problem}" for problem in of_the_cluster)]
 
 
 def data_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
@@ -28,6 +36,8 @@ def data_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
 
 def data_notes(grid: Grid, cells: Sequence[Cell]) -> list[str]:
     """What the user should know of data that can be prepared, each with its line."""
+    if not cells:
+        return []
     from jobs.data import prepare
 
     distinct = {id(cell.data): cell.data for cell in cells}
@@ -36,6 +46,8 @@ def data_notes(grid: Grid, cells: Sequence[Cell]) -> list[str]:
 
 def model_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
     """Networks that cannot be built for their images, or cannot be pruned as the grid asks. Each is built once, without memory for its weights."""
+    if not cells:
+        return []
     import torch
 
     from models.registry import create_model
@@ -80,10 +92,15 @@ def scheduler_problems(cluster: ClusterSpec) -> list[str]:
     """A scheduler that this machine cannot reach, or that would refuse the jobs."""
     if cluster.kind != "slurm":
         return []
-    from submitit import SlurmExecutor
-
-    if SlurmExecutor.affinity() > 0:
+    if has_slurm():
         from jobs.cluster.slurm_limits import slurm_problems
 
         return slurm_problems(cluster)
     return ["cluster: no srun on this machine, so it cannot submit to SLURM; launch on a login node, or set 'cluster: local'"]
+
+
+def has_slurm() -> bool:
+    """True if this machine can submit to SLURM."""
+    from submitit import SlurmExecutor
+
+    return SlurmExecutor.affinity() > 0

@@ -114,7 +114,7 @@ def prepare(data: DataSpec, cache: Path, *, by_content: bool = False) -> Dataset
         with claimed(cache / f"{folder.name}.lock"):
             if not (folder / "source.json").exists():
                 write_source(data, folder)
-        classes = json.loads((folder / "source.json").read_text())["classes"]
+        classes = json.loads((folder / "source.json").read_bytes())["classes"]
         try:
             return described(data, folder / "train.beton", folder / "test.beton", classes, cache, by_content)
         except DataError as error:
@@ -238,7 +238,7 @@ def verified_sha256(path: Path, cache: Path, by_content: bool) -> str:
     status = path.stat()
     digest = sha256_of(path) if by_content else remembered_sha256(path.resolve(), status.st_size, status.st_mtime_ns, cache)
     written = sha256_file(path)
-    if written.exists() and written.read_text().split()[:1] != [digest]:
+    if written.exists() and written.read_text(encoding="utf-8", errors="replace").split()[:1] != [digest]:
         raise DataError(
             f"{path}: its content is not what was written (its sha256 is {digest}, {written.name} holds another): "
             f"remove {path.parent} to have it written again, or copy the file again"
@@ -254,8 +254,17 @@ def remembered_sha256(path: Path, size: int, mtime_ns: int, cache: Path) -> str:
     state = {"path": str(path), "size": size, "mtime_ns": mtime_ns}
     memory = cache / "hashed" / f"{hashlib.sha256(str(path).encode()).hexdigest()[:16]}.json"
     with claimed(memory.with_suffix(".lock")):
-        known: dict[str, Any] = json.loads(memory.read_text()) if memory.exists() else {}
+        known = remembered(memory)
         if {key: known.get(key) for key in state} != state:
             known = {**state, "sha256": sha256_of(path)}
             write_json(memory, known)
     return str(known["sha256"])
+
+
+def remembered(memory: Path) -> dict[str, Any]:
+    """The content of a memory of digests; empty where there is none, or where it cannot be read."""
+    try:
+        known = json.loads(memory.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return known if isinstance(known, dict) and "sha256" in known else {}

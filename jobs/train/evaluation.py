@@ -1,4 +1,4 @@
-"""Accuracy of a whole fp32 network, and the public door to a saved one."""
+"""Accuracy of a whole fp32 network, and the function that loads a saved one."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], ranks: 
 
 
 def load_model(model: ModelSpec, *, classes: int, img_size: int, scan: str, weights: Path) -> nn.Module:
-    """The network of a saved safetensors file, in evaluation mode on the CPU; the smaller one where a structure.json lies beside it.
+    """The network of a saved safetensors file, in evaluation mode on the CPU; smaller if a structure.json lies beside it.
 
     WeightsError names the file and what does not fit.
     """
@@ -72,7 +72,7 @@ def load_model(model: ModelSpec, *, classes: int, img_size: int, scan: str, weig
 
 
 def load_masks(folder: Path) -> dict[str, Tensor]:
-    """The masks beside a saved network, bool, True where a weight lives; empty when it is dense."""
+    """The masks beside a saved network, bool, True where a weight lives; empty if it is dense."""
     from safetensors.torch import load_file
 
     path = folder / MASKS

@@ -1,4 +1,4 @@
-"""What a stage hands on: whole fp32 weights, masks, the weights at the rewind step, and its result. The folder appears when all of it is on disk.
+"""The export of a stage: whole fp32 weights, masks, weights to rewind to, and its result. The folder appears when all of it is on disk.
 
 export/model.safetensors  masks.safetensors (absent when dense)  structure.json (absent when nothing was removed)
 rewind-000000100.safetensors (where a later stage rewinds)  result.json
@@ -21,7 +21,7 @@ from models.pruning.structure import Structure
 
 
 class ExportError(RuntimeError):
-    """A stage that another one starts from has not exported what that one needs."""
+    """A stage lacks the export that another stage starts from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,31 +30,31 @@ class StageResult:
 
     val_top1: float  # percent, of the exported weights
     val_loss: float
-    train_loss: float  # mean over the last epoch; of the stage before where this one had no epoch; NaN where none had
-    steps: int  # optimizer steps made, over all restarts that count
+    train_loss: float  # mean over the last epoch; without an epoch that of the parent; NaN if no stage had one
+    steps: int  # optimizer steps made, over all restarts; repeated steps count once
     epochs: int
     train_s: float  # wall-clock, evaluation and checkpoints included, over all restarts
-    train_img_per_s: float  # within steps alone; 0 without one
-    sparsity: float  # share of zeros in the masked parameters
+    train_img_per_s: float  # during steps; 0 without a step
+    sparsity: float  # fraction of zeros in the masked parameters
     peak_memory_bytes: int | None = None  # of rank 0, training and validation; see `jobs.parallel.memory`
-    joules: float | None = None  # of all ranks' devices, over all restarts that count; None where the machine does not tell
+    joules: float | None = None  # of all ranks' devices, over all restarts; None if the machine does not measure it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """The files of a finished stage; None where there is none."""
+    """The files of a finished stage; None for a file that it does not have."""
 
     weights: Path
     masks: Path | None
-    structure: Structure | None  # what was removed from the network
+    structure: Structure | None  # the units removed from the network
     rewinds: dict[int, Path]  # by step
 
 
 def exported(folder: Path) -> Export:
-    """The files that the stage in `folder` handed on. ExportError where it is not finished."""
+    """The export of the stage in `folder`. Raises ExportError if the stage is not finished."""
     export = folder / EXPORT
     if not export.is_dir():
-        raise ExportError(f"{folder} has no export: that stage is not finished; run it first")
+        raise ExportError(f"{folder} has no export, because that stage is not finished: run it first")
     masks = export / MASKS
     return Export(
         weights=export / WEIGHTS,
@@ -65,9 +65,9 @@ def exported(folder: Path) -> Export:
 
 
 def read_result(folder: Path) -> StageResult | None:
-    """The result of the stage in `folder`; None while it is not finished."""
+    """The result of the stage in `folder`; None if it is not finished."""
     path = folder / EXPORT / RESULT
-    return StageResult(**json.loads(path.read_text())) if path.exists() else None
+    return StageResult(**json.loads(path.read_bytes())) if path.exists() else None
 
 
 def write_rewind(folder: Path, weights: Mapping[str, Tensor], step: int) -> None:
@@ -76,14 +76,14 @@ def write_rewind(folder: Path, weights: Mapping[str, Tensor], step: int) -> None
 
 
 def rewind_file(folder: Path | None, step: int | None) -> Path:
-    """The weights that the stage in `folder` kept after a step. ExportError says why there are none."""
+    """The weights that the stage in `folder` kept at a step. Raises ExportError, which says why there are none."""
     kept = exported(folder).rewinds if folder else {}
     if folder is None or step is None or step not in kept:
         why = f"it kept the steps {list(kept)}" if kept else "it kept none"
         if folder and step is not None:
             refused, result = refusal(folder / EXPORT, step), read_result(folder)
             if refused.exists():
-                why = f"{refused} says: {refused.read_text().strip()}"
+                why = f"{refused} says: {refused.read_bytes().decode(errors='replace').strip()}"
             elif result is not None and step > result.steps:
                 why = f"it made {result.steps} steps; choose a rewind_step up to that"
         raise ExportError(f"{folder} has no weights of step {step} to rewind to: {why}")
@@ -93,7 +93,7 @@ def rewind_file(folder: Path | None, step: int | None) -> Path:
 def write_export(
     folder: Path, weights: Mapping[str, Tensor], masks: Mapping[str, Tensor], result: StageResult, structure: Structure | None = None
 ) -> None:
-    """Publishes a finished stage. OSError or safetensors' error names what could not be written; a half-written export is never seen."""
+    """Publishes a finished stage, whole or not at all. Raises OSError, or safetensors' error, which names the file that could not be written."""
     aside = folder / ".export"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""One stage of a cell, from its starting weights to its exported ones, on all ranks; goes on from its checkpoint when it was killed."""
+"""One stage on all ranks, from its starting weights to its export. A killed stage resumes from its checkpoint."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -49,7 +49,7 @@ def train_stage(
             result = stage.run(parent, rewind)
     drop_checkpoints(folder / CHECKPOINTS, ranks)
     missing = ranks.broadcast(missing_steps(folder, spec.stage.keep_steps) if ranks.rank == 0 else ())
-    if missing:  # it was finished, or half-way, before anybody asked for these
+    if missing:  # the stage was finished, or half-way, before a later stage needed these steps
         with prepared(replay_folder(folder, missing), missing) as stage:
             stage.advance(parent, rewind, max(missing))
     if ranks.rank == 0:
@@ -71,7 +71,7 @@ def prepared_run(
     cluster: ClusterSpec,
     report: Callable[[StageProgress], None],
 ) -> Iterator[StageTrainer]:
-    """A stage ready to run in `folder`: network, loaders and engine, which is closed afterwards."""
+    """A trainer for the stage in `folder`, with its network, loaders and engine. The engine is closed at the end of the block."""
     from jobs.data.loaders import EvalLoader, TrainLoader
     from models.layers import weight_decay_groups
     from models.registry import create_model

@@ -59,3 +59,8 @@ def test_rewinding_shares_the_dense_trainings_of_the_grid_and_every_target_is_in
     trunks = {plan.paths[cell.id][0] for cell in grid.cells if cell.pruning in ("dense", "IMP 50%", "IMP 95%", "wanda 80%", "structured 90%")}
     assert len(trunks) == 3
     assert model_problems(grid, grid.cells) == []
+
+
+def test_a_name_does_not_break_the_table():
+    (*_, line) = table([row("a|b\n 90%", "60")])
+    assert line.startswith(r"| a\|b\\n |") and "\n" not in line

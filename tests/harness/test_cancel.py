@@ -15,6 +15,7 @@ from harness.monitor import survey as survey_module
 from tests.support.commands import GRID, command, processes_of, run, wait_for, written
 from tests.support.fake_slurm import SILENT, FakeSlurm
 from tests.support.runs import FakeRun, elsewhere
+from tests.support.waiting import PATIENCE_S
 
 
 def submit_all(fake: FakeRun, slurm: FakeSlurm) -> None:
@@ -80,6 +81,31 @@ def test_a_job_that_is_at_the_cells_stage_starts_again_for_the_others(fake: Fake
     assert slurm.calls("scontrol") == ["requeue 17"] and not slurm.calls("scancel")
 
 
+def test_a_job_that_slurm_does_not_queue_again_is_named_and_counts_as_not_cancelled(
+    fake: FakeRun, slurm: FakeSlurm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.finish(fake.trunks[0])
+    first, second, _ = fake.cells_of(fake.trunks[0])
+    fake.submit({"17": [first.stages[1], second.stages[1]]})
+    slurm.queue(j17="RUNNING")
+    slurm.fails("scontrol", "Requested operation is presently disabled for job 17")
+    assert main([first.cell.id]) == NOT_ALL
+    assert "NOT ended: job 17, which also has stages of other cells" in capsys.readouterr().out
+
+
+def test_a_local_job_at_the_cells_stage_is_ended_and_its_launch_starts_another(
+    fake: FakeRun, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(survey_module, "works_for", lambda pid, folder: True)
+    monkeypatch.setattr("harness.cancel.end_process", ended.append)
+    fake.finish(fake.trunks[0])
+    first, second, _ = fake.cells_of(fake.trunks[0])
+    fake.submit({f"{socket.gethostname()}:4711": [first.stages[1], second.stages[1]]})
+    assert main([first.cell.id]) == OK and ended == [4711]
+    assert "process 4711; its launch starts another job for the other cells' stages" in capsys.readouterr().out
+
+
 def test_a_cell_that_is_done_is_left_alone(fake: FakeRun, slurm: FakeSlurm, capsys: pytest.CaptureFixture[str]) -> None:
     path = fake.paths[0]
     for stage in path.stages:
@@ -113,7 +139,8 @@ def test_a_local_job_is_killed_with_its_children(fake: FakeRun, capsys: pytest.C
     child = int(job.stdout.readline())
     (folder / "stages.json").write_text(json.dumps({f"{socket.gethostname()}:{job.pid}": [fake.trunks[0]]}))
     assert main(["runs/small"]) == OK
-    job.wait(10)  # psutil may have taken its exit status
+    job.wait(PATIENCE_S)  # psutil may have taken its exit status
+    job.stdout.close()
     assert f"ended the local job of process {job.pid}" in capsys.readouterr().out
     assert not os.path.exists(f"/proc/{child}") or Path(f"/proc/{child}/stat").read_text().split()[2] == "Z"
 
@@ -126,6 +153,12 @@ def test_a_job_of_another_machine_is_named_and_not_claimed_to_be_ended(fake: Fak
     assert "NOT ended" in output and "run this command there" in output
 
 
+def test_a_launch_on_another_machine_is_named_and_not_ended(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    fake.run.launch_lock.write_text(json.dumps({"host": "not-this-one", "pid": 4711, "job": None, "attempt": 0, "key": "a"}) + "\n")
+    assert main(["runs/small"]) == NOT_ALL
+    assert "NOT ended: the launch by process 4711 on not-this-one; run this command there" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_a_local_launch_is_stopped_with_its_jobs_and_the_next_one_goes_on(tmp_path: Path) -> None:
     grid = written(tmp_path, GRID)
@@ -135,6 +168,6 @@ def test_a_local_launch_is_stopped_with_its_jobs_and_the_next_one_goes_on(tmp_pa
     assert "2 of 2 cells" not in seen.stdout and f"{socket.gethostname()}:" in seen.stdout, seen.stdout + seen.stderr
     cancelled = run("harness.cancel", grid, cwd=tmp_path)
     assert cancelled.returncode == OK and f"stopped the launch by process {launcher.pid} and its jobs" in cancelled.stdout
-    launcher.communicate(timeout=60)
+    launcher.communicate(timeout=PATIENCE_S)
     assert launcher.returncode == INTERRUPTED and not processes_of(tmp_path)
     assert run("harness.cancel", grid, cwd=tmp_path).returncode == NOTHING

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -72,9 +73,9 @@ def test_a_stage_without_progress_for_long_says_so(
     FakeSlurm(tmp_path / "slurm", monkeypatch).queue(j17="RUNNING")
     fake.submit({"17": [fake.trunks[0]]})
     fake.beat(fake.trunks[0])
-    heard = os.path.getmtime(fake.run.stage_dir(fake.trunks[0]) / "progress.json") - 600
+    heard = os.path.getmtime(fake.run.stage_dir(fake.trunks[0]) / "progress.json") - 6000
     os.utime(fake.run.stage_dir(fake.trunks[0]) / "progress.json", (heard, heard))
-    assert "no progress for 10:0" in printed(capsys)
+    assert "no progress for 1:4" in printed(capsys)
 
 
 def test_a_changed_grid_is_noted(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,6 +92,14 @@ def test_a_run_is_found_by_grid_folder_name_and_by_itself(fake: FakeRun, capsys:
 def test_without_a_grid_here_the_newest_run_is_shown(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     fake.grid.path.unlink()
     assert "small: 0 of 6 cells done" in printed(capsys)
+
+
+def test_other_runs_are_named_in_a_line(fake: FakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(fake.run.path, tmp_path / "runs" / "later")
+    os.utime(tmp_path / "runs" / "later" / "index.json", (2**31, 2**31))
+    text = printed(capsys)
+    assert "(runs/later)" in text and "other runs under runs: small; python -m harness.status <name> shows one" in text
+    assert "other runs" not in printed(capsys, "small")
 
 
 def test_a_name_that_fits_nothing_is_answered_with_the_nearest(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:

@@ -152,3 +152,24 @@ def test_convnext_without_its_flags_is_the_plain_model() -> None:
     off = dict.fromkeys(("layer_norm", "patch_downsample", "separable", "gelu", "fewer_blocks"), False)
     plain, styled = on_meta("mambavision_s"), on_meta("mambavision_s", convnext=off)
     assert {n: t.shape for n, t in plain.state_dict().items()} == {n: t.shape for n, t in styled.state_dict().items()}
+
+
+@pytest.mark.parametrize("options", [{}, {"convnext": {}}, {"mobilenet": {}}], ids=lambda options: "+".join(options))
+def test_rates_of_dropped_paths_rise_linearly_from_zero_over_all_levels(options: dict[str, object]) -> None:
+    model = create_model("mambavision_micro", depths=[2, 2, 3, 2], drop_path=0.4, **options)
+    rates = [block.drop_path.rate for level in model.levels for block in level.blocks]
+    assert len(rates) == (7 if "convnext" in options else 9)
+    assert rates == pytest.approx([0.4 * index / (len(rates) - 1) for index in range(len(rates))])
+
+
+@pytest.mark.parametrize("options", [{}, {"mobilenet": {}}, {"layer_scale": 0.5}], ids=lambda options: "+".join(options))
+def test_a_block_whose_paths_are_dropped_hands_its_input_on(options: dict[str, object]) -> None:
+    torch.manual_seed(0)
+    model = create_model("mambavision_micro", drop_path=0.0, **options).train()
+    same: list[bool] = []
+    for level in model.levels:
+        for block in level.blocks:
+            block.drop_path.rate = 1.0 - 1e-12
+            block.register_forward_hook(lambda _, inputs, output: same.append(torch.equal(inputs[0], output)))
+    model(torch.randn(2, 3, 32, 32))
+    assert same == [True] * 8

@@ -168,6 +168,46 @@ def test_dropped_paths_leave_evaluation_alone() -> None:
         assert torch.equal(model(images), model(images))
 
 
+def test_rates_of_dropped_paths_rise_from_zero_and_belong_to_the_branch_of_the_block_before() -> None:
+    model = create_model("vim_micro", depth=5, drop_path=0.4)
+    assert [layer.drop_path.rate for layer in model.layers] == pytest.approx([0, 0, 0.1, 0.2, 0.3])  # official: inter_dpr = [0.0] + dpr
+    assert model.drop_path.rate == pytest.approx(0.4)
+    assert create_model("vim_micro", depth=1, drop_path=0.4).layers[0].drop_path.rate == 0
+
+
+@pytest.mark.parametrize("block", range(3))
+def test_every_block_has_a_branch_that_can_be_dropped(block: int) -> None:
+    torch.manual_seed(0)
+    model = create_model("vim_micro", num_classes=10, depth=3, drop_path=0.0).train()
+    [*(layer.drop_path for layer in model.layers), model.drop_path][block + 1].rate = 1.0 - 1e-12
+    model(torch.randn(2, 3, 32, 32)).square().sum().backward()
+    assert [bool(layer.mixer.out_proj.weight.grad.any()) for layer in model.layers] == [index != block for index in range(3)]
+
+
+@pytest.mark.parametrize(("stride", "patches"), [(4, 49), (8, 16), (16, 4)])  # 49: an odd number
+def test_the_class_token_stands_behind_half_of_the_patches_rounded_down(stride: int, patches: int) -> None:
+    model = create_model("vim_micro", num_classes=10, depth=1, patch_size=8, stride=stride).eval()
+    seen: list[torch.Tensor] = []
+    model.layers[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    with torch.no_grad():
+        model.pos_embed.zero_()
+        model.cls_token.fill_(7.0)
+        model(torch.randn(2, 3, 32, 32))
+    (tokens,) = seen
+    assert tokens.shape[1] == patches + 1
+    assert [index for index in range(patches + 1) if (tokens[:, index] == 7).all()] == [patches // 2]  # official: token_position = M // 2
+
+
+@pytest.mark.parametrize(("stride", "patches"), [(4, 49), (8, 16)])
+def test_the_class_scores_are_read_at_the_class_token(stride: int, patches: int) -> None:
+    model = create_model("vim_micro", num_classes=10, depth=2, patch_size=8, stride=stride).eval()
+    seen: list[torch.Tensor] = []
+    model.layers[-1].register_forward_hook(lambda _, inputs, outputs: seen.append(outputs[0] + outputs[1]))
+    with torch.no_grad():
+        scores = model(torch.randn(2, 3, 32, 32))
+        torch.testing.assert_close(scores, model.head(model.norm_f(seen[0][:, patches // 2])))
+
+
 def test_an_image_of_another_size_is_refused() -> None:
     with pytest.raises(ValueError, match="28x28 px, the model was made for img_size=32"):
         create_model("vim_micro")(torch.zeros(1, 3, 28, 28))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.monitor.lookup import NameNotFound, find_id, find_run, is_run
+from jobs.cluster.claims import claimed
 from jobs.experiment.ids import CellId, StageId
 from jobs.experiment.index import CellEntry, RunIndex, StageEntry, write_index
 from jobs.experiment.run_folder import RunFolder
@@ -31,11 +32,11 @@ def test_a_run_has_its_grid_its_folder_and_its_name(fake: FakeRun, given: str | 
     assert find_run(given, RUNS).path == Path("runs/small")
 
 
-def test_without_a_name_the_grid_of_this_folder_counts_before_the_latest_launch(fake: FakeRun) -> None:
+def test_without_a_name_the_latest_launch_counts_unless_another_is_at_work(fake: FakeRun) -> None:
     launched(RUNS, "later", age_s=-10)
-    assert find_run(None, RUNS).path.name == "small"
-    fake.grid.path.write_text("name: another\n")
-    assert find_run(None, RUNS).path.name == "later", "the grid of this folder was never launched"
+    assert find_run(None, RUNS).path.name == "later", "although this folder's grid.yaml is another one"
+    with claimed(fake.run.launch_lock):
+        assert find_run(None, RUNS).path.name == "small"
 
 
 def test_a_grid_file_without_a_name_or_with_an_error_is_refused(tmp_path: Path) -> None:
@@ -99,3 +100,15 @@ def test_an_unknown_id_is_answered_with_a_beginning_that_exists(tmp_path: Path) 
         find_id("abcx", tmp_path)
     with pytest.raises(NameNotFound, match="; ids: abcdef$"):
         find_id("zzzz", tmp_path)
+
+
+def test_a_run_is_known_by_its_grid_whatever_mistakes_the_grid_has_now(fake: FakeRun) -> None:
+    fake.grid.path.write_text("name: small\nseeds: [010]\nmodels: !mine []\nrecipe: {}\nrecipe: {}\n")
+    assert find_run(str(fake.grid.path), RUNS).path.name == "small"
+
+
+@pytest.mark.parametrize("name", ["../up", "n" * 300, '"a\\n"'])
+def test_a_name_that_is_no_folder_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "grid.yaml").write_text(f"# a grid\nname: {name}\n")
+    with pytest.raises(NameNotFound, match=r"grid.yaml:2: name: (must be|has 300)"):
+        find_run(str(tmp_path / "grid.yaml"), tmp_path)

@@ -1,6 +1,8 @@
 """The parts of a status."""
 
+import io
 import os
+import re
 
 import pytest
 from rich.console import Console
@@ -77,6 +79,16 @@ def test_a_group_of_incidents_shows_the_first_ones_log_and_how_its_cells_go_on(f
         f"  stage {stage} (vim_micro  train  seed 0); full log: python -m harness.logs {stage}",
         f"  not retried automatically; fix the cause, then: {survey(fake.run).launch_command} --retry-failed",
     ]
+
+
+def test_an_excerpt_cannot_act_on_the_terminal_and_a_narrow_one_shows_all(fake: FakeRun) -> None:
+    fake.fail(fake.paths[0].stages[0], traceback="Traceback\n\x1b[2Jerased\n")
+    console = Console(file=io.StringIO(), width=40)
+    console.print(StatusView(fake.run).look())
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    words = " ".join(text.split())
+    assert "\x1b" not in text and max(map(len, text.splitlines())) <= 40
+    assert all(re.search(rf"\b{state} \d+", words) for state in ("done", "running", "queued", "blocked", "failed", "open"))
 
 
 def test_only_so_many_groups_of_incidents_are_shown(fake: FakeRun) -> None:

@@ -1,17 +1,40 @@
 """Ids never change; defaults and settings that decide nothing do not enter them; every other setting does."""
 
+import copy
+import dataclasses
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 
 from harness.plan.stages import make_graph
 from jobs.experiment.cell import Cell
-from jobs.experiment.identity import canonical, changed, digest, plain, result_settings, stage_identity, stage_recipe_identity
+from jobs.experiment.identity import (
+    canonical,
+    cell_id,
+    changed,
+    data_identity,
+    digest,
+    method_identity,
+    model_identity,
+    plain,
+    result_settings,
+    stage_id,
+    stage_identity,
+    stage_recipe,
+    stage_recipe_identity,
+)
+from jobs.experiment.ids import StageId
 from jobs.experiment.specs import DataSpec, ModelSpec, RecipeSpec
-from models.pruning.base import Stage
+from models.pruning.base import PruningMethod, Stage
+from models.pruning.dense import Dense
 from models.pruning.dynamic import Dynamic
+from models.pruning.iterative_magnitude import IterativeMagnitude
 from models.pruning.magnitude import Magnitude
+from models.pruning.registry import METHODS, create_method, required
+from models.typed import fields_of, members
 from tests.support.cells import DIFFERENT, SE, make_cell
 
 GOLDEN_CELLS = {
@@ -34,6 +57,19 @@ def test_ids_of_stages_never_change() -> None:
     plan = make_graph([make_cell(), make_cell(method=Magnitude(sparsity=0.9))])
     golden = [("train", "bb9dc0988474"), ("finetune", "9b9af18a816d"), ("finetune", "56cadd936d5b")]
     assert [(spec.stage.name, spec.id) for spec in plan.stages.values()] == golden
+
+
+def test_ids_of_rewinding_stages_never_change() -> None:
+    cell = make_cell(method=IterativeMagnitude(rounds=2, rewind_step=9))
+    graph = make_graph([cell])
+    golden = [
+        ("train", "bb9dc0988474"),
+        ("prune_1", "329c4a9ec4e8"),
+        ("round_1", "c5fa662deadb"),
+        ("prune_2", "058eaea046b4"),
+        ("round_2", "8c105be55bca"),
+    ]
+    assert [(graph.stages[stage].stage.name, stage) for stage in graph.paths[cell.id]] == golden
 
 
 def test_a_cell_is_the_sha256_of_plain_json() -> None:
@@ -133,3 +169,109 @@ def test_every_other_setting_decides_a_result_at_its_default_too() -> None:
 
 def test_parts_that_are_no_mappings_are_kept() -> None:
     assert result_settings({"model": None, "data": 3, "seed": 0}) == {"model": None, "data": 3, "seed": 0}
+
+
+def another(value: Any, hint: Any) -> Any:
+    """A value that a field of this type may have, and that differs from `value`."""
+    kinds = [kind for kind in members(hint) if kind is not type(None)]
+    choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind) if choice != value]
+    if choices:
+        return choices[0]
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, tuple):
+        return tuple(another(item, type(item)) for item in value) or (1,)
+    if value is None or isinstance(value, PruningMethod):
+        return {str: "/somewhere", int: 3, float: 0.25, PruningMethod: Dense()}[kinds[0]]
+    return f"{value}_2" if isinstance(value, str) else value * 2 + 1
+
+
+def each_field_changed(value: Any) -> dict[str, Any]:
+    """`value` with another value in one field, by that field. The values may be impossible together: an id asks for no sense."""
+    results = {}
+    for name, hint in fields_of(type(value)).items():
+        results[name] = copy.copy(value)
+        object.__setattr__(results[name], name, another(getattr(value, name), hint))
+    assert set(results) == {field.name for field in dataclasses.fields(value) if field.init}
+    return results
+
+
+BASE = make_cell(method=Magnitude(sparsity=0.5), data=DataSpec(source="imagefolder", path="/data"))
+CHANGED: dict[str, Cell] = {
+    **{f"recipe.{name}": make_cell(method=BASE.method, data=BASE.data, recipe=recipe) for name, recipe in each_field_changed(BASE.recipe).items()},
+    **{f"data.{name}": make_cell(method=BASE.method, data=data) for name, data in each_field_changed(BASE.data).items()},
+    "model.name": make_cell(model=ModelSpec(name="vim_tiny", label="x"), method=BASE.method, data=BASE.data),
+    "model.options": make_cell(model=ModelSpec(name="vim_micro", options={"depth": 3}, label="x"), method=BASE.method, data=BASE.data),
+    "model.label": make_cell(model=ModelSpec(name="vim_micro", label="x"), method=BASE.method, data=BASE.data),
+    "seed": make_cell(method=BASE.method, data=BASE.data, seed=1),
+}
+# The fields that decide less than the whole cell: only these ids change.
+EXCEPTIONS: dict[str, set[str]] = {"model.label": set(), "recipe.finetune_epochs": {"cell", "finetune"}, "recipe.finetune_lr": {"cell", "finetune"}}
+
+
+def ids_of(cell: Cell) -> dict[str, str]:
+    """The ids of a cell and of its stages."""
+    graph = make_graph([cell])
+    return {"cell": cell.id} | {graph.stages[stage].stage.name: stage for stage in graph.paths[cell.id]}
+
+
+@pytest.mark.parametrize("field", CHANGED)
+def test_every_field_changed_alone_changes_the_ids_of_the_cell_and_of_its_stages(field: str) -> None:
+    before, after = ids_of(BASE), ids_of(CHANGED[field])
+    assert before.keys() == after.keys() == {"cell", "train", "finetune"}
+    assert {name for name in before if before[name] != after[name]} == EXCEPTIONS.get(field, {"cell", "train", "finetune"})
+
+
+def test_every_field_of_a_spec_was_changed_or_is_a_part_of_the_model() -> None:
+    parts = {"recipe": RecipeSpec, "data": DataSpec, "model": ModelSpec}
+    assert {f"{part}.{name}" for part, spec in parts.items() for name in fields_of(spec)} | {"seed"} == set(CHANGED)
+
+
+OWN_EXCEPTIONS = {"train": {"epochs", "finetune_epochs", "finetune_lr"}, "finetune": {"epochs", "finetune_epochs"}}
+
+
+@pytest.mark.parametrize("schedule", OWN_EXCEPTIONS)
+def test_every_field_of_a_recipe_decides_a_stage_by_itself_and_not_through_its_parent(schedule: Literal["train", "finetune"]) -> None:
+    stage, texts = Stage(name="s", epochs=2, schedule=schedule), {}
+    for name, recipe in {"": RecipeSpec(), **each_field_changed(RecipeSpec())}.items():
+        texts[name] = stage_recipe_identity(recipe, schedule)
+        given = dataclasses.asdict(stage_recipe(recipe, stage))
+        assert (given == dataclasses.asdict(stage_recipe(RecipeSpec(), stage))) == (texts[name] == texts[""]), "a stage is trained as it is named"
+    assert {name for name, text in texts.items() if text == texts[""]} == {"", *OWN_EXCEPTIONS[schedule]}
+
+
+def test_every_field_of_a_stage_decides_it_but_for_the_weights_that_it_keeps() -> None:
+    stage = Stage(name="round_1", epochs=2, method=Magnitude(sparsity=0.5))
+    assert {name for name, other in each_field_changed(stage).items() if stage_identity(other) == stage_identity(stage)} == {"keep_steps"}
+    assert stage_identity(stage) != stage_identity(replace(stage, method=None)) != stage_identity(replace(stage, method=Magnitude(sparsity=0.6)))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_knob_decides_a_method(name: str) -> None:
+    needed = {"sparsity": 0.5, "rounds": 2, "ratio": 0.5}
+    method = create_method(name, **{field.name: needed[field.name] for field in dataclasses.fields(METHODS[name]) if required(field)})
+    assert method_identity(method)["name"] == name
+    for knob, other in each_field_changed(method).items():
+        assert method_identity(other) != method_identity(method), knob
+
+
+@pytest.mark.parametrize("make", [cell_id, stage_id])
+def test_every_part_of_an_id_decides_it(make: Callable[..., str]) -> None:
+    parts = {"model": "{}", "data": "{}", "recipe": "{}", "seed": 0}
+    parts |= {"method": "{}"} if make is cell_id else {"stage": "{}", "parent": StageId("a"), "rewind": StageId("b")}
+    others = [{**parts, name: 1 if name == "seed" else '{"a":1}'} for name in parts]
+    if make is stage_id:
+        others += [{**parts, "parent": None}, {**parts, "rewind": None}, {**parts, "parent": parts["rewind"], "rewind": parts["parent"]}]
+    ids = [make(**each) for each in (parts, *others)]
+    assert len(set(ids)) == len(ids)
+
+
+def test_a_named_set_is_known_by_all_fields_but_its_paths() -> None:
+    named = DataSpec(source="imagefolder", path="/data", name="in1k")
+    same = {name for name, other in each_field_changed(named).items() if data_identity(other) == data_identity(named)}
+    assert same == {"path", "test_path"}
+
+
+def test_a_dense_model_of_another_name_or_option_is_another_model() -> None:
+    assert method_identity(Dense()) == {"name": "dense", "knobs": {}}
+    assert model_identity(ModelSpec(name="vim_micro", options={"drop_path": 0.1}, label="x"))["options"] == {"drop_path": 0.1}

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,14 @@ INDEX = RunIndex(
 def test_an_index_is_read_as_it_was_written(tmp_path: Path) -> None:
     write_index(RunFolder(tmp_path), INDEX)
     assert read_index(RunFolder(tmp_path)) == INDEX and INDEX.stages[STAGE].title == "vim_micro  train  seed 0"
+
+
+def test_titles_of_old_labels_are_read_on_one_line(tmp_path: Path) -> None:
+    stages = {STAGE: StageEntry(kind="a\nb  train", seed=0, epochs=2)}
+    cells = {CELL: CellEntry(title="\x1b[2Jb  seed 0", stages=(STAGE,))}
+    write_index(RunFolder(tmp_path), replace(INDEX, stages=stages, cells=cells))
+    index = read_index(RunFolder(tmp_path))
+    assert index.stages[STAGE].kind == r"a\nb  train" and index.cells[CELL].title == r"\x1b[2Jb  seed 0"
 
 
 def test_the_index_of_version_0_1_is_read() -> None:

@@ -212,7 +212,9 @@ class Twice(PruningMethod):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("masks", "said"), [(True, "without masks.* set masks afterwards"), (False, "once; this one is a smaller one already")])
+@pytest.mark.parametrize(
+    ("masks", "said"), [(True, "without masks.* set masks afterwards"), (False, "once, from a whole network; this network is smaller already")]
+)
 def test_units_are_removed_once_and_before_masks(tmp_path, masks, said):
     with pytest.raises(ValueError, match=said):
         train(tmp_path, Stage(name="train", epochs=1, method=Twice(masks=masks)), rendezvous(threads=1))

@@ -8,8 +8,7 @@ import pytest
 from jobs.cluster.slurm import SchedulerError
 from jobs.experiment.files import write_json
 from jobs.experiment.run_folder import RunFolder
-from jobs.experiment.specs import ClusterSpec, StageSpec
-from jobs.parallel.engine import Ranks, rendezvous
+from jobs.parallel.engine import Ranks
 from jobs.recovery.micro_batch import stored_micro_batch
 from jobs.recovery.nodes import faults
 from jobs.worker import failures
@@ -18,11 +17,7 @@ from jobs.worker.failures import is_disk_full, is_peer_lost, stop_stage
 from jobs.worker.job import NothingDone, run_job
 from tests.support.fake_slurm import FakeSlurm
 from tests.support.jobs import jobs_of, small_grid
-
-
-def one_rank() -> Ranks:
-    """This process alone."""
-    return rendezvous(threads=1)
+from tests.support.one_stage import OneStage, one_rank
 
 
 def test_a_failure_is_kept_with_a_record_for_every_cell_behind_it(tmp_path: Path) -> None:
@@ -85,20 +80,6 @@ def test_a_full_disk_is_seen_behind_what_it_led_to() -> None:
     error = RuntimeError("cannot write the checkpoint")
     error.__cause__ = OSError(28, "No space left on device")
     assert is_disk_full(error) and not is_disk_full(RuntimeError("other")) and not is_peer_lost(RuntimeError("other"))
-
-
-class OneStage:
-    """Stands in for training: fails as it is told, attempt by attempt, and notes the micro-batches it was run with."""
-
-    def __init__(self, *errors: Exception | None) -> None:
-        self.errors, self.micros = list(errors), []
-
-    def __call__(self, run: RunFolder, spec: StageSpec, cluster: ClusterSpec, ranks: Ranks) -> None:
-        self.micros.append(spec.recipe.micro_batch_size)
-        error = self.errors.pop(0)
-        if error is not None:
-            raise error
-        (run.stage_dir(spec.id) / "export").mkdir(parents=True)
 
 
 def run_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: OneStage) -> tuple[RunFolder, str]:

@@ -101,15 +101,25 @@ def test_lots_depend_on_the_seed_alone():
     assert {len(units) for units in kept[0].values()} == {16, 4}
 
 
-def test_one_threshold_for_all_groups_compares_with_each_groups_mean():
+@pytest.mark.parametrize(("criterion", "power"), [("norm", 2), ("magnitude", 1)])
+def test_one_threshold_for_all_groups_compares_with_each_groups_mean(criterion, power):
     caught = Caught("mambavision")
+    mlps = {name: module for name, module in caught.network.named_modules() if name.endswith(".mlp")}
     with torch.no_grad():
-        caught.network.levels[3].blocks[0].mlp.fc1.weight.mul_(100)
-        caught.network.levels[3].blocks[0].mlp.fc2.weight.mul_(100)
-    create_method("structured", ratio=0.5, scope="global", units=("mlp",)).begin(caught.view)
-    sizes = [len(caught.kept[name]) / count for name, count in caught.structures[0].counts.items()]
-    assert 0.3 < min(sizes) < max(sizes) < 0.7
-    assert sum(len(units) for units in caught.kept.values()) == sum(caught.structures[0].counts.values()) // 2
+        for factor, mlp in enumerate(mlps.values(), 1):
+            mlp.fc1.weight.mul_(10**factor)
+            mlp.fc2.weight.mul_(10**factor)
+            mlp.fc1.weight[0].mul_(30)  # skewed, so that the mean is neither the median nor the maximum
+            mlp.fc1.bias.mul_(100)  # no weight of a layer
+    create_method("structured", ratio=0.5, scope="global", criterion=criterion, units=("mlp",)).begin(caught.view)
+    scores = {}
+    for name, mlp in mlps.items():
+        owned = (mlp.fc1.weight.detach(), mlp.fc2.weight.detach().T)
+        sizes = sum((weight.abs().double() ** power).sum(1) for weight in owned) ** (1 / power)
+        scores |= {(f"{name}.hidden", unit): float(size / sizes.mean()) for unit, size in enumerate(sizes)}
+    ranking = sorted(scores, key=scores.__getitem__)
+    assert {(name, unit) for name, units in caught.kept.items() for unit in units} == set(ranking[len(ranking) // 2 :])
+    assert len({len(units) for units in caught.kept.values()}) > 1, "one threshold is not one share for each group"
 
 
 def test_groups_of_other_kinds_are_not_touched():

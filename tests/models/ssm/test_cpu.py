@@ -118,3 +118,18 @@ def test_half_precision_is_refused_by_the_kernel() -> None:
     inputs = {name: tensor.half() for name, tensor in problem(1, 2, 3, 1).items()}
     with pytest.raises(ValueError, match="fp32, bf16 and fp64, not torch.float16"):
         selective_scan(**inputs, backend="cpu")
+
+
+@pytest.mark.parametrize("length", [1, 5])
+def test_softplus_and_its_slope_have_fp32s_precision(variant: str, length: int) -> None:
+    """Without decay (A = 0) and with u = B = C = 1, y is the running sum of softplus(delta)."""
+    delta = torch.cat((torch.linspace(-20, 20, 4001), torch.linspace(-0.01, 0.01, 99)))[None, :, None].repeat(1, 1, length)
+    channels = delta.shape[1]
+    ones = {"u": torch.ones_like(delta), "A": torch.zeros(channels, 1), "B": torch.ones(1, 1, length), "C": torch.ones(1, 1, length)}
+    leaf = delta.clone().requires_grad_()
+    y = selective_scan(delta=leaf, **ones, delta_softplus=True, backend="cpu")
+    y[..., -1].sum().backward()
+    exact = torch.log1p(delta.double().exp())
+    assert leaf.grad is not None
+    assert float(((y.detach().double() - exact.cumsum(2)) / exact.cumsum(2)).abs().max()) < 3e-7 * length
+    assert float(((leaf.grad.double() - delta.double().sigmoid()) / delta.double().sigmoid()).abs().max()) < 5e-7
