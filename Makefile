@@ -17,10 +17,10 @@ check: setup  ## Lint, check the format and the types
 
 test: setup  ## Run the tests; as root on Debian or Ubuntu, install the SLURM and the Chromium that they use
 	@tests/support/chromium.sh
-	@$(PYTHON_IN_VENV) -m pytest -n 3 --dist loadgroup
+	@$(PYTHON_IN_VENV) -m pytest -n 4 --dist loadgroup
 
 coverage: setup  ## Run the tests and measure which branches of the code they reach
-	@$(PYTHON_IN_VENV) -m pytest -n 3 --dist loadgroup --cov --cov-report=term --cov-report=html:build/coverage
+	@$(PYTHON_IN_VENV) -m pytest -n 4 --dist loadgroup --cov --cov-report=term --cov-report=html:build/coverage
 
 bench: setup  ## Measure this machine beside the peers (minutes)
 	@$(PYTHON_IN_VENV) -m benchmarks

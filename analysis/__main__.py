@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.merge import AnalysisError
+from jobs.experiment.output import printable, replace_unencodable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,11 +17,12 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command. Returns 0: written; 1: written, and a row fell below the baseline; 2: nothing to write, or wrong usage."""
+    replace_unencodable()
     options = parser().parse_args(argv)
     try:
         return write(options)
     except (AnalysisError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}", keep="\n"), file=sys.stderr)
         return 2
 
 
@@ -36,7 +38,7 @@ def write(options: argparse.Namespace) -> int:
     published = publish(options.runs, options.out or options.runs[0], beside=options.beside, figures=options.figures)
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(published.table, crop=False)
-    console.print("\n".join(map(str, published.files)), markup=False, highlight=False, soft_wrap=True)
+    console.print("\n".join(printable(str(path)) for path in published.files), markup=False, highlight=False, soft_wrap=True)
     if options.baseline is None:
         return 0
     compared = changes(published.rows, options.baseline)
@@ -50,7 +52,7 @@ def show_changes(console: "Console", compared: "Sequence[Change]") -> None:
         now = "no number" if change.now is None else f"{change.now:.2f}"
         p = "" if change.p is None else f" (p {change.p:.2g})"
         line = f"{change.verdict}{p}: {change.model} {change.pruning} [{change.key}]: top-1 {change.before:.2f} -> {now}"
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def parser() -> argparse.ArgumentParser:

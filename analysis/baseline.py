@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.columns import COLUMNS, Value
+from analysis.columns import COLUMNS
+from analysis.csv_files import Value, read_csv
 from analysis.merge import AnalysisError
 from analysis.rows import Row
 from analysis.statistics import LEVEL, holm
@@ -97,13 +98,12 @@ def beside_line(source: str, values: Mapping[str, Value]) -> dict[str, Value]:
 def read_table(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
     """The lines of a CSV with a header. Raises AnalysisError if it cannot be read, lacks a column, or has a top1 that is not a number."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            lines = list(csv.DictReader(file))
-            missing = [name for name in needed if not lines or name not in lines[0]]
-            if missing:
-                raise AnalysisError(f"{path} has no column {', '.join(missing)}; it must have {', '.join(needed)}")
-            for line in lines:
-                float(line["top1"] or 0)
+        lines = read_csv(path)
+        missing = [name for name in needed if not lines or name not in lines[0]]
+        if missing:
+            raise AnalysisError(f"{path} has no column {', '.join(missing)}; it must have {', '.join(needed)}")
+        for line in lines:
+            float(line["top1"] or 0)
     except (OSError, ValueError, csv.Error) as error:
         raise error if isinstance(error, AnalysisError) else AnalysisError(f"cannot read {path}: {error}") from error
     return lines

@@ -4,15 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import get_origin
 
-from analysis.comparability import Key
+from analysis.csv_files import Value
 from analysis.rows import Row, structural_macs
 from analysis.statistics import SETTLED
 from jobs.experiment.records import Metrics, Record
 
-Value = str | float | int | bool | None
 MEGA, GIGA = 1e6, 1e9
 METRICS = tuple(name for name, field in Metrics.model_fields.items() if get_origin(field.annotation) not in (dict, list))  # of a single value
-IDENTITY = ("grid", "model", "pruning", "seed", "status", "weights_sha256", "started", "finished")
+IDENTITY = ("grid", "seed", "status", "weights_sha256", "started", "finished")
 MACHINE = ("commit", "dirty", "host", "ranks", "threads", "loader", "scan", "data_sha256")
 
 
@@ -210,12 +209,14 @@ CELLS: tuple[str, ...] = (
 )
 
 
-def cell_line(record: Record, key: Key) -> dict[str, Value]:
-    """A line of cells.csv: identity, every number of the record under the record's name and unit, and environment."""
+def cell_line(record: Record, row: Row) -> dict[str, Value]:
+    """A line of cells.csv: identity, every number of the record under the record's name and unit, and environment. Labels are those of its row."""
     metrics = record.metrics
     return {
         "cell": record.id,
-        "key": key.short,
+        "key": row.key.short,
+        "model": row.model,
+        "pruning": row.pruning,
         **{name: getattr(record, name) for name in IDENTITY},
         "failure": record.failure.kind if record.failure else None,
         "failed_stage": record.failure.stage if record.failure else None,

@@ -8,10 +8,10 @@ from functools import cache, lru_cache
 from typing import Any
 
 from analysis.decoding import decoded, parts_of
+from jobs.experiment.identity import PATHS, result_settings
 from jobs.experiment.records import Record
 
 CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=str)
-PATHS = ("path", "test_path")  # of the data; not part of a key, because data_sha256 identifies the data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ def key_of_texts(data: bytes, recipe: bytes, around: tuple[Any, ...], protocol: 
 
 
 def make_key(data: Mapping[str, Any], recipe: Mapping[str, Any], around: tuple[Any, ...], protocol: tuple[Any, ...]) -> Key:
-    """The key of data settings, recipe, environment and measuring protocol."""
+    """The key of data settings, recipe, environment and measuring protocol. Paths are not part of it, because data_sha256 identifies the data."""
     content = {name: value for name, value in data.items() if name not in PATHS}
     data_sha256, device, ranks, threads, loader, scan = around
     infer_batch_size, flops_convention, speed_protocol = protocol
@@ -93,9 +93,7 @@ def digest_of_key(key: Key) -> str:
 
 def same_but_seed(spec: Mapping[str, Any]) -> str:
     """The hash that cells share if their specs differ only in the seed. Labels and paths are not settings, so they do not count."""
-    shared = {name: value for name, value in spec.items() if name != "seed"}
-    shared["data"] = {name: value for name, value in spec.get("data", {}).items() if name not in PATHS}
-    return digest(shared | {part: unlabelled(spec.get(part)) for part in ("model", "pruning")})
+    return digest({name: value for name, value in result_settings(spec).items() if name != "seed"})
 
 
 def unlabelled(part: Any) -> Any:

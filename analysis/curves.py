@@ -42,7 +42,7 @@ def epoch_lines(path: Path) -> list[dict[str, Any]]:
     """The lines that were written at the end of epochs. Torn or foreign lines are skipped; a missing file has no lines."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a stage of a record that is no file name here
         return []
     lines: list[dict[str, Any]] = []
     for line in text.splitlines():

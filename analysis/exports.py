@@ -6,12 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations, groupby
 from typing import Any
 
-from analysis.columns import COLUMNS, Value
+from analysis.columns import COLUMNS
 from analysis.comparability import differing, same_but_seed
+from analysis.csv_files import Value
 from analysis.merge import Merged
 from analysis.printing import HEADINGS, shown, title
 from analysis.rows import Row
 from analysis.statistics import differences, holm, paired_p_values, signed_rank_p_values, summarize
+from jobs.experiment.output import printable
 
 FAMILY = 500  # rows of one model and key; up to this number all pairs are compared
 COSTS = ("gmacs_nonzero", "infer_gmacs", "latency_ms", "params_nonzero", "file_mb", "train_s")  # columns of the leaderboard of which less is better
@@ -141,12 +143,21 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def marked(text: str) -> str:
-    """`text` with the characters escaped that are special in Markdown or HTML."""
-    return re.sub(r"([\\`*_|~\[\]])", r"\\\1", text).replace("&", "&amp;").replace("<", "&lt;")
+    """`text` with the characters escaped that are special in Markdown or HTML, on one line."""
+    return re.sub(r"([\\`*_|~\[\]$])", r"\\\1", printable(text)).replace("&", "&amp;").replace("<", "&lt;")
 
 
 TEX = {sign: "\\" + sign for sign in "&%$#_{}"}
-TEX |= {"\\": r"\textbackslash{}", "±": r"$\pm$", "×": r"$\times$", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+TEX |= {
+    "\\": r"\textbackslash{}",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+}
 
 
 def latex(rows: Sequence[Row]) -> str:
@@ -168,5 +179,5 @@ def tex_row(row: Row) -> str:
 
 
 def tex(text: str) -> str:
-    """`text` with the characters escaped that are special in LaTeX."""
-    return "".join(TEX.get(sign, sign) for sign in text)
+    """`text` with the characters escaped that are special in LaTeX, on one line."""
+    return "".join(TEX.get(sign, sign) for sign in printable(text))

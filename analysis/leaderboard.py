@@ -1,14 +1,13 @@
 """Records -> all tables and the report, written to one folder."""
 
-import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.baseline import BESIDE, beside_lines
-from analysis.columns import CELLS, LEADERBOARD, Value, cell_line
+from analysis.columns import CELLS, LEADERBOARD, cell_line
+from analysis.csv_files import write_csv
 from analysis.exports import COMPARISONS, COVERAGE, PARETO, comparison_lines, coverage_lines, latex, markdown, pareto_lines
 from analysis.figures import write_figures
 from analysis.merge import merge
@@ -44,7 +43,7 @@ def publish(runs: Sequence[Path], out: Path, beside: Path | None = None, figures
     merged = merge(runs, store=out / STORE)
     rows = make_rows(merged)
     lines = ({column.name: column.read(row) for column in LEADERBOARD} for row in rows)
-    cells = (cell_line(record, row.key) for row in rows for record in sorted(row.done + row.failed, key=lambda record: record.seed))
+    cells = (cell_line(record, row) for row in rows for record in sorted(row.done + row.failed, key=lambda record: record.seed))
     files = [
         write_csv(out / "leaderboard.csv", [column.name for column in LEADERBOARD], lines),
         write_csv(out / "cells.csv", CELLS, cells),
@@ -60,21 +59,3 @@ def publish(runs: Sequence[Path], out: Path, beside: Path | None = None, figures
     if beside:
         files.append(write_csv(out / "beside.csv", BESIDE, beside_lines(rows, beside)))
     return Published(leaderboard=files[0], cells=files[1], files=tuple(files), rows=rows, table=printed(rows, merged))
-
-
-def write_csv(path: Path, names: Sequence[str], lines: Iterable[Mapping[str, Value]]) -> Path:
-    """Writes the lines under a header, atomically, and returns `path`. An unknown value becomes an empty field."""
-    text = StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows([written(line.get(name)) for name in names] for line in lines)
-    return write_text(path, text.getvalue())
-
-
-def written(value: Value) -> str:
-    """The text of a value in a CSV: at most 8 digits; true or false; empty if unknown."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:.8g}" if isinstance(value, float) else str(value)

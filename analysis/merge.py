@@ -6,12 +6,13 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from analysis.decoding import stored_record
+from analysis.labels import Labels, labels_of_plan
 from analysis.store import Entry, File, Store
 from analysis.validation import check_spec, read_entry, reason
 from jobs.experiment.records import Record
@@ -49,6 +50,7 @@ class Merged:
     planned: Mapping[str, Mapping[str, Any]]  # the spec of every cell in the plans of the run folders, by id
     conflicts: tuple[str, ...]
     skipped: tuple[Skipped, ...]
+    labels: Mapping[str, Labels] = field(default_factory=dict)  # of every planned cell, by id
 
 
 def merge(runs: Sequence[Path], store: Path | None = None) -> Merged:
@@ -63,7 +65,8 @@ def merge(runs: Sequence[Path], store: Path | None = None) -> Merged:
     with no_collection():
         records = tuple(stored_record(entry.text) for entry in collected.entries)
     skipped = list(collected.skipped)
-    return Merged(records=records, planned=planned(runs, skipped), conflicts=collected.conflicts, skipped=tuple(skipped))
+    specs, labels = planned(runs, skipped)
+    return Merged(records=records, planned=specs, conflicts=collected.conflicts, skipped=tuple(skipped), labels=labels)
 
 
 def collect(runs: Sequence[Path], store: Path | None) -> Collected:
@@ -132,20 +135,26 @@ def settle(entries: Iterable[Entry]) -> tuple[list[Entry], list[str]]:
     return [*done.values(), *(entry for cell, entry in failed.items() if cell not in finished)], conflicts
 
 
-def planned(runs: Sequence[Path], skipped: list[Skipped]) -> dict[str, dict[str, Any]]:
-    """The spec of every cell in the plan.json of the runs, by id. Adds a plan that cannot be read to `skipped`."""
+def planned(runs: Sequence[Path], skipped: list[Skipped]) -> tuple[dict[str, dict[str, Any]], dict[str, Labels]]:
+    """(the spec, the labels) of every cell in the plan.json of the runs, by id. The labels are those of the first run that has the cell.
+
+    Adds a plan that cannot be read to `skipped`.
+    """
     specs: dict[str, dict[str, Any]] = {}
-    for path in (run / PLAN for run in runs):
+    labels: dict[str, Labels] = {}
+    for run in runs:
+        path = run / PLAN
         try:
             cells = json.loads(path.read_bytes())["cells"]
             for spec in cells.values():
                 check_spec(spec)
             specs |= {cell: {name: value for name, value in spec.items() if name != "stages"} for cell, spec in cells.items()}
+            labels = labels_of_plan(run, cells) | labels
         except FileNotFoundError:
             continue
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             skipped.append(Skipped(path=path, reason=f"not a plan.json of a launch: {error!r}; missing cells are unknown"))
-    return specs
+    return specs, labels
 
 
 def record_files(runs: Sequence[Path]) -> Iterator[File]:

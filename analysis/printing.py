@@ -9,10 +9,10 @@ from analysis.comparability import Key, differing, digest
 from analysis.merge import Merged
 from analysis.rows import Row
 from analysis.statistics import SETTLED, Summary
+from jobs.experiment.output import FittedTable, encodable, printable
 
 if TYPE_CHECKING:
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
 
@@ -22,7 +22,7 @@ def printed(rows: Sequence[Row], merged: Merged) -> "Group":
     from rich.text import Text
 
     differ = differing(row.key for row in rows)
-    parts: list[Table | Text] = [table(key, list(group), differ) for key, group in groupby(rows, key=lambda row: row.key)]
+    parts: list[FittedTable | Text] = [table(key, list(group), differ) for key, group in groupby(rows, key=lambda row: row.key)]
     if differ:
         note = f"{len(parts)} leaderboards: rows that differ in {', '.join(differ)} are not ranked together."
         parts.append(Text(note, style="yellow"))
@@ -43,27 +43,29 @@ def noted(lines: Sequence[str], style: str) -> list["Text"]:
     from rich.text import Text
 
     more = [f"... and {len(lines) - NOTED} more, all in report.html"] if len(lines) > NOTED else []
-    return [Text(line, style=style, no_wrap=True, overflow="ignore") for line in [*lines[:NOTED], *more]]
+    return [Text(printable(line), style=style, no_wrap=True, overflow="ignore") for line in [*lines[:NOTED], *more]]
 
 
 NOTED = 20
 LONG = 50  # characters
 HEADINGS = ("#", "model", "pruning", "top-1 %", "n", "vs dense", "sparse", "weights", "MACs", "img/s")
+NAMES = tuple(HEADINGS.index(name) for name in ("#", "model", "pruning"))
 CAPTION = f"± standard deviation over n seeds; ~ not settled: n < {SETTLED}; weights, MACs: of those that are not zero"
 
 
-def table(key: Key, rows: Sequence[Row], differ: Sequence[str]) -> "Table":
+def table(key: Key, rows: Sequence[Row], differ: Sequence[str]) -> FittedTable:
     """The leaderboard of a key. `differ`: the fields in which the keys differ, shown in its title."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(title=Text(title(key, differ)), caption=CAPTION, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=0)
-    for heading in HEADINGS:
-        made.add_column(heading, justify="left" if heading in ("model", "pruning") else "right", overflow="fold")
+    heading, caption = Text(encodable(title(key, differ))), Text(encodable(CAPTION))
+    made = Table(title=heading, caption=caption, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=0)
+    for name in HEADINGS:
+        made.add_column(name, justify="left" if name in ("model", "pruning") else "right", overflow="fold")
     for row in rows:
-        made.add_row(*(Text(text) for text in shown(row)))
-    return made
+        made.add_row(*(Text(encodable(text)) for text in shown(row)))
+    return FittedTable(table=made, names=NAMES)
 
 
 def title(key: Key, differ: Sequence[str]) -> str:
@@ -73,7 +75,7 @@ def title(key: Key, differ: Sequence[str]) -> str:
         "; ".join(f"{name} {brief(values[name])}" for name in differ)
         or f"{key.data}, {key.loader}, batch {key.batch_size}, {key.dtype}, {key.device}"
     )
-    return f"leaderboard {key.short}: {settings}"
+    return printable(f"leaderboard {key.short}: {settings}")
 
 
 def brief(value: object) -> str:

@@ -23,6 +23,7 @@ from analysis.merge import Merged
 from analysis.printing import counted, title
 from analysis.rows import Row
 from analysis.statistics import SETTLED
+from jobs.experiment.output import printable
 
 HERE = Path(__file__).parent
 MANY = 1000  # rows of a leaderboard that the page shows
@@ -138,7 +139,9 @@ def report(rows: Sequence[Row], merged: Merged, runs: Sequence[Path]) -> str:
 
     boards = make_boards(rows)
     scripts = {"plotly": get_plotlyjs(), "page": (HERE / "report.js").read_text(encoding="utf-8")}
-    environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=shown_text
+    )
     return environment.get_template("report.html").render(
         boards=boards,
         columns=SHOWN,
@@ -147,7 +150,7 @@ def report(rows: Sequence[Row], merged: Merged, runs: Sequence[Path]) -> str:
         cells=lambda row: sorted(row.done + row.failed, key=lambda record: record.seed),
         notes=notes,
         holes=[line for line in coverage_lines(rows, merged) if line["failed"] or line["missing"]],
-        failures=[record for row in rows for record in row.failed],
+        failures=[(row, record) for row in rows for record in row.failed],
         merged=merged,
         costs=[(cost, axis(cost)) for cost in COSTS],
         differ=differing(board.rows[0][1].key for board in boards),
@@ -165,6 +168,11 @@ def make_boards(rows: Sequence[Row]) -> list[Board]:
     keys = differing(row.key for row in rows)
     groups = [(key, tuple(group)) for key, group in groupby(enumerate(rows), key=lambda numbered: numbered[1].key)]
     return [Board(key=key.short, title=title(key, keys), rows=group[:MANY], left_out=len(group[MANY:])) for key, group in groups]
+
+
+def shown_text(value: Any) -> Any:
+    """`value` as the page shows it: text of records without control characters; the page's own parts as they are."""
+    return printable(str(value), keep="\n\t") if isinstance(value, str | Path) and not hasattr(value, "__html__") else value
 
 
 def sort_value(shown: Shown, row: Row) -> str:

@@ -1,7 +1,7 @@
 """Records -> rows. A row is the cells that differ only in the seed. Rows with equal comparability keys are ranked together."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
@@ -9,6 +9,7 @@ from statistics import fmean, median
 from typing import Any
 
 from analysis.comparability import Key, digest, row_and_key, same_but_seed, unlabelled
+from analysis.labels import Labels, labels_of_row
 from analysis.merge import Merged
 from analysis.statistics import Standing, Summary, differences, holm, paired_p_values, standings, summarize
 from jobs.experiment.records import Metrics, Record
@@ -94,7 +95,9 @@ def metrics(record: Record) -> Metrics:
 
 def make_rows(merged: Merged) -> tuple[Row, ...]:
     """The leaderboard. The key with the most cells comes first; within a key the best mean top-1, then the fewest MACs; rows without a top-1 last."""
-    expected = Counter(same_but_seed(spec) for spec in merged.planned.values())
+    rows_planned = {cell: same_but_seed(spec) for cell, spec in merged.planned.items()}
+    expected = Counter(rows_planned.values())
+    labels = {row: merged.labels[cell] for cell, row in reversed(rows_planned.items()) if cell in merged.labels}
     groups: dict[tuple[str, Key], list[Record]] = defaultdict(list)
     failed: list[Record] = []
     for record in merged.records:
@@ -104,7 +107,7 @@ def make_rows(merged: Merged) -> tuple[Row, ...]:
             failed.append(record)
     lost = failures_by_row(failed, groups.keys())
     rows = [
-        make_row(spec, key, groups.get((spec, key), []), lost.get((spec, key), []), expected.get(spec))
+        make_row(key, groups.get((spec, key), []), lost.get((spec, key), []), expected.get(spec), (merged.labels, labels.get(spec)))
         for spec, key in [*groups, *(lost.keys() - groups.keys())]
     ]
     return judged(ranked(with_dense(rows)))
@@ -124,11 +127,13 @@ def failures_by_row(failed: Iterable[Record], known: Iterable[tuple[str, Key]]) 
     return rows
 
 
-def make_row(spec: str, key: Key, done: Sequence[Record], failed: Sequence[Record], expected: int | None) -> Row:
-    """A row without a rank."""
-    first = (*done, *failed)[0]
-    by_seed = sorted(done, key=lambda record: record.seed), sorted(failed, key=lambda record: record.seed)
-    return Row(key=key, model=first.model, pruning=first.pruning, done=tuple(by_seed[0]), failed=tuple(by_seed[1]), expected=expected)
+def make_row(
+    key: Key, done: Sequence[Record], failed: Sequence[Record], expected: int | None, labels: tuple[Mapping[str, Labels], Labels | None]
+) -> Row:
+    """A row without a rank. `labels`: by cell, and of the row."""
+    by_seed = [sorted(records, key=lambda record: record.seed) for records in (done, failed)]
+    model, pruning = labels_of_row([*by_seed[0], *by_seed[1]], *labels)
+    return Row(key=key, model=model, pruning=pruning, done=tuple(by_seed[0]), failed=tuple(by_seed[1]), expected=expected)
 
 
 def with_dense(rows: Sequence[Row]) -> list[Row]:

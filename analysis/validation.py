@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from analysis.comparability import digest_of_key, row_and_key
 from analysis.decoding import checked_record, decoded, parts_of
 from analysis.store import Entry
+from jobs.experiment.files import well_formed
 from jobs.experiment.records import SCHEMA, Record
 
 CHUNK = 1 << 16  # bytes per read
@@ -19,7 +20,13 @@ CHUNK = 1 << 16  # bytes per read
 def read_entry(path: str, size: int, mtime_ns: int) -> Entry:
     """The entry of a record file. Raises OSError or ValueError if it is torn, has another schema, or contradicts itself or its folder."""
     content = read_bytes(path)
-    record = checked(path, checked_record(content))
+    try:
+        record = checked(path, checked_record(content))
+    except ValueError:
+        mended = well_formed(content)
+        if mended == content:
+            raise
+        content, record = mended, checked(path, checked_record(mended))
     row, key = row_and_key(record)
     return Entry(
         path=path,

@@ -3,10 +3,9 @@
 demo        python -m harness.launch grid.yaml in an empty folder: seconds, accuracies
 startup     a cell from process start to first step, by part
 planning    10,000 cells to ids, stages and jobs
-others      scan, steps, global_threshold, enforcement, merging: `python -m benchmarks.NAME` each, minutes; methods: the table of a run
+others      scan, steps, global_threshold, enforcement, merging, folder_identity: `python -m benchmarks.NAME` each, minutes; methods: table of a run
 """
 
-import csv
 import platform
 import subprocess
 import sys
@@ -14,6 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from analysis.csv_files import read_csv
+from jobs.experiment.output import replace_unencodable
 from jobs.worker.environment import cpu_name
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def main() -> None:
     """Prints a section for each script."""
+    replace_unencodable()
     print(f"{cpu_name()}, {platform.system()} {platform.release()}, Python {platform.python_version()}", flush=True)
     section("demo")
     demo()
@@ -40,9 +42,8 @@ def demo() -> None:
         began_s = time.monotonic()
         subprocess.run([sys.executable, "-m", "harness.launch", str(ROOT / "grid.yaml")], cwd=folder, stdout=subprocess.DEVNULL, check=True)
         print(f"{'quickstart, set-up done':30} {time.monotonic() - began_s:6.1f} s")
-        with (Path(folder) / "runs" / "quickstart" / "leaderboard.csv").open() as file:
-            for row in csv.DictReader(file):
-                print(f"{row['model']:14} {row['pruning']:15} top-1 {float(row['top1']):6.2f}%  n {row['n']}  sparsity {float(row['sparsity']):.0%}")
+        for row in read_csv(Path(folder) / "runs" / "quickstart" / "leaderboard.csv"):
+            print(f"{row['model']:14} {row['pruning']:15} top-1 {float(row['top1']):6.2f}%  n {row['n']}  sparsity {float(row['sparsity']):.0%}")
 
 
 if __name__ == "__main__":

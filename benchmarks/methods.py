@@ -4,12 +4,15 @@ Mean and standard deviation of the test accuracy over seeds, in percent. Bold: t
 for methods that mask weights, `structured random` for those that remove units.
 """
 
-import csv
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+from analysis.csv_files import read_csv
+from analysis.exports import marked
+from jobs.experiment.output import replace_unencodable
 
 LEVELS = (50, 80, 90, 95)
 UNITS = ("structured", "early bird")  # compared with `structured random`
@@ -47,17 +50,17 @@ def table(rows: Iterable[Row]) -> list[str]:
     for name in sorted(methods, key=lambda name: -at_90[name]):
         baseline = {} if name == "structured random" else methods.get("structured random" if name in UNITS else "random", {})
         cells = [shown(methods[name].get(level), baseline.get(level)) for level in LEVELS]
-        lines.append(f"| {name} | {' | '.join(cells)} | {methods[name].get(90, {}).get('epochs', '')} |")
+        lines.append(f"| {marked(name)} | {' | '.join(cells)} | {methods[name].get(90, {}).get('epochs', '')} |")
     return lines
 
 
 def main() -> None:
     """Prints the table of a run folder."""
+    replace_unencodable()
     run = Path(sys.argv[1])
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, "-m", "analysis", str(run), "-o", folder], check=True, stdout=subprocess.DEVNULL)
-        with (Path(folder) / "leaderboard.csv").open(newline="") as file:
-            rows = list(csv.DictReader(file))
+        rows = read_csv(Path(folder) / "leaderboard.csv")
     seeds = sorted({int(row["n"]) for row in rows})
     print("\n".join([*table(rows), "", f"{', '.join(map(str, seeds))} seeds a row; keys {', '.join(sorted({row['key'] for row in rows}))}"]))
 

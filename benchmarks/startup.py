@@ -73,7 +73,7 @@ def child(cache: Path) -> dict[str, float]:
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.startup", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.startup", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--cold", action="store_true", help="with an empty cache folder")
     options = parser.parse_args()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
+from jobs.experiment.output import replace_unencodable
 from models.text import valid_names
 
 COMMANDS = ("launch", "status", "logs", "cancel", "reproduce")
@@ -17,6 +18,7 @@ OK, USAGE = 0, 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
+    replace_unencodable()
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in ("-h", "--help"):
         print(overview())
@@ -37,7 +39,7 @@ def overview() -> str:
 
 def summary(name: str) -> str:
     """The first line of a command's docstring. The file is parsed, not imported: that takes milliseconds."""
-    text = (Path(__file__).parent / f"{name}.py").read_text()
+    text = (Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8")
     return (ast.get_docstring(ast.parse(text)) or "").splitlines()[0]
 
 

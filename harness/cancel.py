@@ -7,7 +7,6 @@ Exit codes: 0: cancelled; 1: something was not cancelled; 2: usage; 3: nothing t
 import argparse
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Collection, Sequence
@@ -19,8 +18,10 @@ from harness.monitor.survey import Survey, survey
 from harness.text import counted, shortened
 from jobs.cluster.claims import holder, is_claimed
 from jobs.cluster.slurm import SchedulerError, ask, requeue
+from jobs.experiment.files import this_host
 from jobs.experiment.ids import CellId, JobId, StageId
 from jobs.experiment.index import RunIndexError
+from jobs.experiment.output import replace_unencodable
 from jobs.experiment.run_folder import RUNS, RunFolder
 from jobs.experiment.submissions import Submission
 
@@ -39,6 +40,7 @@ class Outcome:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
+    replace_unencodable()
     options = parse(arguments)
     try:
         if is_run(options.target, options.runs):
@@ -57,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options of the command line."""
-    parser = argparse.ArgumentParser(prog="python -m harness.cancel", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m harness.cancel", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("target", help="a grid.yaml, a run folder, or the id of a cell or its beginning")
     parser.add_argument("--runs", type=Path, default=RUNS, help="the folder of all run folders (default: %(default)s)")
     return parser.parse_args(arguments)
@@ -147,7 +149,7 @@ def end_jobs(surveyed: Survey, submissions: Sequence[Submission]) -> list[Outcom
 
 def end_local_job(job: JobId) -> Outcome:
     """Ends a process of this machine with all its children; one of another machine stays."""
-    if job.host != socket.gethostname():
+    if job.host != this_host():
         return Outcome(text=f"NOT ended: process {job.number} on {job.host}; run this command there", ended=False)
     end_process(job.number)
     return Outcome(text=f"ended the local job of process {job.number}")
@@ -186,7 +188,7 @@ def end_launch(run: RunFolder) -> Outcome | None:
     if not is_claimed(lock):
         return None
     launcher = holder(lock)
-    if launcher.host != socket.gethostname():
+    if launcher.host != this_host():
         return Outcome(text=f"NOT ended: the launch by {launcher}; run this command there", ended=False)
     pid = launcher.pid
     submits = answered_survey(run).index.cluster == "slurm"

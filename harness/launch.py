@@ -18,14 +18,17 @@ from harness.grid.yaml_source import GridError
 from harness.monitor.survey import cell_states
 from harness.plan.dry_run import describe
 from harness.plan.jobs import done_stages, make_jobs, planned_cells, to_replay
-from harness.plan.preflight import can_be_planned_elsewhere, machine_problems, model_problems, preflight
-from harness.plan.snapshot import save_launch, warn_of_stale_records
+from harness.plan.preflight import can_be_planned_elsewhere, data_notes, machine_problems, model_problems, preflight
+from harness.plan.snapshot import cells_with_new_labels, refresh_labels, save_launch, warn_of_stale_records
 from harness.plan.stages import StageGraph, make_graph
 from harness.submit.previous import assign, previous_jobs
+from harness.text import counted
 from jobs.cluster.claims import claimed, holder
 from jobs.cluster.slurm import SchedulerError
+from jobs.cluster.surroundings import forget_outer_job
 from jobs.experiment.ids import CellId
 from jobs.experiment.job import JobSpec, PlannedCell
+from jobs.experiment.output import replace_unencodable
 from jobs.experiment.records import RecordError
 from jobs.experiment.rewinds import ask_for_replay
 from jobs.experiment.run_folder import RUNS, RunFolder
@@ -38,6 +41,8 @@ RETRY_HINT = "--retry-failed runs them again"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
+    replace_unencodable()
+    forget_outer_job()
     options = parse(arguments)
     try:
         grid = read_grid(options.grid)
@@ -65,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options of the command line."""
-    parser = argparse.ArgumentParser(prog="python -m harness.launch", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m harness.launch", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("grid", type=Path, help="a grid.yaml")
     parser.add_argument("--dry-run", action="store_true", help="print cells, shared stages and jobs; run and write nothing")
     parser.add_argument("--retry-failed", action="store_true", help="run failed cells again, from their last checkpoint")
@@ -84,6 +89,8 @@ def plan_and_launch(grid: Grid, graph: StageGraph, run: RunFolder, options: argp
     if problems:
         print("\n".join(problems), file=sys.stderr)
         return USAGE
+    if not plan_only:
+        print("".join(f"{note}\n" for note in data_notes(grid, to_check)), end="", file=sys.stderr)
     if options.dry_run:
         print(describe(graph, grid, make_jobs(grid, graph, run, left), done=done_stages(graph, run)))
         if plan_only:
@@ -91,7 +98,11 @@ def plan_and_launch(grid: Grid, graph: StageGraph, run: RunFolder, options: argp
         return OK
     if not left:
         hint = f", {len(failed)} failed: {RETRY_HINT}" if failed else ""
-        print(f"nothing to do: {len(cells) - len(failed)} of {len(cells)} cells are done{hint}")
+        print(f"nothing to do: {len(cells) - len(failed)} of {len(cells)} cells are done{hint}", flush=True)
+        if cells_with_new_labels(grid, graph, run):
+            with claimed(run.launch_lock, wait=False) as alone:
+                if alone:
+                    show_new_labels(grid, graph, run)
         publish(run)
         return NOTHING_TO_DO
     with claimed(run.launch_lock, wait=False) as alone:
@@ -116,7 +127,8 @@ def launch(grid: Grid, graph: StageGraph, run: RunFolder, retry_failed: bool) ->
     left = (*assignment.own, *assignment.dependent) if chained else assignment.own
     if not left:
         waits = assignment.elsewhere or assignment.dependent
-        print("nothing to do until the jobs of the previous launch have ended" if waits else "nothing to do")
+        print("nothing to do until the jobs of the previous launch have ended" if waits else "nothing to do", flush=True)
+        show_new_labels(grid, graph, run)
         return NOTHING_TO_DO
     run.forget_failures((stage for planned in left for stage in planned.stages), (planned.cell.id for planned in left))
     save_launch(grid, graph, run)
@@ -136,6 +148,14 @@ def launch(grid: Grid, graph: StageGraph, run: RunFolder, retry_failed: bool) ->
     if failed:
         print(f"{failed} of {len(grid.cells)} cells failed: {RETRY_HINT}")
     return OK if published and not failed else SOME_FAILED
+
+
+def show_new_labels(grid: Grid, graph: StageGraph, run: RunFolder) -> None:
+    """Takes over the labels that the grid has changed since the previous launch, and says so. The caller holds the launch lock."""
+    renamed = cells_with_new_labels(grid, graph, run)
+    if renamed:
+        refresh_labels(grid, graph, run)
+        print(f"tables now show the labels of this grid for {counted(len(renamed), 'cell')}; records keep those under which they ran", flush=True)
 
 
 def to_run(run: RunFolder, cells: Sequence[PlannedCell], retry_failed: bool) -> tuple[tuple[PlannedCell, ...], frozenset[CellId]]:

@@ -16,6 +16,7 @@ from harness.monitor.lookup import Match, NameNotFound, find_id
 from harness.monitor.survey import Survey, is_over, survey
 from jobs.experiment.ids import StageId
 from jobs.experiment.index import RunIndexError
+from jobs.experiment.output import replace_unencodable
 from jobs.experiment.run_folder import RUNS, RunFolder
 from jobs.experiment.submissions import Submission
 from jobs.recovery.triage import PEER_LOST
@@ -28,6 +29,7 @@ BEGIN = re.compile(r"^stage (\w+): ", re.MULTILINE)  # the line that a job print
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
+    replace_unencodable()
     options = parse(arguments)
     try:
         match = find_id(options.id, options.runs)
@@ -35,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stage = stage_of(surveyed, match)
         submission, log = log_of(surveyed, stage, options.rank)
         print(f"stage {stage} ({match.index.stages[stage].title}), job {submission.job}, {log}", file=sys.stderr, flush=True)
-        for text in following(match.run, stage, log) if options.follow else [own_part(log.read_text(errors="replace"), stage)]:
+        for text in following(match.run, stage, log) if options.follow else [own_part(log.read_text(encoding="utf-8", errors="replace"), stage)]:
             sys.stdout.write(text)
             sys.stdout.flush()
     except (NameNotFound, RunIndexError) as error:
@@ -48,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options of the command line."""
-    parser = argparse.ArgumentParser(prog="python -m harness.logs", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m harness.logs", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("id", help="the id of a cell or stage, as status and launch show it, or its beginning")
     parser.add_argument("-f", "--follow", action="store_true", help="follow the log until the stage has ended")
     parser.add_argument("--rank", type=int, help="the rank whose log to show (default: a rank that failed, else 0)")
@@ -91,7 +93,7 @@ def reason_text(reason: str) -> str:
 
 def shows_an_error(log: Path) -> bool:
     """True for the log of a rank that failed by itself, not of a rank that lost another one."""
-    text = log.read_text(errors="replace")[-20_000:]
+    text = log.read_text(encoding="utf-8", errors="replace")[-20_000:]
     return "Traceback (most recent call last)" in text and not PEER_LOST.search(text)
 
 
@@ -107,7 +109,7 @@ def own_part(text: str, stage: StageId) -> str:
 def following(run: RunFolder, stage: StageId, log: Path, sleep: Callable[[float], None] = time.sleep) -> Iterator[str]:
     """The log as it grows, until its job has ended."""
     checked = time.monotonic()
-    with log.open(errors="replace") as file:
+    with log.open(encoding="utf-8", errors="replace") as file:
         while True:
             text = file.read()
             if text:

@@ -12,12 +12,15 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from harness.plan.stages import make_graph
 from harness.submit.local import fresh_folder
 from harness.text import shortened
+from jobs.cluster.surroundings import forget_outer_job
 from jobs.experiment.cell import Cell
 from jobs.experiment.job import JobSpec, PlannedCell
+from jobs.experiment.output import FittedTable, printable, replace_unencodable
 from jobs.experiment.records import Environment, Record, RecordError, read_record
 from jobs.experiment.run_folder import CELLS, RECORD, REPRODUCTIONS, RUNS, RunFolder
 from jobs.experiment.specs import ClusterSpec
@@ -36,13 +39,15 @@ class ReproduceError(ValueError):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
+    replace_unencodable()
+    forget_outer_job()
     options = parse(arguments)
     try:
         path, record = find(options.runs, options.cell)
     except (ReproduceError, RecordError) as error:
         print(error, file=sys.stderr)
         return USAGE
-    print(f"cell {record.id}: {record.model}, {record.pruning}, seed {record.seed}, recorded in {path}", flush=True)
+    print(printable(f"cell {record.id}: {record.model}, {record.pruning}, seed {record.seed}, recorded in {path}"), flush=True)
     repeated = run_again(record, folder_for(path.parents[2] / REPRODUCTIONS))
     verdict = compare(record, repeated)
     show(record, repeated, verdict)
@@ -51,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options of the command line."""
-    parser = argparse.ArgumentParser(prog="python -m harness.reproduce", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m harness.reproduce", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("cell", help="the id of a cell, or its beginning if no other id begins so")
     parser.add_argument("--runs", type=Path, default=RUNS, help="the folder of all run folders (default: %(default)s)")
     return parser.parse_args(arguments)
@@ -67,11 +72,24 @@ def find(runs: Path, prefix: str) -> tuple[Path, Record]:
         raise ReproduceError(f"no cell '{prefix}'; {hint}")
     if len(ids) > 1:
         raise ReproduceError(f"several cells begin with '{prefix}': {', '.join(ids)}; give more letters")
-    records = [(path, read_record(path)) for path in paths]
+    records = readable(paths)
     path, record = next(((path, record) for path, record in records if record.status == "done"), records[0])
     if record.status != "done":
         raise ReproduceError(f"cell {record.id} has no numbers to reproduce: it failed ({record.failure.kind if record.failure else 'unknown'})")
     return path, record
+
+
+def readable(paths: Sequence[Path]) -> list[tuple[Path, Record]]:
+    """The records that can be read, with their paths; at least one. Raises RecordError if there are none."""
+    records, error = [], None
+    for path in paths:
+        try:
+            records.append((path, read_record(path)))
+        except RecordError as unreadable:
+            error = unreadable
+    if error is not None and not records:
+        raise error
+    return records
 
 
 def folder_for(parent: Path) -> Path:
@@ -133,19 +151,19 @@ def show(first: Record, second: Record, verdict: Verdict) -> None:
         table.add_column(column)
     for name in EXACT:
         values = [getattr(record.metrics, name, None) for record in (first, second)]
-        table.add_row(name, *map(str, values), "" if values[0] == values[1] else "differs")
+        table.add_row(name, *(Text(printable(str(value))) for value in values), "" if values[0] == values[1] else "differs")
     table.add_row("weights", *(str(record.weights_sha256)[:12] for record in (first, second)), "" if verdict.same_weights else "differs")
     for name in ("commit", *SAME_MACHINE):
         texts = [str(getattr(record.environment, name)) for record in (first, second)]
         if texts[0] != texts[1]:
-            table.add_row(name, *texts, "differs")
-    console.print(table)
+            table.add_row(name, *(Text(printable(text)) for text in texts), "differs")
+    console.print(FittedTable(table=table))
     if verdict.reproduced:
         how = "equal to the bit" if verdict.same_weights else f"on another machine or with other ranks, top-1 within {TOP1_TOLERANCE} points"
         console.print(f"reproduced: {how}", style="bold green")
     else:
         reason = second.failure.message if second.failure else ", ".join((*verdict.differing, *([] if verdict.same_weights else ["weights"])))
-        console.print(f"NOT reproduced: {reason}", style="bold red", markup=False)
+        console.print(f"NOT reproduced: {printable(reason)}", style="bold red", markup=False)
 
 
 if __name__ == "__main__":

@@ -12,11 +12,13 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 
 from harness.monitor.lookup import NameNotFound, find_run, launched
 from harness.monitor.status_view import StatusView
 from harness.text import shortened
 from jobs.experiment.index import RunIndexError
+from jobs.experiment.output import printable, replace_unencodable
 from jobs.experiment.run_folder import RUNS, RunFolder
 
 OK, USAGE = 0, 2
@@ -27,6 +29,7 @@ WIDTH = 200  # of the output to a file or a pipe
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
+    replace_unencodable()
     options = parse(arguments)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
     try:
@@ -36,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             console.print(StatusView(run).look())
         if options.grid is None and (others := [folder.name for folder in launched(options.runs) if folder != run.path]):
-            console.print(f"other runs under {options.runs}: {shortened(others, NAMED)}; python -m harness.status <name> shows one", style="dim")
+            names = printable(shortened(others, NAMED))
+            console.print(Text(f"other runs under {options.runs}: {names}; python -m harness.status <name> shows one", style="dim"))
     except (NameNotFound, RunIndexError) as error:
         print(error, file=sys.stderr)
         return USAGE
@@ -47,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options of the command line."""
-    parser = argparse.ArgumentParser(prog="python -m harness.status", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m harness.status", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("grid", nargs="?", help="a grid.yaml or a run folder (default: the launch at work now, else the latest one)")
     parser.add_argument("--watch", action="store_true", help=f"show the status again every {WATCH_S:.0f} s, until Ctrl-C or no job is left")
     parser.add_argument("--runs", type=Path, default=RUNS, help="the folder of all run folders (default: %(default)s)")

@@ -21,7 +21,7 @@ Settings = TypeVar("Settings")
 FieldErrors = Iterable[tuple[tuple[str, ...], str]]  # path of fields, message
 
 LISTS = (tuple, list, Sequence)
-NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")  # YAML 1.1 reads 1e-3 as text
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)  # YAML 1.1 reads 1e-3 as text
 
 
 @dataclass(frozen=True, kw_only=True)

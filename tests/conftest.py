@@ -13,12 +13,17 @@ settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
 
 
+# Tests that train on the daemons share what they compare with; the other tests of the daemons have a cluster of their own beside them.
+TRAINING_ON_SLURM = ("test_survival", "test_outages")
+
+
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests on a real SLURM come first and stay with one worker: they wait for its daemons most of the time, while others compute."""
+    """Tests on a real SLURM come first, in two workers with a cluster each: they wait for its daemons most of the time, while others compute."""
     for item in items:
         if item.get_closest_marker("slurm"):
-            item.add_marker(pytest.mark.xdist_group("slurm"))
+            trains = any(item.nodeid.split("::")[0].endswith(f"{name}.py") for name in TRAINING_ON_SLURM)
+            item.add_marker(pytest.mark.xdist_group("training on slurm" if trains else "slurm"))
     items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from harness.grid.expansion import choices, given_fields, variants
+from harness.grid.labels import label_problem, look
 from harness.grid.yaml_source import Node, Report
 from jobs.experiment.identity import canonical, data_identity, method_identity, model_identity, plain, recipe_identity
 from jobs.experiment.limits import DATA, RECIPE, Violation, data_conflicts, recipe_conflicts, violations
@@ -18,7 +19,7 @@ from models.pruning.base import PruningMethod
 from models.pruning.registry import METHODS, method_label, required
 from models.registry import MODELS, OptionError, effective_options, model_config, model_label, model_options
 from models.text import valid_names
-from models.typed import Limit, SettingsError, build, fields_of
+from models.typed import Limit, SettingsError, build, fields_of, shown
 
 MOST_SEEDS = 10_000  # a larger number is taken for one seed whose brackets were forgotten
 
@@ -92,8 +93,10 @@ def own_label(entry: Node, key: str, count: int, report: Report) -> str | None:
     node = entry.value.get("label")
     if node is None:
         return None
-    if not isinstance(node.value, str) or not node.value:
-        report.add(node.line, f"{key}.label", "expected text")
+    if not isinstance(node.value, str):
+        report.add(node.line, f"{key}.label", f"expected text, got {shown(node.plain)}{node.remark or _in_quotes(node)}")
+    elif problem := label_problem(node.value):
+        report.add(node.line, f"{key}.label", problem)
     elif count > 1:
         report.add(node.line, f"{key}.label", f"one label for {count} choices; write an entry for each, or leave the label out")
     else:
@@ -101,8 +104,12 @@ def own_label(entry: Node, key: str, count: int, report: Report) -> str | None:
     return None
 
 
+def _in_quotes(node: Node) -> str:
+    return f"; write '{node.text}', in quotes" if node.text else ""
+
+
 def distinct(every: Iterable[Choice[Value]], report: Report) -> list[Choice[Value]]:
-    """The choices, each once. A choice that is given twice is a mistake, except dense; so is a label of two choices."""
+    """The choices, each once. A choice that is given twice is a mistake, except dense; so are two choices whose labels look the same."""
     kept: dict[str, Choice[Value]] = {}
     labels: dict[str, Choice[Value]] = {}
     for choice in every:
@@ -111,9 +118,17 @@ def distinct(every: Iterable[Choice[Value]], report: Report) -> list[Choice[Valu
         if first is not choice:
             if not isinstance(choice.value, PruningMethod) or choice.value.name != "dense":
                 report.add(choice.line, choice.key, f"{first.names[0] if first.names else 'this'} is already in the grid, on line {first.line}")
-        elif labels.setdefault(label, choice) is not choice:
-            report.add(choice.line, choice.key, f"the label {label!r} is already used on line {labels[label].line}")
+        elif choice.names and choice.label is None and (problem := label_problem(label)):
+            report.add(choice.line, choice.key, f"the label that its options make {problem}; give it a label of its own")
+        elif choice.names and (same := labels.setdefault(look(label), choice)) is not choice:
+            report.add(choice.line, choice.key, _same_label(label, same))
     return list(kept.values())
+
+
+def _same_label(label: str, first: Choice[Value]) -> str:
+    if label == first.names[0]:
+        return f"the label {label!r} is already used on line {first.line}"
+    return f"the label {label!r} looks like {first.names[0]!r} of line {first.line}; labels must differ in more than case, spaces or alphabet"
 
 
 def read_models(node: Node | None, report: Report) -> list[Choice[ModelSpec]]:
@@ -177,7 +192,25 @@ def _method(entry: Node, key: str, name: str, given: Mapping[str, Any], label: s
 def read_data(node: Node | None, folder: Path, report: Report) -> list[Choice[DataSpec]]:
     """Every data set; digits if the grid names none. Relative paths are looked for in `folder`, the grid's own, then in the current one."""
     sets = _read_specs(node, "data", DataSpec, DATA, data_conflicts, report)
+    _check_names(sets, report)
     return distinct([_spec_choice(with_absolute_paths(data, folder), data_identity, entry, key) for data, entry, key in sets], report)
+
+
+def _check_names(sets: Iterable[tuple[DataSpec, Node, str]], report: Report) -> None:
+    """Reports names of data sets that cannot be seen as they are, and two names that look the same."""
+    seen: dict[str, tuple[str, int]] = {}
+    for data, entry, key in sets:
+        if data.name is None:
+            paths = [(field, path) for field, path in (("path", data.path), ("test_path", data.test_path)) if path is not None]
+            for field, problem in [(field, problem) for field, path in paths if (problem := label_problem(path))]:
+                report.add(entry.line_of([field]), f"{key}.{field}", f"{problem}, or give the data a name, which takes the place of the paths")
+            continue
+        line = entry.line_of(["name"])
+        first, first_line = seen.setdefault(look(data.name), (data.name, line))
+        if problem := label_problem(data.name):
+            report.add(line, f"{key}.name", problem)
+        elif first != data.name:
+            report.add(line, f"{key}.name", f"the name {data.name!r} looks like {first!r} of line {first_line}; write one of them in both entries")
 
 
 def with_absolute_paths(data: DataSpec, folder: Path) -> DataSpec:
@@ -211,7 +244,9 @@ def _read_specs(
 ) -> list[tuple[Spec, Node, str]]:
     """Data sets or recipes with their entries and keys. Fields are held against each other only if each of them is right alone."""
     right = []
-    for entry, path in entries(node or Node(value={}, line=1), key, report):
+    if node is None or node.value is None:  # left out or left empty: the defaults
+        node = Node(value={}, line=node.line if node else 1)
+    for entry, path in entries(node, key, report):
         before = len(report.problems)
         values = [build(spec, given) for given in variants(entry, fields_of(spec), path, report)]
         broken = [violation for value in values for violation in violations(value, limits)]
@@ -237,12 +272,12 @@ def read_seeds(node: Node | None, report: Report) -> list[Choice[int]]:
     if type(node.value) is int and 0 < node.value <= MOST_SEEDS:
         return [_seed(seed, node.line) for seed in range(node.value)]
     if not isinstance(node.value, list):
-        report.add(node.line, "seeds", advice)
+        report.add(node.line, "seeds", f"{advice}{node.remark}")
         return []
     seeds: dict[int, Choice[int]] = {}
     for index, item in enumerate(node.value):
         if type(item.value) is not int or not 0 <= item.value < 2**32:  # NumPy takes no larger seed
-            report.add(item.line, f"seeds[{index}]", f"expected a whole number from 0 to {2**32 - 1}")
+            report.add(item.line, f"seeds[{index}]", f"expected a whole number from 0 to {2**32 - 1}{item.remark}")
         elif item.value in seeds:
             report.add(item.line, f"seeds[{index}]", f"seed {item.value} is given twice")
         else:

@@ -7,7 +7,7 @@ from harness.grid.yaml_source import GridError, Node, Report, read_yaml
 from jobs.experiment.limits import CLUSTER, cluster_conflicts, violations
 from jobs.experiment.specs import ClusterSpec
 from models.text import valid_names
-from models.typed import Mismatch, convert, fields_of
+from models.typed import Mismatch, convert, fields_of, shown
 
 # submitit 1.5's other parameters for SLURM; each may also be written with the prefix `slurm_`.
 SLURM_NAMES = (
@@ -41,13 +41,15 @@ SLURM_NAMES = (
     "wckey",
 )
 RENAMED = {"array_parallelism": "max_parallel", "ntasks_per_node": "tasks_per_node", "name": "job_name"}
+SWITCHES = ("exclusive", "stderr_to_stdout", "use_srun", "additional_parameters")  # which may be yes, no, on and off as well as true and false
+SECTIONS = ("setup", "environment")  # which may be left empty
 BY_NAME = {"local": ClusterSpec(), "debug": ClusterSpec(kind="debug")}
 FIELDS = {name: hint for name, hint in fields_of(ClusterSpec).items() if name != "slurm"}
 
 
 def read_cluster(node: Node | None, grid: Path, report: Report) -> ClusterSpec:
     """The cluster. A profile is looked for in the grid's folder, then in the current one. Mistakes go to the report, and the default stands in."""
-    if node is None:
+    if node is None or node.value is None:
         return ClusterSpec()
     if isinstance(node.value, dict):
         return _read_mapping(node, "cluster", report)
@@ -88,7 +90,7 @@ def _read_mapping(node: Node, key: str, report: Report) -> ClusterSpec:
         if name in fields or name in slurm:
             report.add(child.line, path, f"given twice: also as {name}")
         elif name in SLURM_NAMES:
-            slurm[name] = child.plain
+            slurm[name] = _parameter(child, name, path, report)
         elif name not in FIELDS or given.startswith("slurm_") and name == "kind":
             report.add(child.line, path, f"unknown key{valid_names(bare, [*FIELDS, *SLURM_NAMES])}")
         else:
@@ -119,7 +121,30 @@ def _flat(node: Node, key: str, report: Report) -> dict[str, Node]:
 
 
 def _convert(node: Node, name: str, key: str, fields: dict[str, Any], report: Report) -> None:
+    if node.value is None and name in SECTIONS:
+        return
     try:
-        fields[name] = convert(node.plain, FIELDS[name])
+        fields[name] = _variables(node) if name == "environment" else convert(node.plain, FIELDS[name])
     except Mismatch as error:
-        report.add(node.line, key, str(error))
+        report.add(node.line, key, f"{error}{node.remark}")
+
+
+def _variables(node: Node) -> dict[str, str]:
+    """Environment variables, as the file has them: `1.10` and `on` are text here. Raises Mismatch."""
+    if not isinstance(node.value, dict):
+        raise Mismatch(f"expected a mapping, got {shown(node.plain)}")
+    for name, child in node.value.items():
+        if child.value is None or isinstance(child.value, list | dict):
+            raise Mismatch(f"{name}: expected text, got {shown(child.plain)}; write '' for an empty variable")
+    return dict(node.as_written)
+
+
+def _parameter(node: Node, name: str, key: str, report: Report) -> Any:
+    """A parameter of SLURM: numbers with a point as they are written (1.10 is not 1.1), anything else as its value."""
+    if isinstance(node.value, dict):
+        return {inner: _parameter(child, name, f"{key}.{inner}", report) for inner, child in node.value.items()}
+    if isinstance(node.value, list):
+        return [_parameter(child, name, f"{key}[{index}]", report) for index, child in enumerate(node.value)]
+    if isinstance(node.value, bool) and node.remark and name not in SWITCHES:
+        report.add(node.line, key, f"expected text, a number, true or false{node.remark}")
+    return node.text if isinstance(node.value, float) else node.value

@@ -102,12 +102,12 @@ def _explain(part: Node, key: str, axis: str, choices: Sequence[Choice[object]],
         for name in unknown:
             report.add(part.value[name].line, f"{key}.{name}", f"unknown key{valid_names(name, fields)}")
         if not unknown:
-            report.add(part.line, key, f"matches no {axis} of this grid{_names(choices)}")
+            report.add(part.line, key, f"matches no {axis} of this grid{_names(choices)}{part.remark}")
     else:
         given = ", ".join(map(str, part.plain)) if isinstance(part.value, list) else str(part.plain)
         valid = dict.fromkeys(name for choice in choices for name in choice.names)
         advice = valid_names(given, valid) if valid else "; expected a mapping of fields"
-        report.add(part.line, key, f"{given!r} matches no {axis} of this grid{advice}")
+        report.add(part.line, key, f"{given!r} matches no {axis} of this grid{advice}{part.remark}")
 
 
 def _names(choices: Iterable[Choice[object]]) -> str:

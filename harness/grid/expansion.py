@@ -5,6 +5,7 @@ fields multiply; `zip: {a: [1, 2], b: [3, 4]}` pairs them. Every value is checke
 """
 
 import itertools
+import math
 import typing
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 from harness.grid.yaml_source import Node, Report
 from models.text import valid_names
 from models.typed import LISTS, Mismatch, convert, fields_of, members, nested, shown
+
+MOST_CHOICES = 100_000  # of an entry
 
 
 def variants(node: Node, hints: Mapping[str, Any], key: str, report: Report, apart: Collection[str] = ()) -> list[dict[str, Any]]:
@@ -33,7 +36,13 @@ def variants(node: Node, hints: Mapping[str, Any], key: str, report: Report, apa
             report.add(child.line, path, f"unknown key{valid_names(name, [*apart, *hints])}")
         else:
             axes.append([{name: value} for value in choices(child, hints[name], path, report)])
-    return [{name: value for part in parts for name, value in part.items()} for parts in itertools.product(*filter(None, axes))]
+    axes = [axis for axis in axes if axis]
+    if (count := math.prod(map(len, axes))) > MOST_CHOICES:
+        report.add(
+            node.line, key, f"its lists stand for {count} choices, and an entry may have at most {MOST_CHOICES}; shorten them, or pair them with zip"
+        )
+        return []
+    return [{name: value for part in parts for name, value in part.items()} for parts in itertools.product(*axes)]
 
 
 def one_or_several(node: Node) -> list[Node]:
@@ -95,7 +104,7 @@ def choices(node: Node, hint: Any, key: str, report: Report) -> list[Any]:
     try:
         return [convert(node.plain, hint)]
     except Mismatch as error:
-        report.add(node.line, key, str(error))
+        report.add(node.line, key, f"{error}{node.remark}")
         return []
 
 

@@ -4,7 +4,7 @@ Every mistake is reported at once, with file, line, key and the nearest valid na
 """
 
 import itertools
-import re
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 from harness.grid.axes import Axes, Choice, read_data, read_models, read_pruning, read_recipes, read_seeds
 from harness.grid.cluster_profile import read_cluster
 from harness.grid.exclude import check_patterns, read_exclusions
+from harness.grid.labels import name_problem
 from harness.grid.yaml_source import GridError, Node, Report, read_yaml
 from jobs.experiment.cell import Cell
 from jobs.experiment.identity import cell_id
@@ -21,7 +22,7 @@ from models.pruning.base import Budget, PruningMethod
 from models.text import valid_names
 
 KEYS = ("name", "data", "recipe", "models", "pruning", "seeds", "exclude", "cluster")
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # a folder's name
+MOST_CELLS = 1_000_000  # before `exclude`: a hundred times as many as a run folder has been tested with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,12 +73,10 @@ def read_grid(path: Path) -> Grid:
 
 def _name(node: Node | None, report: Report) -> str:
     """The grid's name, which is also its run folder's."""
-    if node is None:
-        report.add(1, "name", "missing: it also names the run folder")
-        return ""
-    if not isinstance(node.value, str) or not NAME.fullmatch(node.value):
-        report.add(node.line, "name", f"must be letters, digits, '.', '_' and '-', got {node.plain!r}")
-    return str(node.value)
+    name = node.plain if node else None
+    if problem := name_problem(name):
+        report.add(node.line if node else 1, "name", problem)
+    return str(name)
 
 
 def _check_budgets(methods: Sequence[Choice[PruningMethod]], recipes: Sequence[Choice[RecipeSpec]], report: Report) -> None:
@@ -107,6 +106,11 @@ def _check_steps(axes: Axes, report: Report) -> None:
 
 def _cells(axes: Axes, exclude: Node | None, report: Report) -> tuple[Cell, ...]:
     """The product of the axes, the seed varying fastest, without the excluded cells; mistakes of `exclude` go to the report."""
+    count = math.prod(map(len, axes.by_name().values()))
+    if count > MOST_CELLS:
+        sizes = ", ".join(f"{len(choices)} of {name}" for name, choices in axes.by_name().items())
+        report.add(1, "", f"the grid stands for {count} cells ({sizes}), and a grid may have at most {MOST_CELLS}; split it into several grids")
+        return ()
     exclusions = read_exclusions(exclude, axes.by_name(), report)
     dropped = [0] * len(exclusions)
     cells: dict[str, Cell] = {}

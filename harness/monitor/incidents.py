@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness.monitor.survey import Survey
 from jobs.experiment.ids import StageId
-from jobs.experiment.records import Failure, RecordError
+from jobs.experiment.records import Failure
 from jobs.experiment.run_folder import RunFolder
 from jobs.recovery.triage import STATES, Policy, decisive_log, last_words
 
@@ -67,11 +67,7 @@ def incidents(run: RunFolder, surveyed: Survey) -> list[Incident]:
 def failures(run: RunFolder, cells: Mapping[StageId, int]) -> Iterator[Incident]:
     """The incidents of stages that wrote a failure. `cells`: how many wait for each."""
     for stage, count in cells.items():
-        try:
-            failure = run.failure(stage)
-        except RecordError as error:
-            yield Incident(kind="torn file", location="", policy="never", stage=stage, cells=count, excerpt=(str(error),))
-            continue
+        failure = run.failure(stage)
         if failure is not None:
             yield incident_of(failure, count)
 

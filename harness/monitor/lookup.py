@@ -51,17 +51,23 @@ def is_run(given: str, runs: Path) -> bool:
 
 
 def grid_name(path: Path) -> str:
-    """The name in a grid file. Raises NameNotFound."""
-    from harness.grid.yaml_source import GridError, read_yaml
+    """The name in a grid file, whatever mistakes the rest of the file has: its run may be older than they are. Raises NameNotFound."""
+    from harness.grid.labels import name_problem
+    from harness.grid.yaml_source import GridError, Report, parse_yaml, read_text
 
+    report = Report(str(path))
     try:
-        root = read_yaml(path)[1].value
+        root = parse_yaml(read_text(path), report).value
     except GridError as error:
         raise NameNotFound(str(error)) from error
     node = root.get("name") if isinstance(root, dict) else None
+    if node is not None and not (problem := name_problem(node.value)):
+        return str(node.value)
+    if report.problems:
+        raise NameNotFound(str(GridError(report.problems)))
     if node is None or not isinstance(node.value, str):
         raise NameNotFound(f"{path} has no 'name', and the run folder is named after it; add one, or name the run folder")
-    return node.value
+    raise NameNotFound(f"{path}:{node.line}: name: {problem}")
 
 
 def launched(runs: Path) -> list[Path]:

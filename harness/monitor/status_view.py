@@ -14,6 +14,7 @@ from harness.monitor.survey import STATES, State, Survey, heard_s, survey
 from harness.monitor.training_time import left_s, trained_s
 from harness.text import counted, duration, shortened, time_spent
 from jobs.experiment.ids import StageId
+from jobs.experiment.output import FittedTable, printable
 from jobs.experiment.progress import StageProgress, read_progress
 from jobs.experiment.run_folder import GRID, MICRO_BATCH, RunFolder
 from jobs.recovery.nodes import faults, left_out
@@ -76,14 +77,14 @@ def head(surveyed: Survey, counts: Mapping[State, int]) -> Text:
     return Text(f"{surveyed.index.grid}: {counts['done']} of {len(surveyed.states)} cells done   ({surveyed.run.path})", style="bold")
 
 
-def counts_table(counts: Mapping[State, int]) -> Table:
+def counts_table(counts: Mapping[State, int]) -> FittedTable:
     """Cells by state; `unknown` only where there are some."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     states = [state for state in STATES if state != "unknown" or counts[state]]
     for state in states:
         table.add_column(state, justify="right", style=COLOURS[state] if counts[state] else "dim")
     table.add_row(*(str(counts[state]) for state in states))
-    return table
+    return FittedTable(table=table, names=())
 
 
 def stages_at_work(surveyed: Survey) -> list[StageId]:
@@ -91,7 +92,7 @@ def stages_at_work(surveyed: Survey) -> list[StageId]:
     return list(dict.fromkeys(surveyed.stands_at[cell] for cell, state in surveyed.states.items() if state == "running"))
 
 
-def stages_table(surveyed: Survey, at_work: Sequence[StageId], progress: Mapping[StageId, StageProgress]) -> Table:
+def stages_table(surveyed: Survey, at_work: Sequence[StageId], progress: Mapping[StageId, StageProgress]) -> FittedTable:
     """The stages at work, and how far each has come."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("stage", "", "epoch", "loss", "img/s", "left", "job", "on"):
@@ -99,10 +100,10 @@ def stages_table(surveyed: Survey, at_work: Sequence[StageId], progress: Mapping
     for stage in at_work[:ROWS]:
         entry, job = surveyed.index.stages[stage], surveyed.alive(stage)
         state = progress_cells(surveyed, stage, progress.get(stage))
-        table.add_row(stage, entry.title, *state, *((str(job.job), job.nodes) if job else ("", "")))
+        table.add_row(stage, Text(entry.title), *state, *((str(job.job), job.nodes) if job else ("", "")))
     if len(at_work) > ROWS:
-        table.add_row(f"and {len(at_work) - ROWS} more")
-    return table
+        table.add_row(f"and {len(at_work) - ROWS} more", *[""] * 7)
+    return FittedTable(table=table, names=(0, 1))
 
 
 def progress_cells(surveyed: Survey, stage: StageId, progress: StageProgress | None) -> tuple[str, str, str, str]:
@@ -125,8 +126,8 @@ def incident_lines(group: IncidentGroup, surveyed: Survey) -> list[Text]:
     nodes = nodes_of(group.incidents)
     title = f"\n{counted(group.cells, 'cell')}, {counted(len(group.incidents), 'stage')}: {group.kind}{at}" + (f", on {nodes}" if nodes else "")
     return [
-        Text(title, style="bold red" if group.policy == "never" else "bold yellow"),
-        *(Text(f"    {line}", style="dim") for line in first.excerpt),
+        Text(printable(title, keep="\n"), style="bold red" if group.policy == "never" else "bold yellow"),
+        *(Text(f"    {printable(line)}", style="dim") for line in first.excerpt),
         Text(f"  stage {first.stage} ({surveyed.index.stages[first.stage].title}); full log: python -m harness.logs {first.stage}"),
         Text(f"  {remedy(group, surveyed.launch_command)}"),
     ]

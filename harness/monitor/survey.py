@@ -6,7 +6,6 @@ one question to SLURM.
 """
 
 import os
-import socket
 import time
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from harness.monitor.json_fields import read_fields
 from jobs.cluster.claims import is_claimed
 from jobs.cluster.slurm import PATIENCE_S, SchedulerError, complain
 from jobs.cluster.slurm_jobs import JobState, queue_state
+from jobs.experiment.files import this_host
 from jobs.experiment.ids import CellId, JobId, StageId
 from jobs.experiment.index import RunIndex, read_index
 from jobs.experiment.run_folder import CELLS, FAILURE, PROGRESS, RECORD, STAGE, STAGES, RunFolder, holds_done_stage
@@ -171,12 +171,19 @@ class Survey:
         return next((stage for stage in submission.stages if not self.done(stage) and stage not in self.dropped), submission.stages[-1])
 
 
-def survey(run: RunFolder, *, launching: bool | None = None, patience_s: float = PATIENCE_S, say: Callable[[str], None] = complain) -> Survey:
+def survey(
+    run: RunFolder,
+    *,
+    index: RunIndex | None = None,
+    launching: bool | None = None,
+    patience_s: float = PATIENCE_S,
+    say: Callable[[str], None] = complain,
+) -> Survey:
     """The state of every cell and job now. Raises RunIndexError where nothing was launched. SLURM's silence is a result, not an error.
 
-    launching: whether a launch is at work; None: its lock says so.
+    index: of the run folder; None: read from it. launching: whether a launch is at work; None: its lock says so.
     """
-    index, files, submitted, recorded = read_index(run), stage_files(run), submissions(run), recorded_cells(run)
+    index, files, submitted, recorded = index or read_index(run), stage_files(run), submissions(run), recorded_cells(run)
     asked = time.monotonic()
     jobs, silent = job_states(run, unfinished(submitted, index, files, recorded), files, patience_s, say)
     if time.monotonic() > asked + STALE_S:  # SLURM took its time, and jobs may have ended meanwhile
@@ -245,7 +252,7 @@ def job_states(
 def process_state(run: RunFolder, submission: Submission, files: Files) -> JobState:
     """RUNNING or ENDED. A process of this machine is looked up; one of another machine is alive while its stages write progress."""
     job = submission.job
-    if job.host == socket.gethostname():
+    if job.host == this_host():
         lives = works_for(job.number, submission.folder)
     else:
         lives = any(heard_s(run, stage) < HEARTBEAT_S for stage in submission.stages if not is_done(files.get(stage, ())))

@@ -9,6 +9,7 @@ from harness.plan.jobs import levels, parent_jobs
 from harness.plan.stages import StageGraph
 from jobs.experiment.ids import StageId
 from jobs.experiment.job import JobSpec
+from jobs.experiment.output import encodable
 
 
 def describe(graph: StageGraph, grid: Grid, jobs: Sequence[JobSpec], done: AbstractSet[StageId] = frozenset()) -> str:
@@ -68,6 +69,7 @@ def _jobs(grid: Grid, jobs: Sequence[JobSpec], stages: int, done: int) -> str:
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
     """Aligned columns: the first to the left, the others to the right."""
+    rows = [[encodable(text) for text in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [[text.rjust(width) if index else text.ljust(width) for index, (text, width) in enumerate(zip(row, widths, strict=True))] for row in rows]
     return "\n".join(f"  {'  '.join(line)}".rstrip() for line in lines)

@@ -34,6 +34,16 @@ def data_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
     return [f"{grid.location(data)}: {problem}" for data in distinct.values() for problem in check_data(data)]
 
 
+def data_notes(grid: Grid, cells: Sequence[Cell]) -> list[str]:
+    """What the user should know of data that can be prepared, each with its line."""
+    if not cells:
+        return []
+    from jobs.data import prepare
+
+    distinct = {id(cell.data): cell.data for cell in cells}
+    return [f"{grid.location(data)}: note: {note}" for data in distinct.values() for note in prepare.data_notes(data)]
+
+
 def model_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
     """Networks that cannot be built for their images, or cannot be pruned as the grid asks. Each is built once, without memory for its weights."""
     if not cells:

@@ -2,44 +2,98 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from harness.grid.read import Grid
 from harness.plan.stages import StageGraph
-from jobs.experiment.files import write_json, written_aside
+from jobs.experiment.files import json_text, write_json, write_text, written_aside
 from jobs.experiment.identity import result_settings
-from jobs.experiment.index import RunIndex, cell_entry, stage_entry, write_index
+from jobs.experiment.ids import CellId
+from jobs.experiment.index import CellEntry, RunIndex, RunIndexError, cell_entry, read_index, stage_entry, write_index
 from jobs.experiment.job import PlannedCell
+from jobs.experiment.records import RecordError
 from jobs.experiment.run_folder import CODE, CODE_DIFF, RunFolder
-from jobs.worker.environment import code_version, git
+from jobs.worker.code_diff import code_diff
+from jobs.worker.environment import code_version
 
 
 def save_launch(grid: Grid, graph: StageGraph, run: RunFolder) -> None:
     """Writes the grid as launched, its plan, the index of the run folder, and the version of the code."""
-    with written_aside(run.grid_path) as aside:
-        aside.write_text(grid.source)
-    cells = {cell.id: {"stages": list(graph.paths[cell.id]), **cell.to_json()} for cell in grid.cells}
-    with written_aside(run.plan_path) as aside:
-        aside.write_text(json.dumps({"grid": grid.name, "cells": cells}))  # in one line: indenting takes 10,000 cells 2 s
-    write_index(
-        run,
-        RunIndex(
-            grid=grid.name,
-            file=str(grid.path),
-            cluster=grid.cluster.kind,
-            stages={stage: stage_entry(spec) for stage, spec in graph.stages.items()},
-            cells={cell.id: cell_entry(cell, graph.paths[cell.id]) for cell in grid.cells},
-        ),
-    )
+    save_plan(grid, run, planned_specs(grid, graph), make_index(grid, graph))
     commit, dirty = code_version()
     write_json(run.path / CODE, {"commit": commit, "dirty": dirty})
     if dirty:
         with written_aside(run.path / CODE_DIFF) as aside:
-            aside.write_text(git("diff", "HEAD") or "")
+            aside.write_bytes(code_diff())
+    else:  # that of a previous launch is not this one's
+        (run.path / CODE_DIFF).unlink(missing_ok=True)
+
+
+def cells_with_new_labels(grid: Grid, graph: StageGraph, run: RunFolder) -> frozenset[CellId]:
+    """The cells of the grid whose labels are not those in the plan of the latest launch, or that it does not have."""
+    index, planned = make_index(grid, graph), planned_specs(grid, graph)
+    known, before = saved_plan(run)
+    same = (cell for cell, entry in index.cells.items() if cell in known and cell in before)
+    unchanged = {cell for cell in same if labels_of(planned[cell], index.cells[cell]) == labels_of(before[cell], known[cell])}
+    return frozenset(index.cells.keys() - unchanged)
+
+
+def refresh_labels(grid: Grid, graph: StageGraph, run: RunFolder) -> None:
+    """Takes the grid's cells, with their labels, into the plan and the index of a run folder. For a launch that has nothing to run.
+
+    Cells that a previous launch planned and this grid does not have stay in both, because their jobs may be running.
+    """
+    index, before = make_index(grid, graph), saved_plan(run)[1]
+    try:
+        known = read_index(run)
+        index = replace(index, stages={**known.stages, **index.stages}, cells={**known.cells, **index.cells})
+    except RunIndexError:
+        pass
+    save_plan(grid, run, {**before, **planned_specs(grid, graph)}, index)
+
+
+def saved_plan(run: RunFolder) -> tuple[Mapping[CellId, CellEntry], Mapping[str, Any]]:
+    """(the cells of the index, the specs in plan.json) of the latest launch; both are empty if either cannot be read."""
+    try:
+        specs: dict[str, Any] = json.loads(run.plan_path.read_bytes())["cells"]
+        return read_index(run).cells, dict(specs)
+    except (RunIndexError, OSError, ValueError, KeyError, TypeError):
+        return {}, {}
+
+
+def labels_of(spec: Mapping[str, Any], entry: CellEntry) -> tuple[object, object, str]:
+    """The labels of a planned cell, and its title, which has the names of what has no label."""
+    return spec["model"].get("label"), spec["pruning"].get("label"), entry.title
+
+
+def planned_specs(grid: Grid, graph: StageGraph) -> dict[str, Any]:
+    """The cells of plan.json: each with its stages and all settings, by id."""
+    return {cell.id: {"stages": list(graph.paths[cell.id]), **cell.to_json()} for cell in grid.cells}
+
+
+def make_index(grid: Grid, graph: StageGraph) -> RunIndex:
+    """The index of a grid."""
+    return RunIndex(
+        grid=grid.name,
+        file=str(grid.path),
+        cluster=grid.cluster.kind,
+        stages={stage: stage_entry(spec) for stage, spec in graph.stages.items()},
+        cells={cell.id: cell_entry(cell, graph.paths[cell.id]) for cell in grid.cells},
+    )
+
+
+def save_plan(grid: Grid, run: RunFolder, cells: Mapping[str, Any], index: RunIndex) -> None:
+    """Writes the grid as launched, its plan and its index."""
+    write_text(run.grid_path, grid.source)
+    write_text(run.plan_path, json_text({"grid": grid.name, "cells": cells}))  # in one line: indenting takes 10,000 cells 2 s
+    write_index(run, index)
 
 
 def warn_of_stale_records(run: RunFolder, cells: Sequence[PlannedCell]) -> None:
-    """Warns of records that this grid would not produce today: those of cells that it no longer has, and those made under other defaults.
+    """Warns of records that this grid would not produce today: those of cells that it no longer has, those made under other defaults, those that
+    cannot be read.
 
     A cell keeps its id when only a default has changed: defaults are not part of the id.
     """
@@ -49,7 +103,11 @@ def warn_of_stale_records(run: RunFolder, cells: Sequence[PlannedCell]) -> None:
         held = f"{others} cells that are not in this grid, from a previous grid named {run.path.name}"
         print(f"warning: {run.path} also holds {held}; they stay in its leaderboard", file=sys.stderr)
     for planned in cells:
-        record = run.record(planned.cell.id)
+        try:
+            record = run.record(planned.cell.id)
+        except RecordError as error:
+            print(f"warning: cell {planned.cell.id}: {str(error).splitlines()[0]}", file=sys.stderr)
+            continue
         if record is not None and result_settings(record.spec) != result_settings(planned.cell.to_json()):
             remedy = f"to run it again, remove {run.record_path(planned.cell.id)}"
             print(f"warning: cell {record.id} was run under other default settings; {remedy}", file=sys.stderr)

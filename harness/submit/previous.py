@@ -1,5 +1,6 @@
 """The jobs of previous launches on SLURM: the stages that living jobs have, and what is done about jobs that ended before their stage did."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from harness.plan.stages import StageGraph
 from harness.text import counted
 from jobs.cluster.slurm import SchedulerSilent
 from jobs.experiment.ids import CellId, JobId, StageId
+from jobs.experiment.index import RunIndex, RunIndexError, read_index
 from jobs.experiment.job import PlannedCell
 from jobs.experiment.records import Failure
 from jobs.experiment.run_folder import RunFolder
@@ -34,7 +36,7 @@ def previous_jobs(run: RunFolder, graph: StageGraph, cluster: ClusterSpec) -> Pr
     """
     if run.index_path() is None:
         return PreviousJobs(living={})
-    surveyed = survey(run, launching=False)
+    surveyed = survey(run, index=index_of(run, cluster), launching=False)
     if surveyed.silent:
         raise SchedulerSilent(surveyed.silent)
     failed = failed_stages(surveyed.files)  # their job may live for its other stages
@@ -44,6 +46,15 @@ def previous_jobs(run: RunFolder, graph: StageGraph, cluster: ClusterSpec) -> Pr
     planned = [incident for incident in incidents(run, surveyed) if incident.stage in graph.stages]
     messages = tuple(message for incident in planned if (message := settle(run, graph, cluster, surveyed, incident)))
     return PreviousJobs(living=living, cells=frozenset(surveyed.index.cells), messages=messages)
+
+
+def index_of(run: RunFolder, cluster: ClusterSpec) -> RunIndex:
+    """The index of the run folder. An empty one if it is damaged: this launch writes it anew."""
+    try:
+        return read_index(run)
+    except RunIndexError as error:
+        print(f"warning: {error}", file=sys.stderr)
+        return RunIndex(grid=run.path.name, file="", cluster=cluster.kind, stages={}, cells={})
 
 
 def settle(run: RunFolder, graph: StageGraph, cluster: ClusterSpec, surveyed: Survey, incident: Incident) -> str:

@@ -14,6 +14,7 @@ from harness.text import duration
 from jobs.experiment.ids import CellId, StageId
 from jobs.experiment.index import stage_entry
 from jobs.experiment.job import PlannedCell
+from jobs.experiment.output import FittedTable, printable
 from jobs.experiment.progress import read_progress
 from jobs.experiment.run_folder import RunFolder
 from jobs.experiment.specs import StageSpec
@@ -59,15 +60,15 @@ class ProgressDisplay:
 
     def print_line(self, text: str, style: str | None = None) -> None:
         """Prints a line as it is, however long."""
-        self.console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(printable(text), style=style, markup=False, highlight=False, soft_wrap=True)
 
     def print_ended_cells(self) -> None:
         """Prints a line for every cell that has ended since the last call."""
         for planned in self.cells:
-            if planned.cell.id in self.reported or (record := self.run.record(planned.cell.id)) is None:
+            if planned.cell.id in self.reported or (record := self.run.readable_record(planned.cell.id)) is None:
                 continue
             self.reported.add(planned.cell.id)
-            title = f"{len(self.reported)}/{len(self.cells)}  {record.id}  {record.model}  {record.pruning}  seed {record.seed}"
+            title = f"{len(self.reported)}/{len(self.cells)}  {record.id}  {planned.cell.model.label}  {planned.cell.pruning}  seed {record.seed}"
             if record.metrics:
                 self.print_line(f"{title}  top-1 {record.metrics.top1:.2f}%")
             elif record.failure:
@@ -93,11 +94,11 @@ class ProgressDisplay:
         for column in ("stage", "epoch", "loss", "images/s", "left"):
             table.add_column(column, justify="left" if column == "stage" else "right")
         for row in self.rows(queue):
-            table.add_row(*row)
+            table.add_row(*map(Text, row))
         waiting = sum(len(queued.job.stages) for queued in queue.waiting)
         counts = f"{len(self.reported)}/{len(self.cells)} cells, {waiting} stages waiting, {duration(time.monotonic() - self.started)}"
         footer = f"{counts}   Ctrl-C stops; the same command resumes"
-        return Group(table, Text(footer, style="dim"))
+        return Group(FittedTable(table=table), Text(footer, style="dim"))
 
 
 def progress_of(run: RunFolder, spec: StageSpec) -> tuple[str, str, str, str]:

@@ -15,7 +15,6 @@ import fcntl
 import json
 import os
 import secrets
-import socket
 import sys
 import tempfile
 import threading
@@ -29,6 +28,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from jobs.cluster.slurm import available, on_nodes, restarts, this_job
+from jobs.experiment.files import this_host
 
 ASK_EVERY_S = 5.0  # between two questions to SLURM about one job
 POLL_S = 0.5  # between two attempts to take a claim
@@ -69,8 +69,8 @@ def claimed(path: Path, *, wait: bool = True) -> Iterator[bool]:
     SLURM has started its job again elsewhere, ends its process: it must not write any more.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    me = Holder(host=socket.gethostname(), pid=os.getpid(), job=this_job(), attempt=restarts(), key=secrets.token_hex(8))
-    with path.open("a+") as file:
+    me = Holder(host=this_host(), pid=os.getpid(), job=this_job(), attempt=restarts(), key=secrets.token_hex(8))
+    with path.open("a+", encoding="utf-8") as file:
         while not _take(file, path):
             _ask_to_exit(file, path, me)
             if not wait:
@@ -111,11 +111,11 @@ def holder(path: Path) -> Holder:
 def _opened(path: Path) -> TextIOWrapper:
     """The open file; for reading alone where this user may not write it."""
     try:
-        return path.open("r+")
+        return path.open("r+", encoding="utf-8")
     except FileNotFoundError:
         raise
     except OSError:
-        return path.open()
+        return path.open(encoding="utf-8")
 
 
 def _take(file: TextIOWrapper, path: Path) -> bool:
@@ -134,7 +134,7 @@ def _may_be_alive(left: Holder, file: TextIOWrapper, path: Path) -> bool:
     """True if a holder that never let go may be alive, although this process has got its lock."""
     if left.job is not None and left.job != this_job() and _on_nodes(str(left.job), int(time.monotonic() / ASK_EVERY_S)):
         return True
-    return left.host != socket.gethostname() and _silent_s(file, path) < LEASE_S
+    return left.host != this_host() and _silent_s(file, path) < LEASE_S
 
 
 def _silent_s(file: TextIOWrapper, path: Path) -> float:
@@ -187,7 +187,7 @@ def _exit(path: Path, new: Holder) -> NoReturn:
 def _read(path: Path) -> list[Holder]:
     """The holder that has not let go, then those that ask it to exit. Opened anew, so that network file systems show the latest content."""
     holders = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         with suppress(ValueError):
             content = json.loads(line)
             if isinstance(content, dict):

@@ -8,6 +8,8 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 
+from jobs.cluster.surroundings import slurm_variables
+
 PATIENCE_S = 120.0  # how long a command asks a controller that is down: restarting it takes a minute or more
 PAUSE_S = 3.0  # between two attempts
 SILENT = re.compile(
@@ -43,7 +45,7 @@ def ask(*command: str, patience_s: float = PATIENCE_S, say: Callable[[str], None
     until, announced = time.monotonic() + patience_s, False
     while True:
         try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"})
+            done = subprocess.run(command, capture_output=True, text=True, check=False, env=slurm_variables())
         except FileNotFoundError as error:
             raise SchedulerError(f"there is no {command[0]} on this machine; run this on a login node") from error
         if done.returncode == 0:

@@ -10,6 +10,7 @@ from typing import Any
 
 from jobs.cluster.slurm import SchedulerError, ask
 from jobs.cluster.submitit_jobs import ResumableCall
+from jobs.cluster.surroundings import sbatch_options
 from jobs.experiment.ids import JobId
 from jobs.experiment.specs import ClusterSpec
 
@@ -39,12 +40,13 @@ def submit_array(
     """
     timeouts = cluster.slurm.get("max_num_timeout", ENDLESS)
     script = folder / "submission.sh"
-    script.write_text(submission(cluster, folder, list(arguments), name=name, after=after, at_a_time=at_a_time))
+    text = submission(cluster, folder, list(arguments), name=name, after=after, at_a_time=at_a_time)
+    script.write_text(text, encoding="utf-8", errors="surrogateescape")
     limit_s = 60 * cluster.timeout_min - cluster.slurm.get("signal_delay_s", SIGNAL_S)
     for task, argument in arguments.items():
         call = ResumableCall(function=function, argument=argument, progress=progress, limit_s=limit_s)
         dump(call, folder / f"task-{task}.pkl", cluster.timeout_min, timeouts)
-    number = job_number(ask("sbatch", str(script)))
+    number = job_number(ask("sbatch", *sbatch_options(stated(cluster)), str(script)))
     ids = {task: JobId(number=number, task=task if len(arguments) > 1 else None) for task in arguments}
     for task, job in ids.items():
         (folder / f"task-{task}.pkl").rename(folder / f"{job}_submitted.pkl")
@@ -95,7 +97,7 @@ def slurm_parameters(cluster: ClusterSpec, name: str, after: str = "") -> dict[s
         "additional_parameters": more,
         "setup": [
             *exports,
-            RESTART.read_text().rstrip(),
+            RESTART.read_text(encoding="utf-8").rstrip(),
             *cluster.setup,
         ],  # before the profile's lines, which may take their time: kills come at once
         "wckey": None,  # by default submitit sends --wckey=submitit, which some clusters reject
@@ -106,6 +108,12 @@ def slurm_parameters(cluster: ClusterSpec, name: str, after: str = "") -> dict[s
     if cluster.mem_gb:
         parameters["mem"] = f"{round(1024 * cluster.mem_gb)}MB"
     return parameters
+
+
+def stated(cluster: ClusterSpec) -> dict[str, object]:
+    """The options of sbatch that a cluster's profile gives, by SLURM's names."""
+    given = {key.removeprefix("slurm_"): value for key, value in cluster.slurm.items()}
+    return {**given, **given.get("additional_parameters", {})}
 
 
 def job_number(answer: str) -> int:

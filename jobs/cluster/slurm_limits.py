@@ -8,7 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from jobs.cluster.slurm import SchedulerError, SchedulerSilent, ask
-from jobs.cluster.slurm_arrays import submission
+from jobs.cluster.slurm_arrays import stated, submission
+from jobs.cluster.surroundings import sbatch_options
 from jobs.experiment.specs import ClusterSpec
 from models.text import valid_names
 
@@ -80,9 +81,9 @@ def refused(cluster: ClusterSpec) -> list[str]:
     """
     with TemporaryDirectory() as folder:
         script = Path(folder) / "submission.sh"
-        script.write_text(submission(cluster, Path(folder), [0], name="test"))
+        script.write_text(submission(cluster, Path(folder), [0], name="test"), encoding="utf-8", errors="surrogateescape")
         try:
-            ask("sbatch", "--test-only", str(script))
+            ask("sbatch", "--test-only", *sbatch_options(stated(cluster)), str(script))
         except SchedulerSilent:
             raise
         except SchedulerError as error:

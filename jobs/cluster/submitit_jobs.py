@@ -1,8 +1,10 @@
 """Jobs through submitit: a function and its argument become a job in this process or on this machine. SLURM's are in jobs/cluster/slurm_arrays.py."""
 
+import io
 import math
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.cluster.slurm import ask, restarts, this_job
+from jobs.cluster.surroundings import forget_outer_job, forget_outer_ranks
 from jobs.experiment.specs import ClusterSpec
 
 if TYPE_CHECKING:
@@ -44,6 +47,7 @@ class ResumableCall:
     def __call__(self) -> None:
         """Exports RANK, WORLD_SIZE and where the ranks meet if the job has several, then calls the function."""
         export_ranks()
+        print_any_text()
         self.began_s, self.progress_at_start = time.monotonic(), self.progress_now()
         self.function(self.argument)
 
@@ -72,10 +76,11 @@ class ResumableCall:
 
 
 def export_ranks() -> None:
-    """Sets torch's variables from the scheduler's, and the file through which the ranks meet. A job of one rank needs none of them."""
+    """Sets torch's variables from the scheduler's, and the file through which the ranks meet. A job of one rank keeps none of them."""
     from submitit import JobEnvironment
 
     if "SUBMITIT_EXECUTOR" not in os.environ or (job := JobEnvironment()).num_tasks == 1:
+        forget_outer_ranks()
         return
     # CUDA_VISIBLE_DEVICES stays as SLURM set it; DeepSpeed selects by LOCAL_RANK
     os.environ |= {
@@ -88,8 +93,16 @@ def export_ranks() -> None:
     }
 
 
+def print_any_text() -> None:
+    """Lets this process print text that its terminal or log has no characters for: in escapes, where Python would raise an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def submit(cluster: ClusterSpec, folder: Path, function: Callable[[Any], None], argument: Any, *, name: str, slot: int = 0) -> "Job[None]":
-    """The submitted job. It needs a `folder` of its own: submitit trusts result files of an earlier job with the same id.
+    """The submitted job. It needs a `folder` of its own: submitit trusts result files of an earlier job with the same id. The variables of a job
+    around this process are removed from its environment, since the job inherits it.
 
     slot: the job's number among those that run side by side on this machine; it decides the job's GPUs.
     """
@@ -98,6 +111,7 @@ def submit(cluster: ClusterSpec, folder: Path, function: Callable[[Any], None], 
 
     if cluster.kind == "slurm":
         raise ValueError("SLURM jobs are submitted as arrays: use jobs.cluster.slurm_arrays")
+    forget_outer_job()
     if cluster.kind == "debug":
         return DebugExecutor(folder).submit(ResumableCall(function=function, argument=argument))
     executor = LocalExecutor(folder)

@@ -225,4 +225,4 @@ def sha256_file(path: Path) -> Path:
 def write_sha256(path: Path) -> None:
     """Writes the digest of `path` to the file beside it."""
     with written_aside(sha256_file(path)) as aside:
-        aside.write_text(f"{sha256_of(path)}  {path.name}\n")
+        aside.write_text(f"{sha256_of(path)}  {path.name}\n", encoding="utf-8", errors="surrogateescape")

@@ -6,7 +6,6 @@ A reader is three functions. Two are cheap enough for a login node: the errors i
 import hashlib
 import json
 import pickle
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,44 +16,20 @@ from numpy.typing import NDArray
 
 from jobs.data.augment import held_out, uniform
 from jobs.data.beton import DataError
+from jobs.data.content import Content, Part, Reader
+from jobs.data.folders import imagefolder_identity, imagefolder_notes, imagefolder_problems, read_imagefolder
+from jobs.experiment.files import sha256_of
 from jobs.experiment.specs import DataSpec
 
 DIGITS_TEST_FRACTION: Final = 0.2
 DIGITS_SPLIT_SEED: Final = 0  # of the fixed train/test split: no setting changes it
 SYNTHETIC_SEED: Final = 0
-IMAGE_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 CIFAR_URL: Final = "https://www.cs.toronto.edu/~kriz/cifar.html"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """Training or test images of a source."""
-
-    labels: NDArray[np.integer]  # (n,)
-    image: Callable[[int], NDArray[np.uint8]]  # from a position to (H, W, 3) RGB
-
-
-@dataclass(frozen=True, kw_only=True)
-class Content:
-    """The images of a source."""
-
-    classes: int
-    train: Part
-    test: Part
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reader:
-    """How a source is checked, identified and read."""
-
-    problems: Callable[[DataSpec], list[str]]
-    identity: Callable[[DataSpec], Any]  # plain values that change when the content does
-    read: Callable[[DataSpec, int], Content]  # the number is the width and height, in pixels, of the network's input
 
 
 def array_part(images: NDArray[np.uint8], labels: NDArray[np.integer]) -> Part:
     """The images (n, H, W, 3) and labels (n,) of arrays."""
-    return Part(labels=labels.astype(np.int64), image=lambda sample: images[sample])
+    return Part(labels=labels.astype(np.int64), image=lambda sample: images[sample], name="image {}".format)
 
 
 # digits: 1,797 handwritten digits of 8 x 8 pixels in 17 grey levels, shipped within scikit-learn
@@ -64,7 +39,7 @@ def digits_problems(data: DataSpec) -> list[str]:
     return [] if find_spec("sklearn") else ["data.source: digits comes with scikit-learn, which is not installed: pip install scikit-learn"]
 
 
-def digits_identity(data: DataSpec) -> None:
+def digits_identity(data: DataSpec, by_content: bool) -> None:
     """Nothing: the images never change."""
     return None
 
@@ -129,8 +104,10 @@ def cifar_problems(data: DataSpec) -> list[str]:
     return [f"{missing[0].parent} lacks {', '.join(path.name for path in missing)}: {remedy}"]
 
 
-def cifar_identity(data: DataSpec) -> list[tuple[str, int, int]]:
-    """Name, size and time of change of each file."""
+def cifar_identity(data: DataSpec, by_content: bool) -> list[tuple[str, int, int]] | list[tuple[str, str]]:
+    """Name, size and time of change of each file, or its name and a digest of its content."""
+    if by_content:
+        return [(path.name, sha256_of(path)) for path in cifar_files(data).values()]
     return [(path.name, status.st_size, status.st_mtime_ns) for path in cifar_files(data).values() if (status := path.stat())]
 
 
@@ -166,75 +143,6 @@ def loaded_pickle(path: Path, file: BinaryIO) -> Any:
         raise DataError(f"{path}: not an official CIFAR pickle ({error}): unpack {CIFAR_URL} again") from error
 
 
-# imagefolder: path/train/<class>/*.jpg and path/val/<class>/*.jpg
-
-
-def split_folders(data: DataSpec) -> tuple[Path, Path]:
-    """The training folder and the test folder."""
-    path = Path(data.path or "").expanduser()
-    train = path / "train" if (path / "train").is_dir() or data.test_path is None else path
-    return train, Path(data.test_path).expanduser() if data.test_path else path / "val"
-
-
-def class_folders(folder: Path) -> list[Path]:
-    """The folders of classes, by name."""
-    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-
-
-def imagefolder_problems(data: DataSpec) -> list[str]:
-    if data.path is None:
-        return ["data.path is not set: give the folder that holds train/<class>/<image> and val/<class>/<image>"]
-    train, test = split_folders(data)
-    missing = [
-        f"{folder}: no such folder: data.path must hold train/<class>/<image>, and val/<class>/<image> or data.test_path"
-        for folder in (train, test)
-        if not folder.is_dir()
-    ]
-    if missing:
-        return missing
-    classes = {folder.name for folder in class_folders(train)}
-    if not classes:
-        return [f"{train}: holds no class folders: images are expected in {train}/<class>/"]
-    unknown = sorted({folder.name for folder in class_folders(test)} - classes)
-    return [f"{test}: class folders that {train} lacks: {unknown[:5]}: remove or rename them"] if unknown else []
-
-
-def imagefolder_identity(data: DataSpec) -> list[Any]:
-    """Names and change times of the class folders. They change when a file is added or removed, so a start need not list a million files."""
-    return [(str(root.resolve()), [(folder.name, folder.stat().st_mtime_ns) for folder in class_folders(root)]) for root in split_folders(data)]
-
-
-def read_imagefolder(data: DataSpec, img_size: int) -> Content:
-    train, test = split_folders(data)
-    classes = [folder.name for folder in class_folders(train)]
-    return Content(classes=len(classes), train=folder_part(train, classes), test=folder_part(test, classes))
-
-
-def folder_part(root: Path, classes: list[str]) -> Part:
-    """The images in the class folders of `root`, which are decoded when they are asked for."""
-    files = [
-        (path, label)
-        for label, name in enumerate(classes)
-        if (root / name).is_dir()
-        for path in sorted((root / name).rglob("*"))
-        if path.suffix.lower() in IMAGE_SUFFIXES
-    ]
-    if not files:
-        raise DataError(f"{root}: holds no images in its class folders: their names must end in {', '.join(IMAGE_SUFFIXES)}")
-    return Part(labels=np.array([label for _, label in files]), image=lambda sample: decoded(files[sample][0]))
-
-
-def decoded(path: Path) -> NDArray[np.uint8]:
-    """An image file as (H, W, 3) RGB. DataError where it cannot be decoded."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return np.array(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:  # PIL raises SyntaxError for a broken PNG
-        raise DataError(f"{path}: cannot be decoded ({error}): replace or remove it") from error
-
-
 # synthetic: coloured gratings under noise, of any size. Orientation, frequency and colour tell the class.
 
 
@@ -242,14 +150,14 @@ def synthetic_problems(data: DataSpec) -> list[str]:
     return []  # its settings have rules in jobs.experiment.limits, and it has no files
 
 
-def synthetic_identity(data: DataSpec) -> list[int]:
+def synthetic_identity(data: DataSpec, by_content: bool) -> list[int]:
     return [data.samples, data.classes]
 
 
 def read_synthetic(data: DataSpec, img_size: int) -> Content:
     def part(first: int, count: int) -> Part:
         labels = np.arange(count) % data.classes
-        return Part(labels=labels, image=lambda sample: grating(first + sample, int(labels[sample]), data.classes, img_size))
+        return Part(labels=labels, image=lambda sample: grating(first + sample, int(labels[sample]), data.classes, img_size), name="image {}".format)
 
     return Content(classes=data.classes, train=part(0, data.samples), test=part(data.samples, data.samples // 4))
 
@@ -274,25 +182,34 @@ READERS: Final = {
     "digits": Reader(problems=digits_problems, identity=digits_identity, read=read_digits),
     "cifar10": Reader(problems=cifar_problems, identity=cifar_identity, read=read_cifar),
     "cifar100": Reader(problems=cifar_problems, identity=cifar_identity, read=read_cifar),
-    "imagefolder": Reader(problems=imagefolder_problems, identity=imagefolder_identity, read=read_imagefolder),
+    "imagefolder": Reader(problems=imagefolder_problems, identity=imagefolder_identity, read=read_imagefolder, notes=imagefolder_notes),
     "synthetic": Reader(problems=synthetic_problems, identity=synthetic_identity, read=read_synthetic),
 }
 
 
 def fitted(image: NDArray[np.uint8], img_size: int, max_resolution: int | None) -> NDArray[np.uint8]:
-    """`image` with its longer side shrunk (by area) to max_resolution, then its shorter side enlarged (bicubic) to img_size, where they need it."""
+    """`image` at its `fitted_size`: shrunk by area, enlarged by bicubic interpolation."""
     import cv2
 
     height, width = image.shape[:2]
+    size = fitted_size(height, width, img_size, max_resolution)
+    if size == (height, width):
+        return image
+    method = cv2.INTER_AREA if max(size) < max(height, width) else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(image, size[::-1], interpolation=method), np.uint8)
+
+
+def fitted_size(height: int, width: int, img_size: int, max_resolution: int | None) -> tuple[int, int]:
+    """Height and width with the longer side shrunk to max_resolution, then the shorter side enlarged to img_size, where they need it."""
     scale = min(1.0, (max_resolution or max(height, width)) / max(height, width))
     scale = max(scale, img_size / min(height, width)) if min(height, width) * scale < img_size else scale
-    if scale == 1.0:
-        return image
-    size = max(round(width * scale), img_size), max(round(height * scale), img_size)
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC), np.uint8)
+    return (height, width) if scale == 1.0 else (max(round(height * scale), img_size), max(round(width * scale), img_size))
 
 
-def content_key(data: DataSpec, img_size: int, version: int) -> str:
-    """16 hex digits that name the written files: a hash of the source, the settings of writing, and the `version` of this code."""
-    parts = [version, data.source, READERS[data.source].identity(data), img_size, data.write_mode, data.max_resolution]
+def content_key(data: DataSpec, img_size: int, version: int, by_content: bool = False) -> str:
+    """16 hex digits that name the written files: a hash of the source, the settings of writing, and the `version` of this code.
+
+    by_content: the files of the source are read to identify them; otherwise they count as unchanged while name, size and time of change stay.
+    """
+    parts = [version, data.source, READERS[data.source].identity(data, by_content), img_size, data.write_mode, data.max_resolution]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

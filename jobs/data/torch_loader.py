@@ -30,7 +30,7 @@ class SelectedImages(Dataset[torch.Tensor]):
         """The decoded box of one row; `content`: the bytes of its image."""
         if row["mode"] != JPG:
             return boxed(content.reshape(row["height"], row["width"], 3), row, self._img_size)
-        image = cv2.imdecode(content, cv2.IMREAD_COLOR)
+        image = cv2.imdecode(content, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)  # as FFCV, which reads no EXIF
         if image is None or image.shape[:2] != (row["height"], row["width"]):
             raise DataError(
                 f"{self._path}: damaged: the image at byte {row['ptr']} is no JPEG of {row['width']} x {row['height']}: write the file again"

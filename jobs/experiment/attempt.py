@@ -3,12 +3,11 @@
 stage.json    one attempt, with a description of the stage for people who read its folder; each attempt writes it anew when it starts
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.experiment.files import write_json
+from jobs.experiment.files import parsed, write_json
 from jobs.experiment.ids import JobId
 from jobs.experiment.run_folder import STAGE
 
@@ -37,16 +36,16 @@ def write_attempt(folder: Path, attempt: Attempt, description: Mapping[str, obje
 
 
 def read_attempt(folder: Path) -> Attempt | None:
-    """The last attempt at the stage in `folder`; None where none has started."""
+    """The last attempt at the stage in `folder`; None where none has started, or the file cannot be read."""
     try:
-        content = json.loads((folder / STAGE).read_bytes())
-    except FileNotFoundError:
+        content = parsed((folder / STAGE).read_bytes())
+        return Attempt(
+            started=content["started"],
+            host=content.get("host", ""),
+            pid=content.get("pid", 0),
+            job=JobId.parse(content["job"]) if content.get("job") else None,
+            nodes=content.get("nodes") or "",
+            restarts=content.get("restarts", 0),
+        )
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return Attempt(
-        started=content["started"],
-        host=content.get("host", ""),
-        pid=content.get("pid", 0),
-        job=JobId.parse(content["job"]) if content.get("job") else None,
-        nodes=content.get("nodes") or "",
-        restarts=content.get("restarts", 0),
-    )

@@ -3,11 +3,15 @@
 import hashlib
 import json
 import os
+import re
+import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+LONE = re.compile("[\ud800-\udfff]")  # half a character: Python's stand-in for a byte that is no UTF-8, which strict readers of JSON refuse
 
 
 @contextmanager
@@ -31,7 +35,50 @@ def written_aside(path: Path) -> Iterator[Path]:
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as JSON, whole or not at all. OSError names the path."""
     with written_aside(path) as aside:
-        aside.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+        aside.write_text(json_text(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def json_text(value: Any, *, indent: int | None = None, sort_keys: bool = False) -> str:
+    """`value` as JSON that every reader accepts, whatever text it has in it: see `recognizable`."""
+    text = json.dumps(value, indent=indent, sort_keys=sort_keys)
+    if "\\ud" not in text:  # no half characters, and no characters that JSON writes as two halves
+        return text
+    return json.dumps(recognizable(value), indent=indent, sort_keys=sort_keys)
+
+
+def recognizable(value: Any) -> Any:
+    """`value` with all its texts in Unicode: a byte of a file name that is no UTF-8 becomes \\xe9, as the shell would show it."""
+    if isinstance(value, str):
+        return LONE.sub(lambda half: _escaped(ord(half[0])), value)
+    if isinstance(value, dict):
+        return {recognizable(key): recognizable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [recognizable(item) for item in value]
+    return value
+
+
+def well_formed(content: bytes) -> bytes:
+    """The content of a JSON file with all its texts in Unicode; unchanged if they are, or if it is no JSON at all."""
+    try:
+        value = parsed(content)
+        mended = recognizable(value)
+    except (ValueError, RecursionError):
+        return content
+    return content if mended == value else json.dumps(mended).encode()
+
+
+def parsed(content: bytes) -> Any:
+    """The value in a JSON file, also where some of its bytes are no UTF-8. Raises ValueError if it is no JSON."""
+    return json.loads(content.decode("utf-8-sig", "surrogateescape"))
+
+
+def this_host() -> str:
+    """This machine's name, as files can hold it."""
+    return str(recognizable(socket.gethostname()))
+
+
+def _escaped(code: int) -> str:
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
 
 
 def sha256_of(path: Path) -> str:

@@ -7,13 +7,13 @@ index.json     {"grid": name, "file": grid.yaml, "cluster": local | slurm | debu
 forest.json    the index of version 0.1, which is still read: {"kind": local | slurm | debug, "stages": {id: [title, epochs]}, ...}
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jobs.experiment.files import written_aside
+from jobs.experiment.files import json_text, parsed, written_aside
 from jobs.experiment.ids import CellId, StageId
+from jobs.experiment.output import printable
 from jobs.experiment.run_folder import INDEX, INDEX_OF_0_1, RUNS, RunFolder
 
 if TYPE_CHECKING:  # they import the models, which a reader of an index does not need
@@ -85,7 +85,7 @@ def write_index(run: RunFolder, index: RunIndex) -> None:
         "cells": {name: [cell.title, cell.stages] for name, cell in index.cells.items()},
     }
     with written_aside(run.path / INDEX) as aside:
-        aside.write_text(json.dumps(content))
+        aside.write_text(json_text(content), encoding="utf-8")
 
 
 def read_index(run: RunFolder) -> RunIndex:
@@ -94,21 +94,21 @@ def read_index(run: RunFolder) -> RunIndex:
     if path is None:
         raise RunIndexError(f"{run.path} has no {INDEX}: no grid was launched there. Launch one with: python -m harness.launch <grid.yaml>")
     try:
-        content = json.loads(path.read_bytes())
+        content = parsed(path.read_bytes())
         return _of_0_1(content) if path.name == INDEX_OF_0_1 else _index(content)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunIndexError(f"{path} is damaged ({error!r}). Launch the grid again to write it anew.") from error
 
 
 def _index(content: Mapping[str, Any]) -> RunIndex:
-    stages = {name: StageEntry(kind=kind, seed=seed, epochs=epochs) for name, (kind, seed, epochs) in content["stages"].items()}
+    stages = {name: StageEntry(kind=printable(kind), seed=seed, epochs=epochs) for name, (kind, seed, epochs) in content["stages"].items()}
     return RunIndex(grid=content["grid"], file=content["file"], cluster=content["cluster"], stages=stages, cells=_cells(content))
 
 
 def _of_0_1(content: Mapping[str, Any]) -> RunIndex:
-    stages = {name: StageEntry(kind=title, seed=None, epochs=epochs) for name, (title, epochs) in content["stages"].items()}
+    stages = {name: StageEntry(kind=printable(title), seed=None, epochs=epochs) for name, (title, epochs) in content["stages"].items()}
     return RunIndex(grid=content["grid"], file=content["file"], cluster=content["kind"], stages=stages, cells=_cells(content))
 
 
 def _cells(content: Mapping[str, Any]) -> dict[CellId, CellEntry]:
-    return {name: CellEntry(title=title, stages=tuple(stages)) for name, (title, stages) in content["cells"].items()}
+    return {name: CellEntry(title=printable(title), stages=tuple(stages)) for name, (title, stages) in content["cells"].items()}

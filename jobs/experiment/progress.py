@@ -1,12 +1,11 @@
 """How far a stage in training has come: progress.json, written by its job, read by status and by the display of a local launch."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import msgspec
 
-from jobs.experiment.files import write_json
+from jobs.experiment.files import parsed, write_json
 from jobs.experiment.run_folder import PROGRESS
 
 
@@ -39,6 +38,6 @@ def write_progress(path: Path, progress: StageProgress) -> None:
 def read_progress(folder: Path) -> StageProgress | None:
     """The progress of the stage in `folder`; None before its first step, or where the file cannot be read."""
     try:
-        return msgspec.convert(json.loads((folder / PROGRESS).read_bytes()), StageProgress)
+        return msgspec.convert(parsed((folder / PROGRESS).read_bytes()), StageProgress)
     except (OSError, ValueError, msgspec.ValidationError):
         return None

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from jobs.experiment.files import well_formed
 from jobs.experiment.ids import CellId, StageId
 
 SCHEMA: Final = 1
@@ -130,15 +131,25 @@ class RecordError(ValueError):
     """A file is not the record that it should be."""
 
 
+def unreadable_failure(stage: StageId, error: RecordError) -> Failure:
+    """The failure that stands for the failure of a stage whose file cannot be read."""
+    return Failure(kind="torn file", message=str(error).splitlines()[0], stage=stage)
+
+
 def read_record(path: Path) -> Record:
     """The record in a file. Raises RecordError, which names the file, if it is incomplete or of another schema."""
     return read_as(Record, path)
 
 
 def read_as(kind: type[Kind], path: Path) -> Kind:
-    """The content of a JSON file. Raises RecordError."""
+    """The content of a JSON file, also one of an older version with text in it that is no UTF-8. Raises RecordError."""
+    content = path.read_bytes()
     try:
-        return kind.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(content)
+    except ValidationError:
+        pass
+    try:
+        return kind.model_validate_json(well_formed(content))
     except ValidationError as error:
         name = kind.__name__.lower()
         raise RecordError(f"{path} is not a {name} of this version ({error.errors()[0]['msg']}); remove it to run its part again: {error}") from error

@@ -32,7 +32,7 @@ def kept_steps(folder: Path) -> dict[int, Path]:
 def missing_steps(folder: Path, steps: Iterable[int]) -> tuple[int, ...]:
     """Those of `steps` that the finished stage in `folder` has made but not kept, and that are not refused."""
     export = folder / EXPORT
-    made = json.loads((export / RESULT).read_text())["steps"]
+    made = json.loads((export / RESULT).read_bytes())["steps"]
     kept = kept_steps(export)
     return tuple(step for step in steps if step <= made and step not in kept and not refusal(export, step).exists())
 
@@ -62,7 +62,8 @@ def adopt_replay(folder: Path, steps: tuple[int, ...]) -> None:
         else:
             with written_aside(refusal(export, step)) as aside:
                 remedy = f"delete this file and launch with --retry-failed on that machine, or remove {folder} to train the stage anew"
-                aside.write_text(f"trained again, the stage is not what it was on its first machine: {difference}; {remedy}\n")
+                text = f"trained again, the stage is not what it was on its first machine: {difference}; {remedy}\n"
+                aside.write_text(text, encoding="utf-8", errors="backslashreplace")
     for done in folder.glob("replay-*"):
         shutil.rmtree(done)
 
@@ -78,5 +79,5 @@ def first_difference(recorded: Path, again: Path) -> str | None:
 
 def epochs_of(path: Path) -> dict[int, tuple[float, ...]]:
     """Training loss, validation loss and accuracy of every epoch in a metrics.jsonl; empty without the file."""
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
     return {line["epoch"]: (line["loss"], line["val_loss"], line["val_top1"]) for line in lines if line["event"] == "epoch"}

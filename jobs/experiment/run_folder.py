@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from jobs.experiment.files import write_json
-from jobs.experiment.ids import CellId
-from jobs.experiment.records import Failure, Record, read_as, read_record
+from jobs.experiment.ids import CellId, StageId
+from jobs.experiment.records import Failure, Record, RecordError, read_as, read_record, unreadable_failure
 
 RUNS = Path("runs")  # where run folders are kept unless --runs says otherwise
 # Of the run folder itself
@@ -107,9 +107,12 @@ class RunFolder:
         return holds_done_stage(lambda name: (folder / name).exists())
 
     def failure(self, stage: str) -> Failure | None:
-        """Why the stage has stopped for good, or None. Raises RecordError if the file is incomplete."""
+        """Why the stage has stopped for good, or None. A file that cannot be read is a failure too, which says so."""
         path = self.failure_path(stage)
-        return read_as(Failure, path) if path.exists() else None
+        try:
+            return read_as(Failure, path) if path.exists() else None
+        except RecordError as error:
+            return unreadable_failure(StageId(stage), error)
 
     def write_failure(self, stage: str, failure: Failure) -> bool:
         """True if this failure is the first of its stage, and was written. A later one, of a process that suffered from the first, is dropped."""
@@ -130,9 +133,16 @@ class RunFolder:
         return self.path.glob(f"{CELLS}/*/{RECORD}")
 
     def record(self, cell: str) -> Record | None:
-        """The record of a cell, or None if the cell has not ended."""
+        """The record of a cell, or None if the cell has not ended. Raises RecordError if it cannot be read."""
         path = self.record_path(cell)
         return read_record(path) if path.exists() else None
+
+    def readable_record(self, cell: str) -> Record | None:
+        """The record of a cell, or None if the cell has not ended, or if the record cannot be read."""
+        try:
+            return self.record(cell)
+        except RecordError:
+            return None
 
     def write_record(self, record: Record) -> Path:
         """The path of the record, which is written whole or not at all."""
@@ -165,10 +175,10 @@ class RunFolder:
             (self.path / CANCELLED / cell).unlink(missing_ok=True)
 
     def forget_failures(self, stages: Iterable[str], cells: Iterable[str]) -> None:
-        """Removes the failures of these stages and the failed records of these cells, so that they run again from their last checkpoint."""
+        """Removes the failures of these stages and the failed or unreadable records of these cells, which then run again."""
         for cell in cells:
-            record = self.record(cell)
-            if record is not None and record.status == "failed":
-                self.record_path(cell).unlink()
+            record = self.readable_record(cell)
+            if record is None or record.status == "failed":
+                self.record_path(cell).unlink(missing_ok=True)
         for stage in stages:  # after the records: a failed record always has a failed stage on its path, even if this is killed here
             self.failure_path(stage).unlink(missing_ok=True)

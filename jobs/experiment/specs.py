@@ -111,6 +111,7 @@ class ClusterSpec:
     environment: Mapping[str, str] = field(default_factory=dict)  # slurm: variables of the job
     slurm: Mapping[str, Any] = field(default_factory=dict)  # partition, account, qos, constraint, gres, exclude, ...
     cache: str = "~/.cache/vssm-bench"  # .beton files
+    hash_data: bool = False  # True: every job reads all files of a data set to see whether they changed; False: size and time of change tell
 
     @property
     def ranks(self) -> int:

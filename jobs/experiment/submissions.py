@@ -3,14 +3,12 @@
 jobs/<n>/stages.json     {job: [stage, ...]}; a job is SLURM's id (17, 17_3), or <host>:<process> for a process of that machine
 """
 
-import json
 import re
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.experiment.files import write_json
+from jobs.experiment.files import parsed, this_host, write_json
 from jobs.experiment.ids import JobId, StageId
 from jobs.experiment.run_folder import JOBS, SUBMITTED, RunFolder
 
@@ -44,12 +42,14 @@ def submissions(run: RunFolder) -> list[Submission]:
 
 
 def read_submitted(folder: Path) -> list[Submission]:
-    """The jobs of one of submitit's folders; empty where its launch is about to submit them, or was killed before it did."""
+    """The jobs of one of submitit's folders; empty where its launch is about to submit them, or was killed before it did,
+    or where the file cannot be read.
+    """
     try:
-        stages_of = json.loads((folder / SUBMITTED).read_bytes())
-    except FileNotFoundError:
+        stages_of = parsed((folder / SUBMITTED).read_bytes())
+        return [Submission(job=JobId.parse(job), stages=tuple(stages), folder=folder) for job, stages in stages_of.items()]
+    except (FileNotFoundError, ValueError, TypeError, AttributeError):
         return []
-    return [Submission(job=JobId.parse(job), stages=tuple(stages), folder=folder) for job, stages in stages_of.items()]
 
 
 def write_submitted(folder: Path, stages_of: Mapping[JobId, Sequence[StageId]]) -> None:
@@ -64,4 +64,4 @@ def arrays(run: RunFolder) -> list[JobId]:
 
 def local_job(pid: int | str) -> JobId:
     """The id of a process of this machine."""
-    return JobId(number=int(pid), host=socket.gethostname())
+    return JobId(number=int(pid), host=this_host())

@@ -57,7 +57,7 @@ class PackageCounter:
     def read(self, file: Path) -> int:
         """The number in a file."""
         try:
-            return int(file.read_text())
+            return int(file.read_bytes())
         except (OSError, ValueError) as error:
             raise NoEnergy(f"{file} cannot be read ({error}): on most systems only root may read it") from error
 

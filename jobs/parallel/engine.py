@@ -22,6 +22,7 @@ from torch.distributed import HashStore  # type: ignore[attr-defined]  # torch e
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
+from jobs.cluster.surroundings import forget_outer_ranks
 from jobs.experiment.limits import batch_conflict, lamb_conflict
 from jobs.experiment.specs import RecipeSpec
 from jobs.parallel.memory import keep_freed_memory
@@ -86,6 +87,8 @@ def rendezvous(threads: int) -> Ranks:
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        forget_outer_ranks()  # DeepSpeed reads them too
     rank, local_rank = (rank_variable("RANK"), rank_variable("LOCAL_RANK")) if world > 1 else (0, 0)
     device = own_device(local_rank)
     if device.type == "cpu":
@@ -107,8 +110,9 @@ def rank_variable(name: str) -> int:
 def own_device(local_rank: int) -> torch.device:
     """The rank's own GPU: number LOCAL_RANK, or the only GPU that SLURM shows to the task. The CPU where there is no GPU."""
     if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        os.environ["DS_ACCELERATOR"] = "cpu"
         return torch.device("cpu")
+    os.environ["DS_ACCELERATOR"] = "cuda"
     visible = torch.cuda.device_count()
     if visible > 1 and local_rank >= visible:
         raise RendezvousError(f"local rank {local_rank} has no GPU: {visible} are visible; start at most {visible} tasks a node")

@@ -52,7 +52,7 @@ def forget_peak(device: torch.device) -> str:
         return "peak memory: allocated on the GPU"
     give_back_freed()
     try:
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_bytes(b"5")
     except OSError:
         return "peak memory: resident set of the process over its whole life"
     return "peak memory: resident set of the process"
@@ -62,5 +62,5 @@ def peak_bytes(device: torch.device) -> int:
     """The peak since `forget_peak`."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    status = Path("/proc/self/status").read_text().splitlines()
+    status = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines()
     return 1024 * int(next(line for line in status if line.startswith("VmHWM")).split()[1])

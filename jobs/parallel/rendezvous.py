@@ -72,7 +72,7 @@ def join(file: Path, deadline: float, timeout: timedelta) -> TCPStore:
         if time.monotonic() > deadline:
             raise MeetingError(f"rank 0 has not written {file} within {timeout}: its log says why, or this folder is not the same on all nodes")
         time.sleep(PAUSE_S)
-    meeting = Meeting(**json.loads(file.read_text()))
+    meeting = Meeting(**json.loads(file.read_bytes()))
     while time.monotonic() < deadline:
         for address in usable_addresses(meeting):
             store = store_at(address, meeting.port, meeting.secret, timeout)

@@ -4,11 +4,10 @@ The number of images is stored beside the stage (`micro_batch.json`) and not in 
 and no id changes.
 """
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
-from jobs.experiment.files import write_json
+from jobs.experiment.files import parsed, write_json
 from jobs.experiment.run_folder import MICRO_BATCH
 from jobs.experiment.specs import RecipeSpec, StageSpec
 
@@ -24,18 +23,18 @@ def half_micro_batch(recipe: RecipeSpec, world: int, micro: int) -> int | None:
 
 
 def stored_micro_batch(folder: Path) -> int | None:
-    """The micro-batch that an attempt at the stage in `folder` has stored; None where no attempt ran out of memory."""
+    """The micro-batch that an attempt at the stage in `folder` has stored; None where no attempt ran out of memory, or the file cannot be read."""
     try:
-        return int(json.loads((folder / MICRO_BATCH).read_text())["micro_batch_size"])
-    except FileNotFoundError:
+        return int(parsed((folder / MICRO_BATCH).read_bytes())["micro_batch_size"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
 
 def stored_reason(folder: Path) -> str:
     """Why the last micro-batch was stored for the stage in `folder`; empty where there is none."""
     try:
-        return str(json.loads((folder / MICRO_BATCH).read_text())["because"])
-    except FileNotFoundError:
+        return str(parsed((folder / MICRO_BATCH).read_bytes())["because"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return ""
 
 

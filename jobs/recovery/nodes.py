@@ -3,7 +3,6 @@
 nodes/<node>/<job>-<restarts>.json     an attempt that a node ended; every job and launch that notices it writes the same file
 """
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import replace
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from jobs.cluster.slurm import SchedulerError, ask, leave_out
 from jobs.experiment.attempt import read_attempt
-from jobs.experiment.files import write_json
+from jobs.experiment.files import parsed, write_json
 from jobs.experiment.records import now
 from jobs.experiment.run_folder import NODES, RunFolder
 from jobs.experiment.specs import ClusterSpec
@@ -35,12 +34,20 @@ def faults(run: RunFolder) -> dict[str, int]:
 
 def failure_count(folder: Path) -> int:
     """The number of failures in a node's folder. Jobs that ended together count once: a failure is new if its job started after the last notice."""
-    failures = [json.loads(path.read_text()) for path in folder.glob("*.json")]
-    count, noticed = 0, ""
-    for failure in sorted(failures, key=lambda failure: (failure["since"], failure["noticed"])):
-        if failure["since"] > noticed:
-            count, noticed = count + 1, failure["noticed"]
+    count, latest = 0, ""
+    for since, noticed in sorted(filter(None, map(_times, folder.glob("*.json")))):
+        if since > latest:
+            count, latest = count + 1, noticed
     return count
+
+
+def _times(path: Path) -> tuple[str, str] | None:
+    """When the attempt of a failure started, and when the failure was noticed; None where the file cannot be read."""
+    try:
+        content = parsed(path.read_bytes())
+        return str(content["since"]), str(content["noticed"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def left_out(run: RunFolder) -> tuple[str, ...]:

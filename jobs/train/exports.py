@@ -67,7 +67,7 @@ def exported(folder: Path) -> Export:
 def read_result(folder: Path) -> StageResult | None:
     """The result of the stage in `folder`; None if it is not finished."""
     path = folder / EXPORT / RESULT
-    return StageResult(**json.loads(path.read_text())) if path.exists() else None
+    return StageResult(**json.loads(path.read_bytes())) if path.exists() else None
 
 
 def write_rewind(folder: Path, weights: Mapping[str, Tensor], step: int) -> None:
@@ -83,7 +83,7 @@ def rewind_file(folder: Path | None, step: int | None) -> Path:
         if folder and step is not None:
             refused, result = refusal(folder / EXPORT, step), read_result(folder)
             if refused.exists():
-                why = f"{refused} says: {refused.read_text().strip()}"
+                why = f"{refused} says: {refused.read_bytes().decode(errors='replace').strip()}"
             elif result is not None and step > result.steps:
                 why = f"it made {result.steps} steps; choose a rewind_step up to that"
         raise ExportError(f"{folder} has no weights of step {step} to rewind to: {why}")

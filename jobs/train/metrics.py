@@ -24,11 +24,11 @@ class MetricsLog:
         self.path = path
         kept = _lines_until(path, step) if path.exists() else []
         with written_aside(path) as aside:
-            aside.write_text("".join(kept))
+            aside.write_text("".join(kept), encoding="utf-8")
 
     def write(self, line: dict[str, Any]) -> None:
         """Appends one line; a reader sees it at once."""
-        with self.path.open("a") as file:
+        with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
 
@@ -49,10 +49,13 @@ class Reporter:
 
 
 def _lines_until(path: Path, step: int) -> list[str]:
-    """The whole lines up to and including `step`. A kill may have torn the last line."""
+    """The whole lines up to and including `step`. A kill may have torn the last line; lines after a damaged one are not kept."""
     kept = []
-    for line in path.read_text().splitlines(keepends=True):
-        if not line.endswith("\n") or json.loads(line)["step"] > step:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+        try:
+            if not line.endswith("\n") or json.loads(line)["step"] > step:
+                break
+        except (ValueError, KeyError, TypeError):
             break
         kept.append(line)
     return kept

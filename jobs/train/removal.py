@@ -63,4 +63,4 @@ def structure_from_json(value: Mapping[str, object] | None) -> Structure | None:
 def load_structure(folder: Path) -> Structure | None:
     """The units removed from the saved network in `folder`; None if it is whole."""
     path = folder / STRUCTURE
-    return structure_from_json(json.loads(path.read_text())) if path.exists() else None
+    return structure_from_json(json.loads(path.read_bytes())) if path.exists() else None

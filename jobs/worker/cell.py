@@ -59,7 +59,7 @@ def measure_cell(run: RunFolder, planned: PlannedCell, weights: Path, cluster: C
     from models.ssm.backends import scan_backend_used
 
     cell, threads = planned.cell, cluster.cpus_per_task
-    data = prepare(cell.data, Path(cluster.cache).expanduser())
+    data = prepare(cell.data, Path(cluster.cache).expanduser(), by_content=cluster.hash_data)
     model = load_model(cell.model, classes=data.classes, img_size=data.img_size, scan=cell.recipe.scan, weights=weights).to(ranks.device)
     smaller = smaller_micro_batches(run, planned, ranks.world)
     batch = smaller.get(last.id, cell.recipe.batch_size)

@@ -1,35 +1,55 @@
 """Where and with what a cell ran: code version, packages, machine. Cheap: most of it is read once in a process."""
 
+import os
 import platform
-import socket
 import subprocess
 import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from jobs.experiment.files import sha256_of
+from jobs.experiment.files import sha256_of, this_host
 from jobs.experiment.records import Environment
 
 ROOT = Path(__file__).resolve().parents[2]
+GIT_KEPT = ("GIT_CEILING_DIRECTORIES", "GIT_DISCOVERY_ACROSS_FILESYSTEM", "GIT_EXEC_PATH")  # they do not choose a repository
 PACKAGES = ("torch", "deepspeed", "ffcv", "timm", "fvcore", "torch-pruning", "submitit", "numpy", "mamba-ssm", "causal-conv1d")
 
 
-def git(*arguments: str) -> str | None:
-    """Output of a git command in the project's folder; None outside a repository or without git."""
+def git_bytes(*arguments: str, index: Path | None = None, given: bytes = b"") -> bytes | None:
+    """Output of a git command in the project's folder; None outside a repository or without git.
+
+    Variables such as GIT_DIR, which may name another repository, do not count. `index`: a file to use in place of the repository's own index.
+    `given`: standard input.
+    """
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name in GIT_KEPT}
+    variables |= {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"} | ({"GIT_INDEX_FILE": str(index)} if index else {})
+    command = ["git", "-C", str(ROOT), *arguments]
     try:
-        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=30, check=True)
+        return subprocess.run(command, input=given, capture_output=True, timeout=60, check=True, env=variables).stdout
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+
+
+def git(*arguments: str) -> str | None:
+    """Output of a git command in the project's folder, as text; None outside a repository or without git."""
+    output = git_bytes(*arguments)
+    return None if output is None else output.decode("utf-8", "backslashreplace").strip()
 
 
 def code_version() -> tuple[str | None, bool | None]:
-    """The commit of the running code, and whether tracked files differ from it; None for both outside a repository."""
+    """The commit of the running code, and whether files differ from it or are new; None where that is not known.
+
+    A copy of the project inside another repository has no version: that repository's commit says nothing about this code.
+    """
+    top = git_bytes("rev-parse", "--show-toplevel")
+    if top is None or Path(os.fsdecode(top.rstrip(b"\n"))).resolve() != ROOT.resolve():
+        return None, None
     commit = git("rev-parse", "HEAD")
     if commit is None:
         return None, None
-    return commit, bool(git("status", "--porcelain", "--untracked-files=no"))
+    changes = git("status", "--porcelain", "--untracked-files=normal", "--ignore-submodules=none")
+    return commit, None if changes is None else bool(changes)
 
 
 @cache
@@ -58,7 +78,7 @@ def scan_build() -> dict[str, str]:
 def cpu_name() -> str:
     """The CPU's name and its widest vector instructions, as Linux reports them."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
     fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
@@ -78,7 +98,7 @@ def current_environment(*, ranks: int, threads: int, loader: str, scan: str, dat
         dirty=dirty,
         python=sys.version.split()[0],
         versions=versions | scan_build(),
-        host=socket.gethostname(),
+        host=this_host(),
         cpu=cpu_name(),
         gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         ranks=ranks,

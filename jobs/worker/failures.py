@@ -1,7 +1,6 @@
 """The response to an exception in a stage: it goes on with smaller micro-batches, moves to another node, or stops with a record that says why."""
 
 import os
-import socket
 import time
 import traceback
 from collections.abc import Iterable
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from jobs.cluster.slurm import SchedulerError, requeue, restarts, this_job
 from jobs.experiment.attempt import read_attempt
+from jobs.experiment.files import recognizable, this_host
 from jobs.experiment.job import JobSpec
 from jobs.experiment.records import Failure, now
 from jobs.experiment.run_folder import RunFolder
@@ -115,7 +115,7 @@ def record_failure(run: RunFolder, failure: Failure, job: JobSpec, ranks: int) -
 
 def this_node() -> str:
     """SLURM's name of this node, else the host's."""
-    return os.environ.get("SLURMD_NODENAME", socket.gethostname())
+    return str(recognizable(os.environ.get("SLURMD_NODENAME", this_host())))
 
 
 def is_peer_lost(error: Exception) -> bool:

@@ -4,7 +4,6 @@ The same functions run on a SLURM node, in a local job and inside `reproduce`.
 """
 
 import os
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -14,10 +13,11 @@ from typing import TYPE_CHECKING
 from jobs.cluster.claims import claimed
 from jobs.cluster.slurm import restarts, this_job
 from jobs.experiment.attempt import Attempt, write_attempt
-from jobs.experiment.files import sha256_of
+from jobs.experiment.files import sha256_of, this_host
 from jobs.experiment.ids import JobId
 from jobs.experiment.index import stage_entry
 from jobs.experiment.job import JobSpec, PlannedCell
+from jobs.experiment.output import replace_unencodable
 from jobs.experiment.records import now
 from jobs.experiment.run_folder import RunFolder
 from jobs.experiment.specs import ClusterSpec, StageSpec
@@ -41,6 +41,7 @@ def run_job(job: JobSpec) -> None:
     from jobs.parallel.engine import rendezvous
     from jobs.parallel.memory import free_unused
 
+    replace_unencodable()
     run = RunFolder(Path(job.run))
     ranks = rendezvous(threads=job.cluster.cpus_per_task)
     for spec in job.stages:
@@ -98,7 +99,7 @@ def run_stage(run: RunFolder, spec: StageSpec, cluster: ClusterSpec, ranks: "Ran
             blame_lost_nodes(run, folder, cluster)
             write_attempt(folder, this_attempt(), description(spec))
             print(f"stage {spec.id}: {stage_entry(spec).title}", flush=True)
-        data = prepare(spec.data, Path(cluster.cache).expanduser())
+        data = prepare(spec.data, Path(cluster.cache).expanduser(), by_content=cluster.hash_data)
         parent, rewind = (run.stage_dir(stage) if stage else None for stage in (spec.parent, spec.rewind))
         train_stage(spec, data, folder, parent=parent, rewind=rewind, ranks=ranks, cluster=cluster)
 
@@ -148,7 +149,7 @@ def this_attempt() -> Attempt:
     """This process as the one that works on a stage: host and process; under SLURM also the job, its nodes and its number of restarts."""
     job, nodes = this_job(), os.environ.get("SLURM_JOB_NODELIST", "")
     slurm_job = JobId.parse(job) if job else None
-    return Attempt(started=now(), host=socket.gethostname(), pid=os.getpid(), job=slurm_job, nodes=nodes, restarts=restarts())
+    return Attempt(started=now(), host=this_host(), pid=os.getpid(), job=slurm_job, nodes=nodes, restarts=restarts())
 
 
 class NothingDone(RuntimeError):

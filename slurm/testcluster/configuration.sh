@@ -63,7 +63,7 @@ SchedulerParameters=batch_sched_delay=0,sched_interval=2,bf_interval=2,bf_max_jo
 PriorityType=priority/basic
 MaxArraySize=1001
 MaxJobCount=50000
-MinJobAge=300
+MinJobAge=3600 # a job that has ended stays known for as long as anybody may look at it
 # failures and preemption
 JobRequeue=1
 EnforcePartLimits=ALL

@@ -74,6 +74,22 @@ def test_a_file_that_is_no_leaderboard_exits_2(tmp_path: Path, content: str | No
     assert str(old) in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_baseline_that_a_spreadsheet_has_saved_is_read(tmp_path: Path, encoding: str) -> None:
+    before, now = run_of(tmp_path / "before", *BEFORE, pruning="=1+1"), run_of(tmp_path / "now", 92.0, 91.5, 92.5, pruning="=1+1")
+    publish([before], before)
+    saved = tmp_path / "saved.csv"
+    saved.write_text((before / "leaderboard.csv").read_text(), encoding=encoding)
+    assert [(change.pruning, change.verdict) for change in changes(publish([now], now).rows, saved)] == [("=1+1", "regressed")]
+
+
+def test_timms_results_with_a_byte_order_mark_are_read(tmp_path: Path) -> None:
+    run, published = run_of(tmp_path / "run", 80.0), tmp_path / "results.csv"
+    published.write_text(TIMM, encoding="utf-8-sig")
+    assert main([str(run), "--beside", str(published)]) == 0
+    assert "made_up_vit.in1k" in (run / "beside.csv").read_text()
+
+
 def test_timms_results_stand_beside_ours_by_accuracy(tmp_path: Path) -> None:
     run, published = run_of(tmp_path / "run", 80.0), tmp_path / "results-made-up.csv"
     published.write_text(TIMM)

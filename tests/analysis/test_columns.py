@@ -95,7 +95,7 @@ def test_unknown_values_stay_unknown() -> None:
 def test_a_failed_cell_has_its_failure_and_no_metrics() -> None:
     record = fake_record(None)
     (row,) = rows_of(record)
-    line = cell_line(record, row.key)
+    line = cell_line(record, row)
     assert set(line) <= set(CELLS) and "top1" not in line
     assert (line["status"], line["failure"], line["failed_stage"], line["collapsed"]) == ("failed", "diverged", record.stages[-1], None)
 

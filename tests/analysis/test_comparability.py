@@ -1,27 +1,108 @@
 """Keys: which rows are ranked together."""
 
+from dataclasses import fields, replace
+from typing import Any
+
 import pytest
 
-from analysis.comparability import differing, digest, row_and_key, same_but_seed, unlabelled
+from analysis.comparability import Key, differing, digest, row_and_key, same_but_seed, unlabelled
+from analysis.decoding import stored_record
+from jobs.experiment.identity import plain
+from jobs.experiment.records import Environment, Metrics, Record
+from jobs.experiment.specs import DataSpec, RecipeSpec
 from tests.support.records import fake_environment, fake_record, fake_spec, rows_of
 
+DATA, RECIPE = plain(DataSpec(loader="torch", name="a", img_size=32)), plain(RecipeSpec())
+OF_MACHINE = {"data_sha256": "data_sha256", "cpu": "device", "gpu": "device", **{name: name for name in ("ranks", "threads", "loader", "scan")}}
+OF_MEASURING = {"throughput_batch": "infer_batch_size", "flops_convention": "flops_convention", "speed_protocol": "speed_protocol"}
+OF_RECIPE = {"batch_size": "batch_size", "dtype": "dtype", "epochs": "epochs", "finetune_epochs": "epochs"}  # the others are in the hash alone
 
-@pytest.mark.parametrize("change", ["device", "loader", "dtype", "batch_size", "recipe", "measuring", "protocol", "threads", "data"])
-def test_rows_of_different_keys_are_ranked_apart(change: str) -> None:
-    ours = fake_record(97)
-    other = {
-        "device": lambda: fake_record(95, model="b", environment=fake_environment(gpu="Example GPU")),
-        "loader": lambda: fake_record(95, model="b", environment=fake_environment(loader="torch")),
-        "threads": lambda: fake_record(95, model="b", environment=fake_environment(threads=8)),
-        "data": lambda: fake_record(95, model="b", environment=fake_environment(data_sha256="e" * 64)),
-        "dtype": lambda: fake_record(95, model="b", spec=fake_spec("dense", 0, dtype="bf16")),
-        "batch_size": lambda: fake_record(95, model="b", spec=fake_spec("dense", 0, batch_size=128)),
-        "recipe": lambda: fake_record(95, model="b", spec=fake_spec("dense", 0, lr=1e-4)),
-        "protocol": lambda: fake_record(95, model="b", speed_protocol="forward pass, bf16, batch 1 and 64"),
-        "measuring": lambda: fake_record(95, model="b", throughput_batch=8),
-    }[change]()
-    rows = rows_of(ours, other)
+
+def other(value: Any) -> Any:
+    """Another value of the same type."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    if isinstance(value, dict):
+        return {**value, "more": "x"}
+    return [*value, 1.0] if isinstance(value, list) else "x" if value is None else f"{value}x"
+
+
+def full_record(**changes: Any) -> Record:
+    """A record with every setting of data and recipe. `changes`: of it, by field, or by part and field."""
+    record = fake_record(97, spec=fake_spec("dense", 0) | {"data": DATA, "recipe": RECIPE})
+    content = record.model_dump(mode="json")
+    for name, value in changes.items():
+        part, _, field = name.partition(".")
+        (content["spec"] if part in content["spec"] else content)[part][field] = value
+    return Record.model_validate(content)
+
+
+def keys_of(record: Record) -> tuple[Key, Key]:
+    """A record's key as it was made from a record of pydantic's, and from the texts of a stored one."""
+    return row_and_key(record)[1], row_and_key(stored_record(record.model_dump_json().encode()))[1]
+
+
+def fields_that_differ(name: str) -> set[str]:
+    """The fields of the key that a change of a record's field changes."""
+    part, _, field = name.partition(".")
+    plain_record = full_record()
+    content = plain_record.model_dump(mode="json")
+    value = (content["spec"] if part in content["spec"] else content)[part][field]
+    ours, theirs = keys_of(plain_record), keys_of(full_record(**{name: other(value)}))
+    assert ours[0] == ours[1] and theirs[0] == theirs[1]
+    differ = set(differing([ours[0], theirs[0]]))
+    assert (ours[0].short == theirs[0].short) == (not differ)
+    return differ
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(Key)])
+def test_every_field_of_a_key_tells_rows_apart(field: str) -> None:
+    key = row_and_key(full_record())[1]
+    changed = replace(key, **{field: other(getattr(key, field))})
+    assert key.short != changed.short and differing([key, changed]) == (field,)
+
+
+@pytest.mark.parametrize("field", sorted(DATA))
+def test_every_setting_of_the_data_is_part_of_the_key_but_where_they_lie(field: str) -> None:
+    assert fields_that_differ(f"data.{field}") == (set() if field in ("path", "test_path") else {"data"})
+
+
+@pytest.mark.parametrize("field", sorted(RECIPE))
+def test_every_setting_of_the_recipe_is_part_of_the_key(field: str) -> None:
+    assert fields_that_differ(f"recipe.{field}") == {"recipe", *({OF_RECIPE[field]} if field in OF_RECIPE else ())}
+
+
+@pytest.mark.parametrize("field", Environment.model_fields)
+def test_of_a_machine_the_key_has_all_that_changes_numbers(field: str) -> None:
+    assert fields_that_differ(f"environment.{field}") == ({OF_MACHINE[field]} if field in OF_MACHINE else set())
+
+
+@pytest.mark.parametrize("field", Metrics.model_fields)
+def test_of_a_measurement_the_key_has_how_it_was_made_and_no_result(field: str) -> None:
+    ours = full_record()
+    assert ours.metrics is not None
+    changed = ours.metrics.model_copy(update={field: other(getattr(ours.metrics, field))})
+    differ = differing([row_and_key(record)[1] for record in (ours, ours.model_copy(update={"metrics": changed}))])
+    assert differ == ((OF_MEASURING[field],) if field in OF_MEASURING else ())
+
+
+def test_the_loops_reach_every_field_of_a_key() -> None:
+    assert {"data", "recipe", *OF_MACHINE.values(), *OF_MEASURING.values(), *OF_RECIPE.values()} == {field.name for field in fields(Key)}
+
+
+def test_rows_of_different_keys_are_ranked_apart() -> None:
+    rows = rows_of(fake_record(97), fake_record(95, model="b", environment=fake_environment(ranks=2)))
     assert [row.rank for row in rows] == [1, 1] and len({row.key.short for row in rows}) == 2
+
+
+@pytest.mark.parametrize("part", ["model", "pruning", "data", "recipe"])
+def test_every_field_of_a_spec_makes_another_row_but_labels_and_paths(part: str) -> None:
+    spec = full_record().spec
+    decides = {field: same_but_seed(spec | {part: spec[part] | {field: other(value)}}) != same_but_seed(spec) for field, value in spec[part].items()}
+    ignored = {"model": {"label"}, "pruning": {"label"}, "data": {"path", "test_path"}, "recipe": set()}[part]
+    assert {field for field, does in decides.items() if not does} == ignored
 
 
 def test_where_the_data_lie_does_not_tell_rows_apart() -> None:

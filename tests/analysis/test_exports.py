@@ -1,11 +1,12 @@
 import math
+import unicodedata
 from dataclasses import replace
 
 import pytest
 import scipy.stats
 
 import analysis.exports
-from analysis.exports import comparison_lines, coverage_lines, latex, markdown, pareto_lines
+from analysis.exports import comparison_lines, coverage_lines, latex, markdown, pareto_lines, tex
 from analysis.merge import Merged
 from analysis.rows import make_rows
 from jobs.experiment.records import Record
@@ -87,6 +88,20 @@ def test_markdown_keeps_the_three_speed_ups_apart() -> None:
 def test_markdown_has_a_line_a_row_and_no_stray_signs() -> None:
     text = markdown(rows_of(fake_record(97.0, model="a|b<script>_x_")))
     assert r"a\|b&lt;script>\_x\_" in text and len(text.strip().splitlines()) == 5
+
+
+@pytest.mark.parametrize("label", ["a\nb", "a\r\n| x |", "\x1b[31mred", "a\u2028b", "\udcff"])
+def test_no_label_breaks_a_line_of_a_table(label: str) -> None:
+    record = fake_record(97.0, model=label, pruning=label, environment=fake_environment(cpu=label, loader=label))
+    plain = fake_record(97.0)
+    for export in (markdown, latex):
+        text = export(rows_of(record))
+        assert len(text.splitlines()) == len(export(rows_of(plain)).splitlines())
+        assert not {sign for sign in text if sign != "\n" and unicodedata.category(sign) in ("Cc", "Cs", "Zl", "Zp")}
+
+
+def test_latex_has_commands_for_signs_that_its_fonts_set_as_others() -> None:
+    assert [tex(sign) for sign in "<>|"] == [r"\textless{}", r"\textgreater{}", r"\textbar{}"]
 
 
 def test_latex_escapes_what_it_would_act_on() -> None:

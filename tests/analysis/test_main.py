@@ -43,6 +43,17 @@ def test_analysis_never_imports_torch_and_start_up_stays_light(tmp_path: Path) -
     assert not {"scipy", "numpy", "jinja2", "plotly"} & loaded_by([str(tmp_path / "nowhere")])
 
 
+@pytest.mark.parametrize("environment", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}])
+def test_the_table_is_printed_where_stdout_is_ascii(tmp_path: Path, environment: dict[str, str]) -> None:
+    run = fake_run(tmp_path, [fake_record(97.0 - seed, model="vimé", seed=seed) for seed in range(2)])
+    command = [sys.executable, "-m", "analysis", str(run)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, check=False, env={"PATH": "/usr/bin:/bin", **environment})
+    assert done.returncode == 0 and b"Traceback" not in done.stderr, done.stderr
+    assert done.stdout.isascii() and b"96.50+-0.71" in done.stdout and rb"vim\xe9" in done.stdout
+    rows = [line for line in done.stdout.decode().splitlines() if line.startswith("|")]
+    assert len(rows) == 3 and len({len(line) for line in rows}) == 1
+
+
 def test_figures_are_written_if_they_are_asked_for(tmp_path: Path) -> None:
     run = fake_run(tmp_path, [fake_record(97.0)])
     assert main([str(run)]) == 0 and not (run / "figures").exists()

@@ -1,11 +1,13 @@
 """The leaderboard in a terminal."""
 
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from analysis.__main__ import main
-from analysis.printing import HEADINGS, counted, shown, spread
+from analysis.printing import HEADINGS, counted, shown, spread, table
 from analysis.statistics import summarize
 from tests.support.records import fake_environment, fake_record, fake_run, rows_of
 
@@ -38,6 +40,30 @@ def test_a_flood_of_bad_files_is_counted_and_not_printed(tmp_path: Path, capsys:
 def test_labels_are_printed_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main([str(fake_run(tmp_path, [fake_record(97.0, model="[red]vim[/red]")]))])
     assert "[red]vim[/red]" in capsys.readouterr().out
+
+
+def test_no_control_character_reaches_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    label = "a\x1b[2J\nb\x07"
+    record = fake_record(97.0, model=label, pruning=label, environment=fake_environment(cpu=label), collapsed=[label])
+    conflict = fake_run(tmp_path / "b", [fake_record(96.0)])
+    broken = conflict / "cells" / "evil\x1b[2J" / "record.json"
+    broken.parent.mkdir()
+    broken.write_text("{")
+    assert main([str(fake_run(tmp_path / "a", [record])), str(conflict), "-o", str(tmp_path / "out")]) == 0
+    out = capsys.readouterr().out
+    assert r"a\x1b[2J\nb\x07" in out and r"evil\x1b[2J" in out and not set(out) & {"\x1b", "\x07"}
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert not set(page.split("<script>")[0]) & {"\x1b", "\x07"} and r"a\x1b[2J\nb\x07" in page
+
+
+def test_a_narrow_terminal_gets_a_paragraph_for_each_row(tmp_path: Path) -> None:
+    rows = rows_of(fake_record(97.0), fake_record(90.5, pruning="magnitude-0.5"))
+    console = Console(file=io.StringIO(), width=40)
+    console.print(table(rows[0].key, rows, ()))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    lines = [line.rstrip() for line in text.splitlines()]
+    assert "1~  vim_micro  dense" in lines and "2~  vim_micro  magnitude-0.5" in lines
+    assert "top-1 % 90.50" in text and "vs dense -6.50" in " ".join(lines) and max(map(len, lines)) <= 40
 
 
 @pytest.mark.parametrize(("value", "text"), [(999.4, "999"), (12_345, "12.3k"), (999_600, "1M"), (4.56e9, "4.56G"), (None, "")])

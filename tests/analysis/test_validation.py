@@ -101,3 +101,16 @@ def test_a_spec_needs_its_parts_a_method_and_a_seed(spec: object) -> None:
 def test_the_schema_that_a_file_states_is_read(tmp_path: Path, content: str, version: int | None) -> None:
     (tmp_path / "record.json").write_text(content)
     assert stated_version(str(tmp_path / "record.json")) == version
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"caf\\udce9"])
+def test_a_record_with_text_that_is_no_utf_8_counts(tmp_path: Path, name: bytes) -> None:
+    """As an older version wrote it: in the environment, and within the spec."""
+    record = fake_record(97.0)
+    run = fake_run(tmp_path, [record])
+    path = run / "cells" / record.id / "record.json"
+    content = json.loads(path.read_text())
+    content["environment"]["host"] = content["spec"]["data"]["path"] = "NAME"
+    path.write_bytes(json.dumps(content).encode().replace(b"NAME", name))
+    merged = merge([run], tmp_path / "store")
+    assert not merged.skipped and merged.records[0].environment.host == merged.records[0].spec["data"]["path"] == "caf\\xe9"

@@ -23,6 +23,7 @@ from models.__main__ import entries
 from models.pruning.registry import METHODS
 from models.registry import MODELS, model_label
 from tests.jobs.data.test_sources import write_cifar, write_folder
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 TINY = {"name": "vim_micro", "dim": 8, "depth": 2}
@@ -109,7 +110,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         path.write_text(yaml.safe_dump(content))
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "harness.launch", path.name]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=900, check=False)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=PATIENCE_S, check=False)
         (folder / f"{content['name']}.log").write_text(f"{done.returncode}\n{done.stdout}\n{done.stderr}")
     return Runs(folder)
 

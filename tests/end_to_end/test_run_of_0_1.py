@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from analysis.csv_files import read_csv
 from harness.launch import NOTHING_TO_DO, SOME_FAILED
 from harness.monitor.survey import STATES
 from harness.reproduce import REPRODUCED, machine
@@ -53,7 +54,7 @@ def facts(status: str) -> dict[str, object]:
     return {
         "cells": re.search(r"(\d+) of (\d+) cells done\s+\((\S+)\)", status).groups(),  # type: ignore[union-attr]
         "states": dict(zip(lines[header], map(int, lines[header + 1]), strict=True)),
-        "stages": re.search(r"(\d+) of (\d+) stages done, (\S+) hours", status).groups(),  # type: ignore[union-attr]
+        "stages": re.search(r"(\d+) of (\d+) stages done, .+ of training used", status).groups(),  # type: ignore[union-attr]
         "failures": re.findall(r"^(\d+) cells?, (\d+) stages?: (\w+) at (\S+) in (\w+), on (\S+) \((\d+)\)$", status, re.M),
         "excerpt": [line for line in status.splitlines() if line.startswith("    ")],
         "logs": re.findall(r"python -m harness\.logs (\w+)", status),
@@ -83,6 +84,32 @@ def test_the_analysis_gives_the_same_tables(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     for name in ("leaderboard.csv", "cells.csv"):
         assert (folder / "out" / name).read_bytes() == (FIXTURE / "expected" / name).read_bytes()
+
+
+def test_a_label_that_changes_after_the_run_stands_in_the_tables_of_the_next_launch(tmp_path: Path) -> None:
+    folder = copied(tmp_path)
+    text = (folder / "grid.yaml").read_text()
+    for old, new in {
+        "  - &ticket": "  # - &ticket",
+        "  - {<<": "  # - {<<",
+        "label: vim_nano": "label: renamed",
+        "sparsity: 0.5": "sparsity: 0.5, label: half",
+    }.items():
+        assert old in text
+        text = text.replace(old, new)
+    text = re.sub(r"exclude:\n  - .*\n", "exclude:\n", text)  # its pruning is gone
+    (folder / "grid.yaml").write_text(text)
+    before = {path: path.read_bytes() for path in folder.glob("runs/small/cells/*/record.json")}
+    done = run("harness.launch", "grid.yaml", cwd=folder)
+    assert done.returncode == NOTHING_TO_DO and "the labels of this grid for 6 cells" in done.stdout, done.stdout + done.stderr
+    rows = [(row["model"], row["pruning"]) for row in read_csv(folder / "runs" / "small" / "leaderboard.csv")]
+    assert rows == [("renamed", "dense"), ("vim_nano", "iterative_magnitude(0.5, rate=0.5, rounds=1, rewind_step=10)"), ("renamed", "half")] + [
+        ("renamed", "dense"),
+        ("renamed", "half"),
+    ]
+    again = run("harness.launch", "grid.yaml", cwd=folder)
+    assert again.returncode == NOTHING_TO_DO and "labels" not in again.stdout, again.stdout
+    assert {path: path.read_bytes() for path in before} == before
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from harness.monitor import survey as survey_module
 from tests.support.commands import GRID, command, processes_of, run, wait_for, written
 from tests.support.fake_slurm import SILENT, FakeSlurm
 from tests.support.runs import FakeRun, elsewhere
+from tests.support.waiting import PATIENCE_S
 
 
 def submit_all(fake: FakeRun, slurm: FakeSlurm) -> None:
@@ -138,7 +139,7 @@ def test_a_local_job_is_killed_with_its_children(fake: FakeRun, capsys: pytest.C
     child = int(job.stdout.readline())
     (folder / "stages.json").write_text(json.dumps({f"{socket.gethostname()}:{job.pid}": [fake.trunks[0]]}))
     assert main(["runs/small"]) == OK
-    job.wait(10)  # psutil may have taken its exit status
+    job.wait(PATIENCE_S)  # psutil may have taken its exit status
     job.stdout.close()
     assert f"ended the local job of process {job.pid}" in capsys.readouterr().out
     assert not os.path.exists(f"/proc/{child}") or Path(f"/proc/{child}/stat").read_text().split()[2] == "Z"
@@ -167,6 +168,6 @@ def test_a_local_launch_is_stopped_with_its_jobs_and_the_next_one_goes_on(tmp_pa
     assert "2 of 2 cells" not in seen.stdout and f"{socket.gethostname()}:" in seen.stdout, seen.stdout + seen.stderr
     cancelled = run("harness.cancel", grid, cwd=tmp_path)
     assert cancelled.returncode == OK and f"stopped the launch by process {launcher.pid} and its jobs" in cancelled.stdout
-    launcher.communicate(timeout=60)
+    launcher.communicate(timeout=PATIENCE_S)
     assert launcher.returncode == INTERRUPTED and not processes_of(tmp_path)
     assert run("harness.cancel", grid, cwd=tmp_path).returncode == NOTHING

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from harness.reproduce import ReproduceError, Verdict, compare, find, main
-from jobs.experiment.records import Environment, Failure, Record
+from jobs.experiment.records import Environment, Failure, Record, RecordError
 from jobs.experiment.run_folder import RunFolder
 
 MACHINE = Environment(
@@ -93,3 +93,12 @@ def test_a_machine_must_match_itself_to_the_bit_and_another_within_the_tolerance
 ) -> None:
     verdict = Verdict(same_machine=same_machine, same_weights=same_weights, differing=differing, within_tolerance=close)
     assert verdict.reproduced is reproduced
+
+
+def test_a_record_that_cannot_be_read_gives_way_to_that_of_another_run(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "a").write_record(record("3f2a")).write_text("{")
+    path = RunFolder(tmp_path / "b").write_record(record("3f2a"))
+    assert find(tmp_path, "3f2a")[0] == path
+    path.write_text("")
+    with pytest.raises(RecordError, match="is not a record"):
+        find(tmp_path, "3f2a")

@@ -73,9 +73,9 @@ def test_a_stage_without_progress_for_long_says_so(
     FakeSlurm(tmp_path / "slurm", monkeypatch).queue(j17="RUNNING")
     fake.submit({"17": [fake.trunks[0]]})
     fake.beat(fake.trunks[0])
-    heard = os.path.getmtime(fake.run.stage_dir(fake.trunks[0]) / "progress.json") - 600
+    heard = os.path.getmtime(fake.run.stage_dir(fake.trunks[0]) / "progress.json") - 6000
     os.utime(fake.run.stage_dir(fake.trunks[0]) / "progress.json", (heard, heard))
-    assert "no progress for 10:0" in printed(capsys)
+    assert "no progress for 1:4" in printed(capsys)
 
 
 def test_a_changed_grid_is_noted(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from typing import IO
 import pytest
 
 from tests.slurm import trained_grids
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, wait_until
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "slurm" / "testcluster"
@@ -31,7 +31,7 @@ class Cluster:
 
     def call(self, *command: object, check: bool = True) -> str:
         """What a command prints. AssertionError with that text if the command fails."""
-        done = subprocess.run([*map(str, command)], env=self.environment, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run([*map(str, command)], env=self.environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
         assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout
 
@@ -114,8 +114,8 @@ def started(**settings: str) -> Iterator[Cluster]:
     with free_number() as lock:
         number = Path(lock.name).stem
         environment = {**os.environ, **settings, "TESTCLUSTER": number, "TESTCLUSTER_ROOT": f"/tmp/vssm-testcluster-{number}"}
-        subprocess.run([SCRIPTS / "down.sh"], env=environment, capture_output=True, timeout=300, check=False)  # what a killed test run left
-        up = subprocess.run([SCRIPTS / "up.sh"], env=environment, capture_output=True, text=True, timeout=900, check=False)
+        subprocess.run([SCRIPTS / "down.sh"], env=environment, capture_output=True, timeout=PATIENCE_S, check=False)  # what a killed test run left
+        up = subprocess.run([SCRIPTS / "up.sh"], env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
         if up.returncode == UNAVAILABLE:
             pytest.skip(up.stderr.strip().splitlines()[-1])
         assert up.returncode == 0, up.stdout + up.stderr
@@ -123,7 +123,7 @@ def started(**settings: str) -> Iterator[Cluster]:
         try:
             yield Cluster(root=root, environment=environment | {"SLURM_CONF": str(root / "etc" / "slurm.conf"), "PYTHONPATH": str(ROOT)})
         finally:
-            subprocess.run([SCRIPTS / "down.sh"], env=environment, capture_output=True, timeout=300, check=False)
+            subprocess.run([SCRIPTS / "down.sh"], env=environment, capture_output=True, timeout=PATIENCE_S, check=False)
 
 
 def free_number() -> IO[str]:

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-LIMIT_S = 120
+LIMIT_S = 1200
 
 
 def note_run(argument: dict[str, Any]) -> None:

@@ -24,15 +24,16 @@ def test_a_cell_goes_alone_a_grid_goes_whole_and_the_next_launch_goes_on(
     assert toys.launch() == NOTHING_TO_DO, "all of it is with SLURM"
     assert "6 cells, not submitted again" in capfd.readouterr().out
     wait_until(lambda: all(attempts(toys.run, stage) for stage in toys.trunks), "the stages to begin")
+    own = {str(job.job) for job in toys.look().job_of.values()}
     before = cluster.jobs()
 
-    cell, (trunk, own) = next(iter(toys.paths.items()))
-    job = str(toys.look().job_of[own].job)
+    cell, (trunk, last) = next(iter(toys.paths.items()))
+    job = str(toys.look().job_of[last].job)
     assert cancel.main([cell]) == cancel.OK
     output = capfd.readouterr().out
     assert f"cancelled 1 job ({job}) that waited" in output and f"stage {trunk}" in output and "need it" in output
     now = cluster.jobs()
-    assert {name for name, state in before.items() if state != now.get(name)} == {job}
+    assert {name for name in own if before[name] != now.get(name)} == {job}, "no other job of this grid"
 
     assert cancel.main(["grid.yaml"]) == cancel.OK
     output = capfd.readouterr().out

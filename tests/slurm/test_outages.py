@@ -11,7 +11,7 @@ from harness.launch import OK, SOME_FAILED
 from jobs.experiment.records import read_record
 from tests.slurm.conftest import Cluster
 from tests.slurm.trained_grids import ONE_RANK, Undisturbed, command, field, grid, jobs, launch, run_of, slowness, start, steps, weights
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 MINUTE_S = 60.0
@@ -62,7 +62,7 @@ def test_what_a_cut_off_node_still_runs_ends_before_its_job_goes_on_elsewhere(
     path, node, cut = cut_off
     ((job, (stage, _)),) = jobs(path).items()
     alone = undisturbed()
-    wait_until(lambda: weights(path), "the cell", 300)
+    wait_until(lambda: weights(path), "the cell")
     assert field(cluster, job, "NodeList") != node
     output = command(path, cluster, "harness.status").stdout
     assert f"nodes that failed: {node} (1)" in output and "1 of 1 cells done" in output, output
@@ -81,6 +81,7 @@ def test_what_a_cut_off_node_still_runs_ends_before_its_job_goes_on_elsewhere(
 
 def test_a_minute_without_a_controller_is_waited_for_and_loses_nothing(cluster: Cluster, tmp_path: Path, undisturbed: Undisturbed) -> None:
     path = grid(tmp_path / "grid", cluster=ONE_RANK, seeds=2, slow={0: (1, 600.0), 1: (1, 600.0)})
+    undisturbed()  # trained before the controller goes: what waits for it gives up after a while
     assert launch(path, cluster).returncode == OK
     wait_until(lambda: all(steps(path, stage) for stage, _ in jobs(path).values()), "a step of both jobs")
     cluster.stop_controller()
@@ -89,13 +90,12 @@ def test_a_minute_without_a_controller_is_waited_for_and_loses_nothing(cluster: 
     late, status = start(path, cluster, "tests.slurm.slow_training"), start(path, cluster, "harness.status")
     slowness(path, 0).unlink()
     wait_until(lambda: weights(path), "a job to end without a controller")
-    undisturbed()
     wait_until(lambda: time.monotonic() - gone > MINUTE_S, "a minute")
     assert late.poll() is None and status.poll() is None and not weights(path).keys() - {0}
     cluster.start_controller()
     slowness(path, 1).unlink()
     for process, words in ((late, "1 of 3 cells to run"), (status, "1 of 2 cells done")):
-        out, err = process.communicate(timeout=240)
+        out, err = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == OK and words in out and "SLURM's controller does not answer; asking again" in err, out + err
     wait_until(lambda: len(weights(path)) == 3, "all cells")
     wait_until(lambda: {cluster.jobs()[job] for job in jobs(path)} == {"COMPLETED"}, "SLURM to know that all jobs have ended")

@@ -134,7 +134,7 @@ def test_a_job_that_waits_for_its_second_node_gets_it_again_when_slurmd_is_back(
 
 def test_a_time_limit_reached_again_and_again_only_interrupts(cluster: Cluster, short_of_time: Path, undisturbed: Undisturbed) -> None:
     ((job, (stage, _)),) = jobs(short_of_time).items()
-    wait_until(lambda: cluster.jobs()[job] == "COMPLETED", "a job that is longer than its time limit", 480)
+    wait_until(lambda: cluster.jobs()[job] == "COMPLETED", "a job that is longer than its time limit")
     log = next(run_of(short_of_time).glob(f"jobs/*/{job}_0_log.out")).read_text()
     assert log.count("Job has timed out") == int(field(cluster, job, "Restarts")) >= 2
     made = steps(short_of_time, stage)

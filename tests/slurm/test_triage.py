@@ -81,7 +81,7 @@ def test_a_node_that_fails_twice_is_left_out_of_all_that_still_waits(
         assert f"ExcNodeList={node}" in shown
         capfd.readouterr()
         assert status.main([]) == 0
-        assert f"left out for the rest of this grid: {node}" in " ".join(capfd.readouterr().out.split())
+        assert f"excluded for the rest of this grid: {node}" in " ".join(capfd.readouterr().out.split())
     finally:
         cluster.node("start", node)
     toys.release(first, second)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from jobs.experiment.records import read_record
+from tests.support.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from tests.slurm.conftest import Cluster
@@ -19,7 +20,7 @@ recipe: {epochs: 5, finetune_epochs: 0, batch_size: 32, zero_stage: ZERO}
 models: [{name: vim_micro, depth: 1, dim: 16}]
 pruning: [dense]
 seeds: SEEDS
-cluster: {CLUSTER, stages_per_job: STAGES, checkpoint_steps: 2, cache: CACHE}
+cluster: {CLUSTER, stages_per_job: STAGES, checkpoint_steps: 2, profile_s: 0.1, cache: CACHE}
 """
 ONE_RANK = "kind: slurm, partition: main, mem_gb: 1, timeout_min: 10"
 FOUR_RANKS = "kind: slurm, partition: main, nodes: 2, tasks_per_node: 2, mem_gb: 3, timeout_min: 10"
@@ -67,7 +68,7 @@ def start(path: Path, cluster: "Cluster", module: str, *options: str) -> "subpro
 def command(path: Path, cluster: "Cluster", module: str, *options: str) -> "subprocess.CompletedProcess[str]":
     """A command as a user runs it, ended."""
     process = start(path, cluster, module, *options)
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=PATIENCE_S)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.support.waiting import PATIENCE_S
+
 SMALL = "{name: vim_micro, depth: 1, dim: 32}"
 GRID = f"""
 name: small
@@ -16,7 +18,7 @@ recipe: {{epochs: 2, finetune_epochs: 1}}
 models: [{SMALL}]
 pruning: [dense, {{method: magnitude, sparsity: 0.9}}]
 seeds: [0]
-cluster: {{kind: local, max_parallel: 2, stages_per_job: 3}}
+cluster: {{kind: local, max_parallel: 2, stages_per_job: 3, profile_s: 0.1}}
 """
 
 
@@ -27,7 +29,7 @@ def command(module: str, *arguments: object) -> list[str]:
 
 def run(module: str, *arguments: object, cwd: Path) -> "subprocess.CompletedProcess[str]":
     """The ended process of a command, run where a user might stand: not in the project's folder."""
-    return subprocess.run(command(module, *arguments), cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command(module, *arguments), cwd=cwd, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
 def written(tmp_path: Path, text: str, name: str = "grid.yaml") -> Path:

@@ -6,6 +6,7 @@ import pytest
 
 from harness.grid.read import read_grid
 from jobs.experiment.cell import Cell
+from jobs.experiment.specs import ClusterSpec
 from tests.support.grids import START, labels, mistakes, prunings, read
 
 
@@ -142,3 +143,20 @@ MISTAKES = {
 def test_a_mistake_is_named_with_its_line_and_key(folder: Path, added: str, said: str) -> None:
     (found,) = mistakes(START + added + "\n")
     assert found.startswith(f"grid.yaml:{said}")
+
+
+@pytest.mark.parametrize("empty", ["recipe:", "data:", "cluster:", "exclude:", "recipe: {}", "data: {}", "cluster: {}", "recipe: ~", "data: null"])
+def test_a_section_that_is_left_empty_means_the_defaults(folder: Path, empty: str) -> None:
+    assert read(START + empty + "\n").cells == read(START).cells and read(START + empty + "\n").cluster == ClusterSpec()
+
+
+@pytest.mark.parametrize("key", ["models", "pruning", "seeds", "name"])
+def test_a_key_that_must_be_given_is_missing_if_it_is_left_empty(folder: Path, key: str) -> None:
+    (line,) = mistakes("".join(f"{key}:\n" if text.startswith(key) else f"{text}\n" for text in START.splitlines()))
+    assert f" {key}: missing: " in line
+
+
+@pytest.mark.parametrize("key", ["recipe", "data"])
+def test_a_list_without_entries_or_with_an_empty_entry_is_refused(folder: Path, key: str) -> None:
+    assert mistakes(START + f"{key}: []\n") == [f"grid.yaml:5: {key}: missing: the grid needs at least one entry"]
+    assert mistakes(START + f"{key}:\n  - {{}}\n  -\n")[0] == f"grid.yaml:7: {key}[1]: expected a mapping, got nothing"

@@ -80,3 +80,25 @@ MISTAKES = {
 def test_a_mistake_is_named_with_its_line_and_key(folder: Path, added: str, said: str) -> None:
     (found,) = mistakes(START + added + "\n")
     assert found.startswith(f"grid.yaml:{said}")
+
+
+def test_an_empty_setup_environment_or_slurm_means_none(folder: Path) -> None:
+    assert read(START + "cluster:\n  kind: slurm\n  setup:\n  environment:\n  slurm:\n").cluster == ClusterSpec(kind="slurm")
+
+
+def test_variables_and_parameters_are_as_the_file_has_them(folder: Path) -> None:
+    cluster = read(
+        START + "cluster: {kind: slurm, mem: 1.50, exclusive: yes, nodelist: [n1, n2], environment: {V: 1.10, W: off, X: 4, Y: ''}}\n"
+    ).cluster
+    assert cluster.environment == {"V": "1.10", "W": "off", "X": "4", "Y": ""}
+    assert cluster.slurm == {"mem": "1.50", "exclusive": True, "nodelist": ["n1", "n2"]}
+
+
+@pytest.mark.parametrize("value, shown", [("", "nothing"), ("~", "nothing"), ("[1, 2]", "a list"), ("{a: 1}", "a mapping")])
+def test_a_variable_that_is_no_text_is_refused(folder: Path, value: str, shown: str) -> None:
+    (line,) = mistakes(START + f"cluster: {{kind: slurm, environment: {{A: {value}}}}}\n")
+    assert line == f"grid.yaml:5: cluster.environment: A: expected text, got {shown}; write '' for an empty variable"
+
+
+def test_an_environment_that_is_no_mapping_is_refused(folder: Path) -> None:
+    assert mistakes(START + "cluster: {kind: slurm, environment: 3}\n") == ["grid.yaml:5: cluster.environment: expected a mapping, got 3"]

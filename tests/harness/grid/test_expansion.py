@@ -59,7 +59,7 @@ def test_zip_takes_lists_for_a_field_that_holds_lists(folder: Path) -> None:
     assert found == ["magnitude(0.5, groups=mlp)", "magnitude(0.6, groups=head+se)"]
 
 
-@pytest.mark.parametrize("written, number", [("1e-3", 1e-3), ("2E+1", 20.0), ("3", 3.0), (".5", 0.5), ("1_000", 1000.0)])
+@pytest.mark.parametrize("written, number", [("1e-3", 1e-3), ("2E+1", 20.0), ("3", 3.0), (".5", 0.5), ("1.0e-3", 1e-3), ("+4", 4.0)])
 def test_numbers_may_be_written_in_every_usual_way(folder: Path, written: str, number: float) -> None:
     cell = read(START + f"recipe: {{lr: {written}}}\n").cells[0]
     assert cell.recipe.lr == number and type(cell.recipe.lr) is float
@@ -100,3 +100,10 @@ MISTAKES = {
 def test_a_mistake_is_named_with_its_line_and_key(folder: Path, added: str, said: str) -> None:
     (found,) = mistakes(START + added + "\n")
     assert found.startswith(f"grid.yaml:{said}")
+
+
+def test_lists_that_multiply_beyond_measure_are_refused_before_they_do(folder: Path) -> None:
+    numbers = "[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]"
+    lists = ", ".join(f"{field}: {numbers}" for field in ("epochs", "finetune_epochs", "batch_size", "lr", "finetune_lr", "clip_grad"))
+    (line,) = mistakes(START + f"recipe: {{{lists}}}\n")
+    assert line.startswith("grid.yaml:5: recipe: its lists stand for 1000000 choices, and an entry may have at most 100000; shorten them")

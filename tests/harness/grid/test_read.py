@@ -141,3 +141,9 @@ def test_a_part_of_a_cell_is_located_in_the_grid(folder: Path) -> None:
     assert grid.location(cell.model) == "grid.yaml:2: models[0]"
     assert grid.location(cell.recipe, "lr") == "grid.yaml:7: recipe[0].lr"
     assert grid.location(replace(cell.recipe, lr=0.2)) == "grid.yaml"
+
+
+def test_a_grid_of_too_many_cells_is_refused_before_they_are_made(folder: Path) -> None:
+    text = START.replace("[0]", "10000") + f"recipe: {{lr: {[number / 1000 for number in range(1, 102)]}}}\n"
+    (line,) = mistakes(text)
+    assert line.startswith("grid.yaml:1: the grid stands for 1010000 cells (1 of model, 1 of pruning, 1 of data, 101 of recipe, 10000 of seed), and")

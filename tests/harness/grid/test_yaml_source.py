@@ -59,6 +59,23 @@ MISTAKES = {
     "merge key twice": ("x-a: &a {lr: 1}\nrecipe:\n  <<: *a\n  <<: *a", "8: recipe.<<: given twice; write <<: [*a, *b]"),
     "merge of a list": ("recipe: {<<: 3}", "5: recipe.<<: expected a mapping or a list of mappings"),
     "python tag": ("recipe: {lr: !!python/object:os.system 3}", "5: recipe.lr: the tag tag:yaml.org,2002:python/object:os.system is not supported"),
+    "own tag on a list": ("recipe: {lr: !log [1, 2]}", "5: recipe.lr: the tag !log is not supported"),
+    "own tag on a mapping": ("recipe: !mine {lr: 1}", "5: recipe: the tag !mine is not supported"),
+    "own tag on an item": ("recipe: [{lr: 1}, !mine {lr: 2}]", "5: recipe[1]: the tag !mine is not supported"),
+    "call of python": ("x-a: !!python/object/apply:os.getcwd []", "5: x-a: the tag tag:yaml.org,2002:python/object/apply:os.getcwd is not"),
+    "set": ("recipe: {optimizer: !!set {adamw, sgd}}", "5: recipe.optimizer: the tag tag:yaml.org,2002:set is not supported"),
+    "pairs with a sequence": ("recipe: !!omap [lr: 1]", "5: recipe: the tag tag:yaml.org,2002:omap is not supported"),
+    "pairs": ("recipe: !!pairs [lr: 1]", "5: recipe: the tag tag:yaml.org,2002:pairs is not supported"),
+    "bytes": ("data: {name: !!binary aGk=}", "5: data.name: the tag tag:yaml.org,2002:binary is not supported"),
+    "text tag on a list": ("data: {name: !!str [a]}", "5: data.name: the tag tag:yaml.org,2002:str is not supported"),
+    "tag on a key": ("recipe: {!mine lr: 1}", "5: recipe.lr: the tag !mine is not supported"),
+    "python tag on a key": ("recipe: {!!python/name:os.sep lr: 1}", "5: recipe.lr: the tag tag:yaml.org,2002:python/name:os.sep is not supported"),
+    "tag on a merged mapping": ("recipe: {<<: !mine {lr: 1}}", "5: recipe: the tag !mine is not supported"),
+    "tag on a list of merged mappings": ("recipe: {<<: !mine [{lr: 1}]}", "5: recipe.<<: the tag !mine is not supported"),
+    "tag that does not fit": ("data: {flip: !!bool maybe}", "5: data.flip: the tag tag:yaml.org,2002:bool does not fit 'maybe'; write the value"),
+    "null tag on text": ("data: {path: !!null here}", "5: data.path: the tag tag:yaml.org,2002:null does not fit 'here'; write the value"),
+    "whole number tag on text": ("data: {samples: !!int many}", "5: data.samples: the tag tag:yaml.org,2002:int does not fit 'many'; write"),
+    "merge tag on a key": ("recipe: {!!merge lr: 1}", "5: recipe.lr: the tag tag:yaml.org,2002:merge does not fit 'lr'; write the value"),
     "anchor in itself": ("recipe: &a [*a]", "5: recipe[0]: the anchor contains itself"),
 }
 
@@ -67,3 +84,17 @@ MISTAKES = {
 def test_a_mistake_is_named_with_its_line_and_key(folder: Path, added: str, said: str) -> None:
     (found,) = mistakes(START + added + "\n")
     assert found.startswith(f"grid.yaml:{said}")
+
+
+def test_the_tag_of_the_whole_file_is_refused(folder: Path) -> None:
+    assert mistakes("!grid\n" + START) == ["grid.yaml:1: the tag !grid is not supported"]
+
+
+def test_tags_that_say_what_a_value_is_anyway_work(folder: Path) -> None:
+    cell = read(START + "data: !!map {name: !!str 3, flip: !!bool true}\nrecipe: {lr: !!float 1, betas: !!seq [0.5, 0.6]}\n").cells[0]
+    assert (cell.data.name, cell.data.flip, cell.recipe.lr, cell.recipe.betas) == ("3", True, 1.0, (0.5, 0.6))
+
+
+def test_a_message_is_a_line_without_control_characters(folder: Path) -> None:
+    (line,) = mistakes(START + 'recipe: {"\\e[31m\\nlr": 1}\n')
+    assert line.startswith("grid.yaml:5: recipe.<U+001B>[31m<U+000A>lr: unknown key")

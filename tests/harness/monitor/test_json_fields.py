@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from harness.monitor.json_fields import read_fields
+from harness.monitor.survey import RECORD_FIELDS
 
 
 class Fields(msgspec.Struct):
@@ -38,3 +39,10 @@ def test_a_torn_or_foreign_file_is_an_error(tmp_path: Path, content: str) -> Non
 def test_an_absent_file_is_an_error_of_the_system(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_fields(tmp_path / "result.json", DECODER)
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"caf\\udce9"])
+def test_text_that_is_no_utf_8_does_not_hide_the_fields(tmp_path: Path, name: bytes) -> None:
+    path = tmp_path / "record.json"
+    path.write_bytes(b'{"host": "' + name + b'", "status": "done"}')
+    assert read_fields(path, RECORD_FIELDS).status == "done"

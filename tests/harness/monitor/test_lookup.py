@@ -100,3 +100,15 @@ def test_an_unknown_id_is_answered_with_a_beginning_that_exists(tmp_path: Path) 
         find_id("abcx", tmp_path)
     with pytest.raises(NameNotFound, match="; ids: abcdef$"):
         find_id("zzzz", tmp_path)
+
+
+def test_a_run_is_known_by_its_grid_whatever_mistakes_the_grid_has_now(fake: FakeRun) -> None:
+    fake.grid.path.write_text("name: small\nseeds: [010]\nmodels: !mine []\nrecipe: {}\nrecipe: {}\n")
+    assert find_run(str(fake.grid.path), RUNS).path.name == "small"
+
+
+@pytest.mark.parametrize("name", ["../up", "n" * 300, '"a\\n"'])
+def test_a_name_that_is_no_folder_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "grid.yaml").write_text(f"# a grid\nname: {name}\n")
+    with pytest.raises(NameNotFound, match=r"grid.yaml:2: name: (must be|has 300)"):
+        find_run(str(tmp_path / "grid.yaml"), tmp_path)

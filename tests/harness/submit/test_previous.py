@@ -59,7 +59,8 @@ def test_while_slurm_is_silent_nothing_is_launched(fake: FakeRun, slurm: FakeSlu
     fake.submit({"17": [fake.trunks[0]]})
     slurm.fails("squeue", SILENT)
     monkeypatch.setattr(
-        "harness.submit.previous.survey", lambda run, launching: survey(run, launching=launching, patience_s=0.0, say=lambda text: None)
+        "harness.submit.previous.survey",
+        lambda run, **options: survey(run, **options, patience_s=0.0, say=lambda text: None),
     )
     with pytest.raises(SchedulerSilent):
         previous_jobs(fake.run, fake.plan, SLURM)
@@ -86,3 +87,12 @@ def test_a_job_without_memory_for_one_image_has_failed(fake: FakeRun, slurm: Fak
     assert "has failed" in previous_jobs(fake.run, fake.plan, SLURM).messages[0]
     failure = fake.run.failure(stage)
     assert failure is not None and failure.kind == "OutOfMemory" and "one image" in failure.message
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"stages": 3}'])
+def test_a_damaged_index_does_not_hide_the_jobs_that_live(fake: FakeRun, slurm: FakeSlurm, content: str, capsys: pytest.CaptureFixture[str]) -> None:
+    fake.submit({"17": [fake.trunks[0]]})
+    slurm.queue(j17="RUNNING")
+    (fake.run.path / "index.json").write_text(content)
+    assert set(previous_jobs(fake.run, fake.plan, SLURM).living) == {fake.trunks[0]}
+    assert "index.json is damaged" in capsys.readouterr().err

@@ -16,6 +16,7 @@ import pytest
 from jobs.cluster import claims
 from jobs.cluster.claims import Holder, claimed, holder, is_claimed
 from tests.support.fake_slurm import SILENT, FakeSlurm
+from tests.support.waiting import PATIENCE_S
 
 # A holder on a host of another name. "unseen": no other process sees its lock, as on file systems that keep locks within one node.
 ELSEWHERE = """import fcntl, os, pathlib, socket, sys, time
@@ -128,7 +129,7 @@ def left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtur
     """A living process of job 17 on another node, which holds `tmp_path / "a"`. SLURM has given up the node. "unseen" by default."""
     FakeSlurm(tmp_path / "slurm", monkeypatch).says("squeue", "PENDING")
     claims._on_nodes.cache_clear()
-    monkeypatch.setattr(claims, "LEASE_S", 1.5)
+    monkeypatch.setattr(claims, "LEASE_S", 4.0)
     environment = {**os.environ, "SLURM_JOB_ID": "17", "SLURM_RESTART_COUNT": "0"}
     command = [sys.executable, "-c", ELSEWHERE, str(tmp_path / "a"), getattr(request, "param", "unseen")]
     process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -153,7 +154,7 @@ def test_a_job_that_slurm_started_again_elsewhere_ends_its_previous_attempt_befo
     with claimed(tmp_path / "a", wait=False) as alone:
         assert not alone, "its first attempt is alive"
     with claimed(tmp_path / "a"):
-        assert left.wait(10) == claims.SUPERSEDED
+        assert left.wait(PATIENCE_S) == claims.SUPERSEDED
         assert str(holder(tmp_path / "a")).startswith("SLURM job 17 on ")
     message = left.communicate()[1]
     assert "a now belongs to SLURM job 17 on " in message and "SLURM has given up this attempt, and this process exits" in message
@@ -180,7 +181,7 @@ def test_a_holder_that_returns_to_a_claim_of_another_process_exits_and_leaves_it
     os.kill(left.pid, signal.SIGSTOP)  # as a file system that hangs does
     path = left_by(tmp_path / "a", "18")
     os.kill(left.pid, signal.SIGCONT)
-    assert left.wait(10) == claims.SUPERSEDED and str(holder(path)) == "SLURM job 18 on node2"
+    assert left.wait(PATIENCE_S) == claims.SUPERSEDED and str(holder(path)) == "SLURM job 18 on node2"
 
 
 def test_an_attempt_never_asks_a_later_attempt_to_exit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,3 +267,11 @@ def test_a_process_that_waits_for_a_claim_does_not_keep_its_lock(tmp_path: Path,
         with pytest.raises(BlockingIOError):
             lock_of_another_process()
     lock_of_another_process()
+
+
+def test_a_claim_with_bytes_of_any_kind_is_free_once_its_holder_is_gone(tmp_path: Path) -> None:
+    path = tmp_path / "claim"
+    path.write_bytes(b'\xff\xfe {"host": 3}\n[]\n{"pid"')
+    assert not is_claimed(path) and str(holder(path)) == "another process"
+    with claimed(path, wait=False) as alone:
+        assert alone

@@ -122,7 +122,7 @@ def test_what_an_attempt_began_on_its_node_ends_with_its_script_and_no_more(tmp_
     try:
         script = subprocess.run(["bash", "-c", f"{RESTART.read_text()}\n{begin}"], env=environment, stdout=subprocess.PIPE, text=True, check=False)
         assert script.returncode == 7 and other.poll() is None
-        wait_until(lambda: not Path(f"/proc/{script.stdout.strip()}/exe").exists(), "it to end", seconds=10)  # init may leave a zombie
+        wait_until(lambda: not Path(f"/proc/{script.stdout.strip()}/exe").exists(), "it to end")  # init may leave a zombie
     finally:
         other.kill()
         other.wait()

@@ -13,6 +13,7 @@ import pytest
 
 from jobs.cluster.slurm_arrays import dump
 from jobs.cluster.submitit_jobs import ResumableCall
+from tests.support.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[3]
 
@@ -74,7 +75,7 @@ def start(folder: Path) -> "subprocess.CompletedProcess[str]":
     environment = os.environ | {f"SLURM_{key}": value for key, value in slurm.items()}
     environment |= {"SUBMITIT_EXECUTOR": "slurm", "PATH": f"{tools}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "jobs.cluster.start", str(folder)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
 def result(folder: Path) -> str:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.data.beton import ALLOCATION, FIELD, HEADER, PAGE_BYTES, DataError, encoded, read_index, sha256_file, write_beton, write_sha256
+from tests.support.waiting import PATIENCE_S
 
 COUNT = 40
 
@@ -46,7 +47,9 @@ DatasetWriter(path, {"image": RGBImageField(write_mode=mode), "label": IntField(
 @pytest.mark.slow
 @pytest.mark.parametrize(("mode", "count"), [("raw", 3000), ("jpg", COUNT)])  # 3,000 raw images take more than one page
 def test_the_bytes_are_those_of_ffcvs_own_writer(tmp_path, mode, count):
-    subprocess.run([sys.executable, "-c", WRITE_WITH_FFCV, mode, tmp_path / "ffcv.beton", str(count)], check=True, timeout=120, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-c", WRITE_WITH_FFCV, mode, tmp_path / "ffcv.beton", str(count)], check=True, timeout=PATIENCE_S, capture_output=True
+    )
     ours = write(tmp_path / "ours.beton", jpg=mode == "jpg", count=count)
     assert ours.read_bytes() == (tmp_path / "ffcv.beton").read_bytes()
     assert mode == "jpg" or ours.stat().st_size > 3 * PAGE_BYTES

@@ -15,6 +15,7 @@ from jobs.data.beton import DataError, encoded, read_index, write_beton
 from jobs.data.ffcv_loader import FfcvFeed
 from jobs.data.loaders import selected
 from jobs.experiment.specs import DataSpec
+from tests.support.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[3]
 SIZE = 16
@@ -94,7 +95,7 @@ def test_other_fields_of_a_file_are_not_decoded(beton):
 
 def run(code, **environment):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=240, check=True).stdout
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=True).stdout
 
 
 COUNT_HITS = """

@@ -13,6 +13,7 @@ from jobs.data.beton import read_index, write_sha256
 from jobs.data.prepare import DataError, check_data, prepare
 from jobs.experiment.specs import DataSpec
 from tests.support.images import SMALL
+from tests.support.waiting import PATIENCE_S
 
 # preparing
 
@@ -64,7 +65,7 @@ def test_of_several_processes_one_writes_and_all_get_the_same(tmp_path):
     for process in processes:
         process.stdin.write("go\n")
         process.stdin.flush()
-    results = [process.communicate(timeout=120)[0].split() for process in processes]
+    results = [process.communicate(timeout=PATIENCE_S)[0].split() for process in processes]
     assert sorted(writes for _, writes in results) == ["0", "0", "1"]
     assert len({digest for digest, _ in results}) == 1
 
@@ -84,7 +85,7 @@ except DataError as error:
 
 @pytest.mark.slow
 def test_a_disk_that_takes_no_more_is_named_and_the_next_attempt_succeeds(tmp_path):
-    result = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, timeout=120, check=True)
+    result = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, timeout=PATIENCE_S, check=True)
     assert result.stdout.startswith(f"{tmp_path}/synthetic-") and "File too large: free space there" in result.stdout
     assert not list(tmp_path.rglob("*.beton")) and not list(tmp_path.rglob(".*beton*"))
     assert prepare(DataSpec(source="synthetic", samples=96), tmp_path).train.exists()
@@ -171,4 +172,4 @@ def test_checking_imports_nothing_heavy():
         "import sys; from jobs.data.prepare import check_data; from jobs.experiment.specs import DataSpec; assert check_data(DataSpec()) == [];"
         "print([name for name in ('torch', 'ffcv', 'numba', 'cv2', 'sklearn') if name in sys.modules])"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout == "[]\n"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE_S).stdout == "[]\n"

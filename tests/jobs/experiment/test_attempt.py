@@ -4,6 +4,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from jobs.experiment.attempt import Attempt, read_attempt, write_attempt
 from jobs.experiment.ids import JobId
 
@@ -30,3 +32,15 @@ def test_people_who_read_the_file_see_the_stage_and_slurms_own_id(tmp_path: Path
 
 def test_an_attempt_of_version_0_1_is_read() -> None:
     assert read_attempt(FIXTURE) == Attempt(started="2026-11-25T09:21:35+00:00", host="vm", pid=5438)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"started": "now", "job": "no job"}'])
+def test_an_attempt_that_cannot_be_read_is_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "stage.json").write_bytes(content)
+    assert read_attempt(tmp_path) is None
+
+
+def test_an_attempt_on_a_host_of_foreign_name_is_read(tmp_path: Path) -> None:
+    (tmp_path / "stage.json").write_bytes(b'{"started": "now", "host": "b\xfcro", "pid": 3}')
+    attempt = read_attempt(tmp_path)
+    assert attempt is not None and attempt.pid == 3

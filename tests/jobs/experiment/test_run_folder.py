@@ -1,8 +1,11 @@
 """The run folder: its files are its state."""
 
+import os
 from pathlib import Path
 
-from jobs.experiment.records import read_record
+import pytest
+
+from jobs.experiment.records import RecordError, read_record
 from jobs.experiment.run_folder import REPLAY_TODO, RunFolder
 from tests.support.failures import failed_record, failure
 
@@ -78,3 +81,39 @@ def test_every_part_has_its_own_path(tmp_path: Path) -> None:
         "plan.json",
         "nodes/a",
     ]
+
+
+def test_a_failure_with_a_foreign_file_name_is_read_again(tmp_path: Path) -> None:
+    run, name = RunFolder(tmp_path), os.fsdecode(b"caf\xe9.png")
+    run.write_failure("s1", failure(message=f"{name} is no image"))
+    run.write_record(failed_record().model_copy(update={"model": name}))
+    stopped, record = run.failure("s1"), run.record("c1")
+    assert stopped is not None and stopped.message == "caf\\xe9.png is no image"
+    assert record is not None and record.model == "caf\\xe9.png"
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"caf\\udce9"])
+def test_a_failure_that_an_older_version_wrote_is_read_too(tmp_path: Path, name: bytes) -> None:
+    run = RunFolder(tmp_path)
+    run.write_failure("s1", failure(message="NAME"))
+    run.write_record(failed_record().model_copy(update={"model": "NAME"}))
+    for path in (run.failure_path("s1"), run.record_path("c1")):
+        path.write_bytes(path.read_bytes().replace(b"NAME", name))
+    stopped, record = run.failure("s1"), run.record("c1")
+    assert stopped is not None and stopped.message == "caf\\xe9"
+    assert record is not None and record.model == "caf\\xe9"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"kind": 3}', '{"status": "failed"}', "null"])
+def test_what_cannot_be_read_counts_as_failed_and_is_forgotten_with_the_failures(tmp_path: Path, content: str) -> None:
+    run = RunFolder(tmp_path)
+    for path in (run.failure_path("s1"), run.record_path("c1")):
+        path.parent.mkdir(parents=True)
+        path.write_text(content)
+    stopped = run.failure("s1")
+    assert stopped is not None and stopped.kind == "torn file" and "failure.json" in stopped.message and "remove it" in stopped.message
+    assert run.readable_record("c1") is None
+    with pytest.raises(RecordError, match=r"record\.json is not a record"):
+        run.record("c1")
+    run.forget_failures(["s1"], ["c1"])
+    assert run.failure("s1") is None and run.record("c1") is None

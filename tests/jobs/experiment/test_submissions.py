@@ -3,9 +3,11 @@
 import socket
 from pathlib import Path
 
+import pytest
+
 from jobs.experiment.ids import JobId, StageId
 from jobs.experiment.run_folder import RunFolder
-from jobs.experiment.submissions import Submission, arrays, local_job, submissions, write_submitted
+from jobs.experiment.submissions import Submission, arrays, local_job, read_submitted, submissions, write_submitted
 
 A, B = StageId("aaa"), StageId("bbb")
 
@@ -51,3 +53,9 @@ def test_logs_are_those_of_the_job_alone_by_rank(tmp_path: Path) -> None:
     assert [path.name for path in task.logs()] == ["17_1_0_log.out", "17_1_2_log.out", "17_1_10_log.out"]
     (tmp_path / "4711_0_log.out").touch()
     assert [path.name for path in Submission(job=local_job(4711), stages=(A,), folder=tmp_path).logs()] == ["4711_0_log.out"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"no job": []}', b'{"17": 3}'])
+def test_a_list_of_jobs_that_cannot_be_read_is_empty(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "stages.json").write_bytes(content)
+    assert read_submitted(tmp_path) == []

@@ -36,7 +36,7 @@ def fewest_faults(how: str) -> int:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
 def test_memory_that_was_freed_causes_no_faults_when_it_is_taken_again() -> None:
-    assert fewest_faults("keep") < 1000 < fewest_faults("default")
+    assert 10 * fewest_faults("keep") < fewest_faults("default"), "whatever the size of a page"
 
 
 def test_the_peak_is_that_of_what_was_in_use_at_once_and_is_forgotten() -> None:

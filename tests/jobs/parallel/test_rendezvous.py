@@ -14,7 +14,7 @@ import pytest
 from jobs.parallel import rendezvous
 from jobs.parallel.rendezvous import Meeting, MeetingError, host, meet, own_addresses, store_at, usable_addresses
 
-SOON = timedelta(seconds=30)
+SOON = timedelta(seconds=600)
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +51,7 @@ def test_an_address_that_does_not_answer_is_passed_over(tmp_path: Path, rank_0: 
 
 
 def test_somebody_else_at_the_address_is_not_taken_for_rank_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rendezvous, "ANSWER_S", 0.5)
+    monkeypatch.setattr(rendezvous, "ANSWER_S", 30.0)
     other = host(tmp_path / "other", True, SOON)
     assert store_at("127.0.0.1", other.port, "our secret", SOON) is None
     assert store_at("127.0.0.1", other.port, json.loads((tmp_path / "other").read_text())["secret"], SOON) is not None

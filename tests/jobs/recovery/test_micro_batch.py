@@ -17,6 +17,7 @@ from jobs.recovery.micro_batch import (
     recipe_micro_batch,
     store_micro_batch,
     stored_micro_batch,
+    stored_reason,
     with_stored_micro_batch,
 )
 from tests.support.commands import run
@@ -29,7 +30,7 @@ recipe: {epochs: 1, finetune_epochs: 1, batch_size: 64}
 models: [{name: vim_micro, depth: 1, dim: 32}]
 pruning: [dense]
 seeds: [0]
-cluster: {kind: local, max_parallel: 1, stages_per_job: 2}
+cluster: {kind: local, max_parallel: 1, stages_per_job: 2, profile_s: 0.1}
 """
 
 
@@ -99,3 +100,9 @@ def test_a_cell_that_ran_with_less_says_so_and_is_reproduced_to_the_bit(tmp_path
     assert any(f"stage {trunk}" in note and "micro-batches of 16 images" in note and "global batch of 64" in note for note in record.metrics.notes)
     again = run("harness.reproduce", cell.id, cwd=tmp_path)
     assert again.returncode == 0 and "reproduced: equal to the bit" in again.stdout, again.stdout + again.stderr
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff"])
+def test_a_micro_batch_that_cannot_be_read_is_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "micro_batch.json").write_bytes(content)
+    assert stored_micro_batch(tmp_path) is None and stored_reason(tmp_path) == ""

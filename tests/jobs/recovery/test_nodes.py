@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from jobs.experiment.files import write_json
+from jobs.experiment.run_folder import RunFolder
 from jobs.experiment.specs import ClusterSpec
-from jobs.recovery.nodes import around_bad_nodes, blame_lost_nodes, faults, left_out
+from jobs.recovery.nodes import around_bad_nodes, blame, blame_lost_nodes, faults, left_out
 from tests.support.fake_slurm import FakeSlurm
 from tests.support.runs import FakeRun
 
@@ -61,3 +62,11 @@ def test_a_node_that_fails_twice_is_left_out_of_what_waits_and_of_what_comes(
     kept = replace(SLURM, slurm={"exclude": "node9", "partition": "main"})
     assert around_bad_nodes(fake.run, kept).slurm == {"exclude": "node9,node2", "partition": "main"}
     assert "left out, having failed 2 times or more: node2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff"])
+def test_a_failure_that_cannot_be_read_does_not_count(tmp_path: Path, content: bytes) -> None:
+    run = RunFolder(tmp_path)
+    blame(run, "node1", "17-0", "2026-01-01", "it is gone")
+    (run.node_dir("node1") / "18-0.json").write_bytes(content)
+    assert faults(run) == {"node1": 1}

@@ -1,4 +1,7 @@
 import json
+from pathlib import Path
+
+import pytest
 
 from jobs.train.metrics import MetricsLog, Reporter, StageProgress
 
@@ -30,3 +33,11 @@ def test_progress_is_told_once_a_second_unless_it_is_news(tmp_path, monkeypatch)
         reporter.report(PROGRESS, now=news)
     assert len(told) == 3
     assert json.loads((tmp_path / "progress.json").read_text())["step"] == 3
+
+
+@pytest.mark.parametrize("damage", [b"\xff\n", b"{}\n", b"[]\n", b'{"step": "4"}\n', b"{"])
+def test_lines_after_a_damaged_one_are_written_again(tmp_path: Path, damage: bytes) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n' + damage + b'{"step": 3}\n')
+    MetricsLog(path, step=3)
+    assert path.read_bytes() == b'{"step": 1}\n'

@@ -25,6 +25,43 @@ def test_the_commit_and_whether_the_code_was_changed(tmp_path: Path, monkeypatch
     assert code_version() == (head, False)
     (tmp_path / "file").write_text("second")
     assert code_version() == (head, True)
+    (tmp_path / "file").write_text("first")
+    assert code_version() == (head, False)
+    (tmp_path / "my_method.py").touch()  # as README says, a method of one's own is such a file
+    assert code_version() == (head, True)
+
+
+def test_variables_that_name_another_repository_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ours", "other"):
+        (tmp_path / name).mkdir()
+        repository(tmp_path / name)
+    monkeypatch.setattr(environment, "ROOT", tmp_path / "ours")
+    version = code_version()
+    for variable, value in {"GIT_DIR": ".git", "GIT_WORK_TREE": "", "GIT_INDEX_FILE": ".git/index", "GIT_OBJECT_DIRECTORY": "none"}.items():
+        monkeypatch.setenv(variable, str(tmp_path / "other" / value))
+    (tmp_path / "other" / "new").touch()
+    assert code_version() == version == (version[0], False) and version[0] is not None
+
+
+def test_a_copy_within_another_repository_has_no_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = repository(tmp_path) / "vssm-bench"
+    copy.mkdir()
+    monkeypatch.setattr(environment, "ROOT", copy)
+    assert code_version() == (None, None)
+
+
+def test_a_linked_folder_is_the_repository_that_it_links_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "real").mkdir()
+    repository(tmp_path / "real")
+    (tmp_path / "link").symlink_to("real")
+    monkeypatch.setattr(environment, "ROOT", tmp_path / "link")
+    assert code_version()[1] is False
+
+
+def test_without_git_the_version_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "ROOT", repository(tmp_path))
+    monkeypatch.setenv("PATH", "")
+    assert code_version() == (None, None)
 
 
 def test_without_a_repository_the_version_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

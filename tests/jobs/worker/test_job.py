@@ -12,6 +12,7 @@ from jobs.worker import job as worker
 from jobs.worker.job import claimed_together, run_job
 from tests.support.jobs import jobs_of, small_grid
 from tests.support.one_stage import OneStage, one_rank
+from tests.support.waiting import PATIENCE_S
 
 
 def test_ranks_wait_for_a_claim_without_holding_a_collective_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,11 +31,11 @@ def test_ranks_wait_for_a_claim_without_holding_a_collective_open(tmp_path: Path
     def holder() -> None:
         with claimed(tmp_path / "a"):
             held.set()
-            release.wait(10)
+            release.wait(PATIENCE_S)
 
     thread = threading.Thread(target=holder)
     thread.start()
-    held.wait(10)
+    assert held.wait(PATIENCE_S)
     alone = one_rank()
     with claimed_together(tmp_path / "a", Counting(rank=0, local_rank=0, world=1, device=alone.device)):
         assert asked[-1] and asked.count(False) >= 3

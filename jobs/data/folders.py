@@ -1,0 +1,263 @@
+"""Folders of images: path/train/<class>/... and path/val/<class>/..., with images at any depth below a class.
+
+Names that begin with a dot are left out at every level: they belong to the system or to an editor. Links are followed. A folder is listed by
+`os.scandir`, so a check reads no file and asks for the status of links alone.
+"""
+
+import hashlib
+import os
+import stat
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from jobs.data.augment import held_out
+from jobs.data.beton import DataError
+from jobs.data.content import Content, Part
+from jobs.data.faults import listed, printable
+from jobs.data.images import decoded
+from jobs.experiment.files import sha256_of
+from jobs.experiment.specs import DataSpec
+
+READING: Final = 2  # to be raised when the same files would give other images, so that they are written again
+IMAGE_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+SUFFIXES: Final = frozenset(IMAGE_SUFFIXES)  # of the same, for the loop over a million files
+FAULTS: Final = {
+    "links that lead nowhere": "mend or remove them",
+    "links that lead back to a folder above them": "remove them",
+    "names of images that are no regular files": "remove them",
+    "folders that cannot be read": "make them readable, or remove them",
+}
+NOWHERE, BACK, NO_FILE, UNREADABLE = FAULTS
+
+
+class Listing:
+    """Lists the images below the class folders of `root`, and collects what is wrong there."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = os.fspath(root)
+        self.faults: defaultdict[str, list[str]] = defaultdict(list)  # by FAULTS: paths
+        self.skipped: Counter[str] = Counter()  # by ending: files that are not read
+        self.loose = 0  # images that lie in no class folder
+        self.classes: list[str] = []
+        self._above: frozenset[tuple[int, int]] = frozenset()
+        for entry in self._entries(self.root):
+            if os.path.isdir(entry.path):
+                self.classes.append(entry.name)
+            elif not os.path.exists(entry.path):
+                self.faults[NOWHERE].append(entry.path)
+            elif ending(entry.name) in SUFFIXES:
+                self.loose += 1
+        if os.path.isdir(self.root):
+            self._above = frozenset({folder_id(self.root)})
+
+    def images(self, name: str) -> Iterator[os.DirEntry[str]]:
+        """The images of a class, in the order of their relative paths. None where it has no folder here."""
+        folder = os.path.join(self.root, name)
+        return self._images(folder, self._above) if os.path.isdir(folder) else iter(())
+
+    def _images(self, folder: str, above: frozenset[tuple[int, int]]) -> Iterator[os.DirEntry[str]]:
+        """The images below a folder. `above`: the folders that it lies in, by which a link back to them is noticed."""
+        try:
+            own = folder_id(folder)
+        except OSError as error:
+            self.faults[UNREADABLE].append(f"{folder} ({error.strerror})")
+            return
+        if own in above:
+            self.faults[BACK].append(folder)
+            return
+        for entry in self._entries(folder):
+            kind = self._kind(entry)
+            if kind == "folder":
+                yield from self._images(entry.path, above | {own})
+            elif kind == "image":
+                yield entry
+
+    def _entries(self, folder: str) -> list[os.DirEntry[str]]:
+        """What a folder holds, by name, without hidden names."""
+        try:
+            with os.scandir(folder) as entries:
+                return sorted((entry for entry in entries if entry.name[0] != "."), key=lambda entry: entry.name)
+        except OSError as error:
+            self.faults[UNREADABLE].append(f"{folder} ({error.strerror})")
+            return []
+
+    def _kind(self, entry: os.DirEntry[str]) -> str:
+        """'image', 'folder', or 'other', which is counted."""
+        is_image = ending(entry.name) in SUFFIXES
+        try:
+            if is_image and entry.is_file():
+                return "image"
+            if entry.is_dir():
+                return "folder"
+            fault = NOWHERE if entry.is_symlink() and not os.path.exists(entry.path) else NO_FILE
+        except OSError:  # a link to itself
+            fault = NOWHERE
+        if is_image or fault == NOWHERE:
+            self.faults[fault].append(entry.path)
+        else:
+            self.skipped[ending(entry.name) or "without an ending"] += 1
+        return "other"
+
+
+def ending(name: str) -> str:
+    """The ending of a file's name in lower case, with its dot."""
+    return os.path.splitext(name)[1].lower()
+
+
+def folder_id(folder: str) -> tuple[int, int]:
+    """The numbers that a folder has on this machine, by whichever path it is reached."""
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
+def split_folders(data: DataSpec) -> tuple[Path, Path]:
+    """The training folder and the test folder."""
+    path = Path(data.path or "").expanduser()
+    train = path / "train" if (path / "train").is_dir() or data.test_path is None else path
+    return train, Path(data.test_path).expanduser() if data.test_path else path / "val"
+
+
+# checking
+
+
+def imagefolder_problems(data: DataSpec) -> list[str]:
+    """The errors in the layout and the names. No file is opened."""
+    if data.path is None:
+        return ["data.path is not set: give the folder that holds train/<class>/<image> and val/<class>/<image>"]
+    missing = [
+        f"{folder}: no such folder: data.path must hold train/<class>/<image>, and val/<class>/<image> or data.test_path"
+        for folder in split_folders(data)
+        if not folder.is_dir()
+    ]
+    if missing:
+        return missing
+    train, test = (Listing(folder) for folder in split_folders(data))
+    counts = [counted(listing, listing.classes) for listing in (train, test)]
+    problems = [*class_problems(train, test)]
+    for listing, images in zip((train, test), counts, strict=True):
+        problems += [*fault_problems(listing), *empty_class_problems(listing, images)]
+    return problems or split_problems(data, counts[0])
+
+
+def counted(listing: Listing, classes: list[str]) -> dict[str, int]:
+    """Class -> number of its images."""
+    return {name: sum(1 for _ in listing.images(name)) for name in classes}
+
+
+def class_problems(train: Listing, test: Listing) -> Iterator[str]:
+    """Classes that make no classification, and folders for tests that cannot be counted."""
+    if not train.classes:
+        yield f"{train.root}: holds no class folders: images are expected in {train.root}/<class>/"
+    elif len(train.classes) == 1:
+        yield f"{train.root}: holds a single class, {printable(train.classes[0])}: a network that learns to tell classes apart needs two or more"
+    if unknown := set(test.classes) - set(train.classes):
+        yield f"{test.root}: class folders that {train.root} lacks: {listed(unknown)}: remove or rename them"
+    if not test.classes:
+        yield f"{test.root}: holds no class folders: images are expected in {test.root}/<class>/"
+
+
+def fault_problems(listing: Listing) -> list[str]:
+    """Links and folders that cannot be followed, by kind."""
+    return [
+        f"{listing.root}: {fault} ({len(paths)}): {listed(os.path.relpath(path, listing.root) for path in paths)}: {FAULTS[fault]}"
+        for fault, paths in listing.faults.items()
+    ]
+
+
+def empty_class_problems(listing: Listing, images: dict[str, int]) -> list[str]:
+    """Classes without an image."""
+    empty = [name for name, count in images.items() if not count]
+    if not empty:
+        return []
+    skipped = f"; files with other endings are not read: {endings(listing.skipped)}" if listing.skipped else ""
+    return [
+        f"{listing.root}: class folders without an image ({len(empty)}): {listed(empty)}: add images whose names end in {', '.join(IMAGE_SUFFIXES)}, "
+        f"or remove these folders{skipped}"
+    ]
+
+
+def endings(skipped: Counter[str]) -> str:
+    """The most frequent endings, with counts."""
+    more = f" and {len(skipped) - 10} other endings" if len(skipped) > 10 else ""
+    return ", ".join(f"{count} {printable(name)}" for name, count in skipped.most_common(10)) + more
+
+
+def split_problems(data: DataSpec, images: dict[str, int]) -> list[str]:
+    """A validation split that would be empty."""
+    labels = np.repeat(np.arange(len(images)), list(images.values()))
+    if not 0 < data.val_fraction < 1 or held_out(labels, data.val_fraction, data.split_seed).any():
+        return []
+    return [
+        f"data.val_fraction is {data.val_fraction:g}: of {len(labels)} training images, no image would be held out: give more images, or raise it"
+    ]
+
+
+def imagefolder_notes(data: DataSpec) -> list[str]:
+    """What is left out, and classes without a test image."""
+    train, test = (Listing(folder) for folder in split_folders(data))
+    notes = []
+    for listing in (train, test):
+        for name in listing.classes:
+            for _ in listing.images(name):
+                pass
+        if listing.skipped:
+            notes.append(f"{listing.root}: files that are not read, by their endings ({listing.skipped.total()}): {endings(listing.skipped)}")
+        if listing.loose:
+            notes.append(f"{listing.root}: images that lie in no class folder and are not read: {listing.loose}")
+    if untested := set(train.classes) - set(test.classes):
+        notes.append(f"{test.root}: classes without a folder here, which are not tested ({len(untested)}): {listed(untested)}")
+    return notes
+
+
+# identity
+
+
+def imagefolder_identity(data: DataSpec, by_content: bool) -> list[Any]:
+    """A digest of all names, with the size and time of change of every file, or with its content."""
+    return ["reading", READING, *(folder_digest(root, by_content) for root in split_folders(data))]
+
+
+def folder_digest(root: Path, by_content: bool) -> str:
+    """A digest of the images below `root`. Without their content, it includes where the folder lies."""
+    digest = hashlib.sha256(("content" if by_content else str(root.resolve())).encode(errors="surrogateescape"))
+    listing = Listing(root)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for name in listing.classes:
+            entries = listing.images(name)
+            lines = pool.map(content_line, list(entries)) if by_content else map(status_line, entries)
+            for entry, line in lines:
+                digest.update(f"{entry.path[len(listing.root) :]}\0{line}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def status_line(entry: os.DirEntry[str]) -> tuple[os.DirEntry[str], str]:
+    """A file with its size and time of change."""
+    status = entry.stat()
+    return entry, f"{status[stat.ST_SIZE]} {status.st_mtime_ns}"
+
+
+def content_line(entry: os.DirEntry[str]) -> tuple[os.DirEntry[str], str]:
+    """A file with the digest of its content."""
+    return entry, sha256_of(Path(entry.path))
+
+
+# reading
+
+
+def read_imagefolder(data: DataSpec, img_size: int) -> Content:
+    """The images, which are decoded when they are asked for."""
+    train, test = (Listing(folder) for folder in split_folders(data))
+    return Content(classes=len(train.classes), train=folder_part(train, train.classes), test=folder_part(test, train.classes))
+
+
+def folder_part(listing: Listing, classes: list[str]) -> Part:
+    """The images of `classes`, numbered in the order of the names."""
+    files = [(entry.path, label) for label, name in enumerate(classes) for entry in listing.images(name)]
+    if not files:
+        raise DataError(f"{listing.root}: holds no images in its class folders: their names must end in {', '.join(IMAGE_SUFFIXES)}")
+    return Part(labels=np.array([label for _, label in files]), image=lambda sample: decoded(files[sample][0]), name=lambda sample: files[sample][0])
