@@ -260,13 +260,21 @@ def test_a_stage_that_goes_on_reports_the_largest_peak_of_memory_of_all_its_atte
     assert train(tmp_path / "second", dense()).peak_memory_bytes == 1 << 40
 
 
-def test_a_stage_that_goes_on_counts_the_time_and_the_steps_of_all_its_attempts(tmp_path, monkeypatch):
-    clock = iter(range(0, 10_000_000, 1000))  # every look at the clock takes 1000 s
-    monkeypatch.setattr(jobs.train.stage_trainer.time, "monotonic", lambda: float(next(clock)))
+def test_a_stage_that_goes_on_counts_the_time_of_all_its_attempts_up_to_their_checkpoints(tmp_path, monkeypatch):
+    clock = {"now": 0.0}
+
+    class Slow(CutShort):
+        """Every batch takes 100 s."""
+
+        def epoch(self, epoch, first_step=0):
+            for batch in (super() if clock["cut"] else super(CutShort, self)).epoch(epoch, first_step):
+                clock["now"] += 100.0
+                yield batch
+
+    monkeypatch.setattr(jobs.train.stage_trainer.time, "monotonic", lambda: clock["now"])
+    clock["cut"] = True
     with pytest.raises(Cut):
-        train(tmp_path, dense(), batches=CutShort)
-    trainer = stage_run(tmp_path, dense(), rendezvous(threads=1))
-    assert trainer.resume() and trainer.state.elapsed_s >= 1000 and trainer.state.step == trainer.state.stepped > 0
-    trainer.network.engine.close()
-    before, result = trainer.state, train(tmp_path, dense())
-    assert result.train_s > before.elapsed_s and result.steps == 12
+        train(tmp_path, dense(), batches=Slow)
+    clock |= {"now": 0.0, "cut": False}
+    result = train(tmp_path, dense(), batches=Slow)
+    assert (result.steps, result.train_s) == (12, 1200.0), "4 steps up to the checkpoint, then 8"
