@@ -137,6 +137,17 @@ def test_every_make_target_is_in_the_makefile(page: Path) -> None:
     assert named <= set(re.findall(r"^([a-z]+):", text("Makefile"), re.M))
 
 
+def test_the_patterns_of_these_tests_find_what_the_pages_have() -> None:
+    """A page in another style would leave the tests above with nothing to look at."""
+    pages = "\n".join(page.read_text() for page in PAGES)
+    assert len(COMMAND.findall(pages)) == pages.count("python -m ") > 20
+    links = re.findall(r"\]\((?!https?:)([^)\s]+)\)", pages)
+    assert len(links) + len(re.findall(r"\]\(https?:", pages)) == pages.count("](") and len(links) > 20
+    assert {"harness/", "jobs/", "models/", "grid.yaml"} <= {path.rstrip(".") for path in PATH.findall(pages)}
+    assert "jobs.experiment" in re.findall(rf"`((?:{FLOORS})(?:\.\w+)+)", pages)
+    assert len(set(re.findall(r"(?:`|^|=1 )make ([a-z]+)", pages, re.M))) > 3
+
+
 # README
 
 

@@ -36,7 +36,9 @@ def make_jobs(grid: Grid, graph: StageGraph, run: RunFolder, cells: Sequence[Pla
     """
     done = done_stages(graph, run).union(held)
     todo = {stage for planned in cells for stage in planned.stages if stage not in done} | {planned.stages[-1] for planned in cells}
-    lists = divide([spec for spec in graph.stages.values() if spec.id in todo], grid.cluster.stages_per_job, slots=local_slots(grid.cluster))
+    parents = {spec.id: spec.parent for spec in graph.stages.values()}
+    to_divide = [spec for spec in graph.stages.values() if spec.id in todo]
+    lists = divide(to_divide, grid.cluster.stages_per_job, slots=local_slots(grid.cluster), parents=parents)
     cells_of: dict[StageId, list[int]] = {}
     for index, planned in enumerate(cells):
         for stage in planned.stages:
@@ -53,8 +55,13 @@ def make_jobs(grid: Grid, graph: StageGraph, run: RunFolder, cells: Sequence[Pla
     ]
 
 
-def divide(stages: Iterable[StageSpec], stages_per_job: int, slots: int = 1) -> list[tuple[StageSpec, ...]]:
+def divide(
+    stages: Iterable[StageSpec], stages_per_job: int, slots: int = 1, parents: Mapping[StageId, StageId | None] | None = None
+) -> list[tuple[StageSpec, ...]]:
     """The stages of each job, at most `stages_per_job`, parents first. `stages`: those to do, parents first; any other parent counts as done.
+
+    parents: of all stages, the done ones too. A stage behind a done parent is placed behind the nearest stage before it that is to do, since it, or a
+    stage behind it, may rewind to that one.
 
     A tree of stages that fits goes into one job, root first, together with other trees that fit beside it. A larger tree is cut: its first job takes
     the root and goes on depth first. The subtrees that hang from that job are divided by the same rule, and wait for it. So unrelated trees never
@@ -67,7 +74,11 @@ def divide(stages: Iterable[StageSpec], stages_per_job: int, slots: int = 1) -> 
     size = min(stages_per_job, max(1, -(-len(todo) // slots)))
     children: dict[StageId | None, list[StageId]] = {}
     for spec in todo.values():
-        above = next((stage for stage in (spec.parent, spec.rewind) if stage in todo), None)
+        above = spec.parent
+        while above is not None and above not in todo:
+            above = (parents or {}).get(above)
+        if above is None and spec.rewind in todo:
+            above = spec.rewind
         children.setdefault(above, []).append(spec.id)
     return [tuple(todo[stage] for stage in job) for job in _divided(children, size)]
 

@@ -5,13 +5,20 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from harness import launch as module
 from harness.grid.read import read_grid
-from harness.launch import INTERRUPTED, NOTHING_TO_DO, OK, SOME_FAILED, USAGE, to_run, unwritable
-from jobs.experiment.records import Record, read_record
+from harness.launch import INTERRUPTED, NOTHING_TO_DO, OK, SOME_FAILED, USAGE, main, to_run, unwritable
+from jobs.cluster.claims import claimed
+from jobs.cluster.slurm import SchedulerError, SchedulerSilent
+from jobs.experiment.job import PlannedCell
+from jobs.experiment.records import Record, RecordError, read_record
+from jobs.experiment.run_folder import RunFolder
+from jobs.experiment.specs import ClusterSpec
 from tests.support.commands import GRID, SMALL, command, processes_of, run, wait_for, written
 from tests.support.runs import FakeRun
 from tests.support.waiting import PATIENCE_S
@@ -221,3 +228,65 @@ def test_failed_and_blocked_cells_run_again_only_when_asked(fake: FakeRun) -> No
     assert to_run(fake.run, fake.paths, retry_failed=False) == ((left,), ids)
     again, failures = to_run(fake.run, fake.paths, retry_failed=True)
     assert failures == ids and {planned.cell.id for planned in again} == {left.cell.id, *ids}
+
+
+@pytest.fixture
+def untrained(fake: FakeRun, monkeypatch: pytest.MonkeyPatch) -> FakeRun:
+    """A grid whose local jobs only leave their records. The leaderboard is written."""
+
+    def run_locally(cluster: ClusterSpec, run: RunFolder, jobs: object, cells: Sequence[PlannedCell]) -> None:
+        for planned in cells:
+            fake.record(planned)
+
+    monkeypatch.setattr(module, "run_locally", run_locally)
+    monkeypatch.setattr(module, "publish", lambda run: True)
+    return fake
+
+
+def test_a_launch_whose_leaderboard_was_not_written_did_not_go_well(untrained: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "publish", lambda run: False)
+    assert main(["grid.yaml"]) == SOME_FAILED
+    assert all(untrained.run.record(planned.cell.id) for planned in untrained.paths)
+
+
+def test_a_launch_that_runs_all_cells_goes_well_and_then_has_nothing_to_do(untrained: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["grid.yaml"]) == OK
+    assert "small: 6 of 6 cells to run" in capsys.readouterr().out
+    assert main(["grid.yaml"]) == NOTHING_TO_DO
+    assert "nothing to do: 6 of 6 cells are done" in capsys.readouterr().out
+
+
+def test_a_launch_with_a_failed_cell_did_not_go_well(untrained: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "run_locally", lambda cluster, run, jobs, cells: untrained.fail(untrained.trunks[0]))
+    assert main(["grid.yaml"]) == SOME_FAILED
+
+
+def test_while_another_launch_of_the_grid_is_at_work_there_is_nothing_to_do(untrained: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    with claimed(untrained.run.launch_lock):
+        assert main(["grid.yaml"]) == NOTHING_TO_DO
+    assert "is launching this grid already" in capsys.readouterr().out
+    assert not any(untrained.run.record(planned.cell.id) for planned in untrained.paths)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (SchedulerSilent("squeue: Unable to contact slurm controller"), SOME_FAILED, "nothing was submitted; running jobs go on; launch again later"),
+        (SchedulerError("sbatch: error: Batch job submission failed: Invalid qos"), SOME_FAILED, "Invalid qos: nothing was submitted"),
+        (OSError(28, "No space left on device", "/runs/small"), SOME_FAILED, "cannot write /runs/small: No space left on device"),
+        (RecordError("cells/a/record.json is not a record"), USAGE, "cells/a/record.json is not a record"),
+        (KeyboardInterrupt(), INTERRUPTED, "the same command resumes"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_whatever_stops_a_launch_has_its_exit_code_and_its_remedy(
+    untrained: FakeRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException, code: int, said: str
+) -> None:
+    def stopped(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(module, "previous_jobs", stopped)
+    assert main(["grid.yaml"]) == code
+    shown = capsys.readouterr()
+    assert said in shown.out + shown.err
+    assert not any(untrained.run.record(planned.cell.id) for planned in untrained.paths)

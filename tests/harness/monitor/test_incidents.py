@@ -120,3 +120,23 @@ def test_nodes_are_counted_the_most_frequent_first_and_four_at_most() -> None:
     nodes = ["node3", "node1", "node3", "", "node2", "node4", "node5"]
     named = [Incident(kind="x", location="", policy="never", stage=StageId("s"), cells=1, node=node) for node in nodes]
     assert nodes_of(named) == "node3 (2), node1 (1), node2 (1), node4 (1)" and nodes_of([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("state", "policy"),
+    [
+        ("OUT_OF_MEMORY", "halve"),
+        ("NODE_FAIL", "elsewhere"),
+        ("BOOT_FAIL", "elsewhere"),
+        ("TIMEOUT", "again"),
+        ("DEADLINE", "again"),
+        ("PREEMPTED", "again"),
+        ("CANCELLED", "again"),
+        ("FAILED", "again"),
+        ("A_STATE_OF_A_LATER_SLURM", "again"),
+    ],
+)
+def test_every_state_in_which_slurm_ends_a_job_leads_to_its_policy(fake: FakeRun, slurm: FakeSlurm, state: str, policy: str) -> None:
+    fake.submit({"17": [fake.trunks[0]]})
+    slurm.queue(j17=state)
+    assert {incident.policy for incident in incidents(fake.run, survey(fake.run))} == {policy}

@@ -240,3 +240,16 @@ def test_a_retry_that_is_killed_halfway_leaves_no_failed_cell_that_looks_done(fa
     with pytest.raises(KeyboardInterrupt):
         fake.run.forget_failures(path.stages, [path.cell.id])
     assert survey(fake.run).states[path.cell.id] in ("failed", "open")
+
+
+def test_cells_with_failed_records_behind_a_failed_trunk_have_failed_and_the_others_are_blocked(fake: FakeRun) -> None:
+    trunk = fake.trunks[0]
+    first, second, third = fake.cells_of(trunk)
+    fake.fail(trunk)
+    for path in (first, second):
+        fake.record(path)
+        record = fake.run.record_path(path.cell.id)
+        record.write_text(json.dumps({**json.loads(record.read_text()), "status": "failed"}))
+    states = survey(fake.run).states
+    assert [states[path.cell.id] for path in (first, second, third)] == ["failed", "failed", "blocked"]
+    assert counts(fake) == {"failed": 2, "blocked": 1, "open": 3}

@@ -1,5 +1,6 @@
 """From stages to jobs: how stages are divided, what is left of them where some are done, and which jobs wait for which."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -131,27 +132,35 @@ def test_jobs_need_room(per_job: int, slots: int) -> None:
         divide([], per_job, slots)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stages:
+    """Stages to do, and the parents of all stages, done or not."""
+
+    todo: list[StageSpec]
+    parents: dict[StageId, StageId | None]
+
+
 @st.composite
-def forests(draw: st.DrawFn) -> list[StageSpec]:
-    """Any forest of up to 30 stages, some of which rewind to their root, some of which are done and left out."""
+def trees(draw: st.DrawFn) -> Stages:
+    """Any trees of up to 30 stages in all, some of which rewind to a stage before them, some of which are done and left out."""
     count = draw(st.integers(1, 30))
     parents = [draw(st.one_of(st.none(), st.integers(0, index - 1))) if index else None for index in range(count)]
-    roots: list[int] = []
-    for index, parent in enumerate(parents):
-        roots.append(index if parent is None else roots[parent])
+    before: list[list[int]] = []  # the path to each stage, its root first
+    for parent in parents:
+        before.append([] if parent is None else [*before[parent], parent])
     rewinding = draw(st.sets(st.integers(0, count - 1)))
-    stages = tree(parents, rewinds={index: roots[index] for index in rewinding if roots[index] != index})
+    stages = tree(parents, rewinds={index: draw(st.sampled_from(before[index])) for index in rewinding if before[index]})
     done = draw(st.sets(st.integers(0, count - 1)))
-    return [spec for index, spec in enumerate(stages) if index not in done]
+    return Stages(todo=[spec for index, spec in enumerate(stages) if index not in done], parents={spec.id: spec.parent for spec in stages})
 
 
 @settings(max_examples=120)
-@given(stages=forests(), per_job=st.integers(1, 8), slots=st.integers(1, 8))
-def test_every_stage_runs_once_behind_all_that_it_needs(stages: list[StageSpec], per_job: int, slots: int) -> None:
-    jobs = divide(stages, per_job, slots)
+@given(stages=trees(), per_job=st.integers(1, 8), slots=st.integers(1, 8))
+def test_every_stage_runs_once_behind_all_that_it_needs(stages: Stages, per_job: int, slots: int) -> None:
+    jobs = divide(stages.todo, per_job, slots, stages.parents)
     after = parent_jobs(jobs)
     sequence = [(number, spec) for number, job in enumerate(jobs) for spec in job]
-    assert sorted(spec.id for _, spec in sequence) == sorted(spec.id for spec in stages)
+    assert sorted(spec.id for _, spec in sequence) == sorted(spec.id for spec in stages.todo)
     position = {spec.id: (number, index) for index, (number, spec) in enumerate(sequence)}
     for number, spec in sequence:
         for needed in {spec.parent, spec.rewind} & position.keys():
@@ -163,13 +172,28 @@ def test_every_stage_runs_once_behind_all_that_it_needs(stages: list[StageSpec],
 
 
 @settings(max_examples=60)
-@given(stages=forests(), per_job=st.integers(1, 8))
-def test_a_job_waits_only_for_what_one_of_its_stages_needs(stages: list[StageSpec], per_job: int) -> None:
-    jobs = divide(stages, per_job)
+@given(stages=trees(), per_job=st.integers(1, 8))
+def test_a_job_waits_only_for_what_one_of_its_stages_needs(stages: Stages, per_job: int) -> None:
+    jobs = divide(stages.todo, per_job, parents=stages.parents)
     owner = {spec.id: number for number, job in enumerate(jobs) for spec in job}
     for number, (job, after) in enumerate(zip(jobs, parent_jobs(jobs), strict=True)):
         needed = {owner[stage] for spec in job for stage in (spec.parent, spec.rewind) if stage in owner}
         assert after == needed - {number}
+
+
+def test_a_stage_that_rewinds_stands_behind_the_stage_in_the_middle_that_it_rewinds_to() -> None:
+    stages = tree([None, 0, 1, 2, 3, 4], rewinds={5: 2})
+    todo = [spec for spec in stages if spec.id != "s3"]  # s2 is trained again, to keep a step; s3 is done
+    jobs = divide(todo, 2, parents={spec.id: spec.parent for spec in stages})
+    assert shown(jobs) == [("s0 s1", ()), ("s2 s4", (0,)), ("s5", (1,))]
+    assert levels(parent_jobs(jobs)) == [0, 1, 2]
+
+
+def test_a_stage_that_rewinds_stands_behind_that_stage_although_its_own_parent_is_done() -> None:
+    stages = tree([None, 0, 1, None, 3], rewinds={4: 2})  # s3 starts from scratch
+    todo = [spec for spec in stages if spec.id != "s3"]
+    jobs = divide(todo, 2, parents={spec.id: spec.parent for spec in stages})
+    assert shown(jobs) == [("s0 s1", ()), ("s2 s4", (0,))]
 
 
 def test_a_chain_of_thousands_is_divided() -> None:

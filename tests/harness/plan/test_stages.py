@@ -127,3 +127,20 @@ def test_a_path_whose_stage_starts_from_nothing_is_refused(start: str) -> None:
 
     with pytest.raises(ValueError, match=f"rootless: stage 'finetune' starts from {start}, but no stage before it"):
         make_graph([make_cell(method=Rootless())])
+
+
+def test_a_stage_rewinds_to_the_first_stage_that_kept_its_own_step() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class TwoKeepers(PruningMethod):
+        name: ClassVar[str] = "two_keepers"
+
+        def stages(self, budget: Budget) -> tuple[Stage, ...]:
+            kept = (Stage(name="train", epochs=2, keep_steps=(3,)), Stage(name="tune", epochs=2, start="parent", keep_steps=(5, 3)))
+            return (*kept, *(Stage(name=f"back_to_{step}", epochs=1, start="rewind", rewind_step=step) for step in (5, 3)))
+
+    cell = make_cell(method=TwoKeepers(), recipe=RECIPE)
+    graph = make_graph([cell])
+    train, tune, to_5, to_3 = graph.paths[cell.id]
+    assert (graph.stages[to_5].parent, graph.stages[to_5].rewind) == (tune, tune)
+    assert (graph.stages[to_3].parent, graph.stages[to_3].rewind) == (to_5, train)
+    assert [graph.stages[stage].stage.keep_steps for stage in (train, tune)] == [(3,), (3, 5)]

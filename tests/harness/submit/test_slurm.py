@@ -1,11 +1,14 @@
 """The jobs that SLURM's arrays wait for, and what is reported of them."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 from harness.submit.dependencies import Array
-from harness.submit.slurm import awaited, by_array, parents, progress_marker, summary
+from harness.submit.slurm import awaited, by_array, parents, progress_marker, submit_arrays, summary
 from jobs.experiment.ids import JobId, StageId
-from jobs.experiment.run_folder import RunFolder
+from jobs.experiment.run_folder import SUBMITTED, RunFolder
+from tests.support.fake_slurm import FakeSlurm
 from tests.support.jobs import jobs_of, small_grid
 
 
@@ -61,3 +64,30 @@ def test_an_array_is_reported_in_a_line() -> None:
     ids = [JobId(number=17, task=task) for task in array.jobs]
     assert summary(array, ids, Path("runs/g/jobs/1")) == "level 1: 3 jobs, 17_0 to 17_5, logs in runs/g/jobs/1"
     assert summary(array, [JobId(number=18)], Path("jobs/2")) == "level 1: 1 job, 18, logs in jobs/2"
+
+
+def dependencies(folder: Path) -> list[str]:
+    """What every submitted script of a run folder waits for."""
+    texts = [path.read_text() for path in sorted(folder.glob("*/submission.sh"))]
+    return [next((line.partition("--dependency=")[2] for line in text.splitlines() if "--dependency=" in line), "") for text in texts]
+
+
+def test_a_cell_whose_last_stage_a_living_job_has_is_measured_after_that_job(tmp_path: Path, slurm: FakeSlurm) -> None:
+    grid, run = small_grid(tmp_path), RunFolder(tmp_path / "run")
+    run.jobs_dir.mkdir(parents=True)
+    slurm.says("sbatch", "Submitted batch job 20")
+    job = next(job for job in jobs_of(grid, run)[0] if job.stages[-1].parent)
+    cluster = replace(grid.cluster, kind="slurm")
+    lines = submit_arrays(cluster, run, [job], {job.stages[-1].id: JobId(number=17)})
+    assert dependencies(run.jobs_dir) == ["afterok:17"] and lines[0].startswith("level 1: 1 job, 20")
+    (folder,) = run.jobs_dir.iterdir()
+    assert json.loads((folder / SUBMITTED).read_text()) == {"20": [job.stages[-1].id]}
+
+
+def test_a_job_that_starts_from_nothing_that_others_have_waits_for_nothing(tmp_path: Path, slurm: FakeSlurm) -> None:
+    grid, run = small_grid(tmp_path), RunFolder(tmp_path / "run")
+    run.jobs_dir.mkdir(parents=True)
+    slurm.says("sbatch", "Submitted batch job 20")
+    job = next(job for job in jobs_of(grid, run)[0] if job.stages[-1].parent)
+    submit_arrays(replace(grid.cluster, kind="slurm"), run, [job], {StageId("of no interest"): JobId(number=17)})
+    assert dependencies(run.jobs_dir) == [""]

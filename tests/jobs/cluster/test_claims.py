@@ -1,5 +1,6 @@
 """Claims: one holder at a time, and no claim outlives its holder."""
 
+import fcntl
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from jobs.cluster import claims
-from jobs.cluster.claims import claimed, holder, is_claimed
+from jobs.cluster.claims import Holder, claimed, holder, is_claimed
 from tests.support.fake_slurm import SILENT, FakeSlurm
 from tests.support.waiting import PATIENCE_S
 
@@ -202,6 +203,70 @@ def test_a_look_at_a_claim_changes_nothing(tmp_path: Path) -> None:
     assert is_claimed(path) and path.read_text().count("\n") == 1
     os.utime(path, (0, 0))
     assert not is_claimed(path)
+
+
+@pytest.mark.parametrize(
+    ("me", "other", "later"),
+    [
+        (("17", 1), ("17", 0), True),
+        (("17", 1), ("17", 1), False),
+        (("17", 0), ("17", 1), False),
+        (("18", 1), ("17", 0), False),
+        ((None, 1), (None, 0), False),
+    ],
+)
+def test_only_a_later_attempt_at_the_same_job_supersedes(me: tuple[str | None, int], other: tuple[str | None, int], later: bool) -> None:
+    assert Holder(job=me[0], attempt=me[1]).supersedes(Holder(job=other[0], attempt=other[1])) is later
+
+
+def test_a_second_process_of_the_same_attempt_waits_and_asks_no_process_to_exit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: "subprocess.Popen[str]"
+) -> None:
+    becomes(monkeypatch, "17", 0)
+    monkeypatch.setattr(claims, "LEASE_S", 1e6)
+    before = (tmp_path / "a").read_text()
+    with claimed(tmp_path / "a", wait=False) as alone:
+        assert not alone and (tmp_path / "a").read_text() == before
+    assert left.poll() is None
+
+
+def test_a_request_to_exit_is_written_once_and_is_no_sign_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeSlurm(tmp_path / "slurm", monkeypatch)
+    monkeypatch.setattr(claims, "LEASE_S", 1e6)
+    becomes(monkeypatch, "17", 1)
+    path = left_by(tmp_path / "a", "17", heard_s=1000.0)
+    last_sign = path.stat().st_mtime_ns
+    for _ in range(2):
+        with claimed(path, wait=False) as alone:
+            assert not alone
+        assert path.stat().st_mtime_ns == last_sign
+        assert [json.loads(line)["attempt"] for line in path.read_text().splitlines()] == [0, 1]
+
+
+def test_a_process_that_waits_for_a_claim_does_not_keep_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = left_by(tmp_path / "a", None, heard_s=0.0)
+    monkeypatch.setattr(claims, "LEASE_S", 1e6)
+
+    def lock_of_another_process() -> None:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError if it is taken
+            fcntl.flock(file, fcntl.LOCK_UN)
+
+    def let_go(seconds: float) -> None:
+        lock_of_another_process()
+        path.write_text("")
+
+    with claimed(path, wait=False) as alone:
+        assert not alone
+        lock_of_another_process()
+    assert is_claimed(path)
+    lock_of_another_process()
+    monkeypatch.setattr(claims.time, "sleep", let_go)
+    with claimed(path) as alone:
+        assert alone
+        with pytest.raises(BlockingIOError):
+            lock_of_another_process()
+    lock_of_another_process()
 
 
 def test_a_claim_with_bytes_of_any_kind_is_free_once_its_holder_is_gone(tmp_path: Path) -> None:

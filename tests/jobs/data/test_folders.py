@@ -1,6 +1,7 @@
 """Folders of images: what is read, what is left out and said, and an identity made of every file."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,66 @@ def test_the_identity_by_content_is_that_of_the_bytes_alone(data: DataSpec, tmp_
     first = imagefolder_identity(data, by_content=True)
     os.utime(tmp_path / "train" / "cat" / "0.png", ns=(0, 1))
     assert imagefolder_identity(data, by_content=True) == first
+
+
+def test_links_are_followed(data: DataSpec, tmp_path: Path) -> None:
+    cat = tmp_path / "train" / "cat"
+    cat.rename(tmp_path / "elsewhere")
+    cat.mkdir()
+    (cat / "part1").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "train" / "dog").symlink_to(tmp_path / "elsewhere")
+    assert imagefolder_problems(data) == []
+    assert READERS["imagefolder"].read(data, 32).train.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+
+
+def test_links_that_lead_nowhere_or_back_are_named_all_at_once(data: DataSpec, tmp_path: Path) -> None:
+    train = tmp_path / "train"
+    (train / "cat" / "up").symlink_to(train)
+    (train / "cat" / "again.png").symlink_to("again.png")
+    (train / "cat" / "gone.png").symlink_to(tmp_path / "nowhere")
+    (train / "dog").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(train / "ant" / "pipe.png")
+    problems = "\n".join(imagefolder_problems(data))
+    assert "links that lead nowhere (3): cat/again.png, cat/gone.png, dog: mend or remove them" in problems
+    assert "links that lead back to a folder above them (1): cat/up" in problems
+    assert "names of images that are no regular files (1): ant/pipe.png" in problems
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
+def test_a_folder_that_cannot_be_read_is_named(data: DataSpec, tmp_path: Path) -> None:
+    (tmp_path / "train" / "cat").chmod(0)
+    try:
+        assert "folders that cannot be read (1): cat (Permission denied)" in "\n".join(imagefolder_problems(data))
+    finally:
+        (tmp_path / "train" / "cat").chmod(0o700)
+
+
+def test_no_more_than_ten_names_are_listed(data: DataSpec, tmp_path: Path) -> None:
+    for number in range(14):
+        (tmp_path / "train" / f"empty{number:02}").mkdir()
+    (problem,) = imagefolder_problems(data)
+    assert "class folders without an image (14): empty00, " in problem and "empty09 and 4 more: add images" in problem
+
+
+def test_files_that_are_not_read_and_classes_without_a_test_are_noted(data: DataSpec, tmp_path: Path) -> None:
+    for name in ("cat/a.gif", "cat/b.GIF", "ant/c.jfif", "ant/README", "loose.png"):
+        (tmp_path / "train" / name).touch()
+    (tmp_path / "val" / "ant").rename(tmp_path / "ant")
+    assert imagefolder_problems(data) == []
+    notes = "\n".join(imagefolder_notes(data))
+    assert "by their endings (4): 2 .gif, 1 without an ending, 1 .jfif" in notes
+    assert "images that lie in no class folder and are not read: 1" in notes
+    assert "classes without a folder here, which are not tested (1): ant" in notes
+
+
+def test_an_empty_validation_split_is_known_before_a_job_runs(data: DataSpec) -> None:
+    (problem,) = imagefolder_problems(replace(data, val_fraction=0.05))
+    assert "data.val_fraction is 0.05: of 6 training images, no image would be held out" in problem
+
+
+def test_names_of_any_bytes_are_read_and_identified(data: DataSpec, tmp_path: Path) -> None:
+    first = imagefolder_identity(data, by_content=False)
+    image = tmp_path / "train" / "cat" / "0.png"
+    image.rename(os.fsdecode(os.fsencode(image.parent) + b"/\xff.png"))
+    assert imagefolder_identity(data, by_content=False) != first
+    assert READERS["imagefolder"].read(data, 32).train.image(5).shape == (40, 50, 3)

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from jobs.data import loaders
 from jobs.data.augment import held_out
 from jobs.data.beton import DataError, encoded, read_index, write_beton
+from jobs.data.loaders import CHANNELS
 from jobs.data.prepare import prepare
-from jobs.experiment.specs import DataSpec
+from jobs.experiment.specs import NATIVE_SIZES, DataSpec
 from tests.support.images import SMALL, eval_loader, joined, pixels, stored, train_loader, write_cifar, write_folder
 
 LOADERS = pytest.mark.parametrize("loader", ["ffcv", "torch"])
@@ -237,3 +239,74 @@ def test_batches_that_cannot_be_made_are_refused_with_the_numbers(cache):
     data = replace(SMALL, val_fraction=0.001)  # of 96 images less than half of one
     with pytest.raises(DataError, match="the val split is empty: data.val_fraction is 0.001"):
         eval_loader(data, dataset, "val")
+
+
+# channels and epochs
+
+
+def test_the_channels_of_every_source_are_the_published_ones() -> None:
+    imagenet = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # torchvision's
+    assert CHANNELS == {
+        "digits": ((0.313,) * 3, (0.357,) * 3),
+        "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+        "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+        "synthetic": ((0.5,) * 3, (0.139,) * 3),
+        "imagefolder": imagenet,
+        "beton": imagenet,
+    }
+    assert set(CHANNELS) == set(NATIVE_SIZES), "every source"
+
+
+@pytest.mark.parametrize("source", ["digits", "synthetic"])
+def test_the_channels_of_sources_that_need_no_files_are_those_of_their_training_images(tmp_path, source):
+    images = stored(prepare(DataSpec(source=source, loader="torch"), tmp_path).train) / 255
+    mean, std = CHANNELS[source]
+    assert mean == pytest.approx(tuple(images.mean((0, 1, 2))), abs=1e-3)
+    assert std == pytest.approx(tuple(images.std((0, 1, 2))), abs=1e-3)
+
+
+@LOADERS
+def test_training_images_of_digits_reach_the_network_with_mean_0_and_deviation_1(tmp_path, loader):
+    data = DataSpec(source="digits", loader=loader)
+    images, _ = joined(train_loader(data, prepare(data, tmp_path)).epoch(0))
+    assert abs(float(images.mean())) < 0.02 and abs(float(images.std()) - 1) < 0.02
+
+
+def flips(data, dataset, epoch, seed=0):
+    """Whether each training image of an epoch is mirrored, by its position in the file."""
+    whole = {image.tobytes(): number for number, image in enumerate(stored(dataset.train))}
+    images = pixels(data, joined(train_loader(data, dataset, seed=seed).epoch(epoch))[0])
+    seen = {}
+    for image in images:
+        mirrored = image.tobytes() not in whole
+        seen[whole[image[:, ::-1].tobytes() if mirrored else image.tobytes()]] = mirrored
+    return seen
+
+
+@LOADERS
+def test_an_image_is_drawn_anew_in_every_epoch_and_for_every_seed(cache, loader):
+    data = replace(SMALL, loader=loader, augment="none")
+    dataset = prepare(data, cache)
+    first, *others = flips(data, dataset, 0), flips(data, dataset, 1), flips(data, dataset, 7), flips(data, dataset, 0, seed=1)
+    for other in others:
+        both = first.keys() & other.keys()
+        differing = sum(first[image] != other[image] for image in both)
+        assert 0.2 * len(both) < differing < 0.8 * len(both)
+    assert flips(data, dataset, 0) == first
+
+
+@pytest.mark.parametrize("augment", ["shift", "crop"])
+def test_the_box_of_an_image_is_drawn_anew_in_every_epoch(cache, augment, monkeypatch):
+    data, boxes = replace(SMALL, loader="torch", augment=augment, flip=False), {}
+    loader = train_loader(data, prepare(data, cache))
+    select = loaders.selected
+
+    def noted(index, samples, chosen):
+        boxes.setdefault(len(boxes), dict(zip(samples.tolist(), chosen.tolist(), strict=True)))
+        return select(index, samples, chosen)
+
+    monkeypatch.setattr(loaders, "selected", noted)
+    for epoch in (0, 1):
+        joined(loader.epoch(epoch))
+    both = boxes[0].keys() & boxes[1].keys()
+    assert sum(boxes[0][image] != boxes[1][image] for image in both) > 0.8 * len(both)

@@ -2,17 +2,19 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jobs.data.beton import read_index, write_sha256
 from jobs.data.prepare import DataError, check_data, prepare
 from jobs.experiment.specs import DataSpec
-from tests.support.images import SMALL
+from tests.support.images import SMALL, write_folder
 from tests.support.waiting import PATIENCE_S
 
 # preparing
@@ -132,6 +134,84 @@ def test_the_digest_of_a_large_file_is_remembered_until_it_changes(tmp_path, mon
         prepare(SMALL, tmp_path)
     write_sha256(dataset.train)
     assert prepare(SMALL, tmp_path).sha256 != dataset.sha256
+
+
+# images that change, and images that cannot be used
+
+
+def folder_of_images(root):
+    for part in ("train", "val"):
+        write_folder(root / part, count=6)
+    return DataSpec(source="imagefolder", path=str(root), img_size=32, loader="torch")
+
+
+def test_images_that_changed_are_written_again(tmp_path):
+    data = folder_of_images(tmp_path / "data")
+    digests = [prepare(data, tmp_path / "cache").sha256]
+    cat = tmp_path / "data" / "train" / "cat"
+    size = (cat / "0.png").stat().st_size
+    (cat / "0.png").write_bytes((cat / "1.png").read_bytes().ljust(size, b"\0"))
+    os.utime(cat / "0.png", ns=(0, 7))  # whatever the size, and however coarse the file system's clock
+    digests.append(prepare(data, tmp_path / "cache").sha256)
+    (cat / "more").mkdir()
+    for name in ("0.png", "1.png"):
+        shutil.copy2(cat / name, cat / "more" / name)
+        dataset = prepare(data, tmp_path / "cache")
+        digests.append(dataset.sha256)
+    assert len(set(digests)) == 4 and dataset.train_samples + dataset.val_samples == 14
+
+
+def test_a_change_that_size_and_time_hide_is_noticed_by_content_alone(tmp_path):
+    for part in ("train", "val"):
+        write_folder(tmp_path / "data" / part, count=6, suffix=".bmp")  # not compressed, so all are of one size
+    data = DataSpec(source="imagefolder", path=str(tmp_path / "data"), img_size=32, loader="torch")
+    before = [prepare(data, tmp_path / "cache", by_content=by_content).sha256 for by_content in (False, True)]
+    image = tmp_path / "data" / "train" / "cat" / "0.bmp"
+    status = image.stat()
+    image.write_bytes(image.with_name("1.bmp").read_bytes())
+    os.utime(image, ns=(status.st_atime_ns, status.st_mtime_ns))
+    after = [prepare(data, tmp_path / "cache", by_content=by_content).sha256 for by_content in (False, True)]
+    assert after[0] == before[0] == before[1] != after[1]
+
+
+def test_all_images_that_cannot_be_used_are_named_at_once_and_nothing_is_left(tmp_path):
+    data = folder_of_images(tmp_path / "data")
+    for part in ("train", "val"):
+        for name in ("0.png", "1.png"):
+            (tmp_path / "data" / part / "cat" / name).write_bytes(b"no image")
+    Image.fromarray(np.linspace(0, 1, 1600, dtype=np.float32).reshape(40, 40)).save(tmp_path / "data" / "val" / "ant" / "float.tif")
+    with pytest.raises(DataError) as caught:
+        prepare(data, tmp_path / "cache")
+    text = str(caught.value)
+    assert text.startswith("5 images cannot be used, so nothing was written:")
+    assert all(f"{part}/cat/{name}" in text for part in ("train", "val") for name in ("0.png", "1.png")) and "ant/float.tif (from 0 to 1)" in text
+    assert not list((tmp_path / "cache").rglob("*.beton"))
+    for path in (tmp_path / "data").rglob("*"):
+        if path.is_file() and (path.suffix == ".tif" or path.read_bytes() == b"no image"):
+            path.unlink()
+    assert prepare(data, tmp_path / "cache").test_samples == 10
+
+
+@pytest.mark.parametrize(
+    ("size", "settings", "advice"),
+    [
+        ((300, 1), {"img_size": 224}, r"crop or remove it: its longer side can be 55 times the shorter"),
+        ((1, 60000), {"img_size": 32}, r"crop or remove it: its longer side can be 2047 times the shorter"),
+        ((2000, 1500), {"img_size": 32}, r"set data.max_resolution to at most 1672, or data.write_mode: jpg"),
+        ((6000, 100), {"img_size": 224}, r"set data.write_mode: jpg"),
+        ((70000, 1500), {"img_size": 32, "write_mode": "jpg"}, r"set data.max_resolution to at most 1672$"),
+    ],
+)
+def test_an_image_too_large_for_the_format_has_advice_that_helps(tmp_path, size, settings, advice):
+    data = replace(folder_of_images(tmp_path / "data"), **settings)
+    path = tmp_path / "data" / "train" / "ant" / "large.png"
+    Image.new("RGB", size, "red").save(path)
+    with pytest.raises(DataError, match=rf"ant/large\.png: too large for a \.beton file at {data.img_size} pixels .*: {advice}"):
+        prepare(data, tmp_path / "cache")
+    if "max_resolution" in advice:
+        assert prepare(replace(data, max_resolution=1672), tmp_path / "cache").classes == 2
+    if "jpg" in advice:
+        assert prepare(replace(data, write_mode="jpg"), tmp_path / "cache").classes == 2
 
 
 # what is refused beforehand

@@ -102,3 +102,30 @@ def test_measuring_leaves_threads_and_mode_as_they_were():
     found = profile_network(model, img_size=8, masks={}, threads=before + 1, batch_size=2, seconds=0.0)
     assert set(seen) == {(before + 1, False)} and found.macs == counted.macs
     assert torch.get_num_threads() == before and model.training
+
+
+def test_the_energy_of_an_image_is_that_of_all_passes_by_their_images(tmp_path, monkeypatch):
+    """Every forward pass adds 4 joules to the counter of the only package."""
+    package, passes = tmp_path / "intel-rapl:0", []
+    package.mkdir()
+    (package / "energy_uj").write_text("0")
+    (package / "max_energy_range_uj").write_text("1000000000000")
+    monkeypatch.setattr("jobs.measure.energy.Meter.__init__.__defaults__", (tmp_path,))
+
+    def spend(*_):
+        passes.append(1)
+        (package / "energy_uj").write_text(str(4_000_000 * len(passes)))
+
+    model = Wide(8)
+    model.register_forward_hook(spend)
+    found = profile_network(model, img_size=8, masks={}, threads=1, batch_size=2, seconds=0.0)
+    assert found.infer_j_per_img == pytest.approx(2.0) and not any(note.startswith("energy: ") for note in found.notes)
+
+
+def test_without_counters_there_is_no_energy_and_the_reason_is_noted(tmp_path, monkeypatch):
+    monkeypatch.setattr("jobs.measure.energy.Meter.__init__.__defaults__", (tmp_path,))
+    found = profile_network(Wide(8), img_size=8, masks={}, threads=1, batch_size=2, seconds=0.0)
+    assert found.infer_j_per_img is None
+    assert [note for note in found.notes if note.startswith("energy: ")] == [
+        f"energy: this machine has no RAPL counters ({tmp_path}/intel-rapl:*); virtual machines hide them"
+    ]

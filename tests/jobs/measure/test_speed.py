@@ -110,3 +110,21 @@ def test_cuda_events_time_the_kernel_and_not_its_launch(alone: bool) -> None:
     timed(lambda: work @ work, device, 3, alone=alone)
     one, three = (statistics.median(timed(lambda count=count: [work @ work for _ in range(count)], device, 20, alone=alone)) for count in (1, 3))
     assert 2.5 < three / one < 3.5
+
+
+SKEWED = (1.0, 1.0, 1.0, 1.0, 9.0)  # median 1, mean 2.6
+
+
+def test_the_time_of_a_call_is_the_median_of_turns_that_are_skewed() -> None:
+    assert timing(*SKEWED, calls_s=(100.0,) * 5).median_s == 1.0
+
+
+@pytest.mark.parametrize("same_kernels", [False, True])
+def test_the_speed_up_is_the_median_of_turns_that_are_skewed(same_kernels: bool) -> None:
+    own, dense = timing(*[1.0] * 10), timing(*(2.0 * turn for turn in SKEWED * 2))
+    assert speedup(own, dense, same_kernels=same_kernels) == 2.0
+    assert speedup(dense, own, same_kernels=False) == 0.5
+
+
+def test_a_mask_that_is_faster_in_the_median_alone_is_not_faster() -> None:
+    assert speedup(timing(*[1.0] * 10), timing(*[2.0] * 9, 1.0), same_kernels=True) == 1.0

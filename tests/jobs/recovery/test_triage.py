@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from jobs.recovery.triage import last_words, policy_of
+from jobs.recovery.triage import LAST_WORDS, STATES, last_words, policy_of
 
 
 def test_the_cpu_allocators_own_words_mean_out_of_memory() -> None:
@@ -53,3 +53,23 @@ def test_each_exception_has_its_policy(kind: str, message: str, policy: str) -> 
 )
 def test_the_end_of_a_log_tells_how_slurm_ended_a_job(text: str, state: str | None) -> None:
     assert last_words(f"something\n{text}\n") == state
+
+
+def test_every_end_of_a_slurm_job_has_its_policy() -> None:
+    assert STATES == {
+        "OUT_OF_MEMORY": "halve",
+        "NODE_FAIL": "elsewhere",
+        "BOOT_FAIL": "elsewhere",
+        "TIMEOUT": "again",
+        "DEADLINE": "again",
+        "PREEMPTED": "again",
+        "CANCELLED": "again",
+        "REVOKED": "again",
+        "FAILED": "again",
+        "ENDED": "again",
+    }
+    assert {state for _, state in LAST_WORDS} <= set(STATES)
+
+
+def test_preemption_is_read_from_the_end_of_a_log() -> None:
+    assert last_words("slurmstepd: error: *** JOB 17 ON node1 CANCELLED AT 2026-01-01T00:00:00 DUE TO PREEMPTION ***") == "PREEMPTED"

@@ -20,7 +20,7 @@ from jobs.train.stage_trainer import Diverged, derived_seed
 from models.pruning.base import Stage
 from tests.support.networks import Halve, ToyBatches, toy_spec
 from tests.support.processes import finish_ranks, run_ranks, start_ranks
-from tests.support.stages import REGROWN, assert_same, dense, lines, train, weights
+from tests.support.stages import REGROWN, assert_same, dense, lines, stage_run, train, weights
 
 
 class Cut(Exception):
@@ -227,3 +227,54 @@ def test_one_rank_or_two_or_smaller_micro_batches_make_the_same_curve(killed):
         assert [line["loss"] for line in lines(folder, "epoch")] == pytest.approx(expected, rel=1e-5)
         for name, weight in final.items():
             torch.testing.assert_close(weights(folder)[name], weight, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_dropout_is_drawn_from_the_cells_seed_the_stage_and_the_rank(tmp_path, seed):
+    stage_run(tmp_path, dense(), rendezvous(threads=1), seed=seed).advance(None, None, 0)
+    assert torch.initial_seed() == derived_seed(seed, "dropout", "train", 0)
+
+
+def dropout_of_a_rank(folder):
+    """Leaves the dropout mask that this rank draws first."""
+    ranks = rendezvous(threads=1)
+    trainer = stage_run(folder / "stage", dense(), ranks, net={"dropout": 0.5})
+    trainer.advance(None, None, 0)
+    torch.save(torch.dropout(torch.ones(1000), 0.5, train=True), folder / f"dropped-{ranks.rank}")
+    trainer.network.engine.close()
+
+
+@pytest.mark.slow
+def test_two_ranks_drop_different_units(tmp_path):
+    run_ranks("tests.jobs.train.test_stage_trainer:dropout_of_a_rank", 2, tmp_path)
+    first, second = (torch.load(tmp_path / f"dropped-{rank}") for rank in (0, 1))
+    assert 300 < int((first != second).sum()) < 700
+
+
+def test_a_stage_that_goes_on_reports_the_largest_peak_of_memory_of_all_its_attempts(tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs.train.stage_trainer, "peak_bytes", lambda device: 1 << 50)
+    with pytest.raises(Cut):
+        train(tmp_path / "first", dense(), batches=CutShort)
+    monkeypatch.setattr(jobs.train.stage_trainer, "peak_bytes", lambda device: 1 << 40)
+    assert train(tmp_path / "first", dense()).peak_memory_bytes == 1 << 50
+    assert train(tmp_path / "second", dense()).peak_memory_bytes == 1 << 40
+
+
+def test_a_stage_that_goes_on_counts_the_time_of_all_its_attempts_up_to_their_checkpoints(tmp_path, monkeypatch):
+    clock = {"now": 0.0}
+
+    class Slow(CutShort):
+        """Every batch takes 100 s."""
+
+        def epoch(self, epoch, first_step=0):
+            for batch in (super() if clock["cut"] else super(CutShort, self)).epoch(epoch, first_step):
+                clock["now"] += 100.0
+                yield batch
+
+    monkeypatch.setattr(jobs.train.stage_trainer.time, "monotonic", lambda: clock["now"])
+    clock["cut"] = True
+    with pytest.raises(Cut):
+        train(tmp_path, dense(), batches=Slow)
+    clock |= {"now": 0.0, "cut": False}
+    result = train(tmp_path, dense(), batches=Slow)
+    assert (result.steps, result.train_s) == (12, 1200.0), "4 steps up to the checkpoint, then 8"

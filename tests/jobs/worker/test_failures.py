@@ -141,3 +141,20 @@ def test_of_several_ranks_the_job_is_queued_again_with_less(tmp_path: Path, monk
     two = Ranks(rank=1, local_rank=1, world=2, device=one_rank().device)
     assert not failures.respond(run, spec, orders[0], NO_MEMORY, two)
     assert stored_micro_batch(run.stage_dir(spec.id)) == 16 and run.failure(spec.id) is None and slurm.calls("scontrol") == ["requeue 17"]
+
+
+@pytest.mark.parametrize(("restarts", "moved"), [(0, True), (1, True), (2, True), (3, False), (4, False)])
+def test_a_job_is_moved_three_times_and_then_its_stage_has_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restarts: int, moved: bool
+) -> None:
+    slurm = FakeSlurm(tmp_path / "slurm", monkeypatch)
+    for name, value in {"SLURM_JOB_ID": "17", "SLURMD_NODENAME": "node2", "SLURM_RESTART_COUNT": str(restarts)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("SLURM_ARRAY_JOB_ID", raising=False)
+    monkeypatch.setattr(failures, "REQUEUED_S", 0.0)
+    run = RunFolder(tmp_path / "run")
+    jobs, _ = jobs_of(small_grid(tmp_path), run)
+    stage = jobs[0].stages[0]
+    assert not failures.respond(run, stage, jobs[0], RuntimeError("CUDA error: uncorrectable ECC error encountered"), one_rank())
+    assert ("requeue 17" in slurm.calls("scontrol")) is moved
+    assert (run.failure(stage.id) is None) is moved and faults(run) == {"node2": 1}
