@@ -83,6 +83,7 @@ def plan_and_launch(grid: Grid, graph: StageGraph, run: RunFolder, options: argp
     cells = planned_cells(grid, graph)
     left, failed = to_run(run, cells, options.retry_failed)
     warn_of_stale_records(run, cells)
+    print("".join(f"{note}\n" for note in grid.notes), end="", file=sys.stderr)
     to_check = [planned.cell for planned in left]
     plan_only = options.dry_run and can_be_planned_elsewhere(grid.cluster)
     problems = model_problems(grid, to_check) if plan_only else preflight(grid, to_check)

@@ -118,10 +118,12 @@ class VimConfig:
     s4: S4Config | None = None  # one of s4 and s5
     s5: S5Config | None = None
     pretrained: str | None = None  # path of an official checkpoint
+    pretrained_key: str | None = None  # the name of the weights in a checkpoint that holds several; None: the last, not the averaged
 
     def check(self) -> None:
         """Raises ValueError if options contradict each other."""
         _at_most_one(s4=self.s4, s5=self.s5)
+        _needs_pretrained(self.pretrained, self.pretrained_key)
 
 
 Four = tuple[Count, Count, Count, Count]
@@ -150,10 +152,12 @@ class MambaVisionConfig:
     se: SEConfig | None = None
     mobilenet: MobileBlockConfig | None = None
     pretrained: str | None = None  # path of an official checkpoint
+    pretrained_key: str | None = None  # the name of the weights in a checkpoint that holds several; None: the last, not the averaged
 
     def check(self) -> None:
         """Raises ValueError if options contradict each other."""
         _at_most_one(s4=self.s4, s5=self.s5)
+        _needs_pretrained(self.pretrained, self.pretrained_key)
         if self.dim % 2:
             raise ValueError(f"dim must be even, for the two halves of a mixer; not {self.dim}")
         pool = self.attention_pool
@@ -193,6 +197,11 @@ def _at_most_one(**variants: object) -> None:
     given = [name for name, variant in variants.items() if variant is not None]
     if len(given) > 1:
         raise ValueError(f"{' and '.join(given)} both replace the selective scan: give only one")
+
+
+def _needs_pretrained(pretrained: str | None, key: str | None) -> None:
+    if key is not None and pretrained is None:
+        raise ValueError(f"pretrained_key {key!r} names weights in a checkpoint: give its path as pretrained, or leave the key out")
 
 
 def _must_be_odd(**sizes: int) -> None:

@@ -112,21 +112,22 @@ def create_model(
     img_size: int | None = None,
     pretrained: str | Path | None = None,
     *,
+    pretrained_key: str | None = None,
     scan_backend: str = "auto",
     **options: Any,
 ) -> nn.Module:
     """The network, in training mode, freshly initialised or with an official checkpoint's weights.
 
-    `img_size` in pixels; None: the entry's. `pretrained`: a file that torch.load(weights_only=True) reads. Names and shapes must match exactly, but
-    the head stays fresh if the file's head has another number of classes. ValueError: an unknown name, an unknown option, an impossible value, or a
-    `pretrained` that cannot be read or does not fit.
+    `img_size` in pixels; None: the entry's. `pretrained`: a file of torch.save or safetensors; `pretrained_key`: the weights in it, if it holds
+    several. Names and shapes must match exactly, but the head stays fresh if the file's head has another number of classes. ValueError: an unknown
+    name, an unknown option, an impossible value, or a `pretrained` that cannot be read or does not fit.
     """
     entry, config = model_entry(name), model_config(name, options)
     model = entry.build(config, img_size or entry.img_size, num_classes, scan_backend)
     if pretrained is not None:
         from models.pretrained import load_pretrained
 
-        load_pretrained(model, Path(pretrained))
+        load_pretrained(model, Path(pretrained), pretrained_key)
     return model
 
 
@@ -167,11 +168,11 @@ def effective_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _changed(value) for key, value, preset in pairs if value != preset}
 
 
-def model_label(name: str, options: Mapping[str, Any]) -> str:
-    """`vim_tiny(depth=12)`, `vim_micro+se`, `vim_micro+se(ratio=2)`: the model's name and its changed options. Of a checkpoint, the file's name."""
+def model_label(name: str, options: Mapping[str, Any], file: str | None = None) -> str:
+    """`vim_tiny(depth=12)`, `vim_micro+se`, `vim_micro+se(ratio=2)`: its name and changed options. Of a checkpoint, `file` or its name."""
     changed = effective_options(name, options)
     if "pretrained" in changed:
-        changed["pretrained"] = Path(changed["pretrained"]).name
+        changed["pretrained"] = file or Path(changed["pretrained"]).name
     plain = {key: value for key, value in changed.items() if not isinstance(value, dict)}
     variants = [f"+{key}{_knobs(value)}" for key, value in changed.items() if isinstance(value, dict)]
     return name + _knobs(plain) + "".join(variants)

@@ -11,9 +11,11 @@ from typing import Any, Generic, TypeVar
 
 from harness.grid.expansion import choices, given_fields, variants
 from harness.grid.labels import label_problem, look
+from harness.grid.paths import absolute_path, short_names
 from harness.grid.yaml_source import Node, Report
 from jobs.experiment.identity import canonical, data_identity, method_identity, model_identity, plain, recipe_identity
 from jobs.experiment.limits import DATA, RECIPE, Violation, data_conflicts, recipe_conflicts, violations
+from jobs.experiment.pretrained import pretrained_sha256
 from jobs.experiment.specs import DataSpec, ModelSpec, RecipeSpec
 from models.pruning.base import PruningMethod
 from models.pruning.registry import METHODS, method_label, required
@@ -131,29 +133,65 @@ def _same_label(label: str, first: Choice[Value]) -> str:
     return f"the label {label!r} looks like {first.names[0]!r} of line {first.line}; labels must differ in more than case, spaces or alphabet"
 
 
-def read_models(node: Node | None, report: Report) -> list[Choice[ModelSpec]]:
-    """Every model and variant."""
+def read_models(node: Node | None, folder: Path, report: Report) -> list[Choice[ModelSpec]]:
+    """Every model and variant. Relative paths of weights are looked for in `folder`, the grid's own, then in the current one."""
     models = []
     for entry, key, name in named_entries(node, "models", "name", MODELS, report):
         options = variants(entry, fields_of(model_options(name)), key, report, apart=("name", "label"))
         label = own_label(entry, key, len(options), report)
-        models += [choice for given in options if (choice := _model(entry, key, name, given, label, report))]
-    return distinct(models, report)
+        models += [choice for given in options if (choice := _model(entry, key, name, given, folder, label, report))]
+    return distinct(without_copies(named_by_files(models), report), report)
 
 
-def _model(entry: Node, key: str, name: str, given: Mapping[str, Any], label: str | None, report: Report) -> Choice[ModelSpec] | None:
+def named_by_files(models: Sequence[Choice[ModelSpec]]) -> list[Choice[ModelSpec]]:
+    """The models; where files of weights have the same name, a label that was derived names the folders that tell them apart."""
+    files: dict[str, set[Path]] = {}
+    for choice in models:
+        if path := choice.value.options.get("pretrained"):
+            files.setdefault(choice.value.name, set()).add(Path(path))
+    names = {model: short_names(sorted(paths)) for model, paths in files.items()}
+    return [_named_by_file(choice, names[choice.value.name]) if "pretrained" in choice.value.options else choice for choice in models]
+
+
+def _named_by_file(choice: Choice[ModelSpec], names: Mapping[Path, str]) -> Choice[ModelSpec]:
+    spec = choice.value
+    if choice.label is not None:
+        return choice
+    label = model_label(spec.name, spec.options, names[Path(spec.options["pretrained"])])
+    return dataclasses.replace(choice, value=dataclasses.replace(spec, label=label), names=(label, spec.name))
+
+
+def without_copies(models: Sequence[Choice[ModelSpec]], report: Report) -> list[Choice[ModelSpec]]:
+    """The models without those whose file holds the same weights as the file of a model before; the report has a note of each."""
+    first: dict[str, Choice[ModelSpec]] = {}
+    kept = []
+    for choice in models:
+        path, same = choice.value.options.get("pretrained"), first.setdefault(choice.identity, choice)
+        if path is None or path == same.value.options["pretrained"]:
+            kept.append(choice)
+        else:
+            report.note(
+                choice.line, choice.key, f"note: {path} has the same content as {same.value.options['pretrained']}: {same.value.label} runs for both"
+            )
+    return kept
+
+
+def _model(entry: Node, key: str, name: str, written: Mapping[str, Any], folder: Path, label: str | None, report: Report) -> Choice[ModelSpec] | None:
+    file = absolute_path(written["pretrained"], folder) if written.get("pretrained") is not None else None
+    given = dict(written) if file is None else {**written, "pretrained": str(file)}
     try:
         config = model_config(name, given)
     except OptionError as error:
         for path, message in error.errors:
             report.add(entry.line_of(path), ".".join((key, *path)), message)
         return None
-    spec = ModelSpec(name=name, options=effective_options(name, given), label=label or model_label(name, given))
+    digest = None if file is None else pretrained_sha256(file)
+    spec = ModelSpec(name=name, options=effective_options(name, given), label=label or model_label(name, given), pretrained_sha256=digest)
     return Choice(
         value=spec,
         identity=canonical(model_identity(spec)),
         names=(spec.label, name),
-        fields=plain(config),
+        fields=plain(config) | ({} if file is None else {"pretrained": written["pretrained"]}),
         line=entry.line,
         key=key,
         label=label,
@@ -220,10 +258,7 @@ def with_absolute_paths(data: DataSpec, folder: Path) -> DataSpec:
         return data
 
     def absolute(path: str | None) -> str | None:
-        if path is None:
-            return None
-        here = Path(path).expanduser()
-        return str((folder / here if (folder / here).exists() else here).absolute())
+        return None if path is None else str(absolute_path(path, folder))
 
     return dataclasses.replace(data, name=data.name or ":".join(given), path=absolute(data.path), test_path=absolute(data.test_path))
 

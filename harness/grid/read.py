@@ -35,6 +35,7 @@ class Grid:
     path: Path
     source: str  # the file's text, for the snapshot in the run folder
     choices: tuple[Choice[object], ...] = ()  # whose values the cells share
+    notes: tuple[str, ...] = ()  # what the user should know and need not mend
 
     def location(self, value: ModelSpec | PruningMethod | DataSpec | RecipeSpec, field: str = "") -> str:
         """The line and key of a part of a cell, or of one of its fields: 'grid.yaml:3: models[0]'. The file alone if no choice has this value."""
@@ -55,7 +56,7 @@ def read_grid(path: Path) -> Grid:
     name = _name(keys.get("name"), report)
     cluster = read_cluster(keys.get("cluster"), path, report)
     axes = Axes(
-        model=read_models(keys.get("models"), report),
+        model=read_models(keys.get("models"), path.parent, report),
         pruning=read_pruning(keys.get("pruning"), report),
         data=read_data(keys.get("data"), path.parent, report),
         recipe=read_recipes(keys.get("recipe"), cluster.ranks, report),
@@ -68,7 +69,7 @@ def read_grid(path: Path) -> Grid:
     if report.problems:
         raise GridError(report.problems)
     choices = tuple(itertools.chain(*axes.by_name().values()))
-    return Grid(name=name, cells=cells, cluster=cluster, path=path, source=source, choices=choices)
+    return Grid(name=name, cells=cells, cluster=cluster, path=path, source=source, choices=choices, notes=tuple(map(str, report.notes)))
 
 
 def _name(node: Node | None, report: Report) -> str:

@@ -43,15 +43,20 @@ class GridError(Exception):
 
 
 class Report:
-    """Collects the mistakes of one file."""
+    """Collects the mistakes of one file, and notes on it."""
 
     def __init__(self, file: str) -> None:
         self.file = file
         self.problems: list[Problem] = []
+        self.notes: list[Problem] = []
 
     def add(self, line: int, key: str, message: str) -> None:
         """Adds a mistake; the reading goes on."""
         self.problems.append(Problem(file=self.file, line=line, key=key, message=message))
+
+    def note(self, line: int, key: str, message: str) -> None:
+        """Adds what the user should know and need not mend."""
+        self.notes.append(Problem(file=self.file, line=line, key=key, message=message))
 
 
 @dataclass(frozen=True, kw_only=True)

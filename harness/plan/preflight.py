@@ -1,10 +1,12 @@
 """Problems that would stop a job on its node and can be known before it is queued. The checks import torch, so they run only if cells are to run."""
 
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 from harness.grid.read import Grid
 from jobs.experiment.cell import Cell
-from jobs.experiment.specs import ClusterSpec, image_size
+from jobs.experiment.specs import ClusterSpec, ModelSpec, image_size
 from models.pruning.registry import method_label
 
 
@@ -19,11 +21,11 @@ def can_be_planned_elsewhere(cluster: ClusterSpec) -> bool:
 
 
 def machine_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
-    """What this machine lacks: data, a scan that is not built, a scheduler that it cannot reach or that would refuse the jobs."""
+    """What this machine lacks: data, files of weights, a scan that is not built, a scheduler that it cannot reach or that would refuse the jobs."""
     if not cells:
         return []
     of_the_cluster = [*kernel_problems(grid.cluster, cells), *scheduler_problems(grid.cluster)]
-    return [*data_problems(grid, cells), *(f"{grid.path}: {problem}" for problem in of_the_cluster)]
+    return [*data_problems(grid, cells), *weights_problems(grid, cells), *(f"{grid.path}: {problem}" for problem in of_the_cluster)]
 
 
 def data_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
@@ -44,12 +46,32 @@ def data_notes(grid: Grid, cells: Sequence[Cell]) -> list[str]:
     return [f"{grid.location(data)}: note: {note}" for data in distinct.values() for note in prepare.data_notes(data)]
 
 
+def weights_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
+    """Pretrained files that are not there, or cannot be read. Those that can are held against their networks in `model_problems`."""
+    models = {id(cell.model): cell.model for cell in cells if unread(cell.model)}
+    problems = []
+    for model in models.values():
+        path = Path(model.options["pretrained"])
+        reason = f"{path} is a folder: give the file in it" if path.is_dir() else f"there is no file {path}"
+        if path.is_file():
+            reason = f"{path} cannot be read: ask its owner for the right to read it"
+        where = "" if path.exists() else "; a relative path is looked for beside the grid, then in the current folder"
+        problems.append(f"{grid.location(model, 'pretrained')}: {reason}{where}")
+    return problems
+
+
+def unread(model: ModelSpec) -> bool:
+    """True if a model has a pretrained file that this machine could not read."""
+    return "pretrained" in model.options and model.pretrained_sha256 is None
+
+
 def model_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
     """Networks that cannot be built for their images, or cannot be pruned as the grid asks. Each is built once, without memory for its weights."""
     if not cells:
         return []
     import torch
 
+    from models.layers import weight_decay_groups
     from models.registry import create_model
 
     problems = []
@@ -60,20 +82,30 @@ def model_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
         model = cells_of_network[0].model
         try:
             with torch.device("meta"):
-                network = create_model(model.name, 10, size, **model.options)
-        except ValueError as error:
-            problems.append(f"{grid.location(model)}: model {model.label}: {error}")
+                network = create_model(model.name, 10, size, **(model.architecture if unread(model) else model.options))
+            weight_decay_groups(network, decay_ssm=True)
+        except Exception as error:  # a model that a user added may raise any
+            problems.append(f"{grid.location(model)}: model {model.label}: {reason_of(error)}")
             continue
         for method in {id(cell.method): cell.method for cell in cells_of_network}.values():
             try:
                 method.check(network)
-            except ValueError as error:
-                problems.append(f"{grid.location(method)}: {method_label(method)} on {model.label}: {error}")
+            except Exception as error:  # so may a method
+                problems.append(f"{grid.location(method)}: {method_label(method)} on {model.label}: {reason_of(error)}")
     return problems
 
 
+def reason_of(error: Exception) -> str:
+    """A ValueError's own words. Any other error is a fault in the code of a model or a method, and is named with its line there."""
+    if isinstance(error, ValueError):
+        return str(error)
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    message = " ".join(str(error).split()) or "no message"
+    return f"cannot be built: {type(error).__name__}: {message} (in {frame.filename}, line {frame.lineno})"
+
+
 def kernel_problems(cluster: ClusterSpec, cells: Sequence[Cell]) -> list[str]:
-    """A C++ scan that the recipe needs and that is not built, if this machine is to run it."""
+    """A C++ scan that the recipe needs and that is not built or does not load, if this machine is to run it."""
     import torch
 
     from models.ssm.kernel import KernelMissing, load_kernel
@@ -83,7 +115,7 @@ def kernel_problems(cluster: ClusterSpec, cells: Sequence[Cell]) -> list[str]:
         return []
     try:
         load_kernel()
-    except KernelMissing as error:
+    except (KernelMissing, ImportError) as error:
         return [f"recipe.scan: {error}"]
     return []
 

@@ -102,6 +102,7 @@ def warn_of_stale_records(run: RunFolder, cells: Sequence[PlannedCell]) -> None:
     if others:
         held = f"{others} cells that are not in this grid, from a previous grid named {run.path.name}"
         print(f"warning: {run.path} also holds {held}; they stay in its leaderboard", file=sys.stderr)
+    warn_of_new_ids(run, cells)
     for planned in cells:
         try:
             record = run.record(planned.cell.id)
@@ -111,3 +112,26 @@ def warn_of_stale_records(run: RunFolder, cells: Sequence[PlannedCell]) -> None:
         if record is not None and result_settings(record.spec) != result_settings(planned.cell.to_json()):
             remedy = f"to run it again, remove {run.record_path(planned.cell.id)}"
             print(f"warning: cell {record.id} was run under other default settings; {remedy}", file=sys.stderr)
+
+
+def warn_of_new_ids(run: RunFolder, cells: Sequence[PlannedCell]) -> None:
+    """Warns of records of version 0.1 whose ids hold the path of a pretrained file, if this grid has cells with such files."""
+    ids = {planned.cell.id for planned in cells}
+    if all(planned.cell.model.pretrained_sha256 is None for planned in cells):
+        return
+    by_path = sum(named_by_path(run, CellId(path.parent.name)) for path in run.record_paths() if path.parent.name not in ids)
+    if by_path:
+        held = f"{by_path} cells with pretrained weights under ids of version 0.1, which held the file's path"
+        print(f"warning: {run.path} has {held}; ids now hold its content, so these cells run again under new ids", file=sys.stderr)
+
+
+def named_by_path(run: RunFolder, cell: CellId) -> bool:
+    """True if the record of a cell can be read and names a pretrained file without a digest."""
+    try:
+        record = run.record(cell)
+    except RecordError:
+        return False
+    model = record.spec.get("model") if record else None
+    if not isinstance(model, Mapping) or not isinstance(model.get("options"), Mapping):
+        return False
+    return model["options"].get("pretrained") is not None and model.get("pretrained_sha256") is None

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from jobs.data.augment import held_out
 from jobs.data.beton import DataError
@@ -141,7 +142,7 @@ def imagefolder_problems(data: DataSpec) -> list[str]:
     problems = [*class_problems(train, test)]
     for listing, images in zip((train, test), counts, strict=True):
         problems += [*fault_problems(listing), *empty_class_problems(listing, images)]
-    return problems or split_problems(data, counts[0])
+    return problems or split_problems(data, np.repeat(np.arange(len(counts[0])), list(counts[0].values())))
 
 
 def counted(listing: Listing, classes: list[str]) -> dict[str, int]:
@@ -187,9 +188,8 @@ def endings(skipped: Counter[str]) -> str:
     return ", ".join(f"{count} {printable(name)}" for name, count in skipped.most_common(10)) + more
 
 
-def split_problems(data: DataSpec, images: dict[str, int]) -> list[str]:
-    """A validation split that would be empty."""
-    labels = np.repeat(np.arange(len(images)), list(images.values()))
+def split_problems(data: DataSpec, labels: NDArray[np.integer]) -> list[str]:
+    """A validation split that would be empty. `labels`: of all training images."""
     if not 0 < data.val_fraction < 1 or held_out(labels, data.val_fraction, data.split_seed).any():
         return []
     return [

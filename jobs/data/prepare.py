@@ -23,6 +23,7 @@ from jobs.data.augment import held_out
 from jobs.data.beton import PAGE_BYTES, RAW, DataError, Encoded, encoded, read_index, sha256_file, write_beton, write_sha256
 from jobs.data.content import Content, Part
 from jobs.data.faults import Faults, UnusableImage
+from jobs.data.folders import split_problems
 from jobs.data.sources import READERS, content_key, fitted, fitted_size
 from jobs.experiment.files import sha256_of, write_json
 from jobs.experiment.limits import data_violations
@@ -86,7 +87,8 @@ def beton_problems(data: DataSpec) -> list[str]:
     for path in (data.path, data.test_path):
         try:
             if path is not None:
-                read_index(Path(path).expanduser())
+                labels = read_index(Path(path).expanduser())["label"]
+                problems += split_problems(data, labels) if path == data.path else []
         except DataError as error:
             problems.append(str(error))
     return problems

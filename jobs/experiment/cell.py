@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from jobs.experiment.identity import canonical, cell_id, data_identity, method_identity, model_identity, plain, recipe_identity
 from jobs.experiment.ids import CellId
@@ -20,6 +20,7 @@ class ModelJson(TypedDict):
     name: str
     label: str
     options: dict[str, Any]
+    pretrained_sha256: NotRequired[str]  # if the options name a file; version 0.1 had no digest
 
 
 class PruningJson(TypedDict):
@@ -59,8 +60,12 @@ class Cell:
 
     def to_json(self) -> CellJson:
         """The cell as a record's `spec` and plan.json hold it."""
+        options = plain(model_config(self.model.name, self.model.options))
+        model = ModelJson(name=self.model.name, label=self.model.label, options=options)
+        if self.model.pretrained_sha256 is not None:
+            model["pretrained_sha256"] = self.model.pretrained_sha256
         return {
-            "model": {"name": self.model.name, "label": self.model.label, "options": plain(model_config(self.model.name, self.model.options))},
+            "model": model,
             "pruning": {"method": self.method.name, "label": self.label, "knobs": plain(self.method)},
             "data": plain(self.data),
             "recipe": plain(self.recipe),
@@ -76,7 +81,8 @@ class Cell:
         given, pruning = spec["model"], spec["pruning"]
         if pruning["method"] not in METHODS:
             raise ValueError(f"unknown method {pruning['method']!r}{valid_names(pruning['method'], METHODS)}")
-        model = ModelSpec(name=given["name"], label=given["label"], options=effective_options(given["name"], given["options"]))
+        options = effective_options(given["name"], given["options"])
+        model = ModelSpec(name=given["name"], label=given["label"], options=options, pretrained_sha256=given.get("pretrained_sha256"))
         method = build(METHODS[pruning["method"]], pruning["knobs"])
         data, recipe, seed = build(DataSpec, spec["data"]), build(RecipeSpec, spec["recipe"]), spec["seed"]
         model_text, method_text = canonical(model_identity(model)), canonical(method_identity(method))

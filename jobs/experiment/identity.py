@@ -2,7 +2,7 @@
 
 An id is the first 12 hexadecimal digits of the SHA-256 of canonical JSON (sorted keys, no spaces, floats as Python writes them). Fields at their
 default are left out, so that a new field keeps old ids. Labels, the cluster, and the paths of a data set that has a name decide nothing, and are
-left out too.
+left out too. A pretrained file enters with the digest of its content.
 """
 
 import dataclasses
@@ -63,8 +63,14 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 
 def model_identity(model: ModelSpec) -> dict[str, Any]:
-    """The model's name and the options that differ from its row of `models.registry.MODELS`."""
-    return {"name": model.name, "options": effective_options(model.name, model.options)}
+    """The model's name and the options that differ from its row of `models.registry.MODELS`; of a pretrained file the content, not the path.
+
+    Version 0.1 had the path there. A cell of its records, which have no digest, keeps that id.
+    """
+    options = effective_options(model.name, model.options)
+    if model.pretrained_sha256 is not None:
+        options["pretrained"] = f"sha256:{model.pretrained_sha256[:ID_DIGITS]}"
+    return {"name": model.name, "options": options}
 
 
 def method_identity(method: PruningMethod) -> dict[str, Any]:
@@ -83,12 +89,21 @@ def recipe_identity(recipe: RecipeSpec) -> dict[str, Any]:
 
 
 def result_settings(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a cell's JSON form that decides its result: all fields, but no label and no path of data.
+    """The part of a cell's JSON form that decides its result: all fields, but no label, no path of data, and no path of weights with a digest.
 
     Two cells of one id may differ here: they ran under versions with other defaults. A record has the digest of its data in place of the paths.
     """
     ignored: dict[str, tuple[str, ...]] = {"model": ("label",), "pruning": ("label",), "data": PATHS}
-    return {part: _without(fields, ignored.get(part, ())) for part, fields in spec.items()}
+    settings = {part: _without(fields, ignored.get(part, ())) for part, fields in spec.items()}
+    return settings | {"model": _model_settings(settings["model"])} if "model" in settings else settings
+
+
+def _model_settings(model: Any) -> Any:
+    """A model in JSON form without the path of a file whose digest is there, and without options that are null: versions before had fewer options."""
+    if not isinstance(model, Mapping) or not isinstance(model.get("options"), Mapping):
+        return model
+    ignored = ("pretrained",) if model.get("pretrained_sha256") else ()
+    return {**model, "options": {name: value for name, value in model["options"].items() if value is not None and name not in ignored}}
 
 
 def _without(fields: Any, names: Collection[str]) -> Any:

@@ -95,6 +95,8 @@ def data_conflicts(data: DataSpec) -> Iterator[Violation]:
             yield Violation(field=name, rule=f"source {data.source} needs it")
         if needed is False and getattr(data, name) is not None:
             yield Violation(field=name, rule=f"source {data.source} takes no {name}")
+    if empty := empty_validation(data):
+        yield Violation(field="val_fraction", rule=empty)
     size = image_size(data)
     if data.augment == "shift" and data.shift_px >= size:
         yield Violation(field="shift_px", rule=f"must be below the image's size, {size} pixels", value=data.shift_px)
@@ -150,9 +152,22 @@ def cluster_conflicts(cluster: ClusterSpec) -> Iterator[Violation]:
         yield Violation(field="nodes", rule=f"local has one node, not {cluster.nodes}; kind: slurm takes several")
 
 
+def empty_validation(data: DataSpec) -> str | None:
+    """Why no image of a source is held out for validation; None if some are, or if only the files know. A class keeps at least one image."""
+    images = all_images(data)
+    if images is None or (round(data.val_fraction * images) > 0 and (data.source != "synthetic" or data.samples > data.classes)):
+        return None
+    return f"of {images} training images, {data.val_fraction:g} holds out no image: give more images, or raise it"
+
+
+def all_images(data: DataSpec) -> int | None:
+    """Images of a source before the validation split; None if only the files know."""
+    return data.samples if data.source == "synthetic" else IMAGES.get(data.source)
+
+
 def training_images(data: DataSpec) -> int | None:
     """Images that are left for training after the validation split; None if only the files know."""
-    images = data.samples if data.source == "synthetic" else IMAGES.get(data.source)
+    images = all_images(data)
     return None if images is None else images - round(data.val_fraction * images)
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from jobs.experiment.ids import StageId
 from models.pruning.base import Stage
 
+PRETRAINED = ("pretrained", "pretrained_key")  # options that name weights
 Source = Literal["digits", "cifar10", "cifar100", "imagefolder", "beton", "synthetic"]
 NATIVE_SIZES: dict[str, int] = {"digits": 32, "cifar10": 32, "cifar100": 32, "synthetic": 32, "imagefolder": 224, "beton": 224}
 
@@ -22,6 +23,12 @@ class ModelSpec:
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
     label: str
+    pretrained_sha256: str | None = None  # of the file that options name; it takes the place of the path in ids
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """The options of the network alone: those that decide its parameters, without the file that fills them."""
+        return {key: value for key, value in self.options.items() if key not in PRETRAINED}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,7 +60,7 @@ def load_model(model: ModelSpec, *, classes: int, img_size: int, scan: str, weig
     from models.pruning.structure import find_groups, remove
     from models.registry import create_model
 
-    network = create_model(model.name, classes, img_size, scan_backend=scan, **model.options)
+    network = create_model(model.name, classes, img_size, scan_backend=scan, **model.architecture)
     structure = load_structure(weights.parent)
     try:
         if structure is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from jobs.experiment.pretrained import check_pretrained
 from jobs.experiment.progress import StageProgress
 from jobs.experiment.rewinds import adopt_replay, missing_steps, replay_folder
 from jobs.experiment.run_folder import CHECKPOINTS, REPLAY_TODO
@@ -79,7 +80,11 @@ def prepared_run(
     recipe, share = spec.recipe, {"rank": ranks.rank, "world": ranks.world, "threads": cluster.cpus_per_task}
     micro = batching(recipe, ranks.world).micro
     torch.manual_seed(spec.seed)
-    model = create_model(spec.model.name, data.classes, data.img_size, scan_backend=recipe.scan, **spec.model.options)
+    options = spec.model.architecture  # a later stage takes the weights of its parent
+    if spec.stage.start == "scratch":
+        check_pretrained(spec.model)
+        options = dict(spec.model.options)
+    model = create_model(spec.model.name, data.classes, data.img_size, scan_backend=recipe.scan, **options)
     no_decay = weight_decay_groups(model, recipe.decay_ssm)[1]
     order = derived_seed(spec.seed, "order", spec.stage.schedule)
     training = TrainLoader(spec.data, data, seed=order, batch_size=recipe.batch_size, micro_batch_size=micro, **share)

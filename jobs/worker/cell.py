@@ -126,7 +126,7 @@ def profile_cell(cell: Cell, data: "Dataset", model: "nn.Module", weights: Path,
     from jobs.train.evaluation import load_masks
     from models.registry import create_model
 
-    whole = partial(create_model, cell.model.name, data.classes, data.img_size, scan_backend=cell.recipe.scan, **cell.model.options)
+    whole = partial(create_model, cell.model.name, data.classes, data.img_size, scan_backend=cell.recipe.scan, **cell.model.architecture)
     return profile_network(
         model,
         img_size=data.img_size,

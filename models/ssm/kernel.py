@@ -15,12 +15,14 @@ import torch
 VARIANTS = {"AVX512": "avx512", "AVX2": "avx2", "DEFAULT": "portable"}
 BUILD = "install a C++ compiler (apt-get install g++) and run `pip install --no-build-isolation -e .` in the project's folder"
 
+SLOW = "backend 'reference', in a grid `recipe: {scan: reference}`"
+
 
 class KernelMissing(RuntimeError):
     """Raised when the C++ scan is asked for but was not built."""
 
     def __init__(self) -> None:
-        super().__init__(f"the C++ scan is not built: {BUILD}; or use the slow scan: backend 'reference', in a grid `recipe: {{scan: reference}}`")
+        super().__init__(f"the C++ scan is not built: {BUILD}; or use the slow scan: {SLOW}")
 
 
 class View(ctypes.Structure):
@@ -97,17 +99,21 @@ def runnable_variants() -> list[str]:
 
 @cache
 def load_kernel(variant: str | None = None) -> Kernel:
-    """The kernel, by default the fastest that this CPU runs. KernelMissing; ImportError if the file was built from another version of the source."""
+    """The kernel, by default the fastest that this CPU runs. KernelMissing; ImportError if the file does not load, or is of another source."""
     variant = variant or next(iter(runnable_variants()), "")
     path = kernel_path(variant)
     if path is None:
         raise KernelMissing
-    library = ctypes.CDLL(str(path))
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise ImportError(f"{path} does not load ({reason}): {BUILD}; or use the slow scan: {SLOW}") from error
     constants = {name: _constant(library, name) for name in ("vector_bytes", "scan_chunk", "scan_blocks", "scan_states", "conv_max_taps")}
     sizes = {"scan_args_bytes": ScanArgs, "conv_args_bytes": ConvArgs}
     current = hasattr(library, "vssm_use_large_pages") and all(_constant(library, name) == ctypes.sizeof(struct) for name, struct in sizes.items())
     if not current:
-        raise ImportError(f"{path} was built from another version of its source: {BUILD}")
+        raise ImportError(f"{path} was built from another version of its source: {BUILD}; or use the slow scan: {SLOW}")
     return Kernel(variant=variant, library=library, **{name.removeprefix("scan_").removeprefix("conv_"): value for name, value in constants.items()})
 
 

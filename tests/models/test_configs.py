@@ -99,6 +99,7 @@ def test_any_options_of_mambaout_go_together() -> None:
         ({"heads": [1, 2, 3, 8]}, "3 heads do not divide 64"),
         ({"dim": 15}, "dim must be even"),
         ({"mobilenet": {"kernel": 2}}, "mobilenet: kernel must be odd"),
+        ({"pretrained_key": "model_ema"}, "pretrained_key 'model_ema' names weights in a checkpoint: give its path"),
     ],
 )
 def test_options_that_cannot_be_are_refused_by_the_registry_too(options: dict[str, object], message: str) -> None:

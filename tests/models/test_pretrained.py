@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from models.pretrained import without_prefixes
 from models.registry import create_model, effective_options, model_label
 from tests.support.golden import filled
 
@@ -21,6 +22,84 @@ def test_every_official_wrapper_is_read(tmp_path: Path, wrapper: str | None, pre
     torch.save({wrapper: weights, "epoch": 3, "args": argparse.Namespace(lr=1e-3)} if wrapper else weights, tmp_path / "official.pth")
     loaded = micro(pretrained=tmp_path / "official.pth").state_dict()
     assert all(torch.equal(loaded[name.removeprefix(prefix)], tensor) for name, tensor in weights.items())
+
+
+@pytest.mark.parametrize("prefix", ["model.", "backbone.", "_orig_mod.", "net.", "module.", "module._orig_mod.", "model.encoder.", "net.backbone."])
+@pytest.mark.parametrize("head", ["with the prefix", "without"])
+def test_a_prefix_of_all_names_or_of_all_but_the_heads_is_removed(tmp_path: Path, prefix: str, head: str) -> None:
+    if "encoder" in prefix and head == "without":
+        return  # what stands beside an encoder is a decoder's
+    weights = filled(micro()).state_dict()
+    bare = ("head.",) if head == "without" else ()
+    torch.save({(name if name.startswith(bare) else prefix + name): tensor for name, tensor in weights.items()}, tmp_path / "w.pth")
+    loaded = micro(pretrained=tmp_path / "w.pth").state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in weights.items())
+
+
+def test_a_prefix_of_some_names_is_not_removed(tmp_path: Path) -> None:
+    weights = {f"model.{name}": tensor for name, tensor in micro().state_dict().items()} | {"criterion.weight": torch.ones(2)}
+    torch.save(weights, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match="missing cls_token"):
+        micro(pretrained=tmp_path / "w.pth")
+
+
+def test_a_prefix_stays_where_two_tensors_would_get_the_same_name() -> None:
+    weights = {"model.head.weight": torch.ones(1), "head.weight": torch.zeros(1)}
+    assert without_prefixes(weights) == weights
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_no_numbers_are_refused_by_the_first_tensors_name(tmp_path: Path, value: float) -> None:
+    weights = filled(micro()).state_dict()
+    weights["layers.0.mixer.A_log"][1, 2] = value
+    weights["norm_f.weight"][:] = value
+    torch.save(weights, tmp_path / "w.pth")
+    for device in ("cpu", "meta"):
+        with torch.device(device), pytest.raises(ValueError, match="w.pth: layers.0.mixer.A_log holds NaN or infinity, 1 of its 1024 values"):
+            micro(pretrained=tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool, torch.complex64])
+def test_weights_of_whole_or_complex_numbers_are_refused_by_name(tmp_path: Path, dtype: torch.dtype) -> None:
+    torch.save({name: tensor.to(dtype) for name, tensor in micro().state_dict().items()}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=f"cls_token is {str(dtype)[6:]}, and weights must be floating-point numbers"):
+        micro(pretrained=tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_floating_point_type_are_loaded(tmp_path: Path, dtype: torch.dtype) -> None:
+    torch.save({name: tensor.to(dtype) for name, tensor in filled(micro()).state_dict().items()}, tmp_path / "w.pth")
+    model = micro(pretrained=tmp_path / "w.pth")
+    assert model.norm_f.weight.dtype == torch.float32
+    assert torch.equal(model.norm_f.weight, filled(micro()).norm_f.weight.to(dtype).float())
+
+
+def test_counters_of_batch_normalisation_may_be_whole_numbers(tmp_path: Path) -> None:
+    weights = filled(create_model("mambavision_micro", 10)).state_dict()
+    torch.save(weights, tmp_path / "w.pth")
+    assert any(not tensor.is_floating_point() for tensor in weights.values())
+    create_model("mambavision_micro", 10, pretrained=tmp_path / "w.pth")
+
+
+def test_weights_without_values_are_refused(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        torch.save(micro().state_dict(), tmp_path / "w.pth")
+    with pytest.raises(ValueError, match="cls_token holds no values"):
+        micro(pretrained=tmp_path / "w.pth")
+
+
+def test_weights_of_another_image_size_are_refused_with_the_size_to_set(tmp_path: Path) -> None:
+    torch.save(micro(img_size=64).state_dict(), tmp_path / "w.pth")
+    with pytest.raises(ValueError, match="its pos_embed has 256 patches, the model has 64, and they are not resampled; set data.img_size: 64, or"):
+        micro(pretrained=tmp_path / "w.pth")
+    micro(img_size=64, pretrained=tmp_path / "w.pth")
+
+
+def test_a_key_chooses_the_averaged_weights(tmp_path: Path) -> None:
+    averaged = filled(micro()).state_dict()
+    torch.save({"model": micro().state_dict(), "model_ema": averaged}, tmp_path / "w.pth")
+    chosen = micro(pretrained=tmp_path / "w.pth", pretrained_key="model_ema")
+    assert torch.equal(chosen.norm_f.weight, averaged["norm_f.weight"])
 
 
 def test_a_checkpoint_of_another_shape_is_refused_by_name(tmp_path: Path) -> None:

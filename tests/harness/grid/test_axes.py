@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.grid.read import read_grid
+from harness.grid.read import Grid, read_grid
+from harness.grid.yaml_source import GridError
 from jobs.experiment.cell import Cell
 from jobs.experiment.specs import ClusterSpec
 from tests.support.grids import START, labels, mistakes, prunings, read
@@ -143,6 +144,60 @@ MISTAKES = {
 def test_a_mistake_is_named_with_its_line_and_key(folder: Path, added: str, said: str) -> None:
     (found,) = mistakes(START + added + "\n")
     assert found.startswith(f"grid.yaml:{said}")
+
+
+def weights(folder: Path, **contents: str) -> None:
+    for name, content in contents.items():
+        path = folder / name / "best.pth"
+        path.parent.mkdir(parents=True)
+        path.write_text(content)
+
+
+def grid_of(folder: Path, models: str) -> Grid:
+    (folder / "grid.yaml").write_text(f"name: t\nseeds: [0]\npruning: [dense]\nmodels: [{models}]\n")
+    return read_grid(folder / "grid.yaml")
+
+
+def test_files_of_one_name_get_two_labels_and_two_ids(tmp_path: Path) -> None:
+    weights(tmp_path, seed0="0", seed1="1")
+    grid = grid_of(tmp_path, "{name: vim_micro, pretrained: [seed0/best.pth, seed1/best.pth]}, {name: mambavision_micro, pretrained: seed0/best.pth}")
+    assert [cell.model.label for cell in grid.cells] == [
+        "vim_micro(pretrained=seed0/best.pth)",
+        "vim_micro(pretrained=seed1/best.pth)",
+        "mambavision_micro(pretrained=best.pth)",
+    ]
+    assert [cell.model.options["pretrained"] for cell in grid.cells[:2]] == [str(tmp_path / f"seed{n}/best.pth") for n in (0, 1)]
+    assert len({cell.id for cell in grid.cells}) == 3 and not grid.notes
+
+
+def test_a_file_that_moves_keeps_its_id_and_a_file_that_is_replaced_gets_another(tmp_path: Path) -> None:
+    weights(tmp_path, a="0", b="0", c="1")
+    ids = {folder: grid_of(tmp_path, f"{{name: vim_micro, pretrained: {folder}/best.pth}}").cells[0].id for folder in "abc"}
+    assert ids["a"] == ids["b"] != ids["c"]
+
+
+def test_files_of_the_same_content_are_one_model_with_a_note(tmp_path: Path) -> None:
+    weights(tmp_path, seed0="0", seed1="0")
+    grid = grid_of(tmp_path, "{name: vim_micro, pretrained: [seed0/best.pth, seed1/best.pth]}")
+    (note,) = grid.notes
+    assert len(grid.cells) == 1
+    assert note.startswith(
+        f"{tmp_path}/grid.yaml:4: models[0]: note: {tmp_path}/seed1/best.pth has the same content as {tmp_path}/seed0/best.pth: vim_micro("
+    )
+
+
+def test_the_same_file_twice_is_a_mistake(tmp_path: Path) -> None:
+    weights(tmp_path, seed0="0")
+    with pytest.raises(GridError, match="is already in the grid, on line 4"):
+        grid_of(tmp_path, "{name: vim_micro, pretrained: seed0/best.pth}, {name: vim_micro, pretrained: ./seed0/best.pth}")
+
+
+def test_exclude_knows_a_file_by_its_path_as_written(tmp_path: Path) -> None:
+    weights(tmp_path, seed0="0", seed1="1")
+    path = tmp_path / "grid.yaml"
+    text = "name: t\nseeds: [0]\npruning: [dense]\nmodels: [{name: vim_micro, pretrained: [seed0/best.pth, seed1/best.pth]}]\n"
+    path.write_text(text + "exclude: [{model: {pretrained: seed1/best.pth}}]\n")
+    assert [cell.model.label for cell in read_grid(path).cells] == ["vim_micro(pretrained=seed0/best.pth)"]
 
 
 @pytest.mark.parametrize("empty", ["recipe:", "data:", "cluster:", "exclude:", "recipe: {}", "data: {}", "cluster: {}", "recipe: ~", "data: null"])

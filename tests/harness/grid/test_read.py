@@ -122,6 +122,14 @@ MISTAKES = {
         "recipe:\n  epochs: 2\n  batch_size: 2048",
         "7: recipe.batch_size: 2048 is more than the 1294 training images of digits (val_fraction 0.1 is held out); use at most 1294",
     ),
+    "no digit held out": (
+        "data:\n  val_fraction: 1.0e-4",
+        "6: data.val_fraction: of 1438 training images, 0.0001 holds out no image: give more images, or raise it",
+    ),
+    "no image held out, for each class keeps its only image": (
+        "data: {source: synthetic, samples: 10, classes: 10, val_fraction: 0.5}\nrecipe: {batch_size: 2}",
+        "5: data.val_fraction: of 10 training images, 0.5 holds out no image: ",
+    ),
     "batch above a synthetic set": (
         "data: {source: synthetic, samples: 100, val_fraction: 0.25}\nrecipe: {batch_size: 76}",
         "6: recipe.batch_size: 76 is more than the 75 training images of synthetic (val_fraction 0.25 is held out); use at most 75",

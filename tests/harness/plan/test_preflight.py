@@ -1,11 +1,17 @@
 """The problems that the login node reports after the grid has been read."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+import models.registry
 from harness.grid.read import Grid, read_grid
-from harness.plan.preflight import model_problems, preflight
+from harness.plan.preflight import machine_problems, model_problems, preflight
+from models.registry import create_model
+from models.ssm import kernel
 
 START = "name: t\nseeds: [0]\nrecipe: {epochs: 2}\n"  # lines 1 to 3
 
@@ -68,6 +74,10 @@ PROBLEMS = {
         "models:\n- {name: vim_micro, patch_size: 64}\npruning: [dense]",
         "grid.yaml:5: models[0]: model vim_micro(patch_size=64): patch_size 64 is larger than the image, 32 px",
     ),
+    "weights that are not there": (
+        "models:\n- name: vim_micro\n  pretrained: seed0/best.pth\npruning: [dense]",
+        "grid.yaml:6: models[0].pretrained: there is no file ",
+    ),
     "files that are not there": (
         "data:\n- {source: cifar10, path: /nowhere}\nmodels: [vim_micro]\npruning: [dense]",
         "grid.yaml:5: data[0]: ",
@@ -100,3 +110,72 @@ def test_ten_thousand_cells_build_each_network_once(tmp_path: Path, monkeypatch:
     assert len(cells) == 10_000
     assert model_problems(grid, cells) == []
     assert built == ["vim_micro", "vit_micro"]
+
+
+def saved(folder: Path, content: object) -> None:
+    torch.save(content, folder / "w.pth")
+
+
+WEIGHTS: dict[str, tuple[Callable[[], object], str]] = {
+    "of another depth": (lambda: create_model("vim_micro", 10, depth=3).state_dict(), "w.pth does not fit the model: missing layers.3."),
+    "of another image size": (lambda: create_model("vim_micro", 10, 64).state_dict(), "w.pth is of another image size: its pos_embed has 256 "),
+    "of whole numbers": (
+        lambda: {name: tensor.int() for name, tensor in create_model("vim_micro", 10).state_dict().items()},
+        "w.pth: cls_token is int32, and weights must be",
+    ),
+    "none": (lambda: {"epoch": 3}, "w.pth holds no state dict"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), WEIGHTS.values(), ids=WEIGHTS)
+def test_weights_that_do_not_fit_are_refused_with_their_line(tmp_path: Path, content: Callable[[], object], message: str) -> None:
+    saved(tmp_path, content())
+    (line,) = problems(tmp_path, "models: [{name: vim_micro, pretrained: w.pth}]\npruning: [dense]")
+    assert line.startswith(f"grid.yaml:4: models[0]: model vim_micro(pretrained=w.pth): pretrained: {tmp_path}/{message}")
+
+
+def test_weights_that_fit_pass(tmp_path: Path) -> None:
+    saved(tmp_path, create_model("vim_micro", 1000).state_dict())
+    assert problems(tmp_path, "models: [{name: vim_micro, pretrained: w.pth}]\npruning: [dense]") == []
+
+
+def test_a_folder_is_no_file_of_weights(tmp_path: Path) -> None:
+    (tmp_path / "w.pth").mkdir()
+    (line,) = problems(tmp_path, "models: [{name: vim_micro, pretrained: w.pth}]\npruning: [dense]")
+    assert line == f"grid.yaml:4: models[0].pretrained: {tmp_path}/w.pth is a folder: give the file in it"
+
+
+def test_a_network_is_planned_where_its_weights_are_not(tmp_path: Path) -> None:
+    grid = read(tmp_path, "models: [{name: vim_micro, pretrained: w.pth}]\npruning: [dense]")
+    assert model_problems(grid, grid.cells) == []  # as a dry run does on a machine without the cluster's files
+    assert len(machine_problems(grid, grid.cells)) == 1
+
+
+@pytest.mark.parametrize("error", [AttributeError("no attribute 'x'"), RuntimeError("shapes\nclash"), TypeError()])
+def test_a_row_that_cannot_be_built_is_a_problem_with_its_line_and_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def build(*given: object) -> None:
+        raise error
+
+    monkeypatch.setitem(models.registry.MODELS, "vim_micro", replace(models.registry.MODELS["vim_micro"], build=build))
+    (line,) = problems(tmp_path, "models: [vim_micro, vit_micro]\npruning: [dense]")
+    message = " ".join(str(error).split()) or "no message"
+    assert line.startswith(f"grid.yaml:4: models[0]: model vim_micro: cannot be built: {type(error).__name__}: {message} (in {__file__}, line ")
+
+
+def test_a_row_whose_weight_decay_cannot_be_told_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Undecided(torch.nn.Linear):
+        no_weight_decay = 3
+
+    monkeypatch.setitem(models.registry.MODELS, "vit_micro", replace(models.registry.MODELS["vit_micro"], build=lambda *given: Undecided(2, 2)))
+    (line,) = problems(tmp_path, "models: [vit_micro]\npruning: [dense]")
+    assert line.startswith("grid.yaml:4: models[0]: model vit_micro: cannot be built: TypeError: ")
+
+
+def test_a_kernel_that_does_not_load_is_a_problem_with_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "_kernel.so").write_bytes(b"no library")
+    monkeypatch.setattr(kernel, "kernel_path", lambda variant: tmp_path / "_kernel.so")
+    monkeypatch.setattr(kernel, "load_kernel", kernel.load_kernel.__wrapped__)
+    (line,) = problems(tmp_path, "models: [vim_micro]\npruning: [dense]\ncluster: {kind: local}")
+    assert line.startswith(f"grid.yaml: recipe.scan: {tmp_path}/_kernel.so does not load (") and "scan: reference" in line

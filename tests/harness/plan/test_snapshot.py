@@ -95,6 +95,18 @@ def test_a_cell_that_was_run_under_other_defaults_is_named_with_what_to_do(fake:
     assert str(Path("cells") / planned.cell.id / "record.json") in message
 
 
+def test_records_whose_ids_hold_the_path_of_a_pretrained_file_are_counted_in_a_line(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    old, new = (
+        replace(planned, cell=replace(planned.cell, model=replace(planned.cell.model, options={"pretrained": "w.pth"}, pretrained_sha256=digest)))
+        for planned, digest in zip(fake.paths[:2], (None, "1" * 64), strict=True)
+    )
+    fake.record(old)
+    warn_of_stale_records(fake.run, [new])
+    assert "has 1 cells with pretrained weights under ids of version 0.1" in capsys.readouterr().err
+    warn_of_stale_records(fake.run, fake.paths[1:])  # a grid without pretrained files
+    assert "pretrained" not in capsys.readouterr().err
+
+
 def test_a_record_that_cannot_be_read_is_named_and_the_others_are_looked_at(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     torn, other = fake.paths[:2]
     fake.record(torn)

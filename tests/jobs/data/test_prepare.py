@@ -241,6 +241,13 @@ def test_all_errors_are_told_at_once():
     assert [problem.split()[0] for problem in problems] == ["data.val_fraction", "data.test_path", "/nowhere/train.beton:"]
 
 
+def test_a_ready_file_of_which_no_image_would_be_held_out_is_refused(tmp_path):
+    dataset = prepare(SMALL, tmp_path)
+    ready = DataSpec(source="beton", path=str(dataset.train), test_path=str(dataset.test), img_size=16, val_fraction=0.001)
+    assert check_data(ready) == ["data.val_fraction is 0.001: of 96 training images, no image would be held out: give more images, or raise it"]
+    assert check_data(replace(ready, val_fraction=0.1)) == []
+
+
 def test_a_machine_without_ffcv_says_how_to_install_it_and_how_to_do_without(monkeypatch):
     monkeypatch.setattr("jobs.data.prepare.find_spec", lambda name: None if name == "ffcv" else object())
     assert check_data(SMALL) == ["data.loader: ffcv is not installed: run slurm/install.sh, which builds it, or ask for data.loader: torch by name"]

@@ -171,6 +171,34 @@ def test_parts_that_are_no_mappings_are_kept() -> None:
     assert result_settings({"model": None, "data": 3, "seed": 0}) == {"model": None, "data": 3, "seed": 0}
 
 
+def pretrained(path: str, content: str | None, **options: object) -> Cell:
+    given = {"pretrained": path, **options}
+    return make_cell(model=ModelSpec(name="vim_micro", options=given, label="x", pretrained_sha256=content and content * 64))
+
+
+def test_a_pretrained_file_is_known_by_its_content_and_not_by_its_path() -> None:
+    assert pretrained("/a.pth", "1").id == pretrained("/b.pth", "1").id
+    assert pretrained("/a.pth", "1").id != pretrained("/a.pth", "2").id
+    assert pretrained("/a.pth", "1").id != pretrained("/a.pth", "1", pretrained_key="model_ema").id
+    assert result_settings(pretrained("/a.pth", "1").to_json()) == result_settings(pretrained("/b.pth", "1").to_json())
+    assert result_settings(pretrained("/a.pth", "1").to_json()) != result_settings(pretrained("/a.pth", "2").to_json())
+    assert len({stage for path in ("/a.pth", "/b.pth") for stage in make_graph([pretrained(path, "1")]).stages}) == 2  # train and finetune
+
+
+def test_a_record_of_0_1_keeps_the_id_that_holds_the_path() -> None:
+    cell = pretrained("w.pth", None)
+    assert cell.id == "7e4ba0dee387"
+    assert Cell.from_json(cell.to_json()).id == cell.id
+    assert "pretrained_sha256" not in cell.to_json()["model"]
+    assert Cell.from_json(pretrained("w.pth", "1").to_json()) == pretrained("w.pth", "1")
+
+
+def test_an_option_that_is_null_is_equal_to_an_option_that_is_not_there() -> None:
+    older = make_cell().to_json()
+    del older["model"]["options"]["pretrained_key"]
+    assert result_settings(older) == result_settings(make_cell().to_json())
+
+
 def another(value: Any, hint: Any) -> Any:
     """A value that a field of this type may have, and that differs from `value`."""
     kinds = [kind for kind in members(hint) if kind is not type(None)]
@@ -202,6 +230,9 @@ CHANGED: dict[str, Cell] = {
     **{f"data.{name}": make_cell(method=BASE.method, data=data) for name, data in each_field_changed(BASE.data).items()},
     "model.name": make_cell(model=ModelSpec(name="vim_tiny", label="x"), method=BASE.method, data=BASE.data),
     "model.options": make_cell(model=ModelSpec(name="vim_micro", options={"depth": 3}, label="x"), method=BASE.method, data=BASE.data),
+    "model.pretrained_sha256": make_cell(
+        model=ModelSpec(name="vim_micro", label="x", pretrained_sha256="1" * 64), method=BASE.method, data=BASE.data
+    ),
     "model.label": make_cell(model=ModelSpec(name="vim_micro", label="x"), method=BASE.method, data=BASE.data),
     "seed": make_cell(method=BASE.method, data=BASE.data, seed=1),
 }

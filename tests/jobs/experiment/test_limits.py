@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from jobs.data.prepare import check_data
 from jobs.experiment.limits import CLUSTER, DATA, RECIPE, batch_conflict, lamb_conflict, oversized_batch, training_images, unreachable_rewind
@@ -52,7 +53,7 @@ OF_DATA = {
     "img_size": AT_LEAST_1,
     "val_fraction": BETWEEN_0_AND_1,
     "split_seed": AT_LEAST_0,
-    "samples": Bound(inside=(4,), outside=(3,)),
+    "samples": Bound(inside=(4,), outside=(3,), among="classes: 2, val_fraction: 0.5"),  # of which a validation split is left
     "classes": Bound(inside=(2,), outside=(1,)),
     "shift_px": Bound(inside=(0, 31), outside=(-1, 32), among="augment: shift"),
     "crop_scale": Bound(inside=([TINY, 1], [0.5, 0.5]), outside=([0, 1], [0.5, 1.001], [0.6, 0.5])),
@@ -94,7 +95,7 @@ def grid(section: str, field: str, value: Any, among: str) -> str:
 def data_of(field: str, value: Any, among: str) -> DataSpec:
     """The same data set for a caller of `check_data`."""
     others = dict(pair.split(": ") for pair in among.split(", ") if pair)
-    others = {name: int(text) if text.isdigit() else text for name, text in others.items()}
+    others = {name: yaml.safe_load(text) for name, text in others.items()}
     return DataSpec(source="synthetic", loader="torch", **{field: tuple(value) if isinstance(value, list) else value, **others})
 
 

@@ -1,18 +1,26 @@
 """A stage is trained once, from weights that its seed decides."""
 
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Literal, cast
+
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from jobs.data.prepare import Dataset
+from jobs.experiment.pretrained import PretrainedError, pretrained_sha256
+from jobs.experiment.specs import ClusterSpec, ModelSpec
 from jobs.parallel.engine import rendezvous
 from jobs.train.exports import exported
+from jobs.train.stage import prepared_run
 from jobs.train.stage_trainer import StageTrainer
 from tests.support.networks import toy_spec
 from tests.support.stages import assert_same, dense, train
 
 
 def test_a_stage_that_is_exported_is_not_run_again(tmp_path, monkeypatch):
-    from jobs.experiment.specs import ClusterSpec
     from jobs.train.stage import train_stage
 
     result = train(tmp_path, dense())
@@ -28,3 +36,37 @@ def test_initial_weights_depend_on_the_seed_alone(tmp_path):
     for folder in "bcd":
         assert_same(starts["a"], starts[folder])
     assert not torch.equal(starts["a"]["fc.weight"], starts["e"]["fc.weight"])
+
+
+class Built(Exception):
+    """A network was asked for, with these options."""
+
+
+def options_built(monkeypatch: pytest.MonkeyPatch, folder: Path, model: ModelSpec, start: Literal["scratch", "parent", "rewind"]) -> object:
+    """The options of the network that a stage with this start asks for."""
+
+    def build(*_: object, **options: object) -> None:
+        raise Built({name: value for name, value in options.items() if name != "scan_backend"})
+
+    monkeypatch.setattr("models.registry.create_model", build)
+    spec = replace(toy_spec(dense(start=start)), model=model)
+    data, ranks = SimpleNamespace(classes=2, img_size=32), rendezvous(1)
+    with (
+        pytest.raises(Built) as caught,
+        prepared_run(spec, cast(Dataset, data), folder, (), ranks=ranks, cluster=ClusterSpec(), report=lambda progress: None),
+    ):
+        pass
+    return caught.value.args[0]
+
+
+def test_a_first_stage_alone_reads_the_pretrained_file_and_refuses_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "w.pth"
+    path.write_bytes(b"weights")
+    options = {"depth": 2, "pretrained": str(path), "pretrained_key": "model_ema"}
+    model = ModelSpec(name="vim_micro", label="x", options=options, pretrained_sha256=pretrained_sha256(path))
+    assert options_built(monkeypatch, tmp_path, model, "scratch") == options
+    path.write_bytes(b"others")
+    with pytest.raises(PretrainedError, match="has changed since the launch"):
+        options_built(monkeypatch, tmp_path, model, "scratch")
+    path.unlink()
+    assert options_built(monkeypatch, tmp_path, model, "parent") == options_built(monkeypatch, tmp_path, model, "rewind") == {"depth": 2}

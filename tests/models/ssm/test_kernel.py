@@ -1,5 +1,7 @@
 """The built library: its variants, its version, and the command that prints the variant."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -19,6 +21,13 @@ def test_asking_for_large_pages_leaves_memory_as_it_is() -> None:
 def test_a_kernel_of_another_version_says_how_to_build_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel.ctypes, "sizeof", lambda struct: 1)
     with pytest.raises(ImportError, match="built from another version of its source: install a C"):
+        kernel.load_kernel.__wrapped__()
+
+
+def test_a_kernel_that_does_not_load_says_why_and_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "_kernel.so").write_bytes(b"\x7fELF, cut short")
+    monkeypatch.setattr(kernel, "kernel_path", lambda variant: tmp_path / "_kernel.so")
+    with pytest.raises(ImportError, match=r"_kernel.so does not load \(.*\): install a C\+\+ compiler .*; or use the slow scan: backend 'reference'"):
         kernel.load_kernel.__wrapped__()
 
 

@@ -1,0 +1,27 @@
+"""Paths in a grid, which are relative to its folder or to the current one."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def absolute_path(path: str, folder: Path) -> Path:
+    """Where a path of a grid leads: from `folder`, the grid's own, if something is there; else from the current folder. `~` is expanded."""
+    expanded = Path(path).expanduser()
+    beside = folder / expanded
+    return (beside if beside.exists() else expanded).absolute()
+
+
+def short_names(paths: Iterable[Path]) -> dict[Path, str]:
+    """Each path by its last parts, as many as tell it from the others: a name, and the folders above where two files have the same name."""
+    every = list(dict.fromkeys(paths))
+    return {path: next(name for name in _endings(path) if sum(_ends_with(other, name) for other in every) == 1) for path in every}
+
+
+def _endings(path: Path) -> list[str]:
+    """The last part of a path, the last two, and so on; the whole path at the end."""
+    parts = path.parts
+    return ["/".join(parts[-count:]) for count in range(1, len(parts))] + [str(path)]
+
+
+def _ends_with(path: Path, ending: str) -> bool:
+    return f"/{path}".endswith(f"/{ending}") or str(path) == ending
