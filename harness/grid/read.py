@@ -5,7 +5,6 @@ Every mistake is reported at once, with file, line, key and the nearest valid na
 
 import itertools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from harness.grid.labels import name_problem
 from harness.grid.yaml_source import GridError, Node, Report, read_yaml
 from jobs.experiment.cell import Cell
 from jobs.experiment.identity import cell_id
-from jobs.experiment.limits import oversized_batch, training_images, unreachable_rewind
+from jobs.experiment.limits import oversized_batch, training_images, unreachable_rewind, untrained
 from jobs.experiment.specs import ClusterSpec, DataSpec, ModelSpec, RecipeSpec
 from models.pruning.base import Budget, PruningMethod
 from models.text import valid_names
@@ -62,9 +61,9 @@ def read_grid(path: Path) -> Grid:
         recipe=read_recipes(keys.get("recipe"), cluster.ranks, report),
         seed=read_seeds(keys.get("seeds"), report),
     )
-    _check_budgets(axes.pruning, axes.recipe, report)
     _check_steps(axes, report)
     check_patterns(keys.get("exclude"), axes.by_name(), report)
+    _check_budgets(axes, _Left(axes, keys.get("exclude"), report), report)
     cells = () if report.problems else _cells(axes, keys.get("exclude"), report)
     if report.problems:
         raise GridError(report.problems)
@@ -80,13 +79,33 @@ def _name(node: Node | None, report: Report) -> str:
     return str(name)
 
 
-def _check_budgets(methods: Sequence[Choice[PruningMethod]], recipes: Sequence[Choice[RecipeSpec]], report: Report) -> None:
-    """Reports methods that cannot run on the epochs of a recipe."""
-    for method, recipe in itertools.product(methods, recipes):
+class _Left:
+    """Tells which choices `exclude` leaves together in a cell. A list of patterns with a mistake leaves all."""
+
+    def __init__(self, axes: Axes, exclude: Node | None, report: Report) -> None:
+        self.axes = axes.by_name()
+        readable = not any(problem.key.startswith("exclude") for problem in report.problems)
+        self.exclusions = read_exclusions(exclude, self.axes, Report(report.file)) if readable else []
+
+    def together(self, **fixed: Choice[object]) -> bool:
+        """True if a cell has these choices, each given by the name of its axis."""
+        axes = [[fixed[name]] if name in fixed else choices for name, choices in self.axes.items()]
+        if not self.exclusions or math.prod(map(len, axes)) > MOST_CELLS:
+            return True
+        return any(not any(exclusion.drops(parts) for exclusion in self.exclusions) for parts in itertools.product(*axes))
+
+
+def _check_budgets(axes: Axes, left: _Left, report: Report) -> None:
+    """Reports methods that cannot run on the epochs of a recipe, and models that a recipe leaves with random weights."""
+    for method, recipe in itertools.product(axes.pruning, axes.recipe):
         try:
             method.value.stages(_budget(recipe.value))
         except ValueError as error:
-            report.add(method.line, method.key, f"{error} (with the recipe of line {recipe.line})")
+            if left.together(pruning=method, recipe=recipe):
+                report.add(method.line, method.key, f"{error} (with the recipe of line {recipe.line})")
+    for model, recipe in itertools.product(axes.model, axes.recipe):
+        if (problem := untrained(model.value, recipe.value)) and left.together(model=model, recipe=recipe):
+            report.add(recipe.line_of("epochs"), f"{recipe.key}.epochs", problem)
 
 
 def _budget(recipe: RecipeSpec) -> Budget:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.experiment.specs import ClusterSpec, DataSpec, RecipeSpec, image_size
+from jobs.experiment.specs import ClusterSpec, DataSpec, ModelSpec, RecipeSpec, image_size
 from models.pruning.base import Budget, PruningMethod
 from models.typed import ABOVE_0, AT_LEAST_0, AT_LEAST_1, FRACTION, Limit
 
@@ -111,8 +111,6 @@ def data_violations(data: DataSpec) -> list[Violation]:
 
 def recipe_conflicts(recipe: RecipeSpec, ranks: int) -> Iterator[Violation]:
     """Fields of a recipe that are right alone and wrong together, on this number of ranks."""
-    if recipe.epochs + recipe.finetune_epochs == 0:
-        yield Violation(field="epochs", rule="epochs and finetune_epochs are both 0: nothing is trained")
     if recipe.epochs > 0 and recipe.warmup_epochs > recipe.epochs:
         rule = f"the warm-up, {recipe.warmup_epochs:g} epochs, is longer than the training, {recipe.epochs}"
         yield Violation(field="warmup_epochs", rule=rule)
@@ -124,6 +122,13 @@ def recipe_conflicts(recipe: RecipeSpec, ranks: int) -> Iterator[Violation]:
         yield Violation(field="zero_stage", rule=conflict)
     if conflict := batch_conflict(recipe.batch_size, recipe.micro_batch_size, ranks):
         yield Violation(field="batch_size", rule=conflict)
+
+
+def untrained(model: ModelSpec, recipe: RecipeSpec) -> str | None:
+    """Why a model would be measured with random weights, with the remedy; None if it is trained, or has weights."""
+    if recipe.epochs + recipe.finetune_epochs > 0 or model.options.get("pretrained") is not None:
+        return None
+    return f"epochs and finetune_epochs are both 0, and {model.label} has no weights: give it `pretrained`, raise epochs, or exclude the two"
 
 
 def lamb_conflict(recipe: RecipeSpec) -> str | None:

@@ -44,7 +44,7 @@ class Metrics(Strict):
     test_loss: float
     test_samples: int
     val_top1: float
-    train_loss: float
+    train_loss: float | None  # None: nothing was trained
     params: int
     params_nonzero: int
     sparsity_prunable: float  # fraction of zeros among prunable weights

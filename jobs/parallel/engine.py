@@ -205,11 +205,15 @@ class Engine:
         """The loss, a detached scalar, of one micro-batch: images (b, 3, H, W) float32, labels (b,) int64. `last`: the last one of its step."""
         device, dtype = self.ranks.device, DTYPES[self.recipe.dtype]
         logits = self.deepspeed(images.to(device, dtype, non_blocking=True))
-        loss = functional.cross_entropy(logits.float(), labels.to(device, non_blocking=True), label_smoothing=self.recipe.label_smoothing)
+        loss = self.loss(logits, labels.to(device, non_blocking=True))
         self.deepspeed.backward(loss)
         if not last:
             self.deepspeed.step()  # DeepSpeed counts micro-batches in step(); only the last one updates the weights
         return loss.detach()
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The mean loss of a micro-batch, a scalar: logits (b, classes) of any dtype, labels (b,) int64."""
+        return functional.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
 
     def step(self, lr: float) -> bool:
         """Updates the weights at learning rate `lr`. False where the gradient was not finite; the weights may then be unusable."""

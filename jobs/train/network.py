@@ -48,6 +48,7 @@ class TrainedNetwork:
         self.no_decay = [*no_decay, *self.removal.gates.values()]
         self.snapshot = Snapshot(copy.deepcopy(model), ranks)
         self._set_up(model)
+        self.calibration: Mapping[str, Tensor] | None = None  # gradients by parameter, while a method calibrates
         self.view = self._view()
 
     def _set_up(self, model: nn.Module) -> None:
@@ -73,7 +74,7 @@ class TrainedNetwork:
             names=prunable_names(self.snapshot.model, groups_of(method)),
             seed=self.spec.seed,
             read_weight=lambda name: self.masking.weight(name),  # of the current engine: removing units makes a new one
-            read_gradient=lambda name: self.fragments.gradient(name),
+            read_gradient=lambda name: self.gradient(name),
             input_norms=self.input_norms,
             apply=self.apply_masks,
             groups=self.removal.groups,
@@ -124,6 +125,32 @@ class TrainedNetwork:
             for micro_batch, _ in islice(images, count):
                 network(micro_batch.to(self.ranks.device))
         return inputs.norms(self.ranks.sum)
+
+    def gradient(self, name: str) -> Tensor:
+        """The gradient of a parameter: of the batch in the engine, or of the last batch of a calibration."""
+        return self.fragments.gradient(name) if self.calibration is None else self.calibration[name]
+
+    def calibrated(self, batches: int) -> Iterator[int]:
+        """Counts from 1 the global batches, at most `batches`, whose mean gradient `gradient` reads until the next one. A collective.
+
+        The weights are those of now, in fp32 and in evaluation mode; no weight and no buffer changes. The loss is that of the training.
+        """
+        self.copy_weights()
+        network, batching, device = self.snapshot.model.eval(), self.engine.batching, self.ranks.device
+        parameters = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
+        try:
+            with closing(self.training.epoch(0)) as images:
+                for number in range(1, min(batches, self.training.steps_per_epoch) + 1):
+                    sums = [torch.zeros_like(parameter) for parameter in parameters.values()]
+                    for micro_batch, labels in islice(images, batching.accumulation):
+                        loss = self.engine.loss(network(micro_batch.to(device)), labels.to(device))
+                        for total, part in zip(sums, torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True), strict=True):
+                            total += part
+                    parts = batching.accumulation * self.ranks.world
+                    self.calibration = {name: self.ranks.sum(total) / parts for name, total in zip(parameters, sums, strict=True)}
+                    yield number
+        finally:
+            self.calibration = None
 
     # The whole fp32 copy
 

@@ -134,6 +134,18 @@ class StageTrainer:
         self.keep_rewind()
         if self.network.view is not None and stage.method is not None:
             stage.method.begin(self.network.view)
+            if self.steps == 0:
+                self.calibrate()
+
+    def calibrate(self) -> None:
+        """Calls the method's hooks with the gradients of the weights as they are, as often as the method asks, for a stage that makes no step."""
+        method, view = self.spec.stage.method, self.network.view
+        assert method is not None and view is not None
+        batches = min(method.calibration_batches, self.training.steps_per_epoch)
+        for number in self.network.calibrated(batches):
+            progress = Progress(step=number, steps=batches, steps_per_epoch=self.training.steps_per_epoch)
+            method.after_backward(view, progress)
+            method.after_step(view, progress)
 
     # One epoch, one step
 

@@ -1,5 +1,6 @@
 """The numbers of a finished cell: its saved file, loaded again, on the test set and in its costs; and the record that holds them."""
 
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -39,7 +40,7 @@ class PathCosts:
 
     epochs: int
     train_s: float
-    train_img_per_s: float  # of the first stage
+    train_img_per_s: float  # of the first stage that made a step; 0 if none did
     train_gpu_h: float | None  # hours of all ranks' GPUs; None on CPUs
     train_cpu_h: float | None  # hours of all threads of all ranks; None on GPUs
     train_peak_memory_bytes: int | None  # the maximum over the stages; None if no stage measured it
@@ -78,7 +79,7 @@ def measure_cell(run: RunFolder, planned: PlannedCell, weights: Path, cluster: C
         test_loss=scores.loss,
         test_samples=scores.samples,
         val_top1=results[-1].val_top1,
-        train_loss=results[-1].train_loss,
+        train_loss=results[-1].train_loss if math.isfinite(results[-1].train_loss) else None,
         file_bytes=weights.stat().st_size,
         **asdict(path_costs(results, ranks, threads)),
         micro_batches={str(stage): micro for stage, micro in smaller.items()},
@@ -170,7 +171,7 @@ def path_costs(results: Sequence["StageResult"], ranks: "Ranks", threads: int) -
     return PathCosts(
         epochs=sum(result.epochs for result in results),
         train_s=train_s,
-        train_img_per_s=results[0].train_img_per_s,
+        train_img_per_s=next((result.train_img_per_s for result in results if result.steps), 0.0),
         train_gpu_h=rank_h if on_gpu else None,
         train_cpu_h=None if on_gpu else rank_h * threads,
         train_peak_memory_bytes=max(peaks, default=None),

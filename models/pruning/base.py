@@ -103,8 +103,13 @@ class PruningMethod:
         """True: masked weights go on training, and can come back. Only the forward and backward passes see the mask."""
         return False
 
+    @property
+    def calibration_batches(self) -> int:
+        """Global batches with which the hooks are called in a stage without a step: gradients of the weights as they are. 0: it needs none."""
+        return 0
+
     def stages(self, budget: Budget) -> tuple[Stage, ...]:
-        """The stages of a cell, first stage first."""
+        """The stages of a cell, first stage first. ValueError, with the remedy, if the method cannot work on the budget."""
         raise NotImplementedError
 
     def check(self, network: Module) -> None:

@@ -22,8 +22,13 @@ class Dense(PruningMethod):
             raise ValueError(f"rounds must be at least 0, got {self.rounds}")
 
     def stages(self, budget: Budget) -> tuple[Stage, ...]:
-        """Training, shared with every method that starts from it, then fine-tuning or rounds. Cells share the rounds that they have in common."""
+        """Training, shared with every method that starts from it, then fine-tuning or rounds. Cells share the rounds that they have in common.
+
+        ValueError if rounds have no epoch.
+        """
         if not self.rounds:
             return trunk(budget), finetune(budget, None)
+        if not budget.epochs:
+            raise ValueError("dense with rounds trains for `epochs` in every round: it must be at least 1, got 0; leave rounds out")
         again = (Stage(name=f"round_{number}", epochs=budget.epochs, start="parent") for number in range(1, self.rounds + 1))
         return (trunk(budget), *again)

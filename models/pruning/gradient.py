@@ -26,7 +26,8 @@ class Gradient(Gradual):
     | movement | sum of -g w | the network while it is fine-tuned (Sanh et al., arXiv 2005.07683, section 4), without weights that come back |
 
     `schedule: one_shot` prunes once, after the first `batches` batches; with batches: 1 before any weight has changed. cosine and cubic raise the
-    sparsity during the stage: movement sums from the first step, the others from the previous mask.
+    sparsity during the stage: movement sums from the first step, the others from the previous mask. Without epochs to fine-tune, gradient and taylor
+    score the weights as they are: the same batches, in evaluation mode, and no step is made.
     """
 
     name: ClassVar[str] = "gradient"
@@ -43,12 +44,18 @@ class Gradient(Gradual):
                 f"batches goes with schedule: one_shot only, because {self.schedule} uses every batch between two masks; got {self.batches}"
             )
 
+    @property
+    def calibration_batches(self) -> int:
+        """The batches of a score that needs no step."""
+        return self.batches if self.schedule == "one_shot" and self.criterion in ("gradient", "taylor") else 0
+
     def stages(self, budget: Budget) -> tuple[Stage, ...]:
-        """From scratch for snip, else fine-tuning of the trained network. ValueError without an epoch, because then there is no gradient."""
+        """From scratch for snip, else fine-tuning of the trained network. ValueError without an epoch where scores are summed during training."""
         if self.criterion == "snip":
             return from_scratch(budget, self)
-        if budget.finetune_epochs < 1:
-            raise ValueError(f"criterion {self.criterion} needs gradients of the trained network: finetune_epochs must be at least 1, got 0")
+        if budget.finetune_epochs < 1 and not self.calibration_batches:
+            scores = f"gradient with criterion {self.criterion} and schedule {self.schedule} scores weights while it trains"
+            raise ValueError(f"{scores}: finetune_epochs must be at least 1, got 0; taylor and gradient with one_shot need no step")
         return trunk(budget), finetune(budget, self)
 
     def after_backward(self, network: NetworkView, progress: Progress) -> None:

@@ -51,8 +51,12 @@ class IterativeMagnitude(Scoped):
     def stages(self, budget: Budget) -> tuple[Stage, ...]:
         """The dense training, which keeps the weights to rewind to; then for each round a stage that draws the mask and a stage that trains under it.
 
-        No stage says how many rounds follow, so a cell of k + 1 rounds shares k rounds with a cell of k rounds.
+        No stage says how many rounds follow, so a cell of k + 1 rounds shares k rounds with a cell of k rounds. ValueError if rounds have no epoch.
         """
+        if not self.retraining(1, budget).epochs:
+            spent = "finetune_epochs" if self.rewind == "none" else "epochs"
+            name = f"iterative_magnitude with rewind: {self.rewind}"
+            raise ValueError(f"{name} trains for `{spent}` after every mask: it must be at least 1, got 0; magnitude prunes once, without training")
         one_round = replace(self, rounds=1, rewind="weights", rewind_step=0)  # the mask depends only on the rate and the parent
         first = replace(trunk(budget), keep_steps=(self.rewind_step,) if self.rewind == "weights" else ())
         rounds: list[Stage] = []

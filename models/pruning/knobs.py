@@ -129,5 +129,5 @@ def from_scratch(budget: Budget, method: PruningMethod) -> tuple[Stage, ...]:
     """One stage as long as the control's two, in which `method` acts from the first step. ValueError without an epoch."""
     epochs = budget.epochs + budget.finetune_epochs
     if epochs < 1:
-        raise ValueError(f"{method.name} prunes while it trains: epochs + finetune_epochs must be at least 1, got 0")
+        raise ValueError(f"{method.name} prunes while it trains: epochs + finetune_epochs must be at least 1, got 0; magnitude needs no training")
     return (Stage(name="train", epochs=epochs, method=method),)

@@ -33,8 +33,9 @@ class Structured(PruningMethod):
     | taylor | sum over batches of (sum of g w)^2 (Molchanov et al., arXiv 1906.10771, eq. 8, with a unit's weights as one) |
     | random | a random number: the baseline |
 
-    taylor reads the first `batches` batches of the fine-tuning, then removes units; biases and bare parameters count too. With scope: global, norm
-    and magnitude are divided by their mean over the group, because groups own different numbers of weights.
+    taylor reads the first `batches` batches of the fine-tuning, then removes units; biases and bare parameters count too. Without epochs to fine-tune
+    it scores the weights as they are, in evaluation mode, on those batches. With scope: global, norm and magnitude are divided by their mean over the
+    group, because groups own different numbers of weights.
     """
 
     name: ClassVar[str] = "structured"
@@ -51,10 +52,13 @@ class Structured(PruningMethod):
         check_kinds(self.units)
         check_count("batches", self.batches, "batch")
 
+    @property
+    def calibration_batches(self) -> int:
+        """The batches of taylor."""
+        return self.batches if self.criterion == "taylor" else 0
+
     def stages(self, budget: Budget) -> tuple[Stage, ...]:
-        """The dense training, then fine-tuning of the smaller network. ValueError for taylor without an epoch, because then there is no gradient."""
-        if self.criterion == "taylor" and budget.finetune_epochs < 1:
-            raise ValueError("criterion taylor needs gradients of the trained network: finetune_epochs must be at least 1, got 0")
+        """The dense training, then fine-tuning of the smaller network. Units are removed even without epochs to fine-tune."""
         return trunk(budget), finetune(budget, self)
 
     def check(self, network: Module) -> None:

@@ -113,7 +113,10 @@ def test_a_bad_entry_is_named_with_its_line_and_key(folder: Path, lines: str, sa
 MISTAKES = {
     "same recipe twice": ("recipe: [{lr: 0.1}, {lr: 1e-1}]", "5: recipe[1]: this is already in the grid, on line 5"),
     "negative epochs": ("recipe: {epochs: -1}", "5: recipe.epochs: must be 0 or more, got -1"),
-    "no epoch": ("recipe: {epochs: 0, finetune_epochs: 0}", "5: recipe.epochs: epochs and finetune_epochs are both 0: nothing is trained"),
+    "no epoch": (
+        "recipe: {epochs: 0, finetune_epochs: 0}",
+        "5: recipe.epochs: epochs and finetune_epochs are both 0, and vim_micro has no weights: give it `pretrained`, raise epochs, or exclude",
+    ),
     "long warm-up": ("recipe: {epochs: 3, warmup_epochs: 4}", "5: recipe.warmup_epochs: the warm-up, 4 epochs, is longer than the training, 3"),
     "high min_lr": ("recipe: {min_lr: 0.1, lr: 0.01}", "5: recipe.min_lr: 0.1 is above lr, 0.01"),
     "lamb in shards": (

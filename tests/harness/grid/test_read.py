@@ -102,6 +102,32 @@ def test_a_method_that_cannot_run_on_the_epochs_is_refused(folder: Path, monkeyp
     assert mistakes(START + "recipe: {epochs: [9, 10]}\n") == ["grid.yaml:3: pruning[0]: dense wants 10 epochs, got 9 (with the recipe of line 5)"]
 
 
+WEIGHTS = (
+    "name: t\nmodels: [vim_micro, {name: vim_micro, pretrained: w.pth, label: given}]\nseeds: [0]\nrecipe:\n- {epochs: 0, finetune_epochs: [0, 1]}\n"
+)
+
+
+def test_what_nobody_trains_and_what_needs_training_is_named(folder: Path) -> None:
+    Path("w.pth").write_bytes(b"weights")
+    methods = "pruning: [dense, magnitude, dynamic, {method: gradient, criterion: movement}]\n".replace(
+        "magnitude", "{method: magnitude, sparsity: 0.5}"
+    )
+    methods = methods.replace("dynamic", "{method: dynamic, sparsity: 0.5}").replace("movement", "movement, sparsity: 0.5")
+    found = mistakes(WEIGHTS + methods)
+    assert [line.split(": ")[1] for line in found] == ["recipe[0].epochs", "pruning[2]", "pruning[3]"]
+    assert "vim_micro has no weights: give it `pretrained`" in found[0]
+    assert "dynamic prunes while it trains" in found[1] and "movement" in found[2]
+
+
+def test_excluded_pairs_are_not_held_against_a_grid_without_epochs(folder: Path) -> None:
+    Path("w.pth").write_bytes(b"weights")
+    methods = "pruning: [dense, {method: magnitude, sparsity: 0.5}, {method: dynamic, sparsity: 0.5}]\n"
+    patterns = "exclude: [{model: {label: vim_micro}, recipe: {finetune_epochs: 0}}, {pruning: dynamic, recipe: {finetune_epochs: 0}}]\n"
+    cells = read(WEIGHTS + methods + patterns).cells
+    assert len(cells) == 8 and {cell.pruning for cell in cells if cell.recipe.finetune_epochs == 0} == {"dense", "magnitude(0.5)"}
+    assert len(mistakes(WEIGHTS + methods + patterns.replace("pruning: dynamic", "pruning: magnitude"))) == 1
+
+
 ENTRIES = {
     "bad name": ("name: a/b", "1: name: must be letters, digits, '.', '_' and '-', got 'a/b'"),
     "name is a number": ("name: 3", "1: name: must be letters, digits, '.', '_' and '-', got 3"),

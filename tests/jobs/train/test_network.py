@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -18,10 +19,14 @@ from jobs.train.network import TrainedNetwork
 from jobs.train.stage_trainer import TrainingState
 from models.layers import weight_decay_groups
 from models.pruning.base import Progress, Stage
+from models.pruning.gradient import Gradient
 from models.pruning.masks import choose
 from models.registry import create_model
 from tests.support.networks import NO_DECAY, Halve, ToyBatches, global_batch, toy_net, toy_spec
+from tests.support.processes import run_ranks
 from tests.support.stages import REGROWN, assert_same, dense, train, weights
+
+GROUPS = Halve(move=1).groups
 
 
 def test_a_parents_masks_go_on_without_a_method(tmp_path):
@@ -127,3 +132,72 @@ def differences(first: object, second: object, path: str = "") -> list[str]:
         lacking = [f"{path}/{key}" for key in first.keys() ^ second.keys()]
         return lacking + [deeper for key in first.keys() & second.keys() for deeper in differences(first[key], second[key], f"{path}/{key}")]
     return [] if first == second else [path]
+
+
+class Seen(Gradient):
+    """Gradient pruning that keeps the gradients that it was shown."""
+
+    shown: ClassVar[list[dict[str, torch.Tensor]]] = []
+
+    def after_backward(self, network, progress):
+        self.shown.append({name: network.read_gradient(name).clone() for name in network.names})
+        super().after_backward(network, progress)
+
+
+def one_shot(folder, epochs=0, *, ranks=None, batches=2, kind=Gradient, **options):
+    """Gradient pruning of the weights that `folder` holds, in a stage of so many epochs; the masks and weights."""
+    stage = Stage(name="finetune", epochs=epochs, schedule="finetune", method=kind(sparsity=0.5, batches=batches, groups=GROUPS), start="parent")
+    out = folder / f"pruned-{epochs}-{batches}-{len(list(folder.iterdir()))}"
+    train(out, stage, ranks, parent=folder / "parent", **options)
+    return load_masks(out / "export"), weights(out)
+
+
+def test_without_a_step_a_gradient_is_that_of_the_weights_in_evaluation_mode(tmp_path):
+    options = {"net": {"norm": True, "dropout": 0.4}, "label_smoothing": 0.2}
+    train(tmp_path / "parent", dense(1), **options)
+    Seen.shown.clear()
+    masks, pruned = one_shot(tmp_path, kind=Seen, micro_batch_size=4, **options)
+    net, before = toy_net(0, norm=True, dropout=0.4), weights(tmp_path / "parent")
+    net.load_state_dict(before)
+    net.eval().double()
+    sums = {name: torch.zeros_like(weight) for name, weight in before.items()}
+    for number, shown in enumerate(Seen.shown):
+        images, labels = global_batch(number, 16)
+        net.zero_grad()
+        functional.cross_entropy(net(images.double()), labels, label_smoothing=0.2).backward()
+        for name, parameter in net.named_parameters():
+            if name in masks:
+                torch.testing.assert_close(shown[name].double(), parameter.grad, rtol=1e-4, atol=1e-7)
+                sums[name] += (parameter.grad * parameter).square().detach()
+    assert len(Seen.shown) == 2
+    scores = torch.cat([sums[name].flatten() for name in masks])
+    kept = torch.cat([mask.flatten() for mask in masks.values()])
+    assert scores[kept].min() >= scores[~kept].max() * (1 - 1e-4) and kept.sum() == len(kept) - round(0.5 * len(kept))
+    for name, weight in before.items():  # running statistics included
+        torch.testing.assert_close(pruned[name], weight * masks[name] if name in masks else weight, rtol=0, atol=0)
+
+
+def test_a_mask_of_one_batch_is_the_same_without_a_step_and_before_the_first_one(tmp_path):
+    train(tmp_path / "parent", dense(1))
+    assert_same(one_shot(tmp_path, 0, batches=1)[0], one_shot(tmp_path, 1, batches=1)[0])
+
+
+@pytest.mark.parametrize("zero_stage", [1, 3])
+def test_shards_show_the_same_gradients_without_a_step(tmp_path, zero_stage):
+    train(tmp_path / "parent", dense(1))
+    assert_same(one_shot(tmp_path)[0], one_shot(tmp_path, zero_stage=zero_stage, dtype="bf16")[0])
+
+
+def masks_of_ranks(folder):
+    one_shot(folder, ranks=rendezvous(threads=1))
+
+
+@pytest.mark.slow
+def test_two_ranks_calibrate_as_one(tmp_path):
+    train(tmp_path / "parent", dense(1))
+    alone = one_shot(tmp_path)
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "parent").symlink_to(tmp_path / "parent")
+    run_ranks("tests.jobs.train.test_network:masks_of_ranks", 2, tmp_path / "two")
+    (out,) = (tmp_path / "two").glob("pruned-*")
+    assert_same(load_masks(out / "export"), alone[0])

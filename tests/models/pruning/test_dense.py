@@ -27,3 +27,8 @@ def test_the_control_of_an_iterative_method_takes_as_many_epochs_and_shares_the_
 def test_fewer_than_no_rounds_are_refused():
     with pytest.raises(ValueError, match="rounds must be at least 0, got -1"):
         create_method("dense", rounds=-1)
+
+
+def test_rounds_without_an_epoch_are_refused():
+    with pytest.raises(ValueError, match="dense with rounds trains for `epochs` in every round: it must be at least 1, got 0"):
+        create_method("dense", rounds=1).stages(Budget(epochs=0, finetune_epochs=3))

@@ -118,9 +118,26 @@ def test_snip_starts_from_scratch_and_the_others_from_the_trained_network():
         assert stages[-1].method == method and sum(stage.epochs for stage in stages) == 16
 
 
-def test_without_an_epoch_to_fine_tune_there_is_no_gradient():
-    with pytest.raises(ValueError, match="finetune_epochs must be at least 1, got 0"):
-        create_method("gradient", sparsity=0.5).stages(Budget(epochs=12, finetune_epochs=0))
+@pytest.mark.parametrize("knobs", [{}, {"criterion": "gradient", "batches": 3}])
+def test_scores_of_the_weights_as_they_are_need_no_epoch(knobs):
+    method = create_method("gradient", sparsity=0.5, **knobs)
+    assert [stage.epochs for stage in method.stages(Budget(epochs=0, finetune_epochs=0))] == [0, 0]
+    assert method.calibration_batches == knobs.get("batches", 1)
+
+
+@pytest.mark.parametrize("knobs", [{"criterion": "movement"}, {"schedule": "cubic"}, {"criterion": "movement", "batches": 2}])
+def test_scores_that_are_summed_during_training_need_an_epoch(knobs):
+    method = create_method("gradient", sparsity=0.5, **knobs)
+    assert method.calibration_batches == 0
+    with pytest.raises(
+        ValueError, match="scores weights while it trains: finetune_epochs must be at least 1, got 0; taylor and gradient with one_shot"
+    ):
+        method.stages(Budget(epochs=12, finetune_epochs=0))
+
+
+def test_snip_needs_an_epoch():
+    with pytest.raises(ValueError, match="gradient prunes while it trains"):
+        create_method("gradient", sparsity=0.5, criterion="snip").stages(Budget(epochs=0, finetune_epochs=0))
 
 
 @pytest.mark.parametrize(

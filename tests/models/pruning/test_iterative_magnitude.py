@@ -88,3 +88,10 @@ def test_the_sparsity_after_all_rounds_is_known_beforehand():
 def test_impossible_knobs_are_refused(knobs, message):
     with pytest.raises(ValueError, match=message):
         create_method("iterative_magnitude", **knobs)
+
+
+@pytest.mark.parametrize(("rewind", "spent"), [("weights", "epochs"), ("learning_rate", "epochs"), ("none", "finetune_epochs")])
+def test_rounds_without_an_epoch_are_refused(rewind, spent):
+    budget = replace(Budget(epochs=2, finetune_epochs=2), **{spent: 0})
+    with pytest.raises(ValueError, match=f"rewind: {rewind} trains for `{spent}` after every mask: it must be at least 1, got 0; magnitude"):
+        create_method("iterative_magnitude", rounds=2, rewind=rewind).stages(budget)

@@ -133,8 +133,9 @@ def test_it_starts_from_the_dense_training_that_others_share():
     method, budget = create_method("structured", ratio=0.5), Budget(epochs=3, finetune_epochs=2)
     assert method.stages(budget)[0] == create_method("magnitude", sparsity=0.5).stages(budget)[0]
     assert [stage.epochs for stage in method.stages(Budget(epochs=3, finetune_epochs=0))] == [3, 0]
-    with pytest.raises(ValueError, match="finetune_epochs must be at least 1, got 0"):
-        create_method("structured", ratio=0.5, criterion="taylor").stages(Budget(epochs=3, finetune_epochs=0))
+    taylor = create_method("structured", ratio=0.5, criterion="taylor", batches=2)
+    assert (taylor.calibration_batches, method.calibration_batches) == (2, 0)
+    assert [stage.epochs for stage in taylor.stages(Budget(epochs=3, finetune_epochs=0))] == [3, 0]
 
 
 @pytest.mark.parametrize(
