@@ -12,6 +12,7 @@ from jobs.experiment.ids import StageId
 from models.pruning.base import Stage
 
 PRETRAINED = ("pretrained", "pretrained_key")  # options that name weights
+GPU_OPTIONS = ("gpus", "num_gpus", "gpus_per_node", "gpus_per_task", "gpus_per_socket")  # of submitit and sbatch
 Source = Literal["digits", "cifar10", "cifar100", "imagefolder", "beton", "synthetic"]
 NATIVE_SIZES: dict[str, int] = {"digits": 32, "cifar10": 32, "cifar100": 32, "synthetic": 32, "imagefolder": 224, "beton": 224}
 
@@ -124,3 +125,13 @@ class ClusterSpec:
     def ranks(self) -> int:
         """Processes of one job."""
         return self.nodes * self.tasks_per_node
+
+    @property
+    def promised_gpus(self) -> bool:
+        """True if the jobs ask for GPUs, here or in SLURM's own words (gres, gpus_per_task, ...). Such a job never computes on the CPU instead."""
+        if self.kind != "slurm":
+            return self.gpus_per_node > 0
+        given = {**self.slurm, **(self.slurm.get("additional_parameters") or {})}
+        options = {name.removeprefix("slurm_").replace("-", "_"): str(value) for name, value in given.items() if value}
+        counted = any(options.get(name, "0") != "0" for name in GPU_OPTIONS)
+        return self.gpus_per_node > 0 or counted or any("gpu" in options.get(name, "") for name in ("gres", "tres_per_node", "tres_per_task"))

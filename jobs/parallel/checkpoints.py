@@ -101,7 +101,15 @@ def restore_training(engine: Engine, fragments: Fragments, state: dict[str, Any]
         buffer.copy_(state["buffers"][name])
     torch.set_rng_state(state["rng"])
     if engine.ranks.device.type == "cuda":
-        torch.cuda.set_rng_state(state["cuda_rng"], engine.ranks.device)
+        restore_gpu_generator(state["cuda_rng"], engine.ranks.device)
+
+
+def restore_gpu_generator(saved: Tensor | None, device: torch.device) -> None:
+    """Sets the generator of a GPU. A checkpoint of a CPU has no state of one: then the seed is the CPU generator's, so that a resumption repeats."""
+    if saved is None:
+        torch.cuda.manual_seed(torch.initial_seed())
+    else:
+        torch.cuda.set_rng_state(saved, device)
 
 
 def on_device_of(owner: Tensor, value: Any) -> Any:

@@ -25,6 +25,7 @@ from torch.utils.hooks import RemovableHandle
 from jobs.cluster.surroundings import forget_outer_ranks
 from jobs.experiment.limits import batch_conflict, lamb_conflict
 from jobs.experiment.specs import RecipeSpec
+from jobs.parallel.devices import own_device
 from jobs.parallel.memory import keep_freed_memory
 from jobs.parallel.rendezvous import meet
 
@@ -37,7 +38,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class RendezvousError(RuntimeError):
-    """The environment does not define where the other ranks are, or a rank has no GPU."""
+    """The environment does not define where the other ranks are."""
 
 
 class BatchError(ValueError):
@@ -76,8 +77,10 @@ class Ranks:
         return tensor
 
 
-def rendezvous(threads: int) -> Ranks:
+def rendezvous(threads: int, *, gpus: bool = False) -> Ranks:
     """This process's rank, after all ranks have met. torch computes with `threads` threads. A second call only returns the rank.
+
+    `gpus`: the job was promised GPUs, so that without one this raises GpuMissing. Otherwise a rank without a GPU takes the CPU.
 
     The environment defines several ranks by RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT, as torchrun sets them. Our own jobs set
     MEETING_FILE instead of the last two: the file to which rank 0 writes its address. Without WORLD_SIZE, or with 1, there is a single rank, and no
@@ -90,7 +93,7 @@ def rendezvous(threads: int) -> Ranks:
     if world == 1:
         forget_outer_ranks()  # DeepSpeed reads them too
     rank, local_rank = (rank_variable("RANK"), rank_variable("LOCAL_RANK")) if world > 1 else (0, 0)
-    device = own_device(local_rank)
+    device = own_device(local_rank, promised=gpus)
     if device.type == "cpu":
         keep_freed_memory()
     if not distributed.is_initialized():
@@ -105,20 +108,6 @@ def rank_variable(name: str) -> int:
         remedy = "set RANK, LOCAL_RANK, MASTER_ADDR and MASTER_PORT, as torchrun does"
         raise RendezvousError(f"WORLD_SIZE is {os.environ['WORLD_SIZE']} but {name} is not set; {remedy}")
     return int(os.environ[name])
-
-
-def own_device(local_rank: int) -> torch.device:
-    """The rank's own GPU: number LOCAL_RANK, or the only GPU that SLURM shows to the task. The CPU where there is no GPU."""
-    if not torch.cuda.is_available():
-        os.environ["DS_ACCELERATOR"] = "cpu"
-        return torch.device("cpu")
-    os.environ["DS_ACCELERATOR"] = "cuda"
-    visible = torch.cuda.device_count()
-    if visible > 1 and local_rank >= visible:
-        raise RendezvousError(f"local rank {local_rank} has no GPU: {visible} are visible; start at most {visible} tasks a node")
-    device = torch.device("cuda", local_rank if visible > 1 else 0)
-    torch.cuda.set_device(device)
-    return device
 
 
 def join_group(rank: int, world: int, backend: str) -> None:
@@ -274,6 +263,7 @@ def deepspeed_config(model: nn.Module, recipe: RecipeSpec, batches: Batching, wo
         "zero_allow_untested_optimizer": True,  # SGD
         "steps_per_print": None,
         "bf16": {"enabled": recipe.dtype == "bf16"},
+        "timers": {"throughput": {"enabled": False}},  # it would wait for the GPU at the start and the end of every micro-batch
     }
     if recipe.dtype == "bf16":
         config["data_types"] = {"buffer_dtype": "bf16"}  # BatchNorm wants its weights and statistics in one dtype

@@ -22,18 +22,22 @@ Policy = Literal["halve", "elsewhere", "again", "never"]
 
 # Patterns over "<exception class>: <message>". The first match wins.
 SIGNS: tuple[tuple[str, Policy], ...] = (
-    (r"out of memory|OutOfMemory|^MemoryError|CUBLAS_STATUS_ALLOC_FAILED|DefaultCPUAllocator: (can't allocate|not enough) memory|bad_alloc", "halve"),
-    (r"Cannot allocate memory", "halve"),
+    (r"out of memory|OutOfMemory|^MemoryError|DefaultCPUAllocator: (can't allocate|not enough) memory|bad_alloc|Cannot allocate memory", "halve"),
+    (r"(CUBLAS_STATUS|CUDNN_STATUS|CUFFT)_ALLOC_FAILED|unable to find an engine to execute", "halve"),  # cuDNN finds no engine for want of memory
+    (r"driver on your system is too old", "never"),  # all nodes of a cluster have the same
+    (r"sees no GPU on|local rank \d+ has no GPU|No CUDA GPUs are available|system not yet initialized", "elsewhere"),
     (r"uncorrectable ECC|hardware error|GPU is lost|fallen off the bus", "elsewhere"),
     (r"CUDA driver initialization failed|CUDA-capable device\(s\) is/are busy|no CUDA-capable device", "elsewhere"),
     (r"ncclSystemError|NCCL.{0,200}unhandled system error", "elsewhere"),
     (r"Input/output error|Stale file handle|Transport endpoint", "elsewhere"),
 )
-# Messages of gloo, NCCL and torch's store on the ranks that remain when another rank has died.
+# Messages of gloo, NCCL and torch's store on the ranks that remain when another rank has died. They come before the signs: NCCL calls the loss of a
+# peer a system error, and the node that tells of it is the healthy one.
 PEER_LOST = re.compile(
-    r"connection closed by peer|connection reset by peer|connection was likely closed|broken pipe|socket closed|remote process exited"
+    r"connection closed by (remote )?peer|connection reset by peer|connection was likely closed|broken pipe|socket closed|remote process exited"
     r"|timed out waiting \d+ ?ms for|(read|write|send|recv) error.{0,80}(timed out|no route to host|unreachable)"
-    r"|application timeout caused pair closure",
+    r"|application timeout caused pair closure|collective operation timeout|communicator was aborted|wait timeout|ncclRemoteError"
+    r"|unexpected exit of a remote peer|connect to \S+ (failed ?:|returned)",
     re.IGNORECASE,
 )
 # safetensors and torch raise errors without an errno.

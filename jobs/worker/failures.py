@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from jobs.cluster.slurm import SchedulerError, requeue, restarts, this_job
 from jobs.experiment.attempt import read_attempt
 from jobs.experiment.files import recognizable, this_host
+from jobs.experiment.ids import StageId
 from jobs.experiment.job import JobSpec
 from jobs.experiment.records import Failure, now
 from jobs.experiment.run_folder import RunFolder
@@ -42,6 +43,9 @@ def respond(run: RunFolder, spec: StageSpec, job: JobSpec, error: Exception, ran
     if superseded(folder):
         print(f"stage {spec.id}: a later attempt at this job has taken over; this error does not matter", flush=True)
         return False
+    if is_peer_lost(error):
+        print(f"stage {spec.id} has lost another rank, whose own log says why; this node is not at fault", flush=True)
+        return False
     policy = policy_of(type(error).__name__, error_chain(error))
     if policy == "halve" and (micro := halve_micro_batch(spec, folder, ranks.world, error_chain(error))) is not None:
         print(f"stage {spec.id} ran out of memory; it goes on with micro-batches of {micro} images, the global batch kept", flush=True)
@@ -52,6 +56,17 @@ def respond(run: RunFolder, spec: StageSpec, job: JobSpec, error: Exception, ran
         return False
     stop_stage(run, spec, job, error, ranks)
     return False
+
+
+def refuse_job(run: RunFolder, job: JobSpec, error: Exception) -> None:
+    """The response to an error before any stage has started: the job moves to another node if the node is at fault; else its stages have failed."""
+    todo = [spec for spec in job.stages if not run.done(spec.id)]
+    if not todo or superseded(run.stage_dir(todo[0].id)):
+        return
+    if policy_of(type(error).__name__, str(error)) == "elsewhere" and move_elsewhere(run, todo[0].id, job.cluster, error):
+        return
+    for spec in todo:
+        fail_stage(run, spec.id, job, error, job.cluster.ranks)
 
 
 def move_elsewhere(run: RunFolder, stage: str, cluster: ClusterSpec, error: Exception) -> bool:
@@ -93,15 +108,20 @@ def stop_stage(run: RunFolder, spec: StageSpec, job: JobSpec, error: Exception, 
     """
     if is_peer_lost(error) or is_disk_full(error) or isinstance(error, SchedulerError) or is_requeue_refused(error):
         return
+    fail_stage(run, spec.id, job, error, ranks.world)
+
+
+def fail_stage(run: RunFolder, stage: StageId, job: JobSpec, error: Exception, ranks: int) -> None:
+    """Writes an error as the reason why a stage stopped for good, with a failed record for every cell that passes through it."""
     failure = Failure(
         kind="diverged" if type(error).__name__ == "Diverged" else type(error).__name__,
         message=str(error) or repr(error),
-        stage=spec.id,
+        stage=stage,
         traceback=traceback.format_exc(),
         host=this_node(),
     )
-    if run.write_failure(spec.id, failure):
-        record_failure(run, failure, job, ranks.world)
+    if run.write_failure(stage, failure):
+        record_failure(run, failure, job, ranks)
 
 
 def record_failure(run: RunFolder, failure: Failure, job: JobSpec, ranks: int) -> None:

@@ -24,7 +24,7 @@ from jobs.experiment.specs import ClusterSpec, StageSpec
 from jobs.recovery.micro_batch import with_stored_micro_batch
 from jobs.recovery.nodes import blame_lost_nodes
 from jobs.worker.cell import cell_record, measure_cell, save_weights
-from jobs.worker.failures import BlockedError, requeue_this_job, respond
+from jobs.worker.failures import BlockedError, refuse_job, requeue_this_job, respond
 from models.pruning.registry import method_label
 
 if TYPE_CHECKING:
@@ -36,14 +36,19 @@ CLAIM_POLL_S = 1.0
 def run_job(job: JobSpec) -> None:
     """Runs the stages and finishes the cells. With one rank, the other stages run after one that failed; with several, the job ends.
 
-    Raises NothingDone.
+    Raises NothingDone, and GpuMissing for a job that was promised GPUs and sees none.
     """
+    from jobs.parallel.devices import GpuMissing
     from jobs.parallel.engine import rendezvous
     from jobs.parallel.memory import free_unused
 
     replace_unencodable()
     run = RunFolder(Path(job.run))
-    ranks = rendezvous(threads=job.cluster.cpus_per_task)
+    try:
+        ranks = rendezvous(threads=job.cluster.cpus_per_task, gpus=job.cluster.promised_gpus)
+    except GpuMissing as error:
+        refuse_job(run, job, error)
+        raise
     for spec in job.stages:
         while attempt_stage(run, spec, job, ranks):
             free_unused()

@@ -1,11 +1,15 @@
 import pickle
 import resource
+from dataclasses import replace
 
 import pytest
 import torch
 
-from jobs.parallel.checkpoints import CheckpointError, drop_checkpoints, load_checkpoint, save_checkpoint
-from jobs.parallel.engine import rendezvous
+from jobs.experiment.specs import RecipeSpec
+from jobs.parallel.checkpoints import CheckpointError, drop_checkpoints, load_checkpoint, restore_training, save_checkpoint, training_state
+from jobs.parallel.engine import Engine, rendezvous
+from jobs.parallel.fragments import Fragments
+from tests.support.networks import NO_DECAY, global_batch, toy_net
 from tests.support.processes import run_ranks
 
 
@@ -108,3 +112,40 @@ def save_on_two(folder):
 @pytest.mark.slow
 def test_every_rank_stops_when_one_cannot_write(tmp_path):
     run_ranks("tests.jobs.parallel.test_checkpoints:save_on_two", 2, tmp_path)
+
+
+def stepped(ranks, seed, steps):
+    """An engine of the toy network after some steps."""
+    engine = Engine(toy_net(seed), RecipeSpec(batch_size=4), no_decay=NO_DECAY, ranks=ranks)
+    for step in range(steps):
+        images, labels = global_batch(step, 4)
+        engine.forward_backward(images, labels, last=True)
+        engine.step(1e-3)
+    return engine
+
+
+@pytest.mark.parametrize("saved_on", ["cpu", "cuda"])
+@pytest.mark.parametrize("resumed_on", ["cpu", "cuda"])
+def test_a_stage_goes_on_where_its_checkpoint_is_of_another_device(tmp_path, ranks, monkeypatch, saved_on, resumed_on):
+    """Only the generator of a GPU is played here. A checkpoint of a CPU gives the GPU a seed of its own, the same at each resumption."""
+    calls, gpu_state = [], torch.arange(16, dtype=torch.uint8)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: gpu_state)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: calls.append(("state", state.tolist())))
+    monkeypatch.setattr(torch.cuda, "manual_seed", lambda seed: calls.append(("seed", seed)))
+    first = stepped(ranks, 0, 3)
+    torch.manual_seed(123)
+    drawn = torch.rand(7)
+    torch.manual_seed(123)
+    first.ranks = replace(ranks, device=torch.device(saved_on, 0))
+    expected = Fragments(first).weights()
+    save_checkpoint(tmp_path, 3, training_state(first, Fragments(first)), ranks)
+    first.close()
+    second = stepped(ranks, 1, 0)
+    fragments = Fragments(second)
+    torch.manual_seed(9)
+    second.ranks = replace(ranks, device=torch.device(resumed_on, 0))
+    restore_training(second, fragments, load_checkpoint(tmp_path, ranks)[1])
+    assert all(torch.equal(fragments.weights(name)[name], weight) for name, weight in expected.items())
+    assert torch.equal(torch.rand(7), drawn)
+    assert calls == {"cpu": [], "cuda": [("state", gpu_state.tolist()) if saved_on == "cuda" else ("seed", 123)]}[resumed_on]
+    second.close()

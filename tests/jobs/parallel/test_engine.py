@@ -80,6 +80,23 @@ def test_a_gradient_that_is_not_finite_is_reported():
     engine.close()
 
 
+@pytest.mark.parametrize("zero_stage", [0, 2, 3])
+def test_a_step_never_waits_for_the_device(monkeypatch, zero_stage):
+    """DeepSpeed's throughput timer did, twice for each micro-batch, from the third step on."""
+    from deepspeed.accelerator import get_accelerator
+
+    waits = []
+    monkeypatch.setattr(type(get_accelerator()), "synchronize", lambda self, device_index=None: waits.append(1))
+    engine = Engine(toy_net(), RecipeSpec(batch_size=4, micro_batch_size=2, zero_stage=zero_stage), no_decay=NO_DECAY, ranks=rendezvous(1))
+    del waits[:]
+    for step in range(4):
+        for index in range(2):
+            engine.forward_backward(*global_batch(step, 2), last=index == 1)
+        engine.step(1e-3)
+    assert not waits
+    engine.close()
+
+
 def lose_a_rank(folder):
     """Rank 1 leaves in the middle of training."""
     ranks = rendezvous(threads=1)

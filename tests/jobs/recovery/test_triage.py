@@ -17,6 +17,9 @@ def test_the_cpu_allocators_own_words_mean_out_of_memory() -> None:
     [
         ("OutOfMemoryError", "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.15 GiB", "halve"),
         ("RuntimeError", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "halve"),
+        ("RuntimeError", "cuDNN error: CUDNN_STATUS_ALLOC_FAILED", "halve"),
+        ("RuntimeError", "cuFFT error: CUFFT_ALLOC_FAILED", "halve"),
+        ("RuntimeError", "GET was unable to find an engine to execute this computation", "halve"),
         ("MemoryError", "Unable to allocate 5.00 GiB for an array with shape (1, 2)", "halve"),
         ("OSError", "[Errno 12] Cannot allocate memory", "halve"),
         ("AcceleratorError", "CUDA error: uncorrectable ECC error encountered", "elsewhere"),
@@ -25,6 +28,9 @@ def test_the_cpu_allocators_own_words_mean_out_of_memory() -> None:
             "NCCL error in: ../torch/csrc/ProcessGroupNCCL.cpp:1691, unhandled system error (run with NCCL_DEBUG=INFO)",
             "elsewhere",
         ),
+        ("RuntimeError", "No CUDA GPUs are available", "elsewhere"),
+        ("RuntimeError", "CUDA error: system not yet initialized", "elsewhere"),
+        ("AcceleratorError", "CUDA error: unspecified launch failure", "never"),  # as often a fault of a kernel as of a node
         ("OSError", "[Errno 116] Stale file handle: '/data'", "elsewhere"),
         ("ValueError", "top_k is out of range", "never"),
         ("KeyError", "'lr'", "never"),

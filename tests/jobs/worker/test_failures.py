@@ -1,5 +1,6 @@
 """The response to errors of a stage, without training: retried, moved, or stopped with records that say why."""
 
+from dataclasses import replace
 from pathlib import Path
 from subprocess import CalledProcessError, TimeoutExpired
 
@@ -7,10 +8,13 @@ import pytest
 
 from jobs.cluster.slurm import SchedulerError
 from jobs.experiment.files import write_json
+from jobs.experiment.job import JobSpec
 from jobs.experiment.run_folder import RunFolder
+from jobs.parallel.devices import GpuMissing
 from jobs.parallel.engine import Ranks
 from jobs.recovery.micro_batch import stored_micro_batch
 from jobs.recovery.nodes import faults
+from jobs.recovery.triage import policy_of
 from jobs.worker import failures
 from jobs.worker import job as worker
 from jobs.worker.failures import is_disk_full, is_peer_lost, stop_stage
@@ -131,6 +135,39 @@ def test_a_node_at_fault_without_a_scheduler_is_a_failure(tmp_path: Path, monkey
     assert run.failure(trunk) is not None
 
 
+SYSTEM_ERROR = "NCCL error in: /pytorch/torch/csrc/distributed/c10d/ProcessGroupNCCL.cpp:3690, unhandled system error (run with NCCL_DEBUG=INFO for "
+LOST = [
+    f"{SYSTEM_ERROR}details), NCCL version 2.30.7\nncclSystemError: System call (e.g. socket, malloc) or external library call failed"
+    " or device error.\nLast error:\nsocketProgress: Connection closed by remote peer node2<41022>",
+    f"{SYSTEM_ERROR}details)\nLast error:\nsocketStartConnect: Connect to 10.0.0.2<41022> failed : Connection refused",
+    f"{SYSTEM_ERROR}details)\nLast error:\nsocketPollConnect: connect to 10.0.0.2<41022> returned Connection timed out, exceeded error retry count",
+    "NCCL error: remote process exited or there was a network error\nncclRemoteError: A call failed possibly due to a network error",
+    "[Rank 0] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=12, OpType=ALLREDUCE, Timeout(ms)=600000) ran for 600010 milliseconds",
+    "NCCL communicator was aborted on rank 0.",
+    "wait timeout after 600000ms, keys: /group/0//cpu//0",
+    "[0] is setting up NCCL communicator and retrieving ncclUniqueId from [0] via c10d key-value store, but store->get('0') got error: wait timeout",
+    "[gloo] Connection closed by peer [127.0.0.1]:1234",
+]
+
+
+@pytest.mark.parametrize("message", LOST)
+def test_a_rank_that_lost_another_blames_no_node_and_leaves_the_stage_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str) -> None:
+    slurm = FakeSlurm(tmp_path / "slurm", monkeypatch)
+    for name, value in {"SLURM_JOB_ID": "17", "SLURMD_NODENAME": "node1", "SLURM_RESTART_COUNT": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(failures, "REQUEUED_S", 0.0)
+    run = RunFolder(tmp_path / "run")
+    jobs, _ = jobs_of(small_grid(tmp_path), run)
+    two = Ranks(rank=0, local_rank=0, world=2, device=one_rank().device)
+    assert not failures.respond(run, jobs[0].stages[0], jobs[0], RuntimeError(message), two)
+    assert faults(run) == {} and run.failure(jobs[0].stages[0].id) is None and not slurm.calls("scontrol")
+
+
+def test_a_system_error_without_a_lost_peer_is_the_nodes_own() -> None:
+    message = f"{SYSTEM_ERROR}details)\nLast error:\nError while creating shared memory segment /dev/shm/nccl-x (size 9637888)"
+    assert not is_peer_lost(RuntimeError(message)) and policy_of("DistBackendError", message) == "elsewhere"
+
+
 def test_of_several_ranks_the_job_is_queued_again_with_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slurm = FakeSlurm(tmp_path / "slurm", monkeypatch)
     monkeypatch.setenv("SLURM_JOB_ID", "17")
@@ -158,3 +195,44 @@ def test_a_job_is_moved_three_times_and_then_its_stage_has_failed(
     assert not failures.respond(run, stage, jobs[0], RuntimeError("CUDA error: uncorrectable ECC error encountered"), one_rank())
     assert ("requeue 17" in slurm.calls("scontrol")) is moved
     assert (run.failure(stage.id) is None) is moved and faults(run) == {"node2": 1}
+
+
+class Blind:
+    """torch on a node whose GPUs are gone, or torch's build for CPUs."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, cuda: str | None) -> None:
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+        monkeypatch.setattr("torch.version.cuda", cuda)
+        monkeypatch.setattr(failures, "REQUEUED_S", 0.0)
+
+
+def promised(tmp_path: Path) -> tuple[RunFolder, JobSpec]:
+    """A job of several stages that was promised GPUs."""
+    run = RunFolder(tmp_path / "run")
+    job = jobs_of(small_grid(tmp_path, stages_per_job=4), run)[0][0]
+    return run, replace(job, cluster=replace(job.cluster, gpus_per_node=4))
+
+
+def test_a_job_without_its_gpus_moves_to_another_node_and_trains_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slurm = FakeSlurm(tmp_path / "slurm", monkeypatch)
+    for name, value in {"SLURM_JOB_ID": "17", "SLURMD_NODENAME": "node2", "SLURM_RESTART_COUNT": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("SLURM_ARRAY_JOB_ID", raising=False)
+    Blind(monkeypatch, cuda="13.0")
+    run, job = promised(tmp_path)
+    with pytest.raises(GpuMissing, match="sees no GPU"):
+        run_job(job)
+    assert faults(run) == {"node2": 1} and "requeue 17" in slurm.calls("scontrol")
+    assert not list(run.path.glob("stages/*/failure.json"))
+
+
+@pytest.mark.parametrize("cuda", ["13.0", None])
+def test_a_local_job_without_its_gpus_fails_with_the_reason_on_every_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cuda: str | None) -> None:
+    Blind(monkeypatch, cuda)
+    run, job = promised(tmp_path)
+    run.export_dir(job.stages[0].id).mkdir(parents=True)
+    with pytest.raises(GpuMissing):
+        run_job(job)
+    assert run.failure(job.stages[0].id) is None, "a stage that is done stays done"
+    reasons = [failure.message for spec in job.stages[1:] if (failure := run.failure(spec.id))]
+    assert len(reasons) == len(job.stages) - 1 > 0 and all("the job asks for GPUs" in reason for reason in reasons)
