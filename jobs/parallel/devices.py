@@ -45,7 +45,7 @@ def why_no_gpu() -> str:
 def refusal() -> str:
     """torch's own reason for using no GPU."""
     try:
-        torch.cuda.init()
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # torch has no types for it
     except (RuntimeError, AssertionError) as error:
         return str(error).strip().splitlines()[0]
     return "torch gives no reason"
