@@ -18,7 +18,9 @@ from jobs.experiment.identity import cell_id
 from jobs.experiment.limits import oversized_batch, training_images, unreachable_rewind, untrained
 from jobs.experiment.specs import ClusterSpec, DataSpec, ModelSpec, RecipeSpec
 from models.pruning.base import Budget, PruningMethod
+from models.registry import model_options
 from models.text import valid_names
+from models.typed import fields_of
 
 KEYS = ("name", "data", "recipe", "models", "pruning", "seeds", "exclude", "cluster")
 MOST_CELLS = 1_000_000  # before `exclude`: a hundred times as many as a run folder has been tested with
@@ -62,6 +64,7 @@ def read_grid(path: Path) -> Grid:
         seed=read_seeds(keys.get("seeds"), report),
     )
     _check_steps(axes, report)
+    _check_drop_path(axes, report)
     check_patterns(keys.get("exclude"), axes.by_name(), report)
     _check_budgets(axes, _Left(axes, keys.get("exclude"), report), report)
     cells = () if report.problems else _cells(axes, keys.get("exclude"), report)
@@ -122,6 +125,18 @@ def _check_steps(axes: Axes, report: Report) -> None:
             for method in axes.pruning:
                 if late := unreachable_rewind(method.value, _budget(recipe.value), images // recipe.value.batch_size):
                     report.add(method.line_of("rewind_step"), method.key, f"{late} (with the recipe of line {recipe.line} and {data.value.source})")
+
+
+def _check_drop_path(axes: Axes, report: Report) -> None:
+    """Reports recipes with a drop_path for models that have no stochastic depth, or whose entry gives a rate of its own."""
+    for recipe, model in itertools.product(axes.recipe, axes.model):
+        if recipe.value.drop_path is None:
+            continue
+        if "drop_path" not in fields_of(model_options(model.value.name)):
+            report.add(recipe.line_of("drop_path"), f"{recipe.key}.drop_path", f"{model.value.name} has no stochastic depth; leave drop_path out")
+        elif "drop_path" in model.value.options:
+            own = f"{model.names[0]} has a drop_path of its own (line {model.line}); give it in one of the two"
+            report.add(recipe.line_of("drop_path"), f"{recipe.key}.drop_path", own)
 
 
 def _cells(axes: Axes, exclude: Node | None, report: Report) -> tuple[Cell, ...]:

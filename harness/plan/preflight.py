@@ -71,6 +71,7 @@ def model_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
         return []
     import torch
 
+    from models.layer_order import layer_numbers
     from models.layers import weight_decay_groups
     from models.registry import create_model
 
@@ -87,6 +88,11 @@ def model_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
         except Exception as error:  # a model that a user added may raise any
             problems.append(f"{grid.location(model)}: model {model.label}: {reason_of(error)}")
             continue
+        for recipe in {id(cell.recipe): cell.recipe for cell in cells_of_network if cell.recipe.layer_decay is not None}.values():
+            try:
+                layer_numbers(name for name, _ in network.named_parameters())
+            except ValueError as error:
+                problems.append(f"{grid.location(recipe, 'layer_decay')}: {model.label}: {error}")
         for method in {id(cell.method): cell.method for cell in cells_of_network}.values():
             try:
                 method.check(network)

@@ -13,6 +13,7 @@ from models.pruning.base import Budget, PruningMethod
 from models.typed import ABOVE_0, AT_LEAST_0, AT_LEAST_1, FRACTION, Limit
 
 BETWEEN_0_AND_1 = Limit(words="above 0 and below 1", holds=lambda value: 0 < value < 1)
+ABOVE_0_TO_1 = Limit(words="above 0 and at most 1", holds=lambda value: 0 < value <= 1)
 
 RECIPE: Mapping[str, Limit] = {
     "epochs": AT_LEAST_0,
@@ -23,10 +24,16 @@ RECIPE: Mapping[str, Limit] = {
     "finetune_lr": ABOVE_0,
     "min_lr": AT_LEAST_0,
     "warmup_epochs": AT_LEAST_0,
+    "warmup_lr": AT_LEAST_0,
+    "cooldown_epochs": AT_LEAST_0,
     "weight_decay": AT_LEAST_0,
+    "layer_decay": ABOVE_0_TO_1,
     "betas": Limit(words="0 or more and below 1 each", holds=lambda betas: all(0 <= beta < 1 for beta in betas)),
+    "opt_eps": ABOVE_0,
     "momentum": FRACTION,
+    "bce_threshold": FRACTION,
     "label_smoothing": FRACTION,
+    "drop_path": FRACTION,
     "clip_grad": ABOVE_0,
     "ema": BETWEEN_0_AND_1,
 }
@@ -38,7 +45,7 @@ DATA: Mapping[str, Limit] = {
     "classes": Limit(words="2 or more", holds=lambda classes: classes >= 2),
     "shift_px": AT_LEAST_0,
     "crop_scale": Limit(words="[low, high] with 0 < low <= high <= 1", holds=lambda scale: 0 < scale[0] <= scale[1] <= 1),
-    "eval_crop": Limit(words="above 0 and at most 1", holds=lambda fraction: 0 < fraction <= 1),
+    "eval_crop": ABOVE_0_TO_1,
     "max_resolution": AT_LEAST_1,
 }
 CLUSTER: Mapping[str, Limit] = {
@@ -114,10 +121,17 @@ def recipe_conflicts(recipe: RecipeSpec, ranks: int) -> Iterator[Violation]:
     if recipe.epochs > 0 and recipe.warmup_epochs > recipe.epochs:
         rule = f"the warm-up, {recipe.warmup_epochs:g} epochs, is longer than the training, {recipe.epochs}"
         yield Violation(field="warmup_epochs", rule=rule)
+    elif recipe.epochs > 0 and recipe.warmup_epochs + recipe.cooldown_epochs > recipe.epochs:
+        rule = f"warm-up and cool-down, {recipe.warmup_epochs:g} and {recipe.cooldown_epochs} epochs, are longer than the training, {recipe.epochs}"
+        yield Violation(field="cooldown_epochs", rule=rule)
     for name in ("lr", "finetune_lr"):
         rate = getattr(recipe, name)
         if rate is not None and recipe.min_lr > rate:
             yield Violation(field="min_lr", rule=f"{recipe.min_lr:g} is above {name}, {rate:g}")
+    if recipe.warmup_lr is not None and recipe.warmup_lr > recipe.lr:
+        yield Violation(field="warmup_lr", rule=f"{recipe.warmup_lr:g} is above lr, {recipe.lr:g}")
+    if recipe.nesterov and not recipe.momentum:
+        yield Violation(field="nesterov", rule="it needs a momentum above 0")
     if conflict := lamb_conflict(recipe):
         yield Violation(field="zero_stage", rule=conflict)
     if conflict := batch_conflict(recipe.batch_size, recipe.micro_batch_size, ranks):

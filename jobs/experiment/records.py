@@ -100,6 +100,7 @@ class Environment(Strict):
     loader: str  # ffcv | torch, with its version
     scan: str  # backend that ran
     data_sha256: str  # of the .beton files, or of the arrays behind the torch loader
+    tf32: bool | None = None  # whether fp32 products and convolutions of the GPU used TF32; None: on a CPU, or not known
 
 
 class Record(Strict):

@@ -9,7 +9,7 @@ import math
 import os
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -19,22 +19,24 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed import HashStore  # type: ignore[attr-defined]  # torch exports it, but not to type checkers
-from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from jobs.cluster.surroundings import forget_outer_ranks
 from jobs.experiment.limits import batch_conflict, lamb_conflict
 from jobs.experiment.specs import RecipeSpec
 from jobs.parallel.devices import own_device
+from jobs.parallel.losses import training_loss
 from jobs.parallel.memory import keep_freed_memory
 from jobs.parallel.rendezvous import meet
+from models.layer_order import layer_scales
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
 
 TIMEOUT = timedelta(minutes=10)  # a collective that waits longer for another rank fails
 BUCKET_NUMEL = 50_000_000  # DeepSpeed's own default reserves 2 GB
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "tf32": torch.float32}
+Term = Callable[[Tensor, Tensor, Tensor], Tensor]  # images, logits, the loss so far -> the loss with this term
 
 
 class RendezvousError(RuntimeError):
@@ -174,6 +176,7 @@ class Engine:
     def __init__(self, model: nn.Module, recipe: RecipeSpec, *, no_decay: Iterable[str], ranks: Ranks) -> None:
         """Takes `model` over: DeepSpeed casts and shards its weights as the recipe says. `no_decay`: parameters without weight decay."""
         self.ranks, self.recipe, self.batching = ranks, recipe, batching(recipe, ranks.world)
+        self._loss = training_loss(recipe)
         # DeepSpeed's bf16 optimizer steps once with zero gradients to allocate its state. At a rate of 0 this leaves the weights unchanged.
         optimizer = make_optimizer(model, recipe, frozenset(no_decay))
         deepspeed = load_deepspeed()
@@ -190,24 +193,30 @@ class Engine:
         for group in self.optimizer.param_groups:
             group.pop("step", None)
 
-    def forward_backward(self, images: Tensor, labels: Tensor, *, last: bool) -> Tensor:
-        """The loss, a detached scalar, of one micro-batch: images (b, 3, H, W) float32, labels (b,) int64. `last`: the last one of its step."""
-        device, dtype = self.ranks.device, DTYPES[self.recipe.dtype]
-        logits = self.deepspeed(images.to(device, dtype, non_blocking=True))
-        loss = self.loss(logits, labels.to(device, non_blocking=True))
+    def forward_backward(self, images: Tensor, targets: Tensor, *, last: bool, terms: Sequence[Term] = ()) -> Tensor:
+        """The loss, a detached scalar, of one micro-batch. `last`: the last one of its step.
+
+        images (b, 3, H, W) float32; targets (b,) int64, or (b, classes) float32 with the smoothing in them. `terms` change the loss, one by one; they
+        get the images in the dtype of the training.
+        """
+        images = images.to(self.ranks.device, DTYPES[self.recipe.dtype], non_blocking=True)
+        logits = self.deepspeed(images)
+        loss = self.loss(logits, targets.to(self.ranks.device, non_blocking=True))
+        for term in terms:
+            loss = term(images, logits.float(), loss)
         self.deepspeed.backward(loss)
         if not last:
             self.deepspeed.step()  # DeepSpeed counts micro-batches in step(); only the last one updates the weights
         return loss.detach()
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The mean loss of a micro-batch, a scalar: logits (b, classes) of any dtype, labels (b,) int64."""
-        return functional.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The mean loss of a micro-batch, a scalar: logits (b, classes) of any dtype, targets as in `forward_backward`."""
+        return self._loss(logits.float(), targets)
 
     def step(self, lr: float) -> bool:
         """Updates the weights at learning rate `lr`. False where the gradient was not finite; the weights may then be unusable."""
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_scale", 1.0)
         self.deepspeed.step()
         norm = self.deepspeed.get_global_grad_norm()
         return norm is None or (math.isfinite(norm) and norm >= 0)  # DeepSpeed returns -1 for a norm that is not finite
@@ -226,18 +235,15 @@ class Engine:
 
 
 def make_optimizer(model: nn.Module, recipe: RecipeSpec, no_decay: frozenset[str]) -> torch.optim.Optimizer:
-    """The recipe's optimizer, with two groups of parameters: with and without weight decay. Its rate is 0, because every step sets it.
+    """The recipe's optimizer. Its rate is 0, because every step sets it, times a group's `lr_scale`.
 
-    Raises ValueError for lamb with ZeRO.
+    Raises ValueError for lamb with ZeRO, and for layer_decay of a network without an order of layers.
     """
-    decayed = [parameter for name, parameter in model.named_parameters() if parameter.requires_grad and name not in no_decay]
-    kept = [parameter for name, parameter in model.named_parameters() if parameter.requires_grad and name in no_decay]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": kept, "weight_decay": 0.0}]
-    groups = [group for group in groups if group["params"]]
+    groups = parameter_groups(model, recipe, no_decay)
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=0.0, betas=recipe.betas)
+        return torch.optim.AdamW(groups, lr=0.0, betas=recipe.betas, eps=recipe.opt_eps or 1e-8)
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum)
+        return torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum, nesterov=recipe.nesterov)
     if conflict := lamb_conflict(recipe):
         raise ValueError(f"{conflict}; set zero_stage: 0")
     from models.torchvision_shim import load_timm
@@ -245,7 +251,19 @@ def make_optimizer(model: nn.Module, recipe: RecipeSpec, no_decay: frozenset[str
     load_timm()
     from timm.optim.lamb import Lamb
 
-    return Lamb(groups, lr=0.0, betas=recipe.betas, max_grad_norm=None)  # DeepSpeed clips
+    return Lamb(groups, lr=0.0, betas=recipe.betas, eps=recipe.opt_eps or 1e-6, max_grad_norm=None)  # DeepSpeed clips
+
+
+def parameter_groups(model: nn.Module, recipe: RecipeSpec, no_decay: frozenset[str]) -> list[dict[str, Any]]:
+    """The parameters, those with weight decay first; with layer_decay, a group for each layer and decay, with its `lr_scale`."""
+    scales = layer_scales(model, recipe.layer_decay) if recipe.layer_decay is not None else {}
+    groups: dict[tuple[bool, float], dict[str, Any]] = {}
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    for name, parameter in sorted(named, key=lambda pair: pair[0] in no_decay):
+        decay = 0.0 if name in no_decay else recipe.weight_decay
+        empty = {"params": [], "weight_decay": decay} | ({"lr_scale": scales[name]} if scales else {})
+        groups.setdefault((name in no_decay, scales.get(name, 1.0)), empty)["params"].append(parameter)
+    return list(groups.values())
 
 
 def deepspeed_config(model: nn.Module, recipe: RecipeSpec, batches: Batching, world: int) -> dict[str, Any]:
@@ -258,7 +276,7 @@ def deepspeed_config(model: nn.Module, recipe: RecipeSpec, batches: Batching, wo
         "train_batch_size": recipe.batch_size,
         "train_micro_batch_size_per_gpu": batches.micro,
         "gradient_accumulation_steps": batches.accumulation,
-        "gradient_clipping": recipe.clip_grad or 0.0,
+        "gradient_clipping": (recipe.clip_grad or 0.0) if recipe.clip_mode == "norm" else 0.0,
         "zero_optimization": stage,
         "zero_allow_untested_optimizer": True,  # SGD
         "steps_per_print": None,

@@ -99,6 +99,14 @@ class Fragments:
             stored.masked_fill_(where, 0.0)
 
     @torch.no_grad()
+    def clip_values(self, limit: float) -> None:
+        """Clips every element of this rank's part of the averaged gradients to [-limit, limit]; as torch.nn.utils.clip_grad_value_."""
+        for fragment in self.by_name.values():
+            stored = stored_gradient(self.engine, fragment)
+            if stored is not None:
+                stored.clamp_(-limit, limit)
+
+    @torch.no_grad()
     def add_l1(self, name: str, strength: float) -> None:
         """Adds the gradient of an L1 penalty, strength * sign(w), to this rank's part of the averaged gradient."""
         fragment = self.by_name[name]
@@ -185,7 +193,7 @@ def located(engine: Engine, name: str, parameter: nn.Parameter) -> Fragment:
 def whole_master(engine: Engine, parameter: nn.Parameter) -> Tensor:
     """The master at stage 0: the parameter itself in fp32, DeepSpeed's fp32 copy of it in bf16."""
     wrapper = engine.deepspeed.optimizer
-    if engine.recipe.dtype == "fp32":
+    if engine.recipe.dtype != "bf16":
         return parameter
     pairs: Iterable[tuple[Sequence[Tensor], Sequence[Tensor]]] = zip(wrapper.fp16_groups, wrapper.fp32_groups, strict=True)
     return next(master for low, high in pairs for trained, master in zip(low, high, strict=True) if trained is parameter)

@@ -44,11 +44,12 @@ class Snapshot:
 
 def averaged_buffers(module: nn.Module, ranks: Ranks) -> dict[str, Tensor]:
     """Buffers by name, those of floating point averaged over ranks (each rank has BatchNorm statistics of its own); a collective."""
-    means = {}
-    for name, buffer in module.named_buffers():
-        floating = buffer.is_floating_point() and ranks.world > 1
-        means[name] = (ranks.sum(buffer.to(torch.float32, copy=True)) / ranks.world).to(buffer.dtype) if floating else buffer
-    return means
+    return {name: mean_over_ranks(buffer, ranks) if buffer.is_floating_point() else buffer for name, buffer in module.named_buffers()}
+
+
+def mean_over_ranks(tensor: Tensor, ranks: Ranks) -> Tensor:
+    """The mean of every rank's `tensor` of floating point, in its dtype; itself with one rank. A collective."""
+    return tensor if ranks.world == 1 else (ranks.sum(tensor.to(torch.float32, copy=True)) / ranks.world).to(tensor.dtype)
 
 
 @torch.no_grad()

@@ -60,8 +60,10 @@ class TrainedNetwork:
         self.average: Average | None = None
 
     def _average(self) -> Average | None:
-        decay = self.spec.recipe.ema
-        return None if decay is None else Average(decay, self.fragments, self.masking)
+        recipe = self.spec.recipe
+        if recipe.ema is None:
+            return None
+        return Average(recipe.ema, self.fragments, self.masking, warmup=recipe.ema_warmup, buffers=recipe.ema_buffers)
 
     def _view(self) -> NetworkView | None:
         method = self.spec.stage.method
@@ -161,15 +163,24 @@ class TrainedNetwork:
     def copy_result(self) -> None:
         """Updates the copy to the weights that are evaluated and exported: averaged ones if the recipe averages."""
         self.snapshot.take(self.fragments.weights() if self.average is None else self.average.weights(), self.engine.module)
+        if self.average is not None:
+            self.average.copy_buffers_to(self.snapshot.model)
 
     def sparsity(self) -> float:
         """The fraction of zeros in the masked parameters; once units were removed, the fraction of all parameters that is gone."""
         return self.removal.fraction_removed(self.snapshot.model) if self.removal.done else self.masking.sparsity()
 
+    def clip_values(self) -> None:
+        """Clips each element of the gradients, if the recipe asks for that. (DeepSpeed clips their norm.)"""
+        recipe = self.spec.recipe
+        if recipe.clip_mode == "value" and recipe.clip_grad is not None:
+            self.fragments.clip_values(recipe.clip_grad)
+
     # Checkpoints
 
     def state(self) -> dict[str, Any]:
         """This rank's part of the state from which `restore` resumes to the bit."""
+        averaged = {} if self.average is None or not self.average.buffers else {"average_buffers": self.average.buffers}
         return {
             "training": training_state(self.engine, self.fragments),
             "average": None if self.average is None else self.average.parts,
@@ -177,6 +188,7 @@ class TrainedNetwork:
             "dense": self.masking.dense,
             "structure": structure_to_json(self.removal.done),
             "method": None if self.view is None else self.view.state,
+            **averaged,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -190,6 +202,7 @@ class TrainedNetwork:
         self.average = self._average()
         if self.average is not None:
             self.average.parts = {name: part.to(device) for name, part in state["average"].items()}
+            self.average.buffers = {name: buffer.to(device) for name, buffer in state.get("average_buffers", {}).items()}
         if self.view is not None:
             self.view.masks = dict(self.masking.masks)
             self.view.state = {key: tensor.to(device) for key, tensor in state["method"].items()}

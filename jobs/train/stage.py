@@ -16,6 +16,7 @@ from jobs.experiment.run_folder import CHECKPOINTS, REPLAY_TODO
 from jobs.experiment.specs import ClusterSpec, StageSpec
 from jobs.parallel.checkpoints import drop_checkpoints
 from jobs.parallel.engine import Ranks, batching
+from jobs.parallel.precision import set_precision
 from jobs.train.exports import StageResult, exported, read_result
 from jobs.train.metrics import ignore
 from jobs.train.stage_trainer import Diverged, StageTrainer, derived_seed
@@ -79,11 +80,14 @@ def prepared_run(
 
     recipe, share = spec.recipe, {"rank": ranks.rank, "world": ranks.world, "threads": cluster.cpus_per_task}
     micro = batching(recipe, ranks.world).micro
+    set_precision(recipe.dtype)
     torch.manual_seed(spec.seed)
     options = spec.model.architecture  # a later stage takes the weights of its parent
     if spec.stage.start == "scratch":
         check_pretrained(spec.model)
         options = dict(spec.model.options)
+    if recipe.drop_path is not None:
+        options["drop_path"] = recipe.drop_path
     model = create_model(spec.model.name, data.classes, data.img_size, scan_backend=recipe.scan, **options)
     no_decay = weight_decay_groups(model, recipe.decay_ssm)[1]
     order = derived_seed(spec.seed, "order", spec.stage.schedule)

@@ -176,6 +176,7 @@ class StageTrainer:
         if network.view is not None and method is not None and method.needs_gradients:
             method.after_backward(network.view, progress)
         network.masking.zero_gradients()
+        network.clip_values()
         if not network.engine.step(lr):
             raise Diverged(f"the gradient is not finite at {self.position()}; loss {loss:g}")
         state.step += 1
@@ -198,8 +199,8 @@ class StageTrainer:
         count = engine.batching.accumulation
         losses = []
         for index in range(count):
-            images, labels = next(batches)
-            losses.append(engine.forward_backward(images, labels, last=index == count - 1))
+            images, targets = next(batches)
+            losses.append(engine.forward_backward(images, targets, last=index == count - 1))
         loss = float(self.ranks.sum(torch.stack(losses).double().mean())) / self.ranks.world
         if not math.isfinite(loss):
             raise Diverged(f"the loss is {loss} at {self.position()}; the last finite one was {self.state.last_loss}")

@@ -54,12 +54,14 @@ def measure_cell(run: RunFolder, planned: PlannedCell, weights: Path, cluster: C
     """
     from jobs.data.loaders import EvalLoader
     from jobs.data.prepare import prepare
+    from jobs.parallel.precision import set_precision
     from jobs.train.evaluation import evaluate, load_model
     from jobs.train.exports import read_result
     from jobs.train.removal import load_structure
     from models.ssm.backends import scan_backend_used
 
     cell, threads = planned.cell, cluster.cpus_per_task
+    set_precision(cell.recipe.dtype)
     data = prepare(cell.data, Path(cluster.cache).expanduser(), by_content=cluster.hash_data)
     model = load_model(cell.model, classes=data.classes, img_size=data.img_size, scan=cell.recipe.scan, weights=weights).to(ranks.device)
     smaller = smaller_micro_batches(run, planned, ranks.world)

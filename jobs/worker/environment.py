@@ -91,6 +91,8 @@ def current_environment(*, ranks: int, threads: int, loader: str, scan: str, dat
     """Everything about this process that can change a result."""
     import torch
 
+    from jobs.parallel.precision import uses_tf32
+
     commit, dirty = code_version()
     versions = package_versions()
     return Environment(
@@ -106,4 +108,5 @@ def current_environment(*, ranks: int, threads: int, loader: str, scan: str, dat
         loader=f"{loader} {versions.get(loader, '?')}",
         scan=scan,
         data_sha256=data_sha256,
+        tf32=uses_tf32() if torch.cuda.is_available() else None,
     )

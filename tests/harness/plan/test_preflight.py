@@ -173,6 +173,16 @@ def test_a_row_whose_weight_decay_cannot_be_told_is_a_problem(tmp_path: Path, mo
     assert line.startswith("grid.yaml:4: models[0]: model vit_micro: cannot be built: TypeError: ")
 
 
+def test_layer_decay_needs_an_order_of_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "models: [vim_micro, vit_micro]\npruning: [dense]"
+    monkeypatch.setitem(models.registry.MODELS, "vit_micro", replace(models.registry.MODELS["vit_micro"], build=lambda *given: torch.nn.Linear(2, 2)))
+    path = tmp_path / "grid.yaml"
+    path.write_text(f"name: t\nseeds: [0]\nrecipe:\n  layer_decay: 0.7\n{text}")
+    grid = read_grid(path)
+    (line,) = model_problems(grid, grid.cells)
+    assert line.startswith(f"{path}:4: recipe.layer_decay: vit_micro: layer_decay needs a network whose blocks have numbers")
+
+
 def test_a_kernel_that_does_not_load_is_a_problem_with_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "_kernel.so").write_bytes(b"no library")
     monkeypatch.setattr(kernel, "kernel_path", lambda variant: tmp_path / "_kernel.so")

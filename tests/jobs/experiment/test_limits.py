@@ -42,7 +42,13 @@ OF_RECIPES = {
     "finetune_lr": Bound(inside=(TINY,), outside=(0,), among="min_lr: 0"),
     "min_lr": Bound(inside=(0,), outside=(-TINY,)),
     "warmup_epochs": Bound(inside=(0,), outside=(-TINY,)),
+    "warmup_lr": Bound(inside=(0,), outside=(-TINY,)),
+    "cooldown_epochs": AT_LEAST_0,
     "weight_decay": Bound(inside=(0,), outside=(-TINY,)),
+    "layer_decay": Bound(inside=(TINY, 1), outside=(0, 1.001)),
+    "opt_eps": ABOVE_0,
+    "bce_threshold": FROM_0_BELOW_1,
+    "drop_path": FROM_0_BELOW_1,
     "betas": Bound(inside=([0, 0.999],), outside=([-TINY, 0.9], [0.9, 1])),
     "momentum": FROM_0_BELOW_1,
     "label_smoothing": FROM_0_BELOW_1,
@@ -172,3 +178,18 @@ def test_a_rewind_is_unreachable_beyond_the_last_step() -> None:
     method, budget = create_method("iterative_magnitude", rounds=1, rewind_step=40), Budget(epochs=2, finetune_epochs=1)
     assert unreachable_rewind(method, budget, 20) is None
     assert unreachable_rewind(method, budget, 19) == "rewinds to step 40, but train ends at step 38"
+
+
+@pytest.mark.parametrize(
+    ("given", "mistake"),
+    [
+        (
+            "epochs: 10, warmup_epochs: 4, cooldown_epochs: 7",
+            "cooldown_epochs: warm-up and cool-down, 4 and 7 epochs, are longer than the training, 10",
+        ),
+        ("lr: 0.001, warmup_lr: 0.002", "warmup_lr: 0.002 is above lr, 0.001"),
+        ("optimizer: sgd, momentum: 0, nesterov: true", "nesterov: it needs a momentum above 0"),
+    ],
+)
+def test_fields_of_a_recipe_that_contradict_each_other_are_refused(given: str, mistake: str) -> None:
+    assert mistakes(START + f"recipe: {{{given}}}\n") == [f"grid.yaml:5: recipe.{mistake}"]

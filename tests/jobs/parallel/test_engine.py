@@ -1,4 +1,5 @@
 import atexit
+import copy
 import math
 import os
 
@@ -7,7 +8,9 @@ import torch
 
 from jobs.experiment.specs import RecipeSpec
 from jobs.parallel.engine import BatchError, Batching, Engine, RendezvousError, batching, make_optimizer, rendezvous
-from tests.support.networks import NO_DECAY, global_batch, toy_net
+from jobs.parallel.fragments import Fragments
+from models.torchvision_shim import load_timm
+from tests.support.networks import CLASSES, NO_DECAY, SIZE, global_batch, toy_net
 from tests.support.processes import finish_ranks, run_ranks, start_ranks
 
 
@@ -59,6 +62,70 @@ def test_vectors_take_no_weight_decay():
     assert [group["weight_decay"] for group in groups] == [0.3, 0.0]
     assert all(parameter.dim() > 1 for parameter in groups[0]["params"])
     assert all(parameter.dim() == 1 for parameter in groups[1]["params"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"optimizer": "adamw"}, {"eps": 1e-8, "betas": (0.8, 0.9)}),
+        ({"optimizer": "adamw", "opt_eps": 1e-3}, {"eps": 1e-3}),
+        ({"optimizer": "lamb"}, {"eps": 1e-6, "betas": (0.8, 0.9)}),
+        ({"optimizer": "lamb", "opt_eps": 1e-8}, {"eps": 1e-8}),
+        ({"optimizer": "sgd", "momentum": 0.5, "nesterov": True}, {"momentum": 0.5, "nesterov": True}),
+    ],
+)
+def test_an_optimizer_has_the_recipes_constants(fields, expected):
+    group = make_optimizer(toy_net(), RecipeSpec(betas=(0.8, 0.9), **fields), frozenset()).param_groups[0]
+    assert {name: group[name] for name in expected} == expected
+
+
+class Layered(torch.nn.Module):
+    """A stem, two numbered layers and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = torch.nn.Linear(3 * SIZE * SIZE, 5)
+        self.layers = torch.nn.ModuleList([torch.nn.Linear(5, 5), torch.nn.Linear(5, 5)])
+        self.head = torch.nn.Linear(5, CLASSES)
+
+    def forward(self, x):
+        x = self.stem(x.flatten(1)).tanh()
+        for layer in self.layers:
+            x = layer(x).tanh()
+        return self.head(x)
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+def test_each_layer_has_its_share_of_the_rate_as_with_timms_groups(zero_stage):
+    load_timm()
+    from timm.optim._param_groups import param_groups_layer_decay
+
+    torch.manual_seed(0)
+    model = Layered()
+    reference = copy.deepcopy(model)
+    reference.group_matcher = lambda coarse: {"stem": r"^stem", "blocks": [(r"^layers\.(\d+)", None)]}
+    groups = param_groups_layer_decay(reference, weight_decay=0.3, layer_decay=0.5)
+    optimizer = torch.optim.AdamW(groups, lr=1.0, eps=1e-4)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.01 * group["lr_scale"]
+    recipe = RecipeSpec(batch_size=8, layer_decay=0.5, weight_decay=0.3, opt_eps=1e-4, clip_grad=None, zero_stage=zero_stage)
+    no_decay = [name for name, parameter in model.named_parameters() if parameter.dim() < 2]
+    engine = Engine(model, recipe, no_decay=no_decay, ranks=rendezvous(1))
+    for step in range(3):
+        images, labels = global_batch(step, 8)
+        engine.forward_backward(images, labels, last=True)
+        assert engine.step(0.01)
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(reference(images), labels, label_smoothing=0.1).backward()
+        optimizer.step()
+    for name, weight in Fragments(engine).weights().items():
+        torch.testing.assert_close(weight, reference.get_parameter(name).detach())
+    engine.close()
+
+
+def test_layer_decay_is_refused_where_layers_have_no_numbers():
+    with pytest.raises(ValueError, match="whose blocks have numbers"):
+        make_optimizer(toy_net(), RecipeSpec(layer_decay=0.5), frozenset())
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])

@@ -53,6 +53,24 @@ def test_two_ranks_gather_bit_for_bit(tmp_path):
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+def test_values_are_clipped_as_torch_clips_them(zero_stage, dtype):
+    recipe = RecipeSpec(batch_size=16, zero_stage=zero_stage, dtype=dtype, clip_grad=None)
+    engine = Engine(toy_net(), recipe, no_decay=NO_DECAY, ranks=rendezvous(threads=1))
+    fragments = Fragments(engine)
+    engine.forward_backward(*global_batch(0, 16), last=True)
+    leaves = {name: torch.nn.Parameter(torch.zeros(fragment.shape)) for name, fragment in fragments.by_name.items()}
+    for name, leaf in leaves.items():
+        leaf.grad = fragments.gradient(name)
+    torch.nn.utils.clip_grad_value_(leaves.values(), 0.015625)
+    fragments.clip_values(0.015625)
+    for name, leaf in leaves.items():
+        assert torch.equal(fragments.gradient(name), leaf.grad)
+    assert float(fragments.gradient("fc.weight").abs().max()) == 0.015625
+    engine.close()
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
 def test_an_l1_penalty_adds_the_sign_of_each_weight_to_the_gradient(zero_stage, dtype):
     ranks = rendezvous(threads=1)
     recipe = RecipeSpec(batch_size=16, micro_batch_size=8, zero_stage=zero_stage, dtype=dtype)

@@ -42,14 +42,16 @@ class Built(Exception):
     """A network was asked for, with these options."""
 
 
-def options_built(monkeypatch: pytest.MonkeyPatch, folder: Path, model: ModelSpec, start: Literal["scratch", "parent", "rewind"]) -> object:
+def options_built(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, model: ModelSpec, start: Literal["scratch", "parent", "rewind"], **recipe: object
+) -> object:
     """The options of the network that a stage with this start asks for."""
 
     def build(*_: object, **options: object) -> None:
         raise Built({name: value for name, value in options.items() if name != "scan_backend"})
 
     monkeypatch.setattr("models.registry.create_model", build)
-    spec = replace(toy_spec(dense(start=start)), model=model)
+    spec = replace(toy_spec(dense(start=start), **recipe), model=model)
     data, ranks = SimpleNamespace(classes=2, img_size=32), rendezvous(1)
     with (
         pytest.raises(Built) as caught,
@@ -70,3 +72,10 @@ def test_a_first_stage_alone_reads_the_pretrained_file_and_refuses_another(tmp_p
         options_built(monkeypatch, tmp_path, model, "scratch")
     path.unlink()
     assert options_built(monkeypatch, tmp_path, model, "parent") == options_built(monkeypatch, tmp_path, model, "rewind") == {"depth": 2}
+
+
+def test_a_recipes_stochastic_depth_takes_the_place_of_the_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ModelSpec(name="vim_micro", label="x", options={"depth": 2})
+    assert options_built(monkeypatch, tmp_path, model, "parent", drop_path=0.4) == {"depth": 2, "drop_path": 0.4}
+    assert options_built(monkeypatch, tmp_path, model, "scratch", drop_path=0.0) == {"depth": 2, "drop_path": 0.0}
+    assert options_built(monkeypatch, tmp_path, model, "scratch") == {"depth": 2}

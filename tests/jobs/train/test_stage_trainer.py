@@ -147,6 +147,20 @@ CASES = {
     "regrown": {"stage": {"method": REGROWN}, "zero_stage": 1, "ema": 0.9, "dtype": "bf16", "optimizer": "sgd"},
     "bf16": {"stage": {"method": Halve(move=7)}, "zero_stage": 3, "dtype": "bf16"},
     "sgd": {"zero_stage": 1, "optimizer": "sgd", "net": {"norm": True, "dropout": 0.3}},
+    "timm": {
+        "ema": 0.9,
+        "ema_warmup": "timm",
+        "ema_buffers": True,
+        "clip_mode": "value",
+        "clip_grad": 0.01,
+        "loss": "bce",
+        "lr_every": "epoch",
+        "warmup_lr": 1e-4,
+        "warmup_prefix": False,
+        "cooldown_epochs": 1,
+        "net": {"norm": True},
+        "zero_stage": 2,
+    },
     "lamb": {"stage": {"method": Halve(move=7)}, "optimizer": "lamb", "net": {"norm": True, "dropout": 0.3}, "dtype": "bf16"},
 }
 
