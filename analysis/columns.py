@@ -51,6 +51,12 @@ def version(record: Record) -> str:
     return f"{(machine.commit or 'unknown')[:10]}{'+' if machine.dirty else ''}"
 
 
+def against_published(row: Row) -> float | None:
+    """Measured minus published top-1, in points; None if the row is no official checkpoint as it is."""
+    published = row.mean(lambda m: m.published_top1)
+    return None if published is None or row.top1 is None else row.top1.mean - published
+
+
 LEADERBOARD: tuple[Column, ...] = (
     Column("rank", "", "rank within `key`: by mean top-1, then fewest MACs; empty without a number", lambda r: r.rank),
     Column("model", "", "the model's label", lambda r: r.model),
@@ -75,6 +81,14 @@ LEADERBOARD: tuple[Column, ...] = (
         lambda r: r.standing.tie if r.standing else None,
     ),
     Column("top5", "%", "mean over seeds of top-5", lambda r: r.mean(lambda m: m.top5)),
+    Column(
+        "published_top1",
+        "%",
+        "top-1 that the authors report, for an official checkpoint that is evaluated as it is",
+        lambda r: r.mean(lambda m: m.published_top1),
+    ),
+    Column("published_top5", "%", "the same for top-5", lambda r: r.mean(lambda m: m.published_top5)),
+    Column("top1_vs_published", "points", "measured minus published top-1", against_published),
     Column("sparsity", "", "fraction of zeros among the prunable weights", lambda r: r.mean(lambda m: m.sparsity_prunable)),
     Column("sparsity_all", "", "fraction of zeros among all parameters", lambda r: r.mean(lambda m: m.sparsity_all)),
     Column("param_count", "millions", "parameters", lambda r: scaled(r.mean(lambda m: m.params), 1 / MEGA)),

@@ -9,6 +9,7 @@ from typing import Any
 
 from analysis.decoding import decoded, parts_of
 from jobs.experiment.identity import PATHS, result_settings
+from jobs.experiment.published import EVALUATION, follows_published
 from jobs.experiment.records import Record
 
 CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=str)
@@ -46,14 +47,22 @@ def row_and_key(record: Record) -> tuple[str, Key]:
     protocol = (measured.throughput_batch, measured.flops_convention, measured.speed_protocol) if measured else (None, None, None)
     if parts is None:
         spec = record.spec
-        return same_but_seed(spec), make_key(spec.get("data", {}), spec.get("recipe", {}), around, protocol)
-    return row_of_texts(*parts), key_of_texts(parts.data, parts.recipe, around, protocol)
+        data = evaluation_as_one(spec.get("model", {}), spec.get("data", {}))
+        return same_but_seed(spec), make_key(data, spec.get("recipe", {}), around, protocol)
+    return row_of_texts(*parts), key_of_texts(parts.model, parts.data, parts.recipe, around, protocol)
 
 
 @lru_cache(maxsize=4096)
-def key_of_texts(data: bytes, recipe: bytes, around: tuple[Any, ...], protocol: tuple[Any, ...]) -> Key:
+def key_of_texts(model: bytes, data: bytes, recipe: bytes, around: tuple[Any, ...], protocol: tuple[Any, ...]) -> Key:
     """`make_key` from texts, cached for all cells with these settings."""
-    return make_key(decoded(data), decoded(recipe), around, protocol)
+    return make_key(evaluation_as_one(decoded(model), decoded(data)), decoded(recipe), around, protocol)
+
+
+def evaluation_as_one(model: Mapping[str, Any], data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`data` with one word for the published evaluation of an official checkpoint: each model has its own, and they are ranked together."""
+    if not follows_published(str(model.get("name")), model.get("options") or {}, data):
+        return data
+    return {name: value for name, value in data.items() if name not in EVALUATION} | {"evaluation": "as published"}
 
 
 def make_key(data: Mapping[str, Any], recipe: Mapping[str, Any], around: tuple[Any, ...], protocol: tuple[Any, ...]) -> Key:

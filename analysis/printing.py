@@ -26,11 +26,20 @@ def printed(rows: Sequence[Row], merged: Merged) -> "Group":
     if differ:
         note = f"{len(parts)} leaderboards: rows that differ in {', '.join(differ)} are not ranked together."
         parts.append(Text(note, style="yellow"))
+    parts += noted([line for row in rows if (line := published_line(row))], "cyan")
     emptied = [(row, dead) for row in rows if (dead := dead_layers(row))]
     parts += noted([f"collapsed: {row.model}, {row.pruning}: all weights are zero in {', '.join(dead)}" for row, dead in emptied], "red")
     parts += noted([f"conflict: {conflict}" for conflict in merged.conflicts], "red")
     parts += noted([f"skipped {file.path}: {file.reason}" for file in merged.skipped], "yellow")
     return Group(*parts)
+
+
+def published_line(row: Row) -> str | None:
+    """The published, measured and differing top-1 of an official checkpoint as it is; None for other rows."""
+    published = row.mean(lambda m: m.published_top1)
+    if published is None or row.top1 is None:
+        return None
+    return f"{row.model}: published {published:.1f}, measured {row.top1.mean:.2f}, difference {row.top1.mean - published:+.2f}"
 
 
 def dead_layers(row: Row) -> list[str]:

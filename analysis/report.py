@@ -95,6 +95,8 @@ SHOWN: tuple[Shown, ...] = (
     Shown("p (Holm)", "top1_vs_dense_p", fixed("top1_vs_dense_p", ".2g")),
     Shown("tie", "tie_group", fixed("tie_group", "d")),
     Shown("top-5 %", "top5", fixed("top5", ".2f")),
+    Shown("published", "published_top1", fixed("published_top1", ".1f")),
+    Shown("vs published", "top1_vs_published", fixed("top1_vs_published", "+.2f")),
     Shown("sparsity", "sparsity", fixed("sparsity", ".1%")),
     Shown("of all", "sparsity_all", fixed("sparsity_all", ".1%")),
     Shown("parameters", "params", large("params")),

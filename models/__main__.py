@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from models.flops import Costs, costs
+from models.published import PUBLISHED
 from models.registry import MODELS, create_model, effective_options, model_label
 
 VARIANTS: dict[str, list[dict[str, Any]]] = {
@@ -46,7 +47,7 @@ def entries() -> Iterator[tuple[str, dict[str, Any]]]:
 def row(name: str, options: dict[str, Any]) -> str:
     """A line of the table, for 1000 classes (10 for images of 32 px)."""
     cost = measure(name, options)
-    official = "yes" if MODELS[name].official and not effective_options(name, options) else "no"
+    official = "yes" if name in PUBLISHED and not effective_options(name, options) else "no"
     giga = [f"{value / 1e9:.3f}" if value else "" for value in (cost.macs, cost.scan_flops)]
     return f"| {model_label(name, options)} | {MODELS[name].img_size} | {cost.parameters:,} | {' | '.join(giga)} | {official} |"
 

@@ -1,5 +1,7 @@
 """Every model by name, and `create_model`, which makes it. No torch at import.
 
+Models with official checkpoints, which load strictly unless an option changes names or shapes, are those of `models.published.PUBLISHED`.
+
 A new model is an entry here. A new family also needs a dataclass of options in `models.configs` and a function that builds it.
 """
 
@@ -29,7 +31,6 @@ class ModelEntry:
     build: Build
     config: Config
     img_size: int = 224  # pixels; the default of create_model
-    official: bool = False  # has an official checkpoint, which loads strictly unless an option changes names or shapes
 
 
 class OptionError(ValueError):
@@ -69,26 +70,24 @@ def build_mambaout(config: MambaOutConfig, img_size: int, num_classes: int, scan
 
 
 MODELS: dict[str, ModelEntry] = {
-    "vim_tiny": ModelEntry(build=build_vim, config=VimConfig(), official=True),
-    "vim_tiny_stride8": ModelEntry(build=build_vim, config=VimConfig(stride=8), official=True),
-    "vim_small": ModelEntry(build=build_vim, config=VimConfig(dim=384, drop_path=0.05), official=True),
-    "vim_small_stride8": ModelEntry(build=build_vim, config=VimConfig(dim=384, stride=8, drop_path=0.05), official=True),
-    "vim_base": ModelEntry(build=build_vim, config=VimConfig(dim=768, drop_path=0.05), official=True),
+    "vim_tiny": ModelEntry(build=build_vim, config=VimConfig()),
+    "vim_tiny_stride8": ModelEntry(build=build_vim, config=VimConfig(stride=8)),
+    "vim_small": ModelEntry(build=build_vim, config=VimConfig(dim=384, drop_path=0.05)),
+    "vim_small_stride8": ModelEntry(build=build_vim, config=VimConfig(dim=384, stride=8, drop_path=0.05)),
+    "vim_base": ModelEntry(build=build_vim, config=VimConfig(dim=768, drop_path=0.05)),
     "vim_micro": ModelEntry(build=build_vim, config=VimConfig(patch_size=4, dim=64, depth=4, d_state=8), img_size=32),
-    "mambavision_t": ModelEntry(build=build_mambavision, config=MambaVisionConfig(), official=True),
-    "mambavision_t2": ModelEntry(build=build_mambavision, config=MambaVisionConfig(depths=(1, 3, 11, 4)), official=True),
-    "mambavision_s": ModelEntry(build=build_mambavision, config=MambaVisionConfig(dim=96, in_dim=64, depths=(3, 3, 7, 5)), official=True),
+    "mambavision_t": ModelEntry(build=build_mambavision, config=MambaVisionConfig()),
+    "mambavision_t2": ModelEntry(build=build_mambavision, config=MambaVisionConfig(depths=(1, 3, 11, 4))),
+    "mambavision_s": ModelEntry(build=build_mambavision, config=MambaVisionConfig(dim=96, in_dim=64, depths=(3, 3, 7, 5))),
     "mambavision_b": ModelEntry(
-        build=build_mambavision, official=True, config=MambaVisionConfig(dim=128, in_dim=64, depths=(3, 3, 10, 5), drop_path=0.3, layer_scale=1e-5)
+        build=build_mambavision, config=MambaVisionConfig(dim=128, in_dim=64, depths=(3, 3, 10, 5), drop_path=0.3, layer_scale=1e-5)
     ),
     "mambavision_l": ModelEntry(
         build=build_mambavision,
-        official=True,
         config=MambaVisionConfig(dim=196, in_dim=64, depths=(3, 3, 10, 5), heads=(4, 8, 16, 32), drop_path=0.3, layer_scale=1e-5),
     ),
     "mambavision_l2": ModelEntry(
         build=build_mambavision,
-        official=True,
         config=MambaVisionConfig(dim=196, in_dim=64, depths=(3, 3, 12, 5), heads=(4, 8, 16, 32), drop_path=0.3, layer_scale=1e-5),
     ),
     "mambavision_micro": ModelEntry(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harness.grid.axes import Axes, Choice, read_data, read_models, read_pruning, read_recipes, read_seeds
 from harness.grid.cluster_profile import read_cluster
+from harness.grid.evaluation import Evaluations, note_evaluations
 from harness.grid.exclude import check_patterns, read_exclusions
 from harness.grid.labels import name_problem
 from harness.grid.yaml_source import GridError, Node, Report, read_yaml
@@ -67,10 +68,12 @@ def read_grid(path: Path) -> Grid:
     _check_drop_path(axes, report)
     check_patterns(keys.get("exclude"), axes.by_name(), report)
     _check_budgets(axes, _Left(axes, keys.get("exclude"), report), report)
-    cells = () if report.problems else _cells(axes, keys.get("exclude"), report)
+    evaluations = Evaluations()
+    cells = () if report.problems else _cells(axes, evaluations, keys.get("exclude"), report)
     if report.problems:
         raise GridError(report.problems)
-    choices = tuple(itertools.chain(*axes.by_name().values()))
+    note_evaluations(axes.model, axes.data, evaluations, report)
+    choices = tuple(itertools.chain(*axes.by_name().values(), evaluations.resolved.values()))
     return Grid(name=name, cells=cells, cluster=cluster, path=path, source=source, choices=choices, notes=tuple(map(str, report.notes)))
 
 
@@ -139,7 +142,7 @@ def _check_drop_path(axes: Axes, report: Report) -> None:
             report.add(recipe.line_of("drop_path"), f"{recipe.key}.drop_path", own)
 
 
-def _cells(axes: Axes, exclude: Node | None, report: Report) -> tuple[Cell, ...]:
+def _cells(axes: Axes, evaluations: Evaluations, exclude: Node | None, report: Report) -> tuple[Cell, ...]:
     """The product of the axes, the seed varying fastest, without the excluded cells; mistakes of `exclude` go to the report."""
     count = math.prod(map(len, axes.by_name().values()))
     if count > MOST_CELLS:
@@ -149,13 +152,15 @@ def _cells(axes: Axes, exclude: Node | None, report: Report) -> tuple[Cell, ...]
     exclusions = read_exclusions(exclude, axes.by_name(), report)
     dropped = [0] * len(exclusions)
     cells: dict[str, Cell] = {}
+    seen = {(id(model), id(data)): evaluations.of(model, data) for model, data in itertools.product(axes.model, axes.data)}
     for parts in itertools.product(axes.model, axes.pruning, axes.data, axes.recipe, axes.seed):
         hits = [index for index, exclusion in enumerate(exclusions) if exclusion.drops(parts)]
         for index in hits:
             dropped[index] += 1
         if not hits:
-            cell = _cell(*parts)
-            if cells.setdefault(cell.id, cell) is not cell:
+            model, method, data, recipe, seed = parts
+            cell = _cell(model, method, seen[id(model), id(data)], recipe, seed)
+            if cells.setdefault(cell.id, cell) != cell:  # equal: one entry of data gives the evaluation that another leaves to the model
                 report.add(1, "", f"two cells have the id {cell.id}; change the seed of one of them")
     for exclusion, count in zip(exclusions, dropped, strict=True):
         if not count and all(exclusion.matches):  # a part that matches nothing has been reported

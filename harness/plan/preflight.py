@@ -2,11 +2,14 @@
 
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from harness.grid.read import Grid
 from jobs.experiment.cell import Cell
-from jobs.experiment.specs import ClusterSpec, ModelSpec, image_size
+from jobs.experiment.published import EVALUATION
+from jobs.experiment.specs import ClusterSpec, DataSpec, ModelSpec, image_size
 from models.pruning.registry import method_label
 
 
@@ -32,8 +35,16 @@ def data_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
     """Data sets that this machine cannot prepare."""
     from jobs.data.prepare import check_data
 
-    distinct = {id(cell.data): cell.data for cell in cells}
-    return [f"{grid.location(data)}: {problem}" for data in distinct.values() for problem in check_data(data)]
+    return [f"{grid.location(data)}: {problem}" for data in files_of(cells) for problem in check_data(data)]
+
+
+def files_of(cells: Sequence[Cell]) -> list[DataSpec]:
+    """The data of cells, each once, however they are evaluated: a large folder is looked through once."""
+    evaluation: dict[str, Any] = dict.fromkeys(EVALUATION)
+    sets: dict[DataSpec, DataSpec] = {}
+    for data in {id(cell.data): cell.data for cell in cells}.values():
+        sets.setdefault(replace(data, **evaluation), data)
+    return list(sets.values())
 
 
 def data_notes(grid: Grid, cells: Sequence[Cell]) -> list[str]:
@@ -42,8 +53,7 @@ def data_notes(grid: Grid, cells: Sequence[Cell]) -> list[str]:
         return []
     from jobs.data import prepare
 
-    distinct = {id(cell.data): cell.data for cell in cells}
-    return [f"{grid.location(data)}: note: {note}" for data in distinct.values() for note in prepare.data_notes(data)]
+    return [f"{grid.location(data)}: note: {note}" for data in files_of(cells) for note in prepare.data_notes(data)]
 
 
 def weights_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:

@@ -82,6 +82,9 @@ class Metrics(Strict):
     train_peak_memory_bytes: int | None = None  # of a rank, the largest of all stages
     train_j: float | None = None  # joules of the devices, of the whole path
     structure: dict[str, tuple[int, int]] = {}  # units kept and units before, of each group (layers.0.mixer.d_inner) that can lose units
+    published_top1: float | None = None  # percent, of its authors, if the cell is an official checkpoint as it is: see `jobs.experiment.published`
+    published_top5: float | None = None
+    published_source: str | None = None
     micro_batches: dict[str, int] = {}  # images of a forward pass, by stage, for stages in which the recipe's number did not fit into memory
 
 

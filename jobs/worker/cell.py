@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from jobs.experiment.cell import Cell
 from jobs.experiment.ids import StageId
 from jobs.experiment.job import JobSpec, PlannedCell
+from jobs.experiment.published import comparison
 from jobs.experiment.records import Environment, Failure, Metrics, Record, now
 from jobs.experiment.run_folder import MASKS, STRUCTURE, WEIGHTS, RunFolder
 from jobs.experiment.specs import ClusterSpec, StageSpec
@@ -74,6 +75,7 @@ def measure_cell(run: RunFolder, planned: PlannedCell, weights: Path, cluster: C
     structure = load_structure(weights.parent)
     removal_notes = structure.notes if structure else ()
     memory_notes = [micro_batch_note(stage, micro, cell.recipe) for stage, micro in smaller.items()]
+    held = comparison(cell, classes=data.classes, img_size=data.img_size, images=scores.samples)
     results = [result for stage in planned.stages if (result := read_result(run.stage_dir(stage)))]
     metrics = Metrics(
         top1=scores.top1,
@@ -86,7 +88,10 @@ def measure_cell(run: RunFolder, planned: PlannedCell, weights: Path, cluster: C
         **asdict(path_costs(results, ranks, threads)),
         micro_batches={str(stage): micro for stage, micro in smaller.items()},
         structure=structure.summary if structure else {},
-        **asdict(profiled) | {"notes": [*profiled.notes, *removal_notes, *memory_notes]},
+        published_top1=held.published.top1 if held.published else None,
+        published_top5=held.published.top5 if held.published else None,
+        published_source=held.published.source if held.published else None,
+        **asdict(profiled) | {"notes": [*profiled.notes, *removal_notes, *memory_notes, *filter(None, [held.note])]},
     )
     scan = scan_backend_used(ranks.device.type, cell.recipe.scan)
     surroundings = current_environment(ranks=ranks.world, threads=threads, loader=cell.data.loader, scan=scan, data_sha256=data.sha256)

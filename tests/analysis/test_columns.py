@@ -104,3 +104,12 @@ def test_collapsed_parameters_and_commits_are_those_of_any_seed() -> None:
     changed = fake_environment(commit="f" * 40, dirty=True)
     (row,) = rows_of(fake_record(97.0, seed=0, collapsed=["b", "a"]), fake_record(96.0, seed=1, collapsed=["b"], environment=changed))
     assert COLUMNS["collapsed"].read(row) == "a b" and COLUMNS["commit"].read(row) == f"0123456789 {'f' * 10}+"
+
+
+def test_an_official_checkpoint_stands_beside_its_published_figure() -> None:
+    official, pruned = rows_of(
+        fake_record(76.0, published_top1=76.1, published_top5=93.0, published_source="x"),
+        fake_record(75.0, pruning="magnitude-0.5"),
+    )
+    figures = [[COLUMNS[name].read(row) for name in ("published_top1", "published_top5", "top1_vs_published")] for row in (official, pruned)]
+    assert figures == [[76.1, 93.0, pytest.approx(-0.1)], [None, None, None]]

@@ -138,3 +138,19 @@ def test_a_failed_cell_has_no_measuring_protocol() -> None:
 
 def test_a_digest_does_not_depend_on_the_sequence_of_keys() -> None:
     assert digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1}) != digest({"a": 1, "b": [3]})
+
+
+def of_model(name: str, **data: Any) -> Record:
+    """A record of an official checkpoint with this evaluation."""
+    model = {"name": name, "options": {"pretrained": "w.pth"}, "label": name}
+    return fake_record(80, model=name, spec=fake_spec("dense", 0) | {"model": model, "data": DATA | {"interpolation": "bicubic"} | data})
+
+
+def test_official_checkpoints_under_their_published_evaluations_are_ranked_together() -> None:
+    one, other = (keys_of(of_model(name, eval_crop=crop)) for name, crop in (("mambavision_t", 1.0), ("mambavision_s", 0.93)))
+    assert one[0] == one[1] == other[0] == other[1]
+
+
+def test_an_evaluation_of_ones_own_is_ranked_apart() -> None:
+    keys = [keys_of(of_model("mambavision_s", eval_crop=crop))[0] for crop in (0.93, 1.0, 0.9)]
+    assert len(set(keys)) == 3 and differing(keys) == ("data",)

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from analysis.__main__ import main
-from analysis.printing import HEADINGS, counted, shown, spread, table
+from analysis.printing import HEADINGS, counted, published_line, shown, spread, table
 from analysis.statistics import summarize
 from tests.support.records import fake_environment, fake_record, fake_run, rows_of
 
@@ -92,3 +92,9 @@ def test_a_row_without_a_result_shows_its_failures() -> None:
 
 def test_a_single_seed_has_no_spread() -> None:
     assert (spread(None), spread(summarize([90.0])), spread(summarize([90.0, 92.0]))) == ("", "90.00", "91.00±1.41")
+
+
+def test_an_official_checkpoint_has_a_line_with_published_measured_and_difference() -> None:
+    official, pruned = rows_of(fake_record(76.04, published_top1=76.1), fake_record(75.0, pruning="magnitude-0.5"))
+    assert published_line(official) == "vim_micro: published 76.1, measured 76.04, difference -0.06"
+    assert published_line(pruned) is None
