@@ -19,10 +19,10 @@ find_python() {
     die "Python 3.11 or 3.12 is needed; tried: ${PYTHON:-python3 python3.12 python3.11}. Set PYTHON=/path/to/python3.11"
 }
 
-# 2. The system libraries that FFCV is built against (JPEG decoding and resizing).
-PACKAGES="g++ pkg-config libturbojpeg0-dev libopencv-core-dev libopencv-imgproc-dev"
+# 2. The system libraries that FFCV and the decoding of images are built against.
+PACKAGES="g++ pkg-config libjpeg-dev libturbojpeg0-dev libopencv-core-dev libopencv-imgproc-dev"
 has_libraries() {
-    command -v g++ >/dev/null && command -v pkg-config >/dev/null && pkg-config --exists libturbojpeg &&
+    command -v g++ >/dev/null && command -v pkg-config >/dev/null && pkg-config --exists libturbojpeg libjpeg &&
         { pkg-config --exists opencv4 || [ -e /usr/include/opencv4/opencv2/imgproc.hpp ]; }
 }
 install_libraries() {
@@ -36,7 +36,7 @@ install_libraries() {
         return
     fi
     cat >&2 <<MESSAGE
-[install] error: FFCV needs libturbojpeg, OpenCV (core, imgproc), g++ and pkg-config. One of these installs them:
+[install] error: FFCV needs libjpeg-turbo, OpenCV (core, imgproc), g++ and pkg-config. One of these installs them:
     sudo apt-get install --no-install-recommends $PACKAGES
     conda install -c conda-forge compilers pkg-config libjpeg-turbo opencv
 then run this again. Where neither is possible: WITHOUT_FFCV=1 make demo, and write 'loader: torch' under 'data:' in the grid.
@@ -54,7 +54,7 @@ describe_opencv() {
     export PKG_CONFIG_PATH="$at${PKG_CONFIG_PATH:+:$PKG_CONFIG_PATH}"
 }
 
-fingerprint() { { echo "$EXTRAS ${WITHOUT_FFCV:-}"; cat setup.cfg pyproject.toml constraints.txt slurm/install.sh models/ssm/*.cpp models/ssm/*.h 2>/dev/null; } | sha256sum | cut -d' ' -f1; }
+fingerprint() { { echo "$EXTRAS ${WITHOUT_FFCV:-}"; cat setup.cfg pyproject.toml constraints.txt slurm/install.sh models/ssm/*.cpp models/ssm/*.h jobs/data/*.cpp jobs/data/*.h 2>/dev/null; } | sha256sum | cut -d' ' -f1; }
 
 if [ "$(cat "$VENV/.ready" 2>/dev/null)" = "$(fingerprint)" ]; then exit 0; fi
 [ -n "${WITHOUT_FFCV:-}" ] || install_libraries
@@ -71,5 +71,6 @@ if [ -z "${WITHOUT_FFCV:-}" ] && ! "$VENV/bin/pip" show -q ffcv 2>/dev/null; the
     $PIP install --no-deps --no-build-isolation "$FFCV"
 fi
 "$VENV/bin/python" -m models.ssm.kernel
+"$VENV/bin/python" -m jobs.data.decoding
 fingerprint >"$VENV/.ready"
 say "ready: $VENV (. $VENV/bin/activate)"

@@ -3,10 +3,12 @@
 Every random number is a hash of (seed, epoch, sample, draw). No generator has a state, so the numbers do not depend on ranks, threads, batch sizes,
 earlier draws, or a library's version. Whole arrays of samples are drawn at once.
 
-box    rows and columns of the stored image that become one img_size x img_size input; pixels outside the image are zero
+box    rows and columns of the stored image that become one img_size x img_size input; pixels outside the image are zero. Where `whole` is set, the
+       image is resized to `rows` x `cols` instead, and (top, left) is the corner of the input in the result
 draw   index of a random number within one sample and one epoch
 """
 
+import math
 from typing import Final
 
 import numpy as np
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 
 from jobs.experiment.specs import DataSpec
 
-BOX: Final = np.dtype([("top", "<i4"), ("left", "<i4"), ("rows", "<i4"), ("cols", "<i4"), ("flip", "<i4")])
+BOX: Final = np.dtype([("top", "<i4"), ("left", "<i4"), ("rows", "<i4"), ("cols", "<i4"), ("flip", "<i4"), ("whole", "<i4")])
 GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
 ORDER, FLIP, SHIFT, CROP = 0, 1, 2, 16  # first draw of each purpose; CROP takes four for each attempt
 CROP_ATTEMPTS: Final = 10
@@ -73,12 +75,28 @@ def held_out(labels: Ints, fraction: float, seed: int) -> NDArray[np.bool_]:
 
 
 def eval_boxes(data: DataSpec, img_size: int, heights: Ints, widths: Ints) -> NDArray[np.void]:
-    """The central square of each image, BOX (n,). Its side is eval_crop x the shorter side, or the whole shorter side where that is img_size."""
+    """The central square of each image, BOX (n,).
+
+    With the interpolation `area`, its side is eval_crop x the shorter side, or the whole shorter side where that is img_size. With the others, images
+    are evaluated as in timm and torchvision: resized so that the shorter side is img_size / eval_crop, then cut.
+    """
+    boxes = np.zeros(len(heights), BOX)
+    if data.interpolation != "area":
+        return resized_whole(boxes, int(math.floor(img_size / data.eval_crop)), img_size, heights, widths)
     shorter = np.minimum(heights, widths).astype(np.int64)
     side = np.where(shorter == img_size, shorter, np.maximum((shorter * data.eval_crop).astype(np.int64), 1))
-    boxes = np.zeros(len(shorter), BOX)
     boxes["rows"] = boxes["cols"] = side
     boxes["top"], boxes["left"] = (heights - side) // 2, (widths - side) // 2
+    return boxes
+
+
+def resized_whole(boxes: NDArray[np.void], shorter: int, img_size: int, heights: Ints, widths: Ints) -> NDArray[np.void]:
+    """`boxes` filled with the centres of images resized to `shorter`, with the roundings of torchvision's Resize and CenterCrop."""
+    low = np.minimum(heights, widths)
+    for size, corner, lengths in (("rows", "top", heights), ("cols", "left", widths)):
+        boxes[size] = shorter * lengths.astype(np.int64) / low
+        boxes[corner] = np.rint((boxes[size] - img_size) / 2)
+    boxes["whole"] = 1
     return boxes
 
 
@@ -91,7 +109,7 @@ def train_boxes(data: DataSpec, img_size: int, heights: Ints, widths: Ints, samp
     if data.augment == "shift":
         for draw, (start, length) in enumerate((("top", "rows"), ("left", "cols"))):
             pixels = np.floor(uniform(seed, epoch, samples, SHIFT + draw) * (2 * data.shift_px + 1)) - data.shift_px
-            boxes[start] += np.rint(pixels * boxes[length] / img_size).astype(np.int32)
+            boxes[start] += np.where(boxes["whole"], pixels, np.rint(pixels * boxes[length] / img_size)).astype(np.int32)
     if data.flip:
         boxes["flip"] = uniform(seed, epoch, samples, FLIP) < 0.5
     return boxes

@@ -1,32 +1,34 @@
 """Prepared files as batches of tensors: the same tensors from either loader, for any number of ranks.
 
-Both loaders read the same files and follow the same split, order, boxes and flips (`jobs.data.augment`), and images are normalised here. So `loader`
-only decides who decodes: FFCV's pipeline, or a torch DataLoader.
+Both loaders read the same files, follow the same split, order, boxes and flips (`jobs.data.augment`), and decode with the same functions
+(`jobs.data.decoding`). So `loader` only decides whose threads decode: FFCV's pipeline, or a torch DataLoader. Images are normalised on the device
+(`jobs.data.delivery`).
 
 index       what a file holds, one row for each sample (`jobs.data.beton.INDEX`)
 selection   what an epoch takes from a file, one row for each sample in the order of loading: index and box (`SELECTION`)
 """
 
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.data.augment import BOX, eval_boxes, held_out, shuffled, train_boxes
-from jobs.data.beton import INDEX, DataError, read_index
+from jobs.data.augment import eval_boxes, held_out, shuffled, train_boxes
+from jobs.data.beton import DataError, read_index
+from jobs.data.decoding import SELECTION, Channels
+from jobs.data.delivery import HostBatch, delivered
 from jobs.data.prepare import Dataset
 from jobs.experiment.limits import batch_conflict
 from jobs.experiment.specs import DataSpec
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
-Channels = tuple[tuple[float, float, float], tuple[float, float, float]]  # mean and standard deviation
-
-SELECTION: Final = np.dtype(INDEX.descr + BOX.descr)
 IMAGENET: Final[Channels] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # of the training images, in units of white
 CHANNELS: Final[dict[str, Channels]] = {
@@ -48,8 +50,19 @@ class TrainLoader:
     """
 
     def __init__(
-        self, data: DataSpec, dataset: Dataset, *, seed: int, batch_size: int, micro_batch_size: int, rank: int, world: int, threads: int
+        self,
+        data: DataSpec,
+        dataset: Dataset,
+        *,
+        seed: int,
+        batch_size: int,
+        micro_batch_size: int,
+        rank: int,
+        world: int,
+        threads: int,
+        device: "torch.device | str" = "cpu",
     ) -> None:
+        """`threads`: cores of this rank. `device`: where the batches are wanted."""
         if conflict := batch_conflict(batch_size, micro_batch_size, world):
             raise DataError(f"batch_size {conflict}")
         self.steps_per_epoch = dataset.train_samples // batch_size
@@ -62,7 +75,8 @@ class TrainLoader:
         self._shape = (self.steps_per_epoch, batch_size // (micro_batch_size * world), world, micro_batch_size)
         self._index = read_index(dataset.train)
         self._samples = np.flatnonzero(~held_out(self._index["label"], data.val_fraction, data.split_seed))
-        self._feed = feed(data, dataset.train, dataset.img_size, micro_batch_size, threads)
+        self._device = device
+        self._feed = feed(data, dataset.train, dataset.img_size, micro_batch_size, decoding_threads(threads, device))
 
     def epoch(self, epoch: int, first_step: int = 0) -> Generator[tuple["Tensor", "Tensor"]]:
         """Micro-batches from step `first_step` of the epoch on: images (micro_batch_size, 3, H, W) float32, labels int64. Leaving early is safe."""
@@ -70,15 +84,26 @@ class TrainLoader:
         samples = order.reshape(self._shape)[first_step:, :, self._rank].reshape(-1)
         rows = self._index[samples]
         boxes = train_boxes(self._data, self._dataset.img_size, rows["height"], rows["width"], samples, seed=self._seed, epoch=epoch)
-        return tensors(self._feed, selected(self._index, samples, boxes), CHANNELS[self._data.source])
+        batches = host_batches(self._feed, selected(self._index, samples, boxes))
+        return delivered(batches, CHANNELS[self._data.source], self._device)
 
 
 class EvalLoader:
     """Every image of a split without augmentation, each on exactly one rank."""
 
     def __init__(
-        self, data: DataSpec, dataset: Dataset, split: Literal["train", "val", "test"], *, batch_size: int, rank: int, world: int, threads: int
+        self,
+        data: DataSpec,
+        dataset: Dataset,
+        split: Literal["train", "val", "test"],
+        *,
+        batch_size: int,
+        rank: int,
+        world: int,
+        threads: int,
+        device: "torch.device | str" = "cpu",
     ) -> None:
+        """`threads`: cores of this rank. `device`: where the batches are wanted."""
         path = dataset.test if split == "test" else dataset.train
         index = read_index(path)
         samples = np.arange(len(index))
@@ -92,18 +117,18 @@ class EvalLoader:
         samples = samples[rank::world]
         boxes = eval_boxes(data, dataset.img_size, index["height"][samples], index["width"][samples])
         self._selection = selected(index, samples, boxes)
-        self._channels = CHANNELS[data.source]
-        self._feed = feed(data, path, dataset.img_size, batch_size, threads)
+        self._channels, self._device = CHANNELS[data.source], device
+        self._feed = feed(data, path, dataset.img_size, batch_size, decoding_threads(threads, device))
 
     def batches(self) -> Generator[tuple["Tensor", "Tensor"]]:
         """Images (b, 3, H, W) float32 and labels (b,) int64, in the file's order; the last batch may be smaller. Leaving early is safe."""
-        return tensors(self._feed, self._selection, self._channels)
+        return delivered(host_batches(self._feed, self._selection), self._channels, self._device)
 
 
 class Feed(Protocol):
     """A decoder of one file."""
 
-    def batches(self, selection: NDArray[np.void]) -> Iterator[NDArray[np.uint8]]:
+    def batches(self, selection: NDArray[np.void]) -> Generator[NDArray[np.uint8]]:
         """The images of `selection` in its order, (b, img_size, img_size, 3) RGB. A batch is valid until the next one is asked for.
 
         b is the feed's batch size, or less at the end.
@@ -115,10 +140,15 @@ def feed(data: DataSpec, path: Path, img_size: int, batch_size: int, threads: in
     if data.loader == "ffcv":
         from jobs.data.ffcv_loader import FfcvFeed
 
-        return FfcvFeed(path, img_size=img_size, batch_size=batch_size, threads=threads)
+        return FfcvFeed(path, img_size=img_size, batch_size=batch_size, threads=threads, interpolation=data.interpolation)
     from jobs.data.torch_loader import TorchFeed
 
-    return TorchFeed(path, img_size=img_size, batch_size=batch_size, threads=threads)
+    return TorchFeed(path, img_size=img_size, batch_size=batch_size, threads=threads, interpolation=data.interpolation)
+
+
+def decoding_threads(cores: int, device: "torch.device | str") -> int:
+    """The threads that decode for a rank with so many cores. The network's own threads take the cores of a CPU, a GPU's launches take one."""
+    return max(1, cores - 1) if str(device).startswith("cuda") else 1
 
 
 def selected(index: NDArray[np.void], samples: NDArray[np.integer], boxes: NDArray[np.void]) -> NDArray[np.void]:
@@ -130,14 +160,10 @@ def selected(index: NDArray[np.void], samples: NDArray[np.integer], boxes: NDArr
     return selection
 
 
-def tensors(feed: Feed, selection: NDArray[np.void], channels: Channels) -> Generator[tuple["Tensor", "Tensor"]]:
-    """Batches of the feed as normalised images (b, 3, H, W) float32 and labels (b,) int64. The caller may keep them."""
-    import torch
-
-    mean, std = (255 * torch.tensor(values).view(1, 3, 1, 1) for values in channels)
+def host_batches(feed: Feed, selection: NDArray[np.void]) -> Generator[HostBatch]:
+    """Batches of the feed with their labels, int64. A batch is valid until the next one is asked for."""
     first = 0
-    for pixels in feed.batches(selection):
-        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-        labels = torch.from_numpy(selection["label"][first : first + len(images)].copy())
-        first += len(images)
-        yield images.sub_(mean).div_(std), labels
+    with closing(feed.batches(selection)) as batches:
+        for images in batches:
+            yield images, selection["label"][first : first + len(images)]
+            first += len(images)

@@ -37,14 +37,16 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], ranks: 
     Raises ValueError where no rank had a sample.
     """
     model.eval()
-    counts = torch.zeros(5, dtype=torch.float64, device=ranks.device)  # top-1, top-5, sum of losses, samples, samples with more than 5 classes
+    counts = torch.zeros(3, dtype=torch.float64, device=ranks.device)  # top-1, top-5, sum of losses: read once, so that the device never waits
+    seen = wide = 0  # samples, and those with more than 5 classes
     for images, labels in batches:
         logits, labels = model(images.to(ranks.device)).float(), labels.to(ranks.device)
         hits = logits.topk(min(TOP, logits.shape[1])).indices == labels[:, None]
         loss = functional.cross_entropy(logits, labels, reduction="sum")
-        wide = len(labels) * (logits.shape[1] > TOP)
-        counts += torch.tensor([int(hits[:, 0].sum()), int(hits.sum()), float(loss), len(labels), wide], dtype=torch.float64, device=ranks.device)
-    top1, top5, loss_sum, samples, wide = ranks.sum(counts).tolist()
+        counts += torch.stack((hits[:, 0].sum(), hits.sum(), loss.double()))
+        seen, wide = seen + len(labels), wide + len(labels) * (logits.shape[1] > TOP)
+    numbers = torch.tensor([seen, wide], dtype=torch.float64, device=ranks.device)
+    top1, top5, loss_sum, samples, wide = ranks.sum(torch.cat((counts, numbers))).tolist()
     if not samples:
         raise ValueError("nothing to evaluate: the split has no samples")
     return Scores(top1=100 * top1 / samples, top5=100 * top5 / samples if wide else None, loss=loss_sum / samples, samples=int(samples))

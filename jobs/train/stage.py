@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -78,7 +78,8 @@ def prepared_run(
     from models.layers import weight_decay_groups
     from models.registry import create_model
 
-    recipe, share = spec.recipe, {"rank": ranks.rank, "world": ranks.world, "threads": cluster.cpus_per_task}
+    recipe = spec.recipe
+    share: dict[str, Any] = {"rank": ranks.rank, "world": ranks.world, "threads": cluster.cpus_per_task, "device": ranks.device}
     micro = batching(recipe, ranks.world).micro
     set_precision(recipe.dtype)
     torch.manual_seed(spec.seed)

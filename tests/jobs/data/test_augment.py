@@ -162,4 +162,4 @@ def test_a_box_depends_on_its_own_sample_alone():
 
 def test_evaluation_keeps_the_central_share_and_all_of_an_image_that_fits():
     boxes = eval_boxes(DataSpec(eval_crop=0.875), 32, np.array([256, 32, 32, 300]), np.array([320, 32, 48, 200]))
-    assert boxes.tolist() == [(16, 48, 224, 224, 0), (0, 0, 32, 32, 0), (0, 8, 32, 32, 0), (62, 12, 175, 175, 0)]
+    assert boxes.tolist() == [(16, 48, 224, 224, 0, 0), (0, 0, 32, 32, 0, 0), (0, 8, 32, 32, 0, 0), (62, 12, 175, 175, 0, 0)]

@@ -3,6 +3,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from jobs.experiment.specs import ModelSpec
 from jobs.parallel.engine import rendezvous
@@ -26,6 +27,24 @@ def test_scores_are_those_counted_one_sample_at_a_time():
     assert scores.top1 == pytest.approx(100 * first / 30)
     assert scores.top5 == pytest.approx(100 * fifth / 30)
     assert scores.loss == pytest.approx(loss / 30, rel=1e-5)
+
+
+class Reads(TorchDispatchMode):
+    """Counts the numbers that the host reads from tensors; on a GPU, each waits for the device."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("batches", [1, 20])
+def test_no_batch_makes_the_host_wait_for_the_device(batches):
+    ranks, model = rendezvous(threads=1), toy_net()
+    with Reads() as reads:
+        evaluate(model, [global_batch(0, 8)] * batches, ranks)
+    assert reads.count <= 5  # the sums at the end
 
 
 def test_top5_says_nothing_with_five_classes():

@@ -1,0 +1,257 @@
+// Images of a .beton file as a network needs them: the box of an image is decoded, resampled and mirrored; a batch is normalised. jobs/data/decoding.py
+// calls it. The rows of an image are read one after the other, and only those that the box needs. Each is resampled along its length at once, and
+// kept in a ring until the output rows that need it are written. So no image is ever whole in memory.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "jpeg_rows.h"
+
+#if defined(__x86_64__) && defined(__gnu_linux__)  // one library for every CPU: the loader of the system picks the clone
+#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define CLONES
+#endif
+
+namespace {
+
+enum Filter : int64_t { AREA, BILINEAR, BICUBIC };
+enum Mode : int32_t { JPG, RAW };
+
+#pragma pack(push, 1)
+struct Row {  // jobs.data.decoding.SELECTION, field for field
+    int64_t ptr, size, label;
+    int32_t height, width, mode;
+    int32_t top, left, rows, cols, flip, whole;
+};
+#pragma pack(pop)
+
+// The weights of the source positions behind each output position; none for an output position outside of the image, which is zero.
+struct Taps {
+    struct Span {
+        int first, count, at;  // at: of its first weight
+    };
+    std::vector<Span> spans;
+    std::vector<float> weights;
+    int first = 0, end = 0;  // of all source positions that are needed
+
+    void add(int begin, const double* values, int count, double scale, int limit) {
+        const int low = std::max(begin, 0), high = std::min(begin + count, limit);
+        spans.push_back({low, std::max(high - low, 0), int(weights.size())});
+        for (int i = low; i < high; ++i) weights.push_back(float(values[i - begin] * scale));
+    }
+    void close() {
+        first = INT32_MAX, end = 0;
+        for (const Span& span : spans)
+            if (span.count) first = std::min(first, span.first), end = std::max(end, span.first + span.count);
+        first = std::min(first, end);
+    }
+};
+
+// One axis: the source positions [start, start + length) become `out` output positions, of which `count` from `from` on are wanted.
+struct Axis {
+    double start, length;
+    int out, from, count, limit;  // limit: source positions that exist
+    double scale() const { return length / out; }
+};
+
+double triangle(double x) { return std::max(0.0, 1.0 - std::fabs(x)); }
+
+double cubic(double x) {  // Keys 1981 with a = -1/2, as PIL
+    const double a = -0.5;
+    x = std::fabs(x);
+    if (x < 1) return ((a + 2) * x - (a + 3)) * x * x + 1;
+    if (x < 2) return (((x - 5) * x + 8) * x - 4) * a;
+    return 0;
+}
+
+// PIL's antialiased filters: the filter is stretched by the scale where the image shrinks, cut at the ends of the source, and sums to 1.
+Taps filtered(const Axis& axis, Filter filter) {
+    Taps taps;
+    std::vector<double> values;
+    const double scale = axis.scale(), stretch = std::max(scale, 1.0), support = (filter == BILINEAR ? 1.0 : 2.0) * stretch;
+    const double low = std::floor(axis.start), high = std::ceil(axis.start + axis.length);
+    for (int i = axis.from; i < axis.from + axis.count; ++i) {
+        const double center = axis.start + (i + 0.5) * scale;
+        const int begin = int(std::max(low, std::floor(center - support + 0.5)));
+        const int end = int(std::min(high, std::floor(center + support + 0.5)));
+        values.clear();
+        double sum = 0;
+        for (int x = begin; x < end; ++x) {
+            values.push_back((filter == BILINEAR ? triangle : cubic)((x - center + 0.5) / stretch));
+            sum += values.back();
+        }
+        const bool inside = i >= 0 && i < axis.out;
+        taps.add(begin, values.data(), inside ? int(values.size()) : 0, 1 / sum, axis.limit);
+    }
+    taps.close();
+    return taps;
+}
+
+// OpenCV's INTER_AREA where both axes shrink: each source position by the part of it that the output position covers.
+Taps covered(const Axis& axis) {
+    Taps taps;
+    std::vector<double> values;
+    const double scale = axis.scale();
+    for (int i = axis.from; i < axis.from + axis.count; ++i) {
+        const double begin = axis.start + i * scale, end = std::min(begin + scale, axis.start + axis.length);
+        const int first = int(std::floor(begin + 1e-3));
+        values.clear();
+        double sum = 0;
+        for (int x = first; x < end - 1e-3; ++x) {
+            values.push_back(std::min(end, x + 1.0) - std::max(begin, double(x)));
+            sum += values.back();
+        }
+        taps.add(first, values.data(), int(values.size()), 1 / sum, axis.limit);
+    }
+    taps.close();
+    return taps;
+}
+
+// OpenCV's INTER_AREA where an axis grows: two neighbours, of which the second counts where the output position reaches into it. The scale is rounded
+// twice, as there: that decides which neighbour an output position takes that begins with a pixel.
+Taps reached(const Axis& axis) {
+    Taps taps;
+    const double grown = axis.out / axis.length, scale = 1 / grown;
+    const int last = int(std::ceil(axis.length)) - 1;
+    for (int i = axis.from; i < axis.from + axis.count; ++i) {
+        const int x = std::min(int(std::floor(i * scale)), last);
+        float second = float((i + 1) - (x + 1) * grown);
+        second = second <= 0 || x == last ? 0 : second - std::floor(second);
+        const double values[2] = {1.0 - second, second};
+        taps.add(int(axis.start) + x, values, second > 0 ? 2 : 1, 1, axis.limit);
+    }
+    taps.close();
+    return taps;
+}
+
+struct Box {
+    Taps down, across;
+};
+
+Box box_of(const Row& row, int size, Filter filter) {
+    Axis down{double(row.top), double(row.rows), size, 0, size, row.height}, across{double(row.left), double(row.cols), size, 0, size, row.width};
+    if (row.whole) {
+        down = {0, double(row.height), row.rows, row.top, size, row.height};
+        across = {0, double(row.width), row.cols, row.left, size, row.width};
+    }
+    if (filter != AREA) return {filtered(down, filter), filtered(across, filter)};
+    if (down.scale() >= 1 && across.scale() >= 1) return {covered(down), covered(across)};
+    return {reached(down), reached(across)};
+}
+
+void mirror(Taps& taps) { std::reverse(taps.spans.begin(), taps.spans.end()); }
+
+CLONES void widen(const uint8_t* __restrict row, float* __restrict out, int count) {
+    for (int i = 0; i < count; ++i) out[i] = row[i];
+}
+
+typedef float Pixel __attribute__((vector_size(16), aligned(4)));  // red, green, blue, and whatever follows
+
+// `out` and `row` have room for one more value than their pixels.
+CLONES void resample_across(const float* __restrict row, const Taps& taps, float* __restrict out) {
+    const float* weights = taps.weights.data();
+    const float* origin = row - 3 * taps.first;
+    for (const Taps::Span& span : taps.spans) {
+        const float* weight = weights + span.at;
+        const float* pixel = origin + 3 * span.first;
+        Pixel sum = {0, 0, 0, 0};
+        for (int i = 0; i < span.count; ++i, pixel += 3) sum += weight[i] * *reinterpret_cast<const Pixel*>(pixel);
+        *reinterpret_cast<Pixel*>(out) = sum;
+        out += 3;
+    }
+}
+
+// PIL keeps whole grey levels between its two passes.
+CLONES void to_levels(float* values, int count) {
+    for (int i = 0; i < count; ++i) values[i] = std::floor(std::min(std::max(values[i], 0.0f), 255.0f) + 0.5f);
+}
+
+CLONES void add_weighted(const float* __restrict row, float weight, float* __restrict sums, int count) {
+    for (int i = 0; i < count; ++i) sums[i] += weight * row[i];
+}
+
+CLONES void to_bytes(const float* __restrict sums, uint8_t* __restrict out, int count) {
+    for (int i = 0; i < count; ++i) out[i] = uint8_t(int32_t(std::min(std::max(sums[i], 0.0f), 255.0f) + 0.5f));
+}
+
+// The buffers of one thread.
+struct Work {
+    std::vector<float> wide, ring, sums;
+};
+
+// Writes the box to out, (size, size, 3). `next` gives the source row after the last one, from `box.down.first` on, cut to `box.across`; null if it fails.
+template <class Next> bool resample(const Box& box, int size, bool levels, Next next, Work& work, uint8_t* out) {
+    const int values = 3 * size, source = 3 * (box.across.end - box.across.first);
+    int longest = 1;
+    for (const Taps::Span& span : box.down.spans) longest = std::max(longest, span.count);
+    work.wide.resize(source + 1), work.sums.resize(values), work.ring.resize(size_t(longest) * (values + 1));
+    int read = box.down.first;
+    for (const Taps::Span& span : box.down.spans) {
+        for (; read < span.first + span.count; ++read) {
+            const uint8_t* row = next();
+            if (!row) return false;
+            if (read < span.first) continue;
+            float* kept = &work.ring[size_t(read % longest) * (values + 1)];
+            widen(row, work.wide.data(), source);
+            resample_across(work.wide.data(), box.across, kept);
+            if (levels) to_levels(kept, values);
+        }
+        std::fill(work.sums.begin(), work.sums.end(), 0.0f);
+        for (int i = 0; i < span.count; ++i)
+            add_weighted(&work.ring[size_t((span.first + i) % longest) * (values + 1)], box.down.weights[span.at + i], work.sums.data(), values);
+        to_bytes(work.sums.data(), out, values);
+        out += values;
+    }
+    return true;
+}
+
+bool fill_row(const uint8_t* file, const Row& row, int size, Filter filter, Work& work, uint8_t* out) {
+    Box box = box_of(row, size, filter);
+    if (row.flip) mirror(box.across);
+    const uint8_t* content = file + row.ptr;
+    const bool levels = filter != AREA;
+    if (row.mode == RAW) {
+        const size_t length = size_t(3) * row.width;
+        const uint8_t* at = content + length * box.down.first + 3 * box.across.first;
+        return resample(box, size, levels, [&] { return (at += length) - length; }, work, out);
+    }
+    JpegRows rows(content, size_t(row.size));
+    if (!rows.start(row.height, row.width, box.down.first, box.across.first, box.across.end)) return false;
+    return resample(box, size, levels, [&] { return rows.next(); }, work, out) && rows.sound();
+}
+
+CLONES void normalise_image(const uint8_t* __restrict image, int64_t pixels, const float* mean, const float* deviation, float* __restrict out) {
+    for (int channel = 0; channel < 3; ++channel) {
+        const float m = mean[channel], d = deviation[channel];
+        for (int64_t i = 0; i < pixels; ++i) out[channel * pixels + i] = (float(image[3 * i + channel]) - m) / d;
+    }
+}
+
+}  // namespace
+
+extern "C" {
+
+int64_t vssm_row_bytes() { return sizeof(Row); }
+
+// Fills out, (count, size, size, 3), with the images of `rows`. Returns the number of a damaged one, or -1.
+int64_t vssm_fill(const uint8_t* file, const void* rows, int64_t count, int64_t size, int64_t filter, int64_t threads, uint8_t* out) {
+    int64_t damaged = -1;
+#pragma omp parallel num_threads(int(threads)) if (threads > 1) reduction(max : damaged)
+    {
+        Work work;
+#pragma omp for schedule(dynamic)
+        for (int64_t i = 0; i < count; ++i)
+            if (!fill_row(file, static_cast<const Row*>(rows)[i], int(size), Filter(filter), work, out + i * size * size * 3)) damaged = i;
+    }
+    return damaged;
+}
+
+// images (count, pixels, 3) to out (count, 3, pixels): (value - mean) / deviation, in fp32.
+void vssm_normalise(const uint8_t* images, int64_t count, int64_t pixels, const float* mean, const float* deviation, int64_t threads, float* out) {
+#pragma omp parallel for num_threads(int(threads)) if (threads > 1)
+    for (int64_t i = 0; i < count; ++i) normalise_image(images + i * pixels * 3, pixels, mean, deviation, out + i * pixels * 3);
+}
+}

@@ -1,0 +1,92 @@
+"""From the bytes of a .beton file to batches: boxes of images as uint8, and normalised tensors. Both loaders call these two functions.
+
+The C++ library does the work (`decoding.cpp`; the package's install builds it where libjpeg-turbo is). It decodes no row or column of a JPEG that a
+box does not need. Without it, `jobs.data.plain_decoding` does the same with OpenCV and PIL, slower, and equal to within a few grey levels.
+"""
+
+import ctypes
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobs.data.augment import BOX
+from jobs.data.beton import INDEX, DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Interpolation = Literal["area", "bilinear", "bicubic"]
+Channels = tuple[tuple[float, float, float], tuple[float, float, float]]  # mean and standard deviation, in units of white
+
+SELECTION: Final = np.dtype(INDEX.descr + BOX.descr)  # where an image lies in a file, and what is needed of it
+FILTERS: Final[tuple[Interpolation, ...]] = get_args(Interpolation)
+BUILD: Final = "install a C++ compiler and libjpeg-turbo (apt-get install g++ libjpeg-dev), and run `pip install --no-build-isolation -e .` again"
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The C++ library; None where it is not built. ImportError if it does not load, or is of another source."""
+    candidates = (Path(__file__).with_name(f"_decoding{suffix}") for suffix in EXTENSION_SUFFIXES)
+    path = next((path for path in candidates if path.exists()), None)
+    if path is None:
+        return None
+    try:
+        built = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise ImportError(f"{path} does not load ({str(error).removeprefix(f'{path}: ')}): {BUILD}, or remove the file") from error
+    if int(built.vssm_row_bytes()) != SELECTION.itemsize:
+        raise ImportError(f"{path} was built from another version of its source: {BUILD}")
+    word, address = ctypes.c_int64, ctypes.c_void_p
+    built.vssm_fill.argtypes, built.vssm_fill.restype = [address, address, word, word, word, word, address], word
+    built.vssm_normalise.argtypes, built.vssm_normalise.restype = [address, word, word, address, address, word, address], None
+    return built
+
+
+def fill(content: NDArray[np.uint8], rows: NDArray[np.void], out: NDArray[np.uint8], interpolation: Interpolation, threads: int) -> None:
+    """Fills `out`, (b, S, S, 3), with the boxes of `rows`, SELECTION (b,), resized to S x S. `content`: the bytes of the whole file.
+
+    A box that lies partly outside of its image is zero there. Equal for any number of threads. DataError: a JPEG is damaged.
+    """
+    built = library()
+    if built is None:
+        from jobs.data.plain_decoding import fill_plainly
+
+        return fill_plainly(content, rows, out, interpolation)
+    rows = np.ascontiguousarray(rows)
+    assert rows.dtype == SELECTION and out.flags.c_contiguous and len(out) == len(rows)
+    arguments = content.ctypes.data, rows.ctypes.data, len(rows), out.shape[1], FILTERS.index(interpolation), threads, out.ctypes.data
+    damaged = built.vssm_fill(*arguments)
+    if damaged >= 0:
+        raise damaged_image(rows[damaged])
+
+
+def damaged_image(row: np.void) -> DataError:
+    """The error for a row whose JPEG cannot be decoded."""
+    return DataError(f"damaged: the image at byte {row['ptr']} is no whole JPEG of {row['width']} x {row['height']}: copy or write the file again")
+
+
+def normalised(images: NDArray[np.uint8], channels: Channels) -> "Tensor":
+    """`images`, (b, S, S, 3), as a new tensor (b, 3, S, S) float32: (value - mean) / deviation in one pass, equal to torch's bit for bit."""
+    import torch
+
+    mean, deviation = (255 * torch.tensor(values) for values in channels)
+    built, images = library(), np.ascontiguousarray(images)
+    if built is None:
+        tensor = torch.from_numpy(images).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+        return tensor.sub_(mean.view(3, 1, 1)).div_(deviation.view(3, 1, 1))
+    out = torch.empty(len(images), 3, *images.shape[1:3])
+    built.vssm_normalise(images.ctypes.data, len(images), images.shape[1] * images.shape[2], mean.data_ptr(), deviation.data_ptr(), 1, out.data_ptr())
+    return out
+
+
+def main() -> None:
+    """Prints whether the C++ library is built."""
+    print("C++ decoding: built" if library() else f"C++ decoding: not built, so OpenCV and PIL decode, slower: {BUILD}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+// Rows of a JPEG from libjpeg-turbo: only the rows and columns that are asked for are transformed and converted. They equal those of the whole image.
+#pragma once
+#include <csetjmp>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <vector>
+
+#include <jerror.h>
+#include <jpeglib.h>
+
+// No call into libjpeg may pass an error over a frame with destructors: each sets its own target.
+class JpegRows {
+  public:
+    JpegRows(const uint8_t* content, size_t bytes) : content_(content), bytes_(bytes) {
+        decoder_.err = jpeg_std_error(&errors_);
+        errors_.error_exit = [](j_common_ptr common) { longjmp(owner(common)->target_, 1); };
+        errors_.output_message = [](j_common_ptr) {};
+        errors_.emit_message = [](j_common_ptr common, int level) {
+            if (level < 0 && common->err->msg_code != JWRN_EXTRANEOUS_DATA) ++common->err->num_warnings;  // bytes between segments harm no pixel
+        };
+        decoder_.client_data = this;
+        if (setjmp(target_)) return;
+        jpeg_create_decompress(&decoder_);
+        made_ = true;
+    }
+    ~JpegRows() {
+        if (made_ && !setjmp(target_)) jpeg_destroy_decompress(&decoder_);
+    }
+    JpegRows(const JpegRows&) = delete;
+    JpegRows& operator=(const JpegRows&) = delete;
+
+    // False where the JPEG is damaged or has other dimensions. `next` then gives columns [left, right) of row `top`, and of those below it.
+    bool start(int height, int width, int top, int left, int right) {
+        if (!made_ || setjmp(target_)) return false;
+        jpeg_mem_src(&decoder_, content_, bytes_);
+        jpeg_read_header(&decoder_, TRUE);
+        if (int(decoder_.image_height) != height || int(decoder_.image_width) != width) return false;
+        decoder_.out_color_space = JCS_RGB;
+        jpeg_start_decompress(&decoder_);
+        // The columns at the edge of what is decoded are upsampled without their neighbours: two more on either side keep ours whole.
+        JDIMENSION begin = JDIMENSION(left > EDGE ? left - EDGE : 0), end = JDIMENSION(right + EDGE);
+        if (end > decoder_.output_width) end = decoder_.output_width;
+        JDIMENSION wide = end - begin;
+        if (wide < decoder_.output_width) jpeg_crop_scanline(&decoder_, &begin, &wide);
+        skip_ = size_t(3) * (JDIMENSION(left) - begin);
+        row_.resize(size_t(3) * decoder_.output_width);
+        if (top > 0 && int(jpeg_skip_scanlines(&decoder_, JDIMENSION(top))) != top) return false;
+        return true;
+    }
+
+    // Null where the JPEG ends or is damaged.
+    const uint8_t* next() {
+        if (setjmp(target_)) return nullptr;
+        JSAMPROW row = row_.data();
+        return jpeg_read_scanlines(&decoder_, &row, 1) == 1 ? row_.data() + skip_ : nullptr;
+    }
+
+    bool sound() const { return errors_.num_warnings == 0; }
+
+  private:
+    static constexpr int EDGE = 2;
+    static JpegRows* owner(j_common_ptr common) { return static_cast<JpegRows*>(common->client_data); }
+    const uint8_t* content_;
+    size_t bytes_, skip_ = 0;
+    bool made_ = false;
+    jpeg_decompress_struct decoder_{};
+    jpeg_error_mgr errors_{};
+    jmp_buf target_;
+    std::vector<uint8_t> row_;
+};
