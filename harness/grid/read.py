@@ -16,6 +16,7 @@ from harness.grid.labels import name_problem
 from harness.grid.yaml_source import GridError, Node, Report, read_yaml
 from jobs.experiment.cell import Cell
 from jobs.experiment.identity import cell_id
+from jobs.experiment.augment_limits import images_of_epoch
 from jobs.experiment.limits import oversized_batch, training_images, unreachable_rewind, untrained
 from jobs.experiment.specs import ClusterSpec, DataSpec, ModelSpec, RecipeSpec
 from models.pruning.base import Budget, PruningMethod
@@ -126,7 +127,8 @@ def _check_steps(axes: Axes, report: Report) -> None:
             report.add(recipe.line_of("batch_size"), f"{recipe.key}.batch_size", oversized)
         elif images is not None:
             for method in axes.pruning:
-                if late := unreachable_rewind(method.value, _budget(recipe.value), images // recipe.value.batch_size):
+                steps = images_of_epoch(recipe.value, images) // recipe.value.batch_size
+                if late := unreachable_rewind(method.value, _budget(recipe.value), steps):
                     report.add(method.line_of("rewind_step"), method.key, f"{late} (with the recipe of line {recipe.line} and {data.value.source})")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from jobs.experiment.augment_limits import PROBABILITY, augment_conflicts, images_of_epoch
 from jobs.experiment.specs import ClusterSpec, DataSpec, ModelSpec, RecipeSpec, image_size
 from models.pruning.base import Budget, PruningMethod
 from models.typed import ABOVE_0, AT_LEAST_0, AT_LEAST_1, FRACTION, Limit
@@ -36,6 +37,15 @@ RECIPE: Mapping[str, Limit] = {
     "drop_path": FRACTION,
     "clip_grad": ABOVE_0,
     "ema": BETWEEN_0_AND_1,
+    "color_jitter": ABOVE_0,
+    "random_erase": PROBABILITY,
+    "random_erase_count": AT_LEAST_1,
+    "mixup": AT_LEAST_0,
+    "cutmix": AT_LEAST_0,
+    "mixup_prob": PROBABILITY,
+    "mixup_switch_prob": PROBABILITY,
+    "mixup_off_epoch": AT_LEAST_1,
+    "repeated_augment": AT_LEAST_1,
 }
 DATA: Mapping[str, Limit] = {
     "img_size": AT_LEAST_1,
@@ -136,6 +146,8 @@ def recipe_conflicts(recipe: RecipeSpec, ranks: int) -> Iterator[Violation]:
         yield Violation(field="zero_stage", rule=conflict)
     if conflict := batch_conflict(recipe.batch_size, recipe.micro_batch_size, ranks):
         yield Violation(field="batch_size", rule=conflict)
+    for field, rule in augment_conflicts(recipe, ranks):
+        yield Violation(field=field, rule=rule)
 
 
 def untrained(model: ModelSpec, recipe: RecipeSpec) -> str | None:
@@ -193,10 +205,11 @@ def training_images(data: DataSpec) -> int | None:
 def oversized_batch(recipe: RecipeSpec, data: DataSpec) -> str | None:
     """Why a recipe makes no step on a data set; None if it makes some, or if the number of images is not known yet."""
     images = training_images(data)
-    if images is None or recipe.batch_size <= images:
+    most = None if images is None else images_of_epoch(recipe, images)
+    if most is None or recipe.batch_size <= most:
         return None
     apart = f"val_fraction {data.val_fraction:g} is held out"
-    return f"{recipe.batch_size} is more than the {images} training images of {data.source} ({apart}); use at most {images}"
+    return f"{recipe.batch_size} is more than the {images} training images of {data.source} ({apart}); use at most {most}"
 
 
 def unreachable_rewind(method: PruningMethod, budget: Budget, steps_per_epoch: int) -> str | None:

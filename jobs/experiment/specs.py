@@ -98,6 +98,18 @@ class RecipeSpec:
     dtype: Literal["fp32", "bf16", "tf32"] = "fp32"
     zero_stage: Literal[0, 1, 2, 3] = 0
     scan: Literal["auto", "cpu", "cuda", "reference"] = "auto"  # backend of the selective scan
+    auto_augment: str | None = None  # timm's words, such as rand-m9-mstd0.5-inc1 or original
+    color_jitter: float | None = None  # brightness, contrast and saturation change by a factor in 1 +- it; not beside auto_augment, as in timm
+    random_erase: float = 0.0  # probability that rectangles of an image are erased
+    random_erase_mode: Literal["pixel", "rand", "const"] = "pixel"  # normal noise in each pixel, in each rectangle, or zero
+    random_erase_count: int = 1  # the greatest number of rectangles
+    mixup: float = 0.0  # alpha: lambda ~ Beta(alpha, alpha); 0: none
+    cutmix: float = 0.0  # alpha likewise
+    mixup_prob: float = 1.0  # that a batch or pair is mixed at all
+    mixup_switch_prob: float = 0.5  # that cutmix is chosen where both are on
+    mixup_mode: Literal["batch", "pair"] = "batch"  # what shares a lambda
+    mixup_off_epoch: int | None = None  # from this epoch on, nothing is mixed
+    repeated_augment: int = 1  # times that an epoch shows each of its images, each time drawn anew; it then has fewer of them
 
 
 @dataclass(frozen=True, kw_only=True)

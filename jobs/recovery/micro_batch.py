@@ -7,6 +7,7 @@ and no id changes.
 from dataclasses import replace
 from pathlib import Path
 
+from jobs.experiment.augment_limits import mixes
 from jobs.experiment.files import parsed, write_json
 from jobs.experiment.run_folder import MICRO_BATCH
 from jobs.experiment.specs import RecipeSpec, StageSpec
@@ -18,8 +19,11 @@ def recipe_micro_batch(recipe: RecipeSpec, world: int) -> int:
 
 
 def half_micro_batch(recipe: RecipeSpec, world: int, micro: int) -> int | None:
-    """The largest micro-batch of at most half of `micro` images that divides a rank's part of the batch; None below one image."""
-    return _largest_divisor(recipe.batch_size // world, micro // 2)
+    """The largest micro-batch of at most half of `micro` images that divides a rank's part of the batch; None below the smallest.
+
+    That is one image, or two where the recipe mixes neighbours.
+    """
+    return _largest_divisor(recipe.batch_size // world, micro // 2, even=mixes(recipe))
 
 
 def stored_micro_batch(folder: Path) -> int | None:
@@ -43,7 +47,7 @@ def with_stored_micro_batch(spec: StageSpec, folder: Path, world: int) -> StageS
     stored = stored_micro_batch(folder)
     if stored is None or stored >= recipe_micro_batch(spec.recipe, world):
         return spec
-    micro = _largest_divisor(spec.recipe.batch_size // world, stored)  # another number of ranks may have another part of the batch
+    micro = _largest_divisor(spec.recipe.batch_size // world, stored, even=mixes(spec.recipe))  # another number of ranks may have another part of the batch
     return replace(spec, recipe=replace(spec.recipe, micro_batch_size=micro))
 
 
@@ -69,6 +73,6 @@ def micro_batch_note(stage: str, micro: int, recipe: RecipeSpec) -> str:
     return f"{change}; the global batch of {recipe.batch_size} is kept by accumulating them"
 
 
-def _largest_divisor(count: int, limit: int) -> int | None:
-    """The largest divisor of `count` up to `limit`; None where `limit` is 0."""
-    return next((size for size in range(limit, 0, -1) if count % size == 0), None)
+def _largest_divisor(count: int, limit: int, *, even: bool) -> int | None:
+    """The largest divisor of `count` up to `limit`, of the even ones if `even`; None where there is none."""
+    return next((size for size in range(limit, 0, -1) if count % size == 0 and not (even and size % 2)), None)
