@@ -14,9 +14,9 @@ from harness.grid.evaluation import Evaluations, note_evaluations
 from harness.grid.exclude import check_patterns, read_exclusions
 from harness.grid.labels import name_problem
 from harness.grid.yaml_source import GridError, Node, Report, read_yaml
+from jobs.experiment.augment_limits import images_of_epoch
 from jobs.experiment.cell import Cell
 from jobs.experiment.identity import cell_id
-from jobs.experiment.augment_limits import images_of_epoch
 from jobs.experiment.limits import oversized_batch, training_images, unreachable_rewind, untrained
 from jobs.experiment.specs import ClusterSpec, DataSpec, ModelSpec, RecipeSpec
 from models.pruning.base import Budget, PruningMethod

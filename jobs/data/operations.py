@@ -119,7 +119,7 @@ def _drawn(op: Any, samples: Ints, first: int, img_size: int, interpolation: str
     if name.startswith("Translate") and op.name.endswith("Rel"):
         table["value"] *= img_size
     bilinear = uniform(seed, epoch, samples, first + 5) < 0.5
-    table["resample"] = RESAMPLES[interpolation] if interpolation in RESAMPLES else np.where(bilinear, BILINEAR, BICUBIC)
+    table["resample"] = RESAMPLES.get(interpolation or "", np.where(bilinear, BILINEAR, BICUBIC))
     table[~applied] = np.zeros((), OPERATION)
     return table
 
@@ -127,15 +127,16 @@ def _drawn(op: Any, samples: Ints, first: int, img_size: int, interpolation: str
 def _levels(op: Any, samples: Ints, first: int, seed: int, epoch: int) -> Floats:
     """The magnitude of each sample: the operation's, normal around it, or uniform below it."""
     if op.magnitude_std == math.inf:
-        return op.magnitude * uniform(seed, epoch, samples, first)
-    level = np.full(len(samples), float(op.magnitude))
-    return level + op.magnitude_std * normal(seed, epoch, samples, first) if op.magnitude_std > 0 else level
+        return float(op.magnitude) * uniform(seed, epoch, samples, first)
+    level: Floats = np.full(len(samples), float(op.magnitude))
+    return level + float(op.magnitude_std) * normal(seed, epoch, samples, first) if op.magnitude_std > 0 else level
 
 
 def normal(seed: int, epoch: int, samples: Ints, draw: int) -> Floats:
     """A standard normal float64 for each of `samples`, from the uniform numbers of `draw` and the next one (Box and Muller 1958)."""
     radius = np.sqrt(-2.0 * np.log1p(-uniform(seed, epoch, samples, draw)))
-    return radius * np.cos(2.0 * np.pi * uniform(seed, epoch, samples, draw + 1))
+    numbers: Floats = radius * np.cos(2.0 * np.pi * uniform(seed, epoch, samples, draw + 1))
+    return numbers
 
 
 def _jittered(amount: float, samples: Ints, seed: int, epoch: int) -> NDArray[np.void]:
@@ -158,11 +159,11 @@ def _factors(amount: float, numbers: Floats) -> Floats:
 Scale = Callable[[Floats, Floats, Mapping[str, Any]], Any]
 
 
-def _bits(level: Floats) -> Floats:
+def _bits(level: Floats) -> Any:
     return np.trunc(level / LEVELS * 4)
 
 
-def _threshold(level: Floats) -> Floats:
+def _threshold(level: Floats) -> Any:
     return np.minimum(256, np.trunc(level / LEVELS * 256))
 
 
@@ -170,7 +171,7 @@ def _enhanced(level: Floats, *_: Any) -> Floats:
     return level / LEVELS * 1.8 + 0.1
 
 
-def _enhanced_increasing(level: Floats, sign: Floats, *_: Any) -> Floats:
+def _enhanced_increasing(level: Floats, sign: Floats, *_: Any) -> Any:
     return np.maximum(0.1, 1.0 + sign * (level / LEVELS * 0.9))
 
 
@@ -182,11 +183,11 @@ def _translated(level: Floats, sign: Floats, hparams: Mapping[str, Any]) -> Floa
     return sign * (level / LEVELS * float(hparams["translate_const"]))
 
 
-def _translated_rel(level: Floats, sign: Floats, hparams: Mapping[str, Any]) -> Floats:
+def _translated_rel(level: Floats, sign: Floats, hparams: Mapping[str, Any]) -> Any:
     return sign * (level / LEVELS * hparams.get("translate_pct", 0.45))
 
 
-def _within(level: Floats, low: float, high: float) -> Floats:
+def _within(level: Floats, low: float, high: float) -> Any:
     return np.maximum(low, np.minimum(high, low + (high - low) * (level / LEVELS)))
 
 

@@ -1,7 +1,7 @@
 """Operations on the pixels of one image, equal to PIL's bit for bit, without PIL's copies and without Python's lock.
 
-timm's operations are calls of PIL. Here each is a numba function on the loader's own array, (H, W, 3) uint8, so that threads run side by side; bicubic
-shears and translations need one of PIL's five polynomials. Blur alone goes through PIL. The tests compare every operation with timm's function.
+timm's operations are calls of PIL. Here each is a numba function on the loader's own array, (H, W, 3) uint8, so that threads run side by side, and
+bicubic shears and translations need one of PIL's five polynomials. Blur alone goes through PIL. The tests compare every operation with timm's.
 
 table    (3, 256) uint8: what becomes of each value of each channel
 """
@@ -60,7 +60,7 @@ def auto_contrast(image: Image, _: float) -> None:
     look_up(image, np.stack([_stretched(counts) for counts in histograms(image)]))
 
 
-def _stretched(counts: NDArray[np.int64]) -> NDArray[np.uint8]:
+def _stretched(counts: NDArray[np.int64]) -> Any:
     levels = np.flatnonzero(counts)
     low, high = int(levels[0]), int(levels[-1])
     if high <= low:
@@ -74,7 +74,7 @@ def equalize(image: Image, _: float) -> None:
     look_up(image, np.stack([_equalized(counts) for counts in histograms(image)]))
 
 
-def _equalized(counts: NDArray[np.int64]) -> NDArray[np.uint8]:
+def _equalized(counts: NDArray[np.int64]) -> Any:
     levels = np.flatnonzero(counts)
     step = int(counts.sum() - counts[levels[-1]]) // 255
     if len(levels) <= 1 or step == 0:
@@ -119,7 +119,7 @@ def contrast(image: Image, factor: float) -> None:
     _look_up_alike(image, _blended(int(grey_sum(image) / (height * width) + 0.5), factor))
 
 
-def _blended(level: int, factor: float) -> NDArray[np.uint8]:
+def _blended(level: int, factor: float) -> Any:
     """What PIL's Image.blend makes of a constant level and each value: in single precision, cut to whole numbers."""
     start, alpha = np.float32(level), np.float32(factor)
     return np.clip(start + alpha * (np.arange(256, dtype=np.float32) - start), 0, 255).astype(np.uint8)
@@ -153,7 +153,7 @@ def histograms(image: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def grey(red: int, green: int, blue: int) -> int:
+def grey(red: Any, green: Any, blue: Any) -> Any:
     """PIL's grey level of a colour (ITU-R 601-2 luma)."""
     return (np.int64(red) * 19595 + np.int64(green) * 38470 + np.int64(blue) * 7471 + 0x8000) >> 16
 
@@ -169,7 +169,7 @@ def grey_sum(image: Any) -> int:
 
 
 @njit(cache=True, nogil=True)
-def blended(start: int, end: int, alpha: Any) -> Any:
+def blended(start: Any, end: Any, alpha: Any) -> Any:
     """PIL's blend of two values in single precision."""
     value = np.float32(start) + alpha * (np.float32(end) - np.float32(start))
     return np.uint8(min(max(value, np.float32(0.0)), np.float32(255.0)))

@@ -68,7 +68,7 @@ def _section_problem(policy: str, section: str, key: str, number: str, values: M
     if key in values:
         return f"{key} is given twice: leave one of the sections out"
     limit, whole = NUMBERS[key]
-    if not re.fullmatch(r"\d+" if whole else r"\d+(\.\d*)?|\.\d+", number):
+    if not re.fullmatch(r"\d+" if whole else r"\d+(\.\d*)?", number):
         return f"section {section!r} needs a {'whole ' if whole else ''}number behind {key}, such as {key}1"
     return None if limit.holds(float(number)) else f"{key} must be {limit.words}, got {number}"
 

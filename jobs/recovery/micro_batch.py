@@ -47,7 +47,8 @@ def with_stored_micro_batch(spec: StageSpec, folder: Path, world: int) -> StageS
     stored = stored_micro_batch(folder)
     if stored is None or stored >= recipe_micro_batch(spec.recipe, world):
         return spec
-    micro = _largest_divisor(spec.recipe.batch_size // world, stored, even=mixes(spec.recipe))  # another number of ranks may have another part of the batch
+    part = spec.recipe.batch_size // world  # of another number of ranks, another part
+    micro = _largest_divisor(part, stored, even=mixes(spec.recipe))
     return replace(spec, recipe=replace(spec.recipe, micro_batch_size=micro))
 
 

@@ -32,6 +32,7 @@ AT_LEAST_0, AT_LEAST_1 = Bound(inside=(0,), outside=(-1,)), Bound(inside=(1,), o
 ABOVE_0 = Bound(inside=(TINY,), outside=(0,))
 FROM_0_BELOW_1 = Bound(inside=(0, 0.999), outside=(-TINY, 1))
 BETWEEN_0_AND_1 = Bound(inside=(0.001, 0.999), outside=(0, 1))
+FROM_0_TO_1 = Bound(inside=(0, 1), outside=(-TINY, 1.001))
 
 OF_RECIPES = {
     "epochs": AT_LEAST_0,
@@ -54,6 +55,15 @@ OF_RECIPES = {
     "label_smoothing": FROM_0_BELOW_1,
     "clip_grad": ABOVE_0,
     "ema": BETWEEN_0_AND_1,
+    "color_jitter": ABOVE_0,
+    "random_erase": FROM_0_TO_1,
+    "random_erase_count": Bound(inside=(1,), outside=(0,), among="random_erase: 0.5"),
+    "mixup": AT_LEAST_0,
+    "cutmix": AT_LEAST_0,
+    "mixup_prob": Bound(inside=(0, 1), outside=(-TINY, 1.001), among="mixup: 1"),
+    "mixup_switch_prob": Bound(inside=(0, 1), outside=(-TINY, 1.001), among="mixup: 1, cutmix: 1"),
+    "mixup_off_epoch": Bound(inside=(1,), outside=(0,), among="mixup: 1"),
+    "repeated_augment": AT_LEAST_1,
 }
 OF_DATA = {
     "img_size": AT_LEAST_1,
