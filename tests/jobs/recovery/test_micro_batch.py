@@ -106,3 +106,12 @@ def test_a_cell_that_ran_with_less_says_so_and_is_reproduced_to_the_bit(tmp_path
 def test_a_micro_batch_that_cannot_be_read_is_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "micro_batch.json").write_bytes(content)
     assert stored_micro_batch(tmp_path) is None and stored_reason(tmp_path) == ""
+
+
+@pytest.mark.parametrize(("batch", "world", "chain"), [(64, 1, [64, 32, 16, 8, 4, 2]), (60, 2, [30, 10, 2]), (12, 2, [6, 2])])
+def test_where_neighbours_are_mixed_micro_batches_stay_even(batch: int, world: int, chain: list[int]) -> None:
+    recipe = RecipeSpec(batch_size=batch, mixup=0.8)
+    halves = [recipe_micro_batch(recipe, world)]
+    while (micro := half_micro_batch(recipe, world, halves[-1])) is not None:
+        halves.append(micro)
+    assert halves == chain
