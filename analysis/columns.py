@@ -89,6 +89,12 @@ LEADERBOARD: tuple[Column, ...] = (
     ),
     Column("published_top5", "%", "the same for top-5", lambda r: r.mean(lambda m: m.published_top5)),
     Column("top1_vs_published", "points", "measured minus published top-1", against_published),
+    Column(
+        "val_top1_pruned",
+        "%",
+        "mean over seeds of validation top-1 after pruning and before the first step of fine-tuning; empty for methods that prune while they train",
+        lambda r: r.mean(lambda m: m.val_top1_pruned),
+    ),
     Column("sparsity", "", "fraction of zeros among the prunable weights", lambda r: r.mean(lambda m: m.sparsity_prunable)),
     Column("sparsity_all", "", "fraction of zeros among all parameters", lambda r: r.mean(lambda m: m.sparsity_all)),
     Column("param_count", "millions", "parameters", lambda r: scaled(r.mean(lambda m: m.params), 1 / MEGA)),

@@ -81,6 +81,7 @@ class Metrics(Strict):
     train_cpu_h: float | None = None  # hours of a core, of the whole path; None on a GPU
     train_peak_memory_bytes: int | None = None  # of a rank, the largest of all stages
     train_j: float | None = None  # joules of the devices, of the whole path
+    val_top1_pruned: float | None = None  # of the trained network right after its pruning; None: it was pruned while it trained, in rounds, or never
     structure: dict[str, tuple[int, int]] = {}  # units kept and units before, of each group (layers.0.mixer.d_inner) that can lose units
     published_top1: float | None = None  # percent, of its authors, if the cell is an official checkpoint as it is: see `jobs.experiment.published`
     published_top5: float | None = None

@@ -29,6 +29,9 @@ class StageResult:
     """The numbers of a finished stage."""
 
     val_top1: float  # percent, of the exported weights
+    val_top1_pruned: float | None = (
+        None  # percent, after the method pruned trained weights and before the first step; None: it pruned later, or never
+    )
     val_loss: float
     train_loss: float  # mean over the last epoch; without an epoch that of the parent; NaN if no stage had one
     steps: int  # optimizer steps made, over all restarts; repeated steps count once

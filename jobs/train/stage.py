@@ -19,7 +19,8 @@ from jobs.parallel.engine import Ranks, batching
 from jobs.parallel.precision import set_precision
 from jobs.train.exports import StageResult, exported, read_result
 from jobs.train.metrics import ignore
-from jobs.train.stage_trainer import Diverged, StageTrainer, derived_seed
+from jobs.train.stage_trainer import Diverged, StageTrainer
+from jobs.train.training_state import derived_seed
 
 if TYPE_CHECKING:
     from jobs.data.prepare import Dataset

@@ -5,12 +5,11 @@ and its hook sets masked weights to zero. The averaged weights take in the new o
 fp32 weights that an export at that moment would hold.
 """
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -29,6 +28,7 @@ from jobs.train.exports import ExportError, StageResult, exported, read_result, 
 from jobs.train.lr_schedule import schedule
 from jobs.train.metrics import MetricsLog, Reporter, ignore
 from jobs.train.network import Batches, Samples, TrainedNetwork
+from jobs.train.training_state import TrainingState, derived_seed
 from models.pruning.base import Progress, Stage
 
 LOG_STEPS = 20  # optimizer steps between two lines of metrics
@@ -36,30 +36,6 @@ LOG_STEPS = 20  # optimizer steps between two lines of metrics
 
 class Diverged(RuntimeError):
     """The loss or the gradient is no longer finite."""
-
-
-@dataclass(kw_only=True)
-class TrainingState:
-    """The part of a checkpoint that is no tensor. (A checkpoint calls it "tally", as version 0.1 did.)"""
-
-    step: int = 0  # optimizer steps finished
-    epoch_loss: float = 0.0  # sum over the steps of the epoch
-    epoch_steps: int = 0
-    line_loss: float = 0.0  # sum over the steps since the last line of metrics
-    line_steps: int = 0
-    last_loss: float | None = None
-    train_loss: float = math.nan  # mean over the last finished epoch
-    val_top1: float | None = None
-    stepping_s: float = 0.0
-    stepped: int = 0  # optimizer steps behind stepping_s
-    elapsed_s: float = 0.0
-    joules: float | None = 0.0  # of this rank's device
-    peak_bytes: int = 0  # of this rank
-
-
-def derived_seed(seed: int, *words: object) -> int:
-    """A seed below 2^31 for one purpose: a pure function of the cell's seed and the purpose's name."""
-    return int.from_bytes(hashlib.sha256(repr((seed, *words)).encode()).digest()[:4], "big") >> 1
 
 
 class StageTrainer:
@@ -136,6 +112,7 @@ class StageTrainer:
             stage.method.begin(self.network.view)
             if self.steps == 0:
                 self.calibrate()
+            self.measure_pruned()
 
     def calibrate(self) -> None:
         """Calls the method's hooks with the gradients of the weights as they are, as often as the method asks, for a stage that makes no step."""
@@ -146,6 +123,13 @@ class StageTrainer:
             progress = Progress(step=number, steps=batches, steps_per_epoch=self.training.steps_per_epoch)
             method.after_backward(view, progress)
             method.after_step(view, progress)
+
+    def measure_pruned(self) -> None:
+        """Validates a trained network right after its pruning, before any weight has learnt from it. Nothing if it is not pruned yet."""
+        pruned = self.network.masking.masks or self.network.removal.done
+        if pruned and self.spec.stage.start == "parent":
+            self.network.copy_result()
+            self.state.val_top1_pruned = evaluate(self.network.snapshot.model, self.validation.batches(), self.ranks).top1
 
     # One epoch, one step
 
@@ -175,6 +159,8 @@ class StageTrainer:
         method, progress = self.spec.stage.method, self._progress(state.step + 1)
         if network.view is not None and method is not None and method.needs_gradients:
             method.after_backward(network.view, progress)
+            if state.step == 0 and method.calibration_batches == 1:
+                self.measure_pruned()
         network.masking.zero_gradients()
         network.clip_values()
         if not network.engine.step(lr):
@@ -240,6 +226,7 @@ class StageTrainer:
         assert val_top1 is not None  # `run` validates first
         result = StageResult(
             val_top1=val_top1,
+            val_top1_pruned=state.val_top1_pruned,
             val_loss=self.val_loss,
             train_loss=state.train_loss if math.isfinite(state.train_loss) else inherited_loss,
             steps=state.stepped,

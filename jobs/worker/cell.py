@@ -83,6 +83,7 @@ def measure_cell(run: RunFolder, planned: PlannedCell, weights: Path, cluster: C
         test_loss=scores.loss,
         test_samples=scores.samples,
         val_top1=results[-1].val_top1,
+        val_top1_pruned=pruned_top1(results),
         train_loss=results[-1].train_loss if math.isfinite(results[-1].train_loss) else None,
         file_bytes=weights.stat().st_size,
         **asdict(path_costs(results, ranks, threads)),
@@ -166,6 +167,12 @@ def save_weights(run: RunFolder, planned: PlannedCell) -> str:
         except OSError:
             shutil.copy2(exported, target)
     return str(folder / WEIGHTS)
+
+
+def pruned_top1(results: Sequence["StageResult"]) -> float | None:
+    """Validation top-1 of the trained network after its pruning and before the first fine-tuning step; None unless one stage pruned it, at once."""
+    measured = [result.val_top1_pruned for result in results if result.val_top1_pruned is not None]
+    return measured[0] if len(measured) == 1 else None
 
 
 def path_costs(results: Sequence["StageResult"], ranks: "Ranks", threads: int) -> PathCosts:

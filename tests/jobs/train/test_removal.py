@@ -244,3 +244,17 @@ def test_a_structure_of_another_network_is_refused_by_file_name(tmp_path):
     (tmp_path / "structure.json").write_text(json.dumps({"kept": {"layers.7.mixer.d_inner": [0]}, "counts": {}, "notes": []}))
     with pytest.raises(WeightsError, match=r"model\.safetensors does not hold the weights of vim: the network has no units 'layers\.7"):
         load_model(MODELS["vim"], classes=10, img_size=32, scan="auto", weights=tmp_path / "model.safetensors")
+
+
+def test_the_accuracy_of_removal_alone_is_that_of_the_smaller_network_before_its_first_step(tmp_path: Path) -> None:
+    folder, result = train_path(tmp_path, "norm", rendezvous(threads=1))
+    structure = load_structure(folder / "export")
+    assert structure is not None
+    network = network_of(MODELS["vim"])
+    network.load_state_dict(load_file(exported(tmp_path / "train").weights))
+    remove(network, find_groups(network, 32), structure.kept)
+    images, labels = pictures(999)
+    with torch.no_grad():
+        hits = network.eval()(images).argmax(1) == labels
+    assert result.val_top1_pruned == pytest.approx(100 * float(hits.double().mean()))
+    assert train_path(tmp_path, "taylor", rendezvous(threads=1))[1].val_top1_pruned is None

@@ -16,9 +16,12 @@ from jobs.parallel.engine import Ranks, rendezvous
 from jobs.train.evaluation import load_masks
 from jobs.train.exports import exported, read_result
 from jobs.train.lr_schedule import schedule
-from jobs.train.stage_trainer import Diverged, derived_seed
+from jobs.train.stage_trainer import Diverged
+from jobs.train.training_state import derived_seed
 from models.pruning.base import Stage
-from tests.support.networks import Halve, ToyBatches, toy_spec
+from models.pruning.gradient import Gradient
+from models.pruning.magnitude import Magnitude
+from tests.support.networks import Halve, ToyBatches, global_batch, toy_net, toy_spec
 from tests.support.processes import finish_ranks, run_ranks, start_ranks
 from tests.support.stages import REGROWN, assert_same, dense, lines, stage_run, train, weights
 
@@ -75,12 +78,6 @@ def test_progress_tells_where_the_stage_stands(tmp_path):
     assert progress["loss"] > 0 and progress["img_per_s"] > 0
 
 
-def test_seeds_for_different_purposes_differ_and_fit_any_generator():
-    seeds = {derived_seed(seed, purpose) for seed in range(50) for purpose in ("order", "dropout")}
-    assert len(seeds) == 100
-    assert all(0 <= seed < 2**31 for seed in seeds)
-
-
 @pytest.mark.parametrize("zero_stage", [0, 3])
 def test_a_method_prunes_at_the_start_and_moves_its_mask(tmp_path, zero_stage):
     result = train(tmp_path, dense(method=Halve(move=5)), zero_stage=zero_stage)
@@ -103,6 +100,58 @@ def test_a_stage_without_epochs_only_prunes(tmp_path):
     assert result.train_loss == before.train_loss
     for name, weight in weights(tmp_path / "dense").items():
         assert torch.equal(weights(tmp_path / "pruned")[name], weight * masks.get(name, torch.ones(1)))
+
+
+def top1_of(network: torch.nn.Module) -> float:
+    """Validation accuracy in percent, by hand."""
+    images, labels = global_batch(999_999, 30)
+    with torch.no_grad():
+        return 100 * float((network.eval()(images).argmax(1) == labels).double().mean())
+
+
+@pytest.mark.parametrize(("zero_stage", "ema"), [(0, None), (2, 0.9)])
+def test_the_accuracy_of_pruning_alone_is_that_of_the_pruned_weights_before_the_first_step(tmp_path, zero_stage, ema):
+    trained = train(tmp_path / "dense", dense(epochs=8))
+    assert trained.val_top1_pruned is None
+    method = Magnitude(sparsity=0.8, groups=("other", "conv", "head", "mlp"))
+    stage = Stage(name="finetune", epochs=3, schedule="finetune", start="parent", method=method)
+    result = train(tmp_path / "pruned", stage, parent=tmp_path / "dense", zero_stage=zero_stage, ema=ema)
+    network = toy_net()
+    network.load_state_dict(weights(tmp_path / "dense"))
+    for name, mask in load_masks(tmp_path / "pruned" / "export").items():
+        network.get_parameter(name).data.mul_(mask)
+    assert result.val_top1_pruned == pytest.approx(top1_of(network), abs=1e-9)
+    assert result.val_top1_pruned != trained.val_top1
+    plain = train(tmp_path / "more", Stage(name="finetune", epochs=3, schedule="finetune", start="parent"), parent=tmp_path / "dense")
+    assert plain.val_top1_pruned is None
+    assert train(tmp_path / "scratch", dense(method=Halve())).val_top1_pruned is None
+    assert read_result(tmp_path / "pruned") == result
+
+
+@pytest.mark.parametrize(("batches", "known"), [(1, True), (2, False)])
+def test_a_score_of_one_batch_prunes_before_the_first_step_and_a_score_of_two_does_not(tmp_path, batches, known):
+    train(tmp_path / "dense", dense(epochs=8))
+    method = Gradient(sparsity=0.8, batches=batches, groups=("other", "conv", "head", "mlp"))
+    stage = Stage(name="finetune", epochs=1, schedule="finetune", start="parent", method=method)
+    result = train(tmp_path / "pruned", stage, parent=tmp_path / "dense")
+    assert (result.val_top1_pruned is not None) is known
+    if known:
+        network = toy_net()
+        network.load_state_dict(weights(tmp_path / "dense"))
+        for name, mask in load_masks(tmp_path / "pruned" / "export").items():
+            network.get_parameter(name).data.mul_(mask)
+        assert result.val_top1_pruned == pytest.approx(top1_of(network), abs=1e-9)
+
+
+def test_a_pruned_stage_that_is_killed_keeps_the_accuracy_of_pruning_alone(tmp_path):
+    train(tmp_path / "dense", dense(epochs=8))
+    stage = Stage(name="finetune", epochs=3, schedule="finetune", start="parent", method=Halve())
+    whole = train(tmp_path / "whole", stage, parent=tmp_path / "dense")
+    with pytest.raises(Cut):
+        train(tmp_path / "cut", stage, parent=tmp_path / "dense", batches=CutShort, checkpoint_steps=3)
+    resumed = train(tmp_path / "cut", stage, parent=tmp_path / "dense", checkpoint_steps=3)
+    assert resumed.val_top1_pruned == whole.val_top1_pruned is not None
+    assert_same(weights(tmp_path / "cut"), weights(tmp_path / "whole"))
 
 
 def test_rewinding_takes_early_weights_under_late_masks_and_the_rates_from_there(tmp_path):

@@ -4,7 +4,7 @@ import torch
 
 from jobs.parallel.engine import Ranks
 from jobs.train.exports import StageResult
-from jobs.worker.cell import path_costs
+from jobs.worker.cell import path_costs, pruned_top1
 
 TRUNK = StageResult(
     val_top1=90.0,
@@ -43,3 +43,10 @@ def test_the_peak_of_memory_is_that_of_the_dearest_stage_that_tells() -> None:
 
 def test_joules_that_one_stage_lacks_are_unknown() -> None:
     assert path_costs([TRUNK, replace(TUNED, joules=None)], ranks("cpu"), threads=1).train_j is None
+
+
+def test_the_accuracy_of_pruning_alone_is_known_if_one_stage_pruned_at_once() -> None:
+    pruned = replace(TUNED, val_top1_pruned=40.0)
+    assert pruned_top1([TRUNK, pruned]) == pruned_top1([TRUNK, pruned, TUNED]) == 40.0
+    assert pruned_top1([TRUNK, TUNED]) is None
+    assert pruned_top1([TRUNK, pruned, TUNED, pruned]) is None  # in rounds
