@@ -18,7 +18,7 @@ from harness.grid.yaml_source import GridError
 from harness.monitor.survey import cell_states
 from harness.plan.dry_run import describe
 from harness.plan.jobs import done_stages, make_jobs, planned_cells, to_replay
-from harness.plan.preflight import can_be_planned_elsewhere, data_notes, machine_problems, model_problems, preflight
+from harness.plan.preflight import Findings, can_be_planned_elsewhere, check_machine, model_problems, preflight
 from harness.plan.snapshot import cells_with_new_labels, refresh_labels, save_launch, warn_of_stale_records
 from harness.plan.stages import StageGraph, make_graph
 from harness.submit.previous import assign, previous_jobs
@@ -86,16 +86,16 @@ def plan_and_launch(grid: Grid, graph: StageGraph, run: RunFolder, options: argp
     print("".join(f"{note}\n" for note in grid.notes), end="", file=sys.stderr)
     to_check = [planned.cell for planned in left]
     plan_only = options.dry_run and can_be_planned_elsewhere(grid.cluster)
-    problems = model_problems(grid, to_check) if plan_only else preflight(grid, to_check)
-    if problems:
-        print("\n".join(problems), file=sys.stderr)
+    findings = Findings(problems=model_problems(grid, to_check)) if plan_only else preflight(grid, to_check)
+    if findings.problems:
+        print("\n".join(findings.problems), file=sys.stderr)
         return USAGE
-    if not plan_only:
-        print("".join(f"{note}\n" for note in data_notes(grid, to_check)), end="", file=sys.stderr)
+    print("".join(f"{note}\n" for note in findings.notes), end="", file=sys.stderr)
     if options.dry_run:
         print(describe(graph, grid, make_jobs(grid, graph, run, left), done=done_stages(graph, run)))
         if plan_only:
-            print("\n".join(["", "not checked, for this machine has no SLURM:", *(f"  {problem}" for problem in machine_problems(grid, to_check))]))
+            unchecked = [f"  {problem}" for problem in check_machine(grid, to_check).problems]
+            print("\n".join(["", "not checked, for this machine has no SLURM:", *unchecked]))
         return OK
     if not left:
         hint = f", {len(failed)} failed: {RETRY_HINT}" if failed else ""

@@ -122,8 +122,8 @@ def _budget(recipe: RecipeSpec) -> Budget:
 def _check_steps(axes: Axes, report: Report) -> None:
     """Reports batches that are larger than a data set, and rewind steps beyond the end of a training, if the number of images is known."""
     for recipe, data in itertools.product(axes.recipe, axes.data):
-        oversized, images = oversized_batch(recipe.value, data.value), training_images(data.value)
-        if oversized:
+        images = training_images(data.value)
+        if oversized := oversized_batch(recipe.value, data.value, images):
             report.add(recipe.line_of("batch_size"), f"{recipe.key}.batch_size", oversized)
         elif images is not None:
             for method in axes.pruning:

@@ -2,20 +2,32 @@
 
 import traceback
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from harness.grid.read import Grid
+from jobs.experiment.augment_limits import images_of_epoch
 from jobs.experiment.cell import Cell
+from jobs.experiment.limits import oversized_batch, unreachable_rewind
 from jobs.experiment.published import EVALUATION
 from jobs.experiment.specs import ClusterSpec, DataSpec, ModelSpec, image_size
+from models.pruning.base import Budget
 from models.pruning.registry import method_label
 
 
-def preflight(grid: Grid, cells: Sequence[Cell]) -> list[str]:
-    """The problems of a grid, each with its line: those of its networks, and those of this machine."""
-    return [*machine_problems(grid, cells), *model_problems(grid, cells)]
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What the checks of a grid say, each with its line."""
+
+    problems: list[str] = field(default_factory=list)  # any of them ends the launch
+    notes: list[str] = field(default_factory=list)
+
+
+def preflight(grid: Grid, cells: Sequence[Cell]) -> Findings:
+    """What is wrong with the networks of a grid and with this machine, and what the user should know of the data."""
+    machine = check_machine(grid, cells)
+    return Findings(problems=[*machine.problems, *model_problems(grid, cells)], notes=machine.notes)
 
 
 def can_be_planned_elsewhere(cluster: ClusterSpec) -> bool:
@@ -23,37 +35,57 @@ def can_be_planned_elsewhere(cluster: ClusterSpec) -> bool:
     return cluster.kind == "slurm" and not has_slurm()
 
 
-def machine_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
+def check_machine(grid: Grid, cells: Sequence[Cell]) -> Findings:
     """What this machine lacks: data, files of weights, a scan that is not built, a scheduler that it cannot reach or that would refuse the jobs."""
     if not cells:
-        return []
+        return Findings()
+    data = check_data(grid, cells)
     of_the_cluster = [*kernel_problems(grid.cluster, cells), *scheduler_problems(grid.cluster)]
-    return [*data_problems(grid, cells), *weights_problems(grid, cells), *(f"{grid.path}: {problem}" for problem in of_the_cluster)]
+    problems = [*data.problems, *weights_problems(grid, cells), *(f"{grid.path}: {problem}" for problem in of_the_cluster)]
+    return replace(data, problems=problems)
 
 
-def data_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
-    """Data sets that this machine cannot prepare."""
-    from jobs.data.prepare import check_data
+def check_data(grid: Grid, cells: Sequence[Cell]) -> Findings:
+    """Data sets that this machine cannot prepare, settings that do not suit their number of images, and notes on them. Each is looked at once."""
+    from jobs.data.prepare import images_for_training, look_at_data
 
-    return [f"{grid.location(data)}: {problem}" for data in files_of(cells) for problem in check_data(data)]
+    findings = Findings()
+    for data in files_of(cells):
+        look = look_at_data(data)
+        findings.problems.extend(f"{grid.location(data)}: {problem}" for problem in look.problems)
+        findings.notes.extend(f"{grid.location(data)}: note: {note}" for note in look.notes)
+        if look.labels is not None and not look.problems:
+            of_data = [cell for cell in cells if stored(cell.data) == stored(data)]
+            findings.problems.extend(step_problems(grid, of_data, images_for_training(data, look.labels)))
+    return findings
 
 
 def files_of(cells: Sequence[Cell]) -> list[DataSpec]:
     """The data of cells, each once, however they are evaluated: a large folder is looked through once."""
-    evaluation: dict[str, Any] = dict.fromkeys(EVALUATION)
     sets: dict[DataSpec, DataSpec] = {}
     for data in {id(cell.data): cell.data for cell in cells}.values():
-        sets.setdefault(replace(data, **evaluation), data)
+        sets.setdefault(stored(data), data)
     return list(sets.values())
 
 
-def data_notes(grid: Grid, cells: Sequence[Cell]) -> list[str]:
-    """What the user should know of data that can be prepared, each with its line."""
-    if not cells:
-        return []
-    from jobs.data import prepare
+def stored(data: DataSpec) -> DataSpec:
+    """What tells one set of files from another."""
+    evaluation: dict[str, Any] = dict.fromkeys(EVALUATION)
+    return replace(data, **evaluation)
 
-    return [f"{grid.location(data)}: note: {note}" for data in files_of(cells) for note in prepare.data_notes(data)]
+
+def step_problems(grid: Grid, cells: Sequence[Cell], images: int) -> list[str]:
+    """Batches that are larger than a data set with so many images for training, and rewind steps that a training on it never reaches."""
+    problems = []
+    for cell in {(id(cell.recipe), id(cell.method)): cell for cell in cells}.values():
+        recipe = cell.recipe
+        if oversized := oversized_batch(recipe, cell.data, images):
+            problems.append(f"{grid.location(recipe, 'batch_size')}: {oversized}")
+            continue
+        budget = Budget(epochs=recipe.epochs, finetune_epochs=recipe.finetune_epochs)
+        if late := unreachable_rewind(cell.method, budget, images_of_epoch(recipe, images) // recipe.batch_size):
+            problems.append(f"{grid.location(cell.method, 'rewind_step')}: {late} (on the {images} training images of {cell.data.source})")
+    return list(dict.fromkeys(problems))
 
 
 def weights_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:

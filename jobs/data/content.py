@@ -1,7 +1,7 @@
 """What a source of images is, and what its reader gives."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,10 +29,19 @@ class Content:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Look:
+    """What a launch can know of a source without reading its images."""
+
+    problems: list[str]
+    notes: list[str] = field(default_factory=list)  # what a user should know although it stops nothing
+    labels: NDArray[np.integer] | None = None  # of all training images, (n,); None: not counted
+
+
+@dataclass(frozen=True, kw_only=True)
 class Reader:
     """How a source is checked, identified and read."""
 
     problems: Callable[[DataSpec], list[str]]
     identity: Callable[[DataSpec, bool], Any]  # plain values that change when the content does; True: read every file, do not trust its time
     read: Callable[[DataSpec, int], Content]  # the number is the width and height, in pixels, of the network's input
-    notes: Callable[[DataSpec], list[str]] = lambda data: []  # what a user should know although it stops nothing
+    look: Callable[[DataSpec], Look] | None = None  # once, at a launch, where more can be known than `problems` tells

@@ -32,11 +32,14 @@ class Faults:
         if len(errors) == 1:
             raise DataError(str(errors[0])) from errors[0]
         if errors:
-            kinds = "\n".join(
-                f"{len(errors)} {fault}: {listed(f'{error.name} ({error.detail})' for error in errors)}: {remedy.format(it='them')}"
-                for (fault, remedy), errors in sorted(self._by_kind.items())
-            )
-            raise DataError(f"{len(errors)} images cannot be used, so nothing was written:\n{kinds}") from errors[0]
+            raise DataError("\n".join([f"{len(errors)} images cannot be used, so nothing was written:", *self.by_kind()])) from errors[0]
+
+    def by_kind(self) -> list[str]:
+        """A message for each kind of fault, which names at most NAMED images."""
+        return [
+            f"{len(errors)} {fault}: {listed(f'{error.name} ({error.detail})' for error in errors)}: {remedy.format(it='them')}"
+            for (fault, remedy), errors in sorted(self._by_kind.items())
+        ]
 
 
 def listed(names: Iterable[str]) -> str:

@@ -1,7 +1,7 @@
 """Folders of images: path/train/<class>/... and path/val/<class>/..., with images at any depth below a class.
 
 Names that begin with a dot are left out at every level: they belong to the system or to an editor. Links are followed. A folder is listed by
-`os.scandir`, so a check reads no file and asks for the status of links alone.
+`os.scandir`: the check of a job reads no file and asks for the status of links alone. A launch asks for the sizes of all files, and reads headers.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ import stat
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,8 +19,9 @@ from numpy.typing import NDArray
 
 from jobs.data.augment import held_out
 from jobs.data.beton import DataError
-from jobs.data.content import Content, Part
+from jobs.data.content import Content, Look, Part
 from jobs.data.faults import listed, printable
+from jobs.data.headers import SizedFile, header_problems
 from jobs.data.images import decoded
 from jobs.experiment.files import sha256_of
 from jobs.experiment.specs import DataSpec
@@ -31,9 +33,10 @@ FAULTS: Final = {
     "links that lead nowhere": "mend or remove them",
     "links that lead back to a folder above them": "remove them",
     "names of images that are no regular files": "remove them",
-    "folders that cannot be read": "make them readable, or remove them",
+    "files and folders that cannot be read": "make them readable, or remove them",
+    "images of 0 bytes": "copy them again, or remove them",
 }
-NOWHERE, BACK, NO_FILE, UNREADABLE = FAULTS
+NOWHERE, BACK, NO_FILE, UNREADABLE, EMPTY = FAULTS
 
 
 class Listing:
@@ -127,27 +130,60 @@ def split_folders(data: DataSpec) -> tuple[Path, Path]:
 
 
 def imagefolder_problems(data: DataSpec) -> list[str]:
-    """The errors in the layout and the names. No file is opened."""
+    """The errors in the layout and the names. No file is opened, nor asked for its size."""
+    return look_at_folder(data, files=None).problems
+
+
+def imagefolder_look(data: DataSpec) -> Look:
+    """The errors in the layout, the names, the sizes of all files and the headers of some. Each folder is listed once."""
+    files: list[SizedFile] = []
+    look = look_at_folder(data, files)
+    return replace(look, problems=[*look.problems, *header_problems(files, data)])
+
+
+def look_at_folder(data: DataSpec, files: list[SizedFile] | None) -> Look:
+    """What names tell, and sizes if they are asked for: `files` takes those above 0."""
+    if missing := missing_folders(data):
+        return Look(problems=missing)
+    train, test = (Listing(folder) for folder in split_folders(data))
+    counts = [counted(listing, files) for listing in (train, test)]
+    problems = [*class_problems(train, test)]
+    for listing, images in zip((train, test), counts, strict=True):
+        problems += [*fault_problems(listing), *empty_class_problems(listing, images)]
+    labels = np.repeat(np.arange(len(counts[0])), list(counts[0].values()))
+    return Look(problems=problems or split_problems(data, labels), notes=folder_notes(train, test), labels=labels)
+
+
+def missing_folders(data: DataSpec) -> list[str]:
+    """Folders that are not there."""
     if data.path is None:
         return ["data.path is not set: give the folder that holds train/<class>/<image> and val/<class>/<image>"]
-    missing = [
+    return [
         f"{folder}: no such folder: data.path must hold train/<class>/<image>, and val/<class>/<image> or data.test_path"
         for folder in split_folders(data)
         if not folder.is_dir()
     ]
-    if missing:
-        return missing
-    train, test = (Listing(folder) for folder in split_folders(data))
-    counts = [counted(listing, listing.classes) for listing in (train, test)]
-    problems = [*class_problems(train, test)]
-    for listing, images in zip((train, test), counts, strict=True):
-        problems += [*fault_problems(listing), *empty_class_problems(listing, images)]
-    return problems or split_problems(data, np.repeat(np.arange(len(counts[0])), list(counts[0].values())))
 
 
-def counted(listing: Listing, classes: list[str]) -> dict[str, int]:
-    """Class -> number of its images."""
-    return {name: sum(1 for _ in listing.images(name)) for name in classes}
+def counted(listing: Listing, files: list[SizedFile] | None) -> dict[str, int]:
+    """Class -> number of its images. `files` takes their sizes and paths; one that is empty or gone is a fault."""
+    if files is None:
+        return {name: sum(1 for _ in listing.images(name)) for name in listing.classes}
+    counts = {}
+    for name in listing.classes:
+        entries = list(listing.images(name))
+        counts[name] = len(entries)
+        for entry in entries:
+            try:
+                size = entry.stat().st_size
+            except OSError as error:  # names of a folder can be readable where its files are not
+                listing.faults[UNREADABLE].append(f"{entry.path} ({error.strerror})")
+                continue
+            if size:
+                files.append((size, entry.path))
+            else:
+                listing.faults[EMPTY].append(entry.path)
+    return counts
 
 
 def class_problems(train: Listing, test: Listing) -> Iterator[str]:
@@ -197,14 +233,10 @@ def split_problems(data: DataSpec, labels: NDArray[np.integer]) -> list[str]:
     ]
 
 
-def imagefolder_notes(data: DataSpec) -> list[str]:
-    """What is left out, and classes without a test image."""
-    train, test = (Listing(folder) for folder in split_folders(data))
+def folder_notes(train: Listing, test: Listing) -> list[str]:
+    """What is left out of folders whose images were listed, and classes without a test image."""
     notes = []
     for listing in (train, test):
-        for name in listing.classes:
-            for _ in listing.images(name):
-                pass
         if listing.skipped:
             notes.append(f"{listing.root}: files that are not read, by their endings ({listing.skipped.total()}): {endings(listing.skipped)}")
         if listing.loose:

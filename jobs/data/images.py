@@ -9,6 +9,8 @@ colour profiles    ignored
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 FORMATS: Final = ("JPEG", "PNG", "PPM", "BMP", "DIB", "TIFF", "WEBP", "GIF", "JPEG2000")
 GREY_16: Final = ("I;16", "I;16L", "I;16B", "I;16N")
 PLAIN: Final = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV")  # Pillow converts them without a loss of meaning
+CONVERTED: Final = ("LAB", "LA", "La", "PA", "RGBA", "RGBa")  # by rules of their own
+NUMBERS: Final = {"I": "32-bit integers", "F": "32-bit floats"}
 DARKEST_WHITE: Final = 1 / 16  # of the range of 16 bits: an image that stays below has another range, and would become black
 ORIENTATION, PHOTOMETRIC, BITS = 0x0112, 262, 258  # tags of EXIF and TIFF
 WHITE_IS_ZERO: Final = 0
@@ -30,12 +34,27 @@ WHITE_IS_ZERO: Final = 0
 
 def decoded(path: str) -> NDArray[np.uint8]:
     """An image file as (H, W, 3) RGB. UnusableImage where it cannot be decoded or converted."""
+    with opened(path) as image:
+        image.load()
+        return upright(rgb(image, path), orientation(image))
+
+
+def size_in_header(path: str) -> tuple[int, int]:
+    """Rows and columns of an image file, whose pixels are not read. UnusableImage where its first bytes tell that it cannot be used."""
+    with opened(path) as image:
+        if not (holds_16_bits(image) or image.mode in (*PLAIN, *CONVERTED)):
+            raise unread_mode(image, path, f"mode {image.mode}")
+        return image.height, image.width
+
+
+@contextmanager
+def opened(path: str) -> Iterator["Image"]:
+    """An image file of which the header is read. What fails here or within is raised as an UnusableImage."""
     from PIL import Image
 
     try:
         with Image.open(path, formats=FORMATS) as image:
-            image.load()
-            return upright(rgb(image, path), orientation(image))
+            yield image
     except UnusableImage:
         raise
     except Image.DecompressionBombError as error:
@@ -61,20 +80,31 @@ def reason(path: str, error: Exception) -> str:
 
 def rgb(image: "Image", path: str) -> NDArray[np.uint8]:
     """The pixels of a loaded image, (H, W, 3)."""
-    if image.mode in GREY_16 or (image.mode == "I" and image.format in ("PNG", "PPM")):  # Pillow holds 16 bits of these formats in an I
+    if holds_16_bits(image):
         return np.repeat(grey_of_16_bits(image, path)[..., None], 3, axis=2)
-    if image.mode in ("I", "F"):
+    if image.mode in NUMBERS:
         low, high = image.getextrema()
-        kind = "32-bit integers" if image.mode == "I" else "32-bit floats"
-        remedy = "choose the numbers that are black and white in all images, and save {it} with 8 or 16 bits"
-        raise UnusableImage(path, fault=f"holds {kind}", detail=f"from {low:g} to {high:g}", remedy=remedy)
+        raise unread_mode(image, path, f"from {low:g} to {high:g}")
     if image.mode == "LAB":
         return np.array(rgb_of_lab(image))
     if image.has_transparency_data:
         return np.array(over_white(image))
     if image.mode in PLAIN:
         return np.array(image.convert("RGB"))
-    raise UnusableImage(path, fault="has a colour mode that is not read", detail=image.mode, remedy="save {it} as RGB or grey")
+    raise unread_mode(image, path, image.mode)
+
+
+def holds_16_bits(image: "Image") -> bool:
+    """True for 16-bit grey, which Pillow holds in mode I for some formats."""
+    return image.mode in GREY_16 or (image.mode == "I" and image.format in ("PNG", "PPM"))
+
+
+def unread_mode(image: "Image", path: str, detail: str) -> UnusableImage:
+    """The error for an image whose numbers have no rule that makes them colours."""
+    if image.mode in NUMBERS:
+        remedy = "choose the numbers that are black and white in all images, and save {it} with 8 or 16 bits"
+        return UnusableImage(path, fault=f"holds {NUMBERS[image.mode]}", detail=detail, remedy=remedy)
+    return UnusableImage(path, fault="has a colour mode that is not read", detail=detail, remedy="save {it} as RGB or grey")
 
 
 def grey_of_16_bits(image: "Image", path: str) -> NDArray[np.uint8]:

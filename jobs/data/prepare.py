@@ -5,36 +5,35 @@
 
 import hashlib
 import json
-import math
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache as once_a_process
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from jobs.cluster.claims import claimed
 from jobs.data.augment import held_out
 from jobs.data.beton import PAGE_BYTES, RAW, DataError, Encoded, encoded, read_index, sha256_file, write_beton, write_sha256
-from jobs.data.content import Content, Part
-from jobs.data.faults import Faults, UnusableImage
+from jobs.data.content import Content, Look, Part
+from jobs.data.faults import NAMED, Faults, UnusableImage
 from jobs.data.folders import split_problems
-from jobs.data.sources import READERS, content_key, fitted, fitted_size
+from jobs.data.sources import READERS, content_key, fitted
+from jobs.data.stored_size import fits, fitted_size, stored_as_jpg, too_large
 from jobs.experiment.files import sha256_of, write_json
 from jobs.experiment.limits import data_violations
 from jobs.experiment.specs import DataSpec, image_size
 
-__all__ = ["DataError", "Dataset", "check_data", "data_notes", "prepare"]
+__all__ = ["DataError", "Dataset", "check_data", "images_for_training", "look_at_data", "prepare"]
 
 FORMAT_VERSION: Final = 1  # to be raised when the same settings would write other bytes
 ALWAYS_HASHED_BYTES: Final = 256 << 20  # a larger file is hashed once; after that, its size and time of change identify it
-LONGEST_RAW: Final = 65535  # pixels of one side, by FFCV's format
-LONGEST_JPG: Final = 65500  # by libjpeg
 INSTALL_FFCV: Final = "run slurm/install.sh, which builds it, or ask for data.loader: torch by name"
 
 
@@ -57,40 +56,69 @@ class Dataset:
 
 def check_data(data: DataSpec) -> list[str]:
     """Every error in `data` that shows quickly on this machine, as messages that name a key or a file, and the remedy. Reads no image."""
-    problems = value_problems(data)
-    if data.loader == "ffcv" and find_spec("ffcv") is None:
-        problems.append(f"data.loader: ffcv is not installed: {INSTALL_FFCV}")
-    return problems + (beton_problems(data) if data.source == "beton" else READERS[data.source].problems(data))
+    return value_problems(data) + (look_at_beton(data).problems if data.source == "beton" else READERS[data.source].problems(data))
 
 
-def data_notes(data: DataSpec) -> list[str]:
-    """What a user should know of data without an error, such as files that are not read. Reads no image."""
-    return [] if data.source == "beton" else READERS[data.source].notes(data)
+def look_at_data(data: DataSpec) -> Look:
+    """Every error that a launch can know, with notes and labels. It asks for the size of every file and reads some headers, but decodes no image."""
+    if data.source == "beton":
+        look = look_at_beton(data)
+    else:
+        reader = READERS[data.source]
+        look = reader.look(data) if reader.look else Look(problems=reader.problems(data))
+    return replace(look, problems=[*value_problems(data), *look.problems])
+
+
+def images_for_training(data: DataSpec, labels: NDArray[np.integer]) -> int:
+    """How many of the images with these labels are left after the validation split."""
+    return len(labels) - int(held_out(labels, data.val_fraction, data.split_seed).sum())
 
 
 def value_problems(data: DataSpec) -> list[str]:
-    """The rules of `jobs.experiment.limits` that `data` breaks. A path that is not set is left to the source, which says what to set it to."""
-    return [
+    """The rules of `jobs.experiment.limits` that `data` breaks, and a loader that is not installed. A path that is not set is left to the source,
+    which says what to set it to."""
+    problems = [
         f"data.{broken.field} is {broken.value}: it {broken.rule}" if broken.value is not None else f"data.{broken.field}: {broken.rule}"
         for broken in data_violations(data)
         if broken.field not in ("path", "test_path") or getattr(data, broken.field) is not None
     ]
+    if data.loader == "ffcv" and find_spec("ffcv") is None:
+        problems.append(f"data.loader: ffcv is not installed: {INSTALL_FFCV}")
+    return problems
 
 
-def beton_problems(data: DataSpec) -> list[str]:
-    """The errors in the paths of ready files, and in the files."""
+def look_at_beton(data: DataSpec) -> Look:
+    """The errors in the paths of ready files and in the files, and the labels of the training file."""
     problems = [
         f"data.{key} is not set: give the .beton file of the {part} images"
         for key, part in (("path", "training"), ("test_path", "test"))
         if getattr(data, key) is None
     ]
-    for path in (data.path, data.test_path):
+    labels = {}
+    for key in ("path", "test_path"):
         try:
-            if path is not None:
-                labels = read_index(Path(path).expanduser())["label"]
-                problems += split_problems(data, labels) if path == data.path else []
+            if (path := getattr(data, key)) is not None:
+                labels[key] = read_index(Path(path).expanduser())["label"]
         except DataError as error:
             problems.append(str(error))
+    train = labels.get("path")
+    if train is not None:
+        problems += split_problems(data, train)
+        problems += label_problems(data, train, labels.get("test_path", train))
+    return Look(problems=problems, labels=train)
+
+
+def label_problems(data: DataSpec, train: NDArray[np.integer], test: NDArray[np.integer]) -> list[str]:
+    """Labels that make no classification, and test labels that no training image has."""
+    problems = []
+    if len(np.unique(train)) < 2:
+        problems.append(f"{data.path}: all its labels are {train[0]}: a network that learns to tell classes apart needs two or more")
+    if unknown := np.setdiff1d(test, train).tolist():
+        more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
+        names = ", ".join(map(str, unknown[:NAMED])) + more
+        problems.append(
+            f"{data.test_path}: test labels that no image of {data.path} has ({len(unknown)}): {names}: write both files with the same labels"
+        )
     return problems
 
 
@@ -181,38 +209,15 @@ def write_part(data: DataSpec, part: Part, path: Path, faults: Faults) -> None:
 
 def encoded_sample(data: DataSpec, part: Part, sample: int) -> Encoded:
     """An image as the file holds it; that of the network's size is never compressed. UnusableImage where the format cannot hold it."""
-    img_size = image_size(data)
     image = part.image(sample)
     rows, columns = image.shape[:2]
-    height, width = fitted_size(rows, columns, img_size, data.max_resolution)
-    jpg = data.write_mode == "jpg" and (height, width) != (img_size, img_size)
+    height, width = fitted_size(rows, columns, image_size(data), data.max_resolution)
+    jpg = stored_as_jpg(data, height, width)
     if fits(height, width, jpg):
-        stored = encoded(fitted(image, img_size, data.max_resolution), jpg=jpg)
+        stored = encoded(fitted(image, image_size(data), data.max_resolution), jpg=jpg)
         if stored.content.size <= PAGE_BYTES:
             return stored
-    raise UnusableImage(
-        part.name(sample),
-        fault=f"too large for a .beton file at {img_size} pixels",
-        detail=f"{columns} x {rows}, stored as {width} x {height}",
-        remedy=smaller(rows, columns, img_size, jpg),
-    )
-
-
-def fits(height: int, width: int, jpg: bool) -> bool:
-    """True where the format holds an image of this size; a JPEG's bytes are counted once they are there."""
-    return max(height, width) <= LONGEST_JPG if jpg else max(height, width) <= LONGEST_RAW and 3 * height * width <= PAGE_BYTES
-
-
-def smaller(height: int, width: int, img_size: int, jpg: bool) -> str:
-    """The advice for an image that the format cannot hold."""
-    square = math.isqrt(PAGE_BYTES // 3)  # the largest raw image
-    if img_size <= square and fits(*fitted_size(height, width, img_size, square), jpg=False):
-        other = "" if jpg else ", or data.write_mode: jpg"
-        return f"set data.max_resolution to at most {square}{other}"
-    if not jpg and fits(*fitted_size(height, width, img_size, None), jpg=True):
-        return "set data.write_mode: jpg"
-    ratio = min(PAGE_BYTES // (3 * img_size**2), LONGEST_RAW // img_size)
-    return f"crop or remove {{it}}: its longer side can be {ratio} times the shorter" if ratio else "lower data.img_size"
+    raise too_large(part.name(sample), rows, columns, data)
 
 
 # verifying
@@ -222,14 +227,14 @@ def described(data: DataSpec, train: Path, test: Path, classes: int | None, cach
     """The content of both files, after checks of their structure and digests. `classes`: None to count them in the labels."""
     indices = [read_index(path) for path in (train, test)]
     digests = [verified_sha256(path, cache, by_content) for path in (train, test)]
-    val = int(held_out(indices[0]["label"], data.val_fraction, data.split_seed).sum())
+    train_samples = images_for_training(data, indices[0]["label"])
     return Dataset(
         classes=classes or int(max(index["label"].max() for index in indices)) + 1,
         img_size=image_size(data),
         train=train,
         test=test,
-        train_samples=len(indices[0]) - val,
-        val_samples=val,
+        train_samples=train_samples,
+        val_samples=len(indices[0]) - train_samples,
         test_samples=len(indices[1]),
         sha256=hashlib.sha256("".join(digests).encode()).hexdigest(),
     )

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from jobs.data.augment import held_out, uniform
 from jobs.data.beton import DataError
 from jobs.data.content import Content, Part, Reader
-from jobs.data.folders import imagefolder_identity, imagefolder_notes, imagefolder_problems, read_imagefolder
+from jobs.data.folders import imagefolder_identity, imagefolder_look, imagefolder_problems, read_imagefolder
+from jobs.data.stored_size import fitted_size
 from jobs.experiment.files import sha256_of
 from jobs.experiment.specs import DataSpec
 
@@ -182,7 +183,7 @@ READERS: Final = {
     "digits": Reader(problems=digits_problems, identity=digits_identity, read=read_digits),
     "cifar10": Reader(problems=cifar_problems, identity=cifar_identity, read=read_cifar),
     "cifar100": Reader(problems=cifar_problems, identity=cifar_identity, read=read_cifar),
-    "imagefolder": Reader(problems=imagefolder_problems, identity=imagefolder_identity, read=read_imagefolder, notes=imagefolder_notes),
+    "imagefolder": Reader(problems=imagefolder_problems, identity=imagefolder_identity, read=read_imagefolder, look=imagefolder_look),
     "synthetic": Reader(problems=synthetic_problems, identity=synthetic_identity, read=read_synthetic),
 }
 
@@ -197,13 +198,6 @@ def fitted(image: NDArray[np.uint8], img_size: int, max_resolution: int | None) 
         return image
     method = cv2.INTER_AREA if max(size) < max(height, width) else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(image, size[::-1], interpolation=method), np.uint8)
-
-
-def fitted_size(height: int, width: int, img_size: int, max_resolution: int | None) -> tuple[int, int]:
-    """Height and width with the longer side shrunk to max_resolution, then the shorter side enlarged to img_size, where they need it."""
-    scale = min(1.0, (max_resolution or max(height, width)) / max(height, width))
-    scale = max(scale, img_size / min(height, width)) if min(height, width) * scale < img_size else scale
-    return (height, width) if scale == 1.0 else (max(round(height * scale), img_size), max(round(width * scale), img_size))
 
 
 def content_key(data: DataSpec, img_size: int, version: int, by_content: bool = False) -> str:

@@ -202,9 +202,8 @@ def training_images(data: DataSpec) -> int | None:
     return None if images is None else images - round(data.val_fraction * images)
 
 
-def oversized_batch(recipe: RecipeSpec, data: DataSpec) -> str | None:
-    """Why a recipe makes no step on a data set; None if it makes some, or if the number of images is not known yet."""
-    images = training_images(data)
+def oversized_batch(recipe: RecipeSpec, data: DataSpec, images: int | None) -> str | None:
+    """Why a recipe makes no step on a data set with so many images for training; None if it makes some, or if their number is not known yet."""
     most = None if images is None else images_of_epoch(recipe, images)
     if most is None or recipe.batch_size <= most:
         return None

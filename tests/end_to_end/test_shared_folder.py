@@ -14,6 +14,7 @@ import pytest
 from harness import status
 from harness.grid.read import read_grid
 from harness.launch import SOME_FAILED, main
+from harness.plan.preflight import Findings
 from harness.plan.snapshot import save_launch
 from harness.plan.stages import make_graph
 from jobs.cluster.claims import claimed
@@ -78,7 +79,7 @@ def test_where_the_umask_lets_a_group_write_two_users_share_a_run(folder: Path) 
 
 
 def test_where_it_does_not_the_owner_and_the_remedy_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.launch.preflight", lambda grid, cells: [])  # it imports torch, and root's Python may be closed to others
+    monkeypatch.setattr("harness.launch.preflight", lambda grid, cells: Findings())  # it imports torch, and root's Python may be closed to others
     assert as_user("daemon", 0o022, lambda: work_in(folder)) == (0, "")
     code, text = as_user("nobody", 0o022, lambda: main([str(folder / "grid.yaml"), "--runs", str(folder / "runs")]))
     assert code == SOME_FAILED, text

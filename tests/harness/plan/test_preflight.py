@@ -9,23 +9,24 @@ import torch
 
 import models.registry
 from harness.grid.read import Grid, read_grid
-from harness.plan.preflight import machine_problems, model_problems, preflight
+from harness.plan.preflight import check_machine, model_problems, preflight
 from models.registry import create_model
 from models.ssm import kernel
+from tests.support.images import write_folder
 
 START = "name: t\nseeds: [0]\nrecipe: {epochs: 2}\n"  # lines 1 to 3
 
 
-def read(folder: Path, text: str) -> Grid:
+def read(folder: Path, text: str, start: str = START) -> Grid:
     path = folder / "grid.yaml"
-    path.write_text(START + text)
+    path.write_text(start + text)
     return read_grid(path)
 
 
 def problems(folder: Path, text: str) -> list[str]:
     """Problems without the folder's name."""
     grid = read(folder, text)
-    return [line.removeprefix(f"{folder}/") for line in preflight(grid, grid.cells)]
+    return [line.removeprefix(f"{folder}/") for line in preflight(grid, grid.cells).problems]
 
 
 PROBLEMS = {
@@ -83,6 +84,31 @@ PROBLEMS = {
         "grid.yaml:5: data[0]: ",
     ),
 }
+
+
+def test_batches_and_rewinds_are_held_against_the_images_that_a_folder_has(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        write_folder(tmp_path / "images" / part, count=10)
+    text = """data: {source: imagefolder, path: images, img_size: 32, val_fraction: 0.2}
+recipe: [{epochs: 2, batch_size: 17}, {epochs: 2, batch_size: 16}]
+models: [vim_micro]
+pruning: [dense, {method: iterative_magnitude, rounds: 2, rewind_step: 3}]"""
+    grid = read(tmp_path, text, start="name: t\nseeds: [0, 1]\n")
+    assert preflight(grid, grid.cells).problems == [
+        f"{tmp_path}/grid.yaml:4: recipe[0].batch_size: 17 is more than the 16 training images of imagefolder (val_fraction 0.2 is held out); "
+        "use at most 16",
+        f"{tmp_path}/grid.yaml:6: pruning[1].rewind_step: rewinds to step 3, but train ends at step 2 (on the 16 training images of imagefolder)",
+    ]
+
+
+def test_notes_on_data_have_their_line(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        write_folder(tmp_path / "images" / part, count=10)
+    (tmp_path / "images" / "train" / "cat" / "a.gif").touch()
+    text = "data:\n- {source: imagefolder, path: images, img_size: 32}\nrecipe: {batch_size: 4}\nmodels: [vim_micro]\npruning: [dense]"
+    grid = read(tmp_path, text, start="name: t\nseeds: [0]\n")
+    (note,) = preflight(grid, grid.cells).notes
+    assert note.startswith(f"{tmp_path}/grid.yaml:4: data[0]: note: {tmp_path}/images/train: files that are not read") and note.endswith("1 .gif")
 
 
 @pytest.mark.parametrize(("text", "start"), PROBLEMS.values(), ids=PROBLEMS)
@@ -148,7 +174,7 @@ def test_a_folder_is_no_file_of_weights(tmp_path: Path) -> None:
 def test_a_network_is_planned_where_its_weights_are_not(tmp_path: Path) -> None:
     grid = read(tmp_path, "models: [{name: vim_micro, pretrained: w.pth}]\npruning: [dense]")
     assert model_problems(grid, grid.cells) == []  # as a dry run does on a machine without the cluster's files
-    assert len(machine_problems(grid, grid.cells)) == 1
+    assert len(check_machine(grid, grid.cells).problems) == 1
 
 
 @pytest.mark.parametrize("error", [AttributeError("no attribute 'x'"), RuntimeError("shapes\nclash"), TypeError()])

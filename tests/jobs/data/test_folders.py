@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.data.folders import imagefolder_identity, imagefolder_notes, imagefolder_problems
+from jobs.data.folders import imagefolder_identity, imagefolder_look, imagefolder_problems
 from jobs.data.sources import READERS
 from jobs.experiment.specs import DataSpec
 from tests.jobs.data.test_sources import write_folder
@@ -21,7 +21,9 @@ def data(tmp_path: Path) -> DataSpec:
 
 
 def test_a_usable_folder_has_no_problem_and_no_note(data: DataSpec) -> None:
-    assert imagefolder_problems(data) == [] and imagefolder_notes(data) == []
+    assert imagefolder_problems(data) == []
+    look = imagefolder_look(data)
+    assert (look.problems, look.notes) == ([], []) and look.labels is not None and look.labels.tolist() == [0, 0, 0, 1, 1, 1]
 
 
 def test_hidden_files_and_folders_are_left_out_at_every_level(data: DataSpec, tmp_path: Path) -> None:
@@ -87,11 +89,23 @@ def test_links_that_lead_nowhere_or_back_are_named_all_at_once(data: DataSpec, t
     assert "names of images that are no regular files (1): ant/pipe.png" in problems
 
 
+def test_empty_files_are_known_at_a_launch_with_all_that_is_wrong(data: DataSpec, tmp_path: Path) -> None:
+    for number in range(12):
+        (tmp_path / "train" / "cat" / f"empty{number:02}.jpg").touch()
+    (tmp_path / "val" / "ant" / "page.png").write_text("<html>")
+    (tmp_path / "val" / "dog").mkdir()
+    assert len(imagefolder_problems(data)) == 2  # a job that finds the data written asks for no sizes
+    strange, empty, no_class, undecodable = imagefolder_look(data).problems
+    assert "class folders that" in strange and "dog" in strange and "class folders without an image (1): dog" in no_class
+    assert f"{tmp_path}/train: images of 0 bytes (12): cat/empty00.jpg, " in empty and "cat/empty09.jpg and 2 more: copy them again" in empty
+    assert f"{tmp_path}/val/ant/page.png (its content is no image of a known format): replace or remove them" in undecodable
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
 def test_a_folder_that_cannot_be_read_is_named(data: DataSpec, tmp_path: Path) -> None:
     (tmp_path / "train" / "cat").chmod(0)
     try:
-        assert "folders that cannot be read (1): cat (Permission denied)" in "\n".join(imagefolder_problems(data))
+        assert "files and folders that cannot be read (1): cat (Permission denied)" in "\n".join(imagefolder_problems(data))
     finally:
         (tmp_path / "train" / "cat").chmod(0o700)
 
@@ -108,7 +122,7 @@ def test_files_that_are_not_read_and_classes_without_a_test_are_noted(data: Data
         (tmp_path / "train" / name).touch()
     (tmp_path / "val" / "ant").rename(tmp_path / "ant")
     assert imagefolder_problems(data) == []
-    notes = "\n".join(imagefolder_notes(data))
+    notes = "\n".join(imagefolder_look(data).notes)
     assert "by their endings (4): 2 .gif, 1 without an ending, 1 .jfif" in notes
     assert "images that lie in no class folder and are not read: 1" in notes
     assert "classes without a folder here, which are not tested (1): ant" in notes

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.data.beton import read_index, write_sha256
-from jobs.data.prepare import DataError, check_data, prepare
+from jobs.data.beton import encoded, read_index, write_beton, write_sha256
+from jobs.data.prepare import DataError, check_data, images_for_training, look_at_data, prepare
 from jobs.experiment.specs import DataSpec
 from tests.support.images import SMALL, write_folder
 from tests.support.waiting import PATIENCE_S
@@ -246,6 +247,30 @@ def test_a_ready_file_of_which_no_image_would_be_held_out_is_refused(tmp_path):
     ready = DataSpec(source="beton", path=str(dataset.train), test_path=str(dataset.test), img_size=16, val_fraction=0.001)
     assert check_data(ready) == ["data.val_fraction is 0.001: of 96 training images, no image would be held out: give more images, or raise it"]
     assert check_data(replace(ready, val_fraction=0.1)) == []
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "said"),
+    [
+        ([0, 1] * 8, [0, 1, 2, 7], r"test.beton: test labels that no image of .*train.beton has \(2\): 2, 7: write both files with the same labels"),
+        ([0, 2] * 8, [0, *range(3, 33)], r"test labels that no image of .* has \(30\): 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 and 20 more"),
+        ([3] * 16, [3], "train.beton: all its labels are 3: a network that learns to tell classes apart needs two or more"),
+    ],
+)
+def test_ready_files_whose_labels_do_not_belong_together_are_refused(tmp_path, train, test, said):
+    for name, labels in (("train", train), ("test", test)):
+        write_beton(tmp_path / f"{name}.beton", lambda sample: encoded(np.zeros((16, 16, 3), np.uint8), jpg=False), np.array(labels))
+    ready = DataSpec(source="beton", path=str(tmp_path / "train.beton"), test_path=str(tmp_path / "test.beton"), img_size=16)
+    (problem,) = check_data(ready)
+    assert re.search(said, problem) and look_at_data(ready).problems == [problem]
+
+
+def test_a_look_counts_the_labels_that_are_trained_on(tmp_path):
+    dataset = prepare(SMALL, tmp_path)
+    ready = DataSpec(source="beton", path=str(dataset.train), test_path=str(dataset.test), img_size=16, val_fraction=0.25)
+    labels = look_at_data(ready).labels
+    assert len(labels) == 96 and images_for_training(ready, labels) == prepare(ready, tmp_path).train_samples == 72
+    assert look_at_data(SMALL).labels is None and look_at_data(replace(SMALL, val_fraction=2)).problems == check_data(replace(SMALL, val_fraction=2))
 
 
 def test_a_machine_without_ffcv_says_how_to_install_it_and_how_to_do_without(monkeypatch):

@@ -179,9 +179,9 @@ def test_images_are_counted_without_files_if_the_source_has_a_fixed_number() -> 
 
 
 def test_a_batch_is_oversized_only_if_the_images_are_known_to_be_fewer() -> None:
-    assert oversized_batch(RecipeSpec(batch_size=1294), DataSpec()) is None
-    assert "2048 is more than the 1294 training images" in str(oversized_batch(RecipeSpec(batch_size=2048), DataSpec()))
-    assert oversized_batch(RecipeSpec(batch_size=10**6), DataSpec(source="imagefolder", path="x")) is None
+    assert oversized_batch(RecipeSpec(batch_size=1294), DataSpec(), 1294) is None
+    assert "2048 is more than the 1294 training images" in str(oversized_batch(RecipeSpec(batch_size=2048), DataSpec(), 1294))
+    assert oversized_batch(RecipeSpec(batch_size=10**6), DataSpec(source="imagefolder", path="x"), None) is None
 
 
 def test_a_rewind_is_unreachable_beyond_the_last_step() -> None:
