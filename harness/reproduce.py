@@ -18,6 +18,7 @@ from harness.plan.stages import make_graph
 from harness.submit.local import fresh_folder
 from harness.text import shortened
 from jobs.cluster.surroundings import forget_outer_job
+from jobs.data.prepare import prepare
 from jobs.experiment.cell import Cell
 from jobs.experiment.job import JobSpec, PlannedCell
 from jobs.experiment.output import FittedTable, printable, replace_unencodable
@@ -105,6 +106,7 @@ def run_again(record: Record, folder: Path) -> Record:
     cell = Cell.from_json(record.spec)
     graph = make_graph((cell,))
     cluster = ClusterSpec(kind="debug", cpus_per_task=record.environment.threads)
+    prepare(cell.data, Path(cluster.cache))
     planned = PlannedCell(cell=cell, stages=graph.paths[cell.id])
     for stage, micro_batch in (record.metrics.micro_batches if record.metrics else {}).items():
         store_micro_batch(RunFolder(folder).stage_dir(stage), micro_batch, "the recorded run ran out of memory with more")

@@ -1,4 +1,4 @@
-"""FFCV's file format (.beton, version 2) without FFCV: write, check, index, hash.
+"""FFCV's file format (.beton, version 2) without FFCV: encode, lay out, check, index, hash. `jobs.data.shards` writes files.
 
 A file consists of a header, field descriptors, one metadata record for each sample, pages of image bytes, and an allocation table. The bytes are
 those of `ffcv.writer.DatasetWriter` with one worker (ffcv 1.0.2: writer.py, types.py, memory_allocator.py).
@@ -7,9 +7,6 @@ Files are written here because FFCV's writer hangs when a sample fails, is not r
 are checked here because FFCV reads a damaged file without an error, or crashes.
 """
 
-import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -33,6 +30,8 @@ IMAGE_RECORD: Final = np.dtype([("mode", "<u1"), ("width", "<u2"), ("height", "<
 BYTES_RECORD: Final = np.dtype([("ptr", "<u8"), ("size", "<u8")])
 # FFCV's type_id -> metadata of one sample: float, int, RGB image, bytes, array, JSON, tensor
 RECORDS: Final = (np.dtype("<f8"), np.dtype("<i8"), IMAGE_RECORD, BYTES_RECORD, np.dtype("<u8"), BYTES_RECORD, np.dtype("<u8"))
+SAMPLE: Final = np.dtype([("", IMAGE_RECORD), ("", "<i8")], align=True)  # image and label
+STORED: Final = np.dtype([("mode", "<u1"), ("width", "<u2"), ("height", "<u2"), ("size", "<u8")])  # what a writer knows of an image
 INDEX: Final = np.dtype([("ptr", "<i8"), ("size", "<i8"), ("label", "<i8"), ("height", "<i4"), ("width", "<i4"), ("mode", "<i4")])
 
 
@@ -64,23 +63,32 @@ def encoded(image: NDArray[np.uint8], jpg: bool) -> Encoded:
     return Encoded(mode=JPG if jpg else RAW, height=image.shape[0], width=image.shape[1], content=content)
 
 
-def write_beton(path: Path, encode: Callable[[int], Encoded], labels: NDArray[np.integer]) -> None:
-    """Writes a file with the fields `image` and `label`, whole or not at all. The bytes do not depend on the number of cores.
-
-    Raises OSError when the disk does not take them.
-    """
-    records = np.zeros(len(labels), np.dtype([("", IMAGE_RECORD), ("", "<i8")], align=True))
+def write_tables(file: BinaryIO, stored: NDArray[np.void], labels: NDArray[np.integer]) -> None:
+    """Writes everything of a file with the fields `image` and `label` but its images: `stored`, STORED (n,), lie where `laid_out` says."""
+    offsets, end = laid_out(stored["size"])
+    records = np.zeros(len(labels), SAMPLE)
     records["f1"] = labels
+    for name in ("mode", "width", "height"):
+        records["f0"][name] = stored[name]
+    records["f0"]["data_ptr"] = offsets
     allocations = np.zeros(len(labels), ALLOCATION)
+    allocations["sample_id"], allocations["ptr"], allocations["size"] = np.arange(len(labels)), offsets, stored["size"]
     header = np.zeros((), HEADER)
     header["version"], header["num_fields"], header["num_samples"], header["page_size"] = VERSION, 2, len(labels), PAGE_BYTES
-    fields = field_descriptors({"image": IMAGE, "label": INTEGER})
-    start = next_page(HEADER.itemsize + fields.nbytes + records.nbytes)
-    with written_aside(path) as aside, aside.open("r+b") as file:
-        end = write_pages(file, start, encoded_in_order(encode, len(labels)), records["f0"], allocations)
-        header["alloc_table_ptr"] = end
-        write_at(file, end, allocations)
-        write_at(file, 0, header, fields, records)
+    header["alloc_table_ptr"] = end
+    write_at(file, end, allocations)
+    write_at(file, 0, header, field_descriptors({"image": IMAGE, "label": INTEGER}), records)
+
+
+def laid_out(sizes: NDArray[np.integer]) -> tuple[NDArray[np.uint64], int]:
+    """Where each image of a file starts, (n,), and where its last page ends. No image crosses a page. Pages are padded with zeros."""
+    offsets, offset = np.zeros(len(sizes), np.uint64), next_page(HEADER.itemsize + 2 * FIELD.itemsize + len(sizes) * SAMPLE.itemsize)
+    for sample, size in enumerate(sizes.tolist()):
+        if offset % PAGE_BYTES + size > PAGE_BYTES:
+            offset = next_page(offset)
+        offsets[sample] = offset
+        offset += size
+    return offsets, next_page(offset)
 
 
 def field_descriptors(types: dict[str, int]) -> NDArray[np.void]:
@@ -95,37 +103,6 @@ def field_descriptors(types: dict[str, int]) -> NDArray[np.void]:
 def next_page(offset: int) -> int:
     """Where the first page at or after `offset` starts."""
     return -(-offset // PAGE_BYTES) * PAGE_BYTES
-
-
-def encoded_in_order(encode: Callable[[int], Encoded], count: int, chunk: int = 256) -> Iterator[Encoded]:
-    """encode(0), encode(1), ..., computed by one thread for each core, at most `chunk` images ahead of the reader."""
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for first in range(0, count, chunk):
-            yield from pool.map(encode, range(first, min(first + chunk, count)))
-
-
-def write_pages(file: BinaryIO, start: int, images: Iterator[Encoded], records: NDArray[np.void], allocations: NDArray[np.void]) -> int:
-    """Writes `images` and fills `records` and `allocations`; returns the offset after the last page.
-
-    No image crosses a page. Pages are padded with zeros.
-    """
-    offset = start
-    for sample, image in enumerate(images):
-        size = image.content.size
-        if size > PAGE_BYTES:
-            raise DataError(
-                f"image {sample} ({image.width} x {image.height}) takes {size} bytes, more than a page of {PAGE_BYTES}: "
-                "set data.max_resolution, or data.write_mode: jpg"
-            )
-        if offset % PAGE_BYTES + size > PAGE_BYTES:
-            offset = next_page(offset)
-        records[sample] = (image.mode, image.width, image.height, offset)
-        allocations[sample] = (sample, offset, size)
-        write_at(file, offset, image.content)
-        offset += size
-    end = next_page(offset)
-    file.truncate(end)
-    return end
 
 
 def write_at(file: BinaryIO, offset: int, *arrays: NDArray[Any]) -> None:

@@ -15,6 +15,10 @@ class UnusableImage(DataError):
         self.name, self.fault, self.detail, self.remedy = printable(name), fault, detail, remedy
         super().__init__(f"{self.name}: {fault} ({detail}): {remedy.format(it='it')}")
 
+    def to_json(self) -> dict[str, str]:
+        """The arguments that make this error."""
+        return {"name": self.name, "fault": self.fault, "detail": self.detail, "remedy": self.remedy}
+
 
 class Faults:
     """Unusable images, collected until all are known."""

@@ -6,31 +6,29 @@
 import hashlib
 import json
 import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache as once_a_process
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jobs.cluster.claims import claimed
 from jobs.data.augment import held_out
-from jobs.data.beton import PAGE_BYTES, RAW, DataError, Encoded, encoded, read_index, sha256_file, write_beton, write_sha256
-from jobs.data.content import Content, Look, Part
-from jobs.data.faults import NAMED, Faults, UnusableImage
+from jobs.data.beton import DataError, read_index, sha256_file
+from jobs.data.content import Look
+from jobs.data.faults import NAMED
 from jobs.data.folders import split_problems
-from jobs.data.sources import READERS, content_key, fitted
-from jobs.data.stored_size import fits, fitted_size, stored_as_jpg, too_large
+from jobs.data.sources import READERS, content_key
+from jobs.data.writing import Progress, ignore, is_written, readable_source, write_source
 from jobs.experiment.files import sha256_of, write_json
 from jobs.experiment.limits import data_violations
 from jobs.experiment.specs import DataSpec, image_size
 
-__all__ = ["DataError", "Dataset", "check_data", "images_for_training", "look_at_data", "prepare"]
+__all__ = ["DataError", "Dataset", "check_data", "data_folder", "images_for_training", "look_at_data", "prepare", "ready"]
 
 FORMAT_VERSION: Final = 1  # to be raised when the same settings would write other bytes
 ALWAYS_HASHED_BYTES: Final = 256 << 20  # a larger file is hashed once; after that, its size and time of change identify it
@@ -125,99 +123,57 @@ def label_problems(data: DataSpec, train: NDArray[np.integer], test: NDArray[np.
 # preparing
 
 
-def prepare(data: DataSpec, cache: Path, *, by_content: bool = False) -> Dataset:
-    """The data set on disk, written first if `cache` does not hold it. Of several processes that call this at once, one writes and the others wait.
+def prepare(data: DataSpec, cache: Path, *, by_content: bool = False, workers: int = 0, report: Callable[[Progress], None] = ignore) -> Dataset:
+    """The data set on disk, written first if `cache` does not hold it. Processes that call this at once, on any machine, share the writing.
 
     by_content: read every file to see whether it has changed; otherwise it has not while its name, size and time of change stay.
+    workers: the processes that write; 0: the threads of this one. report: is told from time to time how far the writing is.
     Raises DataError, which names the file and the remedy. FFCV's compiled code is kept in `cache` too, unless NUMBA_CACHE_DIR is set.
     """
+    return opened(data, cache, by_content, lambda folder: write_source(data, folder, workers=workers, report=report))
+
+
+def ready(data: DataSpec, cache: Path, *, by_content: bool = False) -> Dataset:
+    """The data set on disk. Raises DataError if it is not written yet: jobs that train write no data, since their GPUs would wait for it."""
+
+    def refuse(folder: Path) -> NoReturn:
+        raise DataError(
+            f"the data is not ready: {folder} has not been written to the end: run python -m harness.prepare with this grid, then launch again"
+        )
+
+    return opened(data, cache, by_content, refuse)
+
+
+def data_folder(data: DataSpec, cache: Path, by_content: bool) -> Path | None:
+    """The folder of the written files of a data set; None for a source whose files are used where they are."""
+    if data.source == "beton":
+        return None
+    with readable_source():
+        return cache.expanduser().absolute() / f"{data.source}-{content_key(data, image_size(data), FORMAT_VERSION, by_content)}"
+
+
+def opened(data: DataSpec, cache: Path, by_content: bool, write: Callable[[Path], None]) -> Dataset:
+    """The data set on disk. `write` is called with its folder if that is not written yet."""
     if problems := check_data(data):
         raise DataError("; ".join(problems))
     cache = cache.expanduser().absolute()
     os.environ.setdefault("NUMBA_CACHE_DIR", str(cache / "numba"))
     try:
-        if data.source == "beton":
+        folder = data_folder(data, cache, by_content)
+        if folder is None:
             train, test = (Path(path).expanduser().absolute() for path in (data.path or "", data.test_path or ""))
             return described(data, train, test, None, cache, by_content)
-        with readable_source():
-            folder = cache / f"{data.source}-{content_key(data, image_size(data), FORMAT_VERSION, by_content)}"
-        with claimed(cache / f"{folder.name}.lock"):
-            if not (folder / "source.json").exists():
-                write_source(data, folder)
+        if not is_written(folder):
+            write(folder)
         classes = json.loads((folder / "source.json").read_bytes())["classes"]
         try:
             return described(data, folder / "train.beton", folder / "test.beton", classes, cache, by_content)
         except DataError as error:
-            raise DataError(f"{error}; or remove {folder}, and the next run writes it again") from error
+            raise DataError(f"{error}; or remove {folder}, and write it again with python -m harness.prepare") from error
     except OSError as error:
         raise DataError(
             f"{error.filename or cache}: {error.strerror}: free space there, or set cluster.cache to a folder that can be written"
         ) from error
-
-
-@contextmanager
-def readable_source() -> Iterator[None]:
-    """Turns an OSError from a file of the source into a DataError that names it."""
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"{error.filename or 'the data'}: {error.strerror or error}: see that this machine can read it, and launch again") from error
-
-
-# writing
-
-
-def write_source(data: DataSpec, folder: Path) -> None:
-    """Fills `folder`, after removing what a killed writer left there. source.json comes last: where it exists, the rest is complete.
-
-    All images are tried before a DataError names those that cannot be used.
-    """
-    shutil.rmtree(folder, ignore_errors=True)
-    with readable_source():
-        content = READERS[data.source].read(data, image_size(data))
-    try:
-        write_parts(data, content, folder)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(folder)) from error
-    except DataError:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    write_json(folder / "source.json", {"source": data.source, "path": data.path, "classes": content.classes})
-
-
-def write_parts(data: DataSpec, content: Content, folder: Path) -> None:
-    """Writes train.beton and test.beton. DataError that names all images that cannot be used."""
-    faults = Faults()
-    for name, part in (("train", content.train), ("test", content.test)):
-        write_part(data, part, folder / f"{name}.beton", faults)
-    faults.raise_if_any()
-
-
-def write_part(data: DataSpec, part: Part, path: Path, faults: Faults) -> None:
-    """Writes training or test images, and their digest beside them. A black pixel stands for an image that is added to `faults`."""
-
-    def encode(sample: int) -> Encoded:
-        try:
-            return encoded_sample(data, part, sample)
-        except UnusableImage as error:
-            faults.add(error)
-            return Encoded(mode=RAW, height=1, width=1, content=np.zeros(3, np.uint8))
-
-    write_beton(path, encode, part.labels)
-    write_sha256(path)
-
-
-def encoded_sample(data: DataSpec, part: Part, sample: int) -> Encoded:
-    """An image as the file holds it; that of the network's size is never compressed. UnusableImage where the format cannot hold it."""
-    image = part.image(sample)
-    rows, columns = image.shape[:2]
-    height, width = fitted_size(rows, columns, image_size(data), data.max_resolution)
-    jpg = stored_as_jpg(data, height, width)
-    if fits(height, width, jpg):
-        stored = encoded(fitted(image, image_size(data), data.max_resolution), jpg=jpg)
-        if stored.content.size <= PAGE_BYTES:
-            return stored
-    raise too_large(part.name(sample), rows, columns, data)
 
 
 # verifying

@@ -18,7 +18,6 @@ from jobs.data.augment import held_out, uniform
 from jobs.data.beton import DataError
 from jobs.data.content import Content, Part, Reader
 from jobs.data.folders import imagefolder_identity, imagefolder_look, imagefolder_problems, read_imagefolder
-from jobs.data.stored_size import fitted_size
 from jobs.experiment.files import sha256_of
 from jobs.experiment.specs import DataSpec
 
@@ -186,18 +185,6 @@ READERS: Final = {
     "imagefolder": Reader(problems=imagefolder_problems, identity=imagefolder_identity, read=read_imagefolder, look=imagefolder_look),
     "synthetic": Reader(problems=synthetic_problems, identity=synthetic_identity, read=read_synthetic),
 }
-
-
-def fitted(image: NDArray[np.uint8], img_size: int, max_resolution: int | None) -> NDArray[np.uint8]:
-    """`image` at its `fitted_size`: shrunk by area, enlarged by bicubic interpolation."""
-    import cv2
-
-    height, width = image.shape[:2]
-    size = fitted_size(height, width, img_size, max_resolution)
-    if size == (height, width):
-        return image
-    method = cv2.INTER_AREA if max(size) < max(height, width) else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(image, size[::-1], interpolation=method), np.uint8)
 
 
 def content_key(data: DataSpec, img_size: int, version: int, by_content: bool = False) -> str:

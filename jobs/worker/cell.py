@@ -54,7 +54,7 @@ def measure_cell(run: RunFolder, planned: PlannedCell, weights: Path, cluster: C
     `last`: the cell's last stage as it was run.
     """
     from jobs.data.loaders import EvalLoader
-    from jobs.data.prepare import prepare
+    from jobs.data.prepare import ready
     from jobs.parallel.precision import set_precision
     from jobs.train.evaluation import evaluate, load_model
     from jobs.train.exports import read_result
@@ -63,7 +63,7 @@ def measure_cell(run: RunFolder, planned: PlannedCell, weights: Path, cluster: C
 
     cell, threads = planned.cell, cluster.cpus_per_task
     set_precision(cell.recipe.dtype)
-    data = prepare(cell.data, Path(cluster.cache).expanduser(), by_content=cluster.hash_data)
+    data = ready(cell.data, Path(cluster.cache).expanduser(), by_content=cluster.hash_data)
     model = load_model(cell.model, classes=data.classes, img_size=data.img_size, scan=cell.recipe.scan, weights=weights).to(ranks.device)
     smaller = smaller_micro_batches(run, planned, ranks.world)
     batch = smaller.get(last.id, cell.recipe.batch_size)

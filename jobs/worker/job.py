@@ -88,7 +88,7 @@ def run_stage(run: RunFolder, spec: StageSpec, cluster: ClusterSpec, ranks: "Ran
 
     Raises BlockedError if a stage that it starts from has no weights.
     """
-    from jobs.data.prepare import prepare
+    from jobs.data.prepare import ready
     from jobs.train.stage import train_stage
 
     folder = run.stage_dir(spec.id)
@@ -104,7 +104,7 @@ def run_stage(run: RunFolder, spec: StageSpec, cluster: ClusterSpec, ranks: "Ran
             blame_lost_nodes(run, folder, cluster)
             write_attempt(folder, this_attempt(), description(spec))
             print(f"stage {spec.id}: {stage_entry(spec).title}", flush=True)
-        data = prepare(spec.data, Path(cluster.cache).expanduser(), by_content=cluster.hash_data)
+        data = ready(spec.data, Path(cluster.cache).expanduser(), by_content=cluster.hash_data)
         parent, rewind = (run.stage_dir(stage) if stage else None for stage in (spec.parent, spec.rewind))
         train_stage(spec, data, folder, parent=parent, rewind=rewind, ranks=ranks, cluster=cluster)
 

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 import yaml
 
-from jobs.data.beton import encoded, write_beton
+from jobs.data.beton import encoded
+from jobs.data.shards import write_beton
 from jobs.experiment.records import Record, read_record
 from jobs.experiment.specs import NATIVE_SIZES, RecipeSpec
 from models.__main__ import entries

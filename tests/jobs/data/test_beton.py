@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.data.beton import ALLOCATION, FIELD, HEADER, PAGE_BYTES, DataError, encoded, read_index, sha256_file, write_beton, write_sha256
+from jobs.data.beton import ALLOCATION, FIELD, HEADER, PAGE_BYTES, DataError, encoded, read_index, sha256_file, write_sha256
+from jobs.data.shards import write_beton
 from tests.support.waiting import PATIENCE_S
 
 COUNT = 40

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from jobs.data.augment import eval_boxes
-from jobs.data.beton import DataError, encoded, read_index, write_beton
+from jobs.data.beton import DataError, encoded, read_index
 from jobs.data.ffcv_loader import FfcvFeed
 from jobs.data.loaders import selected
+from jobs.data.shards import write_beton
 from jobs.experiment.specs import DataSpec
 from tests.support.waiting import PATIENCE_S
 

@@ -9,9 +9,10 @@ import torch
 
 from jobs.data import loaders
 from jobs.data.augment import held_out
-from jobs.data.beton import DataError, encoded, read_index, write_beton
+from jobs.data.beton import DataError, encoded, read_index
 from jobs.data.loaders import CHANNELS
 from jobs.data.prepare import prepare
+from jobs.data.shards import write_beton
 from jobs.experiment.specs import NATIVE_SIZES, DataSpec
 from tests.support.images import SMALL, eval_loader, joined, pixels, stored, train_loader, write_cifar, write_folder
 

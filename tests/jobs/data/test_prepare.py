@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.data.beton import encoded, read_index, write_beton, write_sha256
-from jobs.data.prepare import DataError, check_data, images_for_training, look_at_data, prepare
+from jobs.data.beton import encoded, read_index, write_sha256
+from jobs.data.prepare import DataError, check_data, images_for_training, look_at_data, prepare, ready
+from jobs.data.shards import write_beton
 from jobs.experiment.specs import DataSpec
 from tests.support.images import SMALL, write_folder
 from tests.support.waiting import PATIENCE_S
@@ -37,61 +38,11 @@ def test_the_same_content_has_the_same_digest_in_another_cache_and_other_content
     assert digests[0] == digests[1] and len(set(digests)) == 3
 
 
-def test_what_a_killed_writer_left_is_replaced(tmp_path):
-    dataset = prepare(SMALL, tmp_path)
-    content = dataset.train.read_bytes()
-    (dataset.train.parent / "source.json").unlink()
-    dataset.train.write_bytes(content[:100])
-    (dataset.train.parent / ".train.beton.left").write_bytes(b"half")
-    assert prepare(SMALL, tmp_path) == dataset
-    assert dataset.train.read_bytes() == content
-    assert not (dataset.train.parent / ".train.beton.left").exists()
-
-
-PREPARE = """
-import sys
-from pathlib import Path
-import jobs.data.prepare
-from jobs.experiment.specs import DataSpec
-written, write = [], jobs.data.prepare.write_source
-jobs.data.prepare.write_source = lambda *arguments: (written.append(1), write(*arguments))
-sys.stdin.readline()  # both start together
-print(jobs.data.prepare.prepare(DataSpec(source="synthetic", samples=96, loader="torch"), Path(sys.argv[1])).sha256, len(written))
-"""
-
-
-@pytest.mark.slow
-def test_of_several_processes_one_writes_and_all_get_the_same(tmp_path):
-    processes = [
-        subprocess.Popen([sys.executable, "-c", PREPARE, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)
-    ]
-    for process in processes:
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    results = [process.communicate(timeout=PATIENCE_S)[0].split() for process in processes]
-    assert sorted(writes for _, writes in results) == ["0", "0", "1"]
-    assert len({digest for digest, _ in results}) == 1
-
-
-FULL_DISK = """
-import resource, sys
-from pathlib import Path
-from jobs.data.prepare import DataError, prepare
-from jobs.experiment.specs import DataSpec
-resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
-try:
-    prepare(DataSpec(source="synthetic", samples=96), Path(sys.argv[1]))
-except DataError as error:
-    print(error)
-"""
-
-
-@pytest.mark.slow
-def test_a_disk_that_takes_no_more_is_named_and_the_next_attempt_succeeds(tmp_path):
-    result = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, timeout=PATIENCE_S, check=True)
-    assert result.stdout.startswith(f"{tmp_path}/synthetic-") and "File too large: free space there" in result.stdout
-    assert not list(tmp_path.rglob("*.beton")) and not list(tmp_path.rglob(".*beton*"))
-    assert prepare(DataSpec(source="synthetic", samples=96), tmp_path).train.exists()
+def test_a_job_that_trains_writes_no_data_and_says_what_to_run(tmp_path):
+    with pytest.raises(DataError, match=r"the data is not ready: .*/synthetic-.* run python -m harness.prepare with this grid, then launch again"):
+        ready(SMALL, tmp_path)
+    assert not list(tmp_path.rglob("*.beton"))
+    assert prepare(SMALL, tmp_path) == ready(SMALL, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["file", "file/below"])

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from jobs.data.beton import DataError
-from jobs.data.sources import CIFARS, READERS, content_key, fitted
+from jobs.data.sources import CIFARS, READERS, content_key
 from jobs.experiment.specs import DataSpec
 from tests.support.images import write_cifar, write_folder
 
@@ -154,29 +154,6 @@ def test_synthetic_classes_can_be_told_by_their_spectra():
     means = np.array([train[content.train.labels == label].mean(0) for label in range(10)])
     found = ((test[:, None] - means) ** 2).sum(-1).argmin(1)
     assert (found == content.test.labels).mean() > 0.9
-
-
-@pytest.mark.parametrize(
-    ("size", "limit", "expected"),
-    [
-        ((8, 8), None, (32, 32)),
-        ((32, 32), None, (32, 32)),
-        ((16, 48), None, (32, 96)),
-        ((300, 200), None, (300, 200)),
-        ((300, 200), 150, (150, 100)),
-        ((400, 40), 100, (320, 32)),
-        ((31, 64), 64, (32, 66)),
-    ],
-)
-def test_images_are_enlarged_to_the_networks_size_and_shrunk_to_the_limit(size, limit, expected):
-    assert fitted(np.zeros((*size, 3), np.uint8), 32, limit).shape == (*expected, 3)
-
-
-def test_enlarging_keeps_a_digits_brightness():
-    content = read(DataSpec())
-    small, large = content.train.image(0), fitted(content.train.image(0), 32, None)
-    assert abs(small.mean() - large.mean()) < 5
-    assert abs(large.reshape(8, 4, 8, 4, 3).mean((1, 3)) - small).mean() < 15
 
 
 def test_the_key_follows_content_and_settings_of_writing_alone(tmp_path):

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from jobs.data.augment import eval_boxes
-from jobs.data.beton import DataError, encoded, read_index, write_beton
+from jobs.data.beton import DataError, encoded, read_index
 from jobs.data.loaders import selected
 from jobs.data.prepare import prepare
+from jobs.data.shards import write_beton
 from jobs.data.torch_loader import TorchFeed
 from jobs.experiment.specs import DataSpec
 from tests.support.images import SMALL, joined, train_loader

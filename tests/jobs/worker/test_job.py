@@ -73,7 +73,7 @@ def trained(*_: object, **__: object) -> None:
 @pytest.fixture
 def nothing_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
     """Preparing data, training and measuring raise Trained."""
-    monkeypatch.setattr("jobs.data.prepare.prepare", lambda *_, **__: None)
+    monkeypatch.setattr("jobs.data.prepare.ready", lambda *_, **__: None)
     monkeypatch.setattr("jobs.train.stage.train_stage", trained)
     monkeypatch.setattr(worker, "measure_cell", trained)
 
