@@ -21,7 +21,7 @@ from harness.plan.jobs import done_stages, make_jobs, planned_cells, to_replay
 from harness.plan.preflight import Findings, can_be_planned_elsewhere, check_machine, model_problems, preflight
 from harness.plan.snapshot import cells_with_new_labels, refresh_labels, save_launch, warn_of_stale_records
 from harness.plan.stages import StageGraph, make_graph
-from harness.prepare import cores, prepare_here
+from harness.submit.data_first import cores, data_sets, prepare_here
 from harness.submit.previous import assign, previous_jobs
 from harness.text import counted
 from jobs.cluster.claims import claimed, holder
@@ -132,7 +132,7 @@ def launch(grid: Grid, graph: StageGraph, run: RunFolder, retry_failed: bool) ->
         print("nothing to do until the jobs of the previous launch have ended" if waits else "nothing to do", flush=True)
         show_new_labels(grid, graph, run)
         return NOTHING_TO_DO
-    if not prepare_here(grid.cluster, list({id(planned.cell.data): planned.cell.data for planned in left}.values()), workers=cores(), quiet=True):
+    if not prepare_here(grid.cluster, data_sets(planned.cell for planned in left), workers=cores(), quiet=True):
         return SOME_FAILED
     run.forget_failures((stage for planned in left for stage in planned.stages), (planned.cell.id for planned in left))
     save_launch(grid, graph, run)

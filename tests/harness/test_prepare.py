@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import prepare as module
 from harness.grid.read import read_grid
-from harness.prepare import FAILED, OK, USAGE, data_sets, main, missing
+from harness.prepare import FAILED, OK, USAGE, main
+from harness.submit import data_first
+from harness.submit.data_first import data_sets, missing
 from tests.support.commands import written
 
 GRID = """
@@ -27,18 +28,19 @@ def grid(tmp_path: Path) -> Path:
 
 
 def test_a_grid_without_data_is_prepared_and_then_there_is_nothing_to_do(grid: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert len(data_sets(read_grid(grid))) == 3 and len(missing(read_grid(grid).cluster, data_sets(read_grid(grid)))) == 2
+    read = read_grid(grid)
+    assert len(data_sets(read.cells)) == 3 and len(missing(read.cluster, data_sets(read.cells))) == 2
     assert main([str(grid), "--workers", "2"]) == OK
     said = capsys.readouterr().out
     assert re.search(r"synthetic: 250 images to write; about [\d.]+ MB needed, [\d.]+ [GT]B free", said)
     assert f"digits: ready in {grid.parent}/cache/digits-" in said
-    assert missing(read_grid(grid).cluster, data_sets(read_grid(grid))) == []
+    assert missing(read.cluster, data_sets(read.cells)) == []
     assert main([str(grid)]) == OK
     assert capsys.readouterr().out == f"nothing to do: 3 data sets ready in {grid.parent}/cache\n"
 
 
 def test_a_rate_and_the_time_left_are_shown(grid: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LINE_EVERY_S", 0.0)
+    monkeypatch.setattr(data_first, "LINE_EVERY_S", 0.0)
     assert main([str(grid)]) == OK
     assert re.search(r"synthetic: [\d,]+ of 250 images, [\d,]+ images/s, \d+ s left", capsys.readouterr().out)
 
