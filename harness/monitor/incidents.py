@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.monitor.survey import Survey
+from harness.monitor.survey import Survey, failed_on
 from jobs.experiment.ids import StageId
-from jobs.experiment.records import Failure
+from jobs.experiment.records import Failure, RecordError, unreadable_failure
 from jobs.experiment.run_folder import RunFolder
 from jobs.recovery.triage import STATES, Policy, decisive_log, last_words
 
@@ -56,12 +56,12 @@ class IncidentGroup:
 
 
 def incidents(run: RunFolder, surveyed: Survey) -> list[Incident]:
-    """One incident for each stage that stopped for good, or whose job ended before it did and that no job has taken up since."""
+    """One incident for each torn record, and for each stage that stopped for good, or whose job ended before it did and that no job has taken up."""
     waiting: dict[str, Counter[StageId]] = {}
     for cell, state in surveyed.states.items():
         waiting.setdefault(state, Counter())[surveyed.stands_at[cell]] += 1
     lost = waiting.get("failed", Counter()) + waiting.get("blocked", Counter())
-    return [*failures(run, lost), *ended_jobs(surveyed, waiting.get("open", Counter()))]
+    return [*failures(run, lost), *failed_records(run, surveyed), *ended_jobs(surveyed, waiting.get("open", Counter()))]
 
 
 def failures(run: RunFolder, cells: Mapping[StageId, int]) -> Iterator[Incident]:
@@ -70,6 +70,23 @@ def failures(run: RunFolder, cells: Mapping[StageId, int]) -> Iterator[Incident]
         failure = run.failure(stage)
         if failure is not None:
             yield incident_of(failure, count)
+
+
+def failed_records(run: RunFolder, surveyed: Survey) -> Iterator[Incident]:
+    """The incidents of cells whose stages are all well and whose record is torn, or tells of a failure."""
+    for cell, state in surveyed.states.items():
+        stages = surveyed.index.cells[cell].stages
+        if state != "failed" or failed_on(stages, surveyed.files) is not None:
+            continue
+        try:
+            record = run.record(cell)
+            failure = record.failure if record else None
+        except RecordError as error:
+            failure = unreadable_failure(stages[-1], error)
+        except OSError as error:
+            failure = Failure(kind="unreadable record", message=f"{run.record_path(cell)}: {error.strerror}", stage=stages[-1])
+        if failure is not None:
+            yield incident_of(failure, 1)
 
 
 def incident_of(failure: Failure, cells: int) -> Incident:

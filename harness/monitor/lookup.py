@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jobs.cluster.claims import is_claimed
 from jobs.experiment.ids import CellId, StageId
-from jobs.experiment.index import RunIndex, read_index
+from jobs.experiment.index import RunIndex, RunIndexError, read_index
 from jobs.experiment.run_folder import RunFolder
 from models.text import did_you_mean
 
@@ -86,11 +86,19 @@ def at_work_or_newest(runs: Path) -> RunFolder:
 
 
 def find_id(prefix: str, runs: Path) -> Match:
-    """The cell or stage whose id begins so; of several run folders, that of the latest launch. Raises NameNotFound for no id, and for several."""
+    """The cell or stage whose id begins so; of several run folders, that of the latest launch. Raises NameNotFound for no id, and for several.
+
+    A run folder whose index is damaged is left out, and named if no other has the id.
+    """
     known: list[str] = []
+    damaged: list[str] = []
     for folder in launched(runs):
         run = RunFolder(folder)
-        index = read_index(run)
+        try:
+            index = read_index(run)
+        except RunIndexError as error:
+            damaged.append(f"\n  not searched: {error}")
+            continue
         ids: list[str] = [*index.cells, *index.stages]
         matches = [prefix] if prefix in ids else [name for name in ids if name.startswith(prefix)]
         if len(matches) > 1:
@@ -101,7 +109,7 @@ def find_id(prefix: str, runs: Path) -> Match:
             return Match(run=run, index=index, cell=cell if cell in index.cells else None, stage=stage if stage in index.stages else None)
         known += ids
     beginnings = dict.fromkeys(name[: len(prefix)] for name in known)
-    raise NameNotFound(f"no cell or stage '{prefix}' under {runs}{did_you_mean(prefix, beginnings) or listed(known, 'ids')}")
+    raise NameNotFound(f"no cell or stage '{prefix}' under {runs}{did_you_mean(prefix, beginnings) or listed(known, 'ids')}{''.join(damaged)}")
 
 
 def title(index: RunIndex, name: str) -> str:

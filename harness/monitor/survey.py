@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -115,11 +116,20 @@ def standing(stages: Sequence[StageId], files: Files) -> StageId:
 
 def record_status(run: RunFolder, cell: CellId) -> RecordStatus | None:
     """How a cell has ended, None without a record. A torn record counts as failed; `RunFolder.record` says what is wrong with it."""
+    path = run.record_path(cell)
     try:
-        return read_fields(run.record_path(cell), RECORD_FIELDS).status
-    except FileNotFoundError:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError:
+    return written_status(path, status.st_size, status.st_mtime_ns)
+
+
+@cache
+def written_status(path: Path, size: int, mtime_ns: int) -> RecordStatus:
+    """The status in a record, which a watching status reads once as long as size and time of change stay."""
+    try:
+        return read_fields(path, RECORD_FIELDS).status
+    except (OSError, ValueError):
         return "failed"
 
 
@@ -206,9 +216,7 @@ def survey(
 def state(surveyed: Survey, cell: CellId, recorded: bool) -> State:
     """The state of one cell."""
     stages, stage = surveyed.index.cells[cell].stages, surveyed.stands_at[cell]
-    record: RecordStatus | None = None
-    if recorded:  # a failed record has a failed stage on its path: without one there is no need to open 10,000 records
-        record = record_status(surveyed.run, cell) if has_failed(surveyed.files.get(stage, ())) else "done"
+    record = record_status(surveyed.run, cell) if recorded else None
     on_disk = cell_state(stages, surveyed.files, record)
     if on_disk != "open":
         return on_disk

@@ -97,6 +97,28 @@ def test_a_torn_failure_is_named(fake: FakeRun) -> None:
     assert incident.kind == "torn file" and "failure.json" in incident.excerpt[0] and incident.policy == "never"
 
 
+def test_a_torn_record_behind_stages_that_are_all_well_is_told_with_its_remedy(fake: FakeRun) -> None:
+    first, second, third = fake.cells_of(fake.trunks[0])
+    for stage in dict.fromkeys((*first.stages, *second.stages, *third.stages)):
+        fake.finish(stage)
+    for cell in (first, second, third):
+        fake.record(cell)
+    fake.run.record_path(first.cell.id).write_text('{"id": ')
+    fake.run.record_path(second.cell.id).write_text("")
+    surveyed = survey(fake.run)
+    assert [surveyed.states[path.cell.id] for path in (first, second, third)] == ["failed", "failed", "done"]
+    found = incidents(fake.run, surveyed)
+    assert [incident.kind for incident in found] == ["torn file"] * 2 and [incident.stage for incident in found] == [
+        first.stages[-1],
+        second.stages[-1],
+    ]
+    assert str(fake.run.record_path(first.cell.id)) in found[0].excerpt[0] and "remove it to run its part again" in found[0].excerpt[0]
+    (group,) = grouped(found)
+    assert group.cells == 2 and remedy(group, "LAUNCH").endswith("LAUNCH --retry-failed")
+    fake.record(first)
+    assert survey(fake.run).states[first.cell.id] == "done", "a record that is written again is read again"
+
+
 def test_a_local_job_that_ended_is_no_incident(fake: FakeRun) -> None:
     fake.submit({"another-host:4711": [fake.trunks[0]]})
     assert incidents(fake.run, survey(fake.run)) == []

@@ -76,6 +76,21 @@ def test_the_beginning_of_an_id_names_a_cell_or_a_stage(tmp_path: Path) -> None:
     assert (cell.cell, cell.stage) == ("abc1", None) and (stage.cell, stage.stage) == (None, "ace3")
 
 
+def test_a_damaged_index_of_another_run_does_not_hide_an_id_and_is_named_where_none_is_found(tmp_path: Path) -> None:
+    launched(tmp_path, "old", cells=("abc1",), age_s=100)
+    for name, content in (("torn", '{"grid": "torn", "sta'), ("list", "[]"), ("empty", "")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "index.json").write_text(content)
+    assert find_id("abc", tmp_path).cell == "abc1"
+    with pytest.raises(NameNotFound) as caught:
+        find_id("ffff", tmp_path)
+    lines = str(caught.value).splitlines()
+    assert lines[0].startswith(f"no cell or stage 'ffff' under {tmp_path}") and "abc1" in lines[0]
+    assert all(
+        any(line.startswith(f"  not searched: {tmp_path / name}/index.json is damaged") for line in lines[1:]) for name in ("torn", "list", "empty")
+    )
+
+
 def test_an_id_that_begins_another_one_names_itself(tmp_path: Path) -> None:
     launched(tmp_path, "grid", cells=("abc", "abcd"))
     assert find_id("abc", tmp_path).cell == "abc"
