@@ -175,9 +175,12 @@ class ViTConfig:
     depth: Count = 12
     heads: Count = 3
     drop_path: Fraction = 0.0
+    pretrained: str | None = None  # path of a checkpoint of timm's
+    pretrained_key: str | None = None  # the name of the weights in a checkpoint that holds several; None: the last, not the averaged
 
     def check(self) -> None:
         """Raises ValueError if options contradict each other."""
+        _needs_pretrained(self.pretrained, self.pretrained_key)
         _must_divide([(self.heads, self.dim)])
 
 
@@ -188,9 +191,12 @@ class MambaOutConfig:
     depths: Four = (3, 3, 9, 3)
     dims: Four = (48, 96, 192, 288)
     drop_path: Fraction = 0.0
+    pretrained: str | None = None  # path of a checkpoint of timm's
+    pretrained_key: str | None = None  # the name of the weights in a checkpoint that holds several; None: the last, not the averaged
 
     def check(self) -> None:
-        """Raises nothing: all combinations are valid."""
+        """Raises ValueError if options contradict each other."""
+        _needs_pretrained(self.pretrained, self.pretrained_key)
 
 
 def _at_most_one(**variants: object) -> None:

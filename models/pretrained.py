@@ -1,36 +1,57 @@
-"""Loads checkpoint files into our models, strictly."""
+"""Loads checkpoint files into our models, strictly: only a head of other classes and positions of another image size may differ."""
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from models.positions import resampled, side_of
 from models.weight_files import StateDict, read_weights
 
-HEAD = ("head.weight", "head.bias")
+HEAD = ("head.weight", "head.bias", "head.fc2.weight", "head.fc2.bias")  # the last two: of MambaOut
+POSITIONS = "pos_embed"
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.")  # of data parallelism, of torch.compile, of what holds the network
 ENCODER = "encoder."  # of a network with a decoder, which is left out
 MOST_PROBLEMS = 5  # that a message lists
 
 
-def load_pretrained(model: nn.Module, path: Path, key: str | None = None) -> None:
-    """Fills every parameter and buffer of `model` from a file. The head stays as it is if the file's head has another number of classes.
+def load_pretrained(model: nn.Module, path: Path, key: str | None = None) -> tuple[str, ...]:
+    """Fills every parameter and buffer of `model` from a file, and returns what of it is not as it stands there, one sentence each.
 
+    The head stays as it is if the file's head has another number of classes. Position embeddings of another number of patches are resampled.
     `key` names the weights in a file that holds several. ValueError: no such file, no weights in it, names or shapes that are missing, unexpected or
     different, or weights that are no finite numbers.
     """
     weights, expected = without_prefixes(read_weights(path, key)), model.state_dict()
     fresh = {name: expected[name] for name in HEAD if _other_classes(weights.get(name), expected.get(name))}
     given = {name: tensor for name, tensor in weights.items() if name not in fresh}
-    if misfit := _misfit(given | fresh, expected, model):
+    sides = _sides(given.get(POSITIONS), expected.get(POSITIONS))
+    positions = {POSITIONS: expected[POSITIONS]} if sides else {}
+    if misfit := _misfit(given | fresh | positions, expected):
         raise ValueError(f"pretrained: {path} {misfit}")
     for name, tensor in given.items():
         if fault := _fault(tensor, expected[name]):
             raise ValueError(f"pretrained: {path}: {name} {fault}")
+    notes = [_fresh_head(weights[name], fresh[name]) for name in list(fresh)[:1]]
+    if sides:
+        given[POSITIONS] = resampled(given[POSITIONS], sides[1], model)
+        notes.append(f"position embeddings were resampled from {sides[0]} x {sides[0]} to {sides[1]} x {sides[1]} patches, bicubic")
     if not any(tensor.is_meta for tensor in expected.values()):  # the launcher checks a model that has no memory
         model.load_state_dict(given | fresh)
+    return tuple(notes)
+
+
+def _sides(given: Tensor | None, wanted: Tensor | None) -> tuple[int, int] | None:
+    """Patches along a side, in a file and in the model, if they differ and can be resampled."""
+    if given is None or wanted is None or given.shape == wanted.shape or given.shape[-1] != wanted.shape[-1] or given.dim() != wanted.dim():
+        return None
+    old, new = side_of(given), side_of(wanted)
+    return None if old is None or new is None else (old, new)
+
+
+def _fresh_head(given: Tensor, wanted: Tensor) -> str:
+    return f"the head is fresh, because the file's has {given.shape[0]} classes and the data {wanted.shape[0]}"
 
 
 def without_prefixes(weights: StateDict) -> StateDict:
@@ -55,31 +76,16 @@ def _other_classes(given: Tensor | None, wanted: Tensor | None) -> bool:
     return given is not None and wanted is not None and given.shape[1:] == wanted.shape[1:] and given.shape[0] != wanted.shape[0]
 
 
-def _misfit(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], model: nn.Module) -> str | None:
+def _misfit(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
     """How names and shapes differ from the model's, or None."""
     shapes = [name for name in expected if name in weights and weights[name].shape != expected[name].shape]
     missing, unexpected = [name for name in expected if name not in weights], [name for name in weights if name not in expected]
-    if not missing and not unexpected and shapes == ["pos_embed"]:
-        return _other_positions(weights["pos_embed"], expected["pos_embed"], model)
     problems = [f"missing {name}" for name in missing] + [f"unexpected {name}" for name in unexpected]
     problems += [f"{name} is {tuple(weights[name].shape)}, the model has {tuple(expected[name].shape)}" for name in shapes]
     if not problems:
         return None
     more = f" and {len(problems) - MOST_PROBLEMS} more" if len(problems) > MOST_PROBLEMS else ""
     return f"does not fit the model: {'; '.join(problems[:MOST_PROBLEMS])}{more}"
-
-
-def _other_positions(given: Tensor, wanted: Tensor, model: nn.Module) -> str:
-    """The remedy for weights of another image size or another number of patches."""
-    patches, has = (math.prod(tensor.shape[1:-1]) - 1 for tensor in (given, wanted))
-    side, remedy = math.isqrt(max(patches, 0)), "set data.img_size to that of the checkpoint"
-    projection = getattr(getattr(model, "patch_embed", None), "proj", None)
-    if side > 0 and side**2 == patches and isinstance(projection, nn.Conv2d):
-        remedy = f"set data.img_size: {(side - 1) * projection.stride[0] + projection.kernel_size[0]}"
-    return (
-        f"is of another image size: its pos_embed has {patches} patches, the model has {has}, and they are not resampled; {remedy}, "
-        "or patch_size and stride to those of the checkpoint"
-    )
 
 
 def _fault(given: Tensor, wanted: Tensor) -> str | None:

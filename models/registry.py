@@ -118,8 +118,8 @@ def create_model(
     """The network, in training mode, freshly initialised or with an official checkpoint's weights.
 
     `img_size` in pixels; None: the entry's. `pretrained`: a file of torch.save or safetensors; `pretrained_key`: the weights in it, if it holds
-    several. Names and shapes must match exactly, but the head stays fresh if the file's head has another number of classes. ValueError: an unknown
-    name, an unknown option, an impossible value, or a `pretrained` that cannot be read or does not fit.
+    several. Names and shapes must match, but for a head of other classes and positions of another image size. ValueError: an unknown
+    name, an unknown option, an impossible value, or a `pretrained` that cannot be read or does not fit. `models.pretrained` says what may differ.
     """
     entry, config = model_entry(name), model_config(name, options)
     model = entry.build(config, img_size or entry.img_size, num_classes, scan_backend)

@@ -3,7 +3,7 @@
 The evaluation is resolved when a grid is read, so a cell's data, its id and its record hold the values.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -43,12 +43,15 @@ class Comparison:
     note: str | None = None
 
 
-def comparison(cell: Cell, *, classes: int, img_size: int, images: int) -> Comparison:
-    """What a cell is compared with. Its data have so many classes and test images, and its network sees images of `img_size` pixels."""
+def comparison(cell: Cell, *, classes: int, img_size: int, images: int, changes: Sequence[str] = ()) -> Comparison:
+    """What a cell is compared with. Its data have so many classes and test images, and its network sees images of `img_size` pixels.
+
+    `changes`: what of the file was not loaded as it stands there.
+    """
     published, recipe = official(cell.model), cell.recipe
     if published is None or cell.method.name != "dense" or recipe.epochs + recipe.finetune_epochs > 0:
         return Comparison()
-    if why := _difference(cell, published, classes, img_size):
+    if why := _difference(cell, published, classes, img_size) or "; ".join(changes):
         return Comparison(note=f"not compared with the published top-1 of {published.top1:g}%: {why}")
     return Comparison(published=published, note=None if images == IMAGES else f"published on {IMAGES} images, measured here on {images}")
 

@@ -7,7 +7,7 @@ rewind-000000100.safetensors (where a later stage rewinds)  result.json
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -41,6 +41,7 @@ class StageResult:
     sparsity: float  # fraction of zeros in the masked parameters
     peak_memory_bytes: int | None = None  # of rank 0, training and validation; see `jobs.parallel.memory`
     joules: float | None = None  # of all ranks' devices, over all restarts; None if the machine does not measure it
+    notes: list[str] = field(default_factory=list)  # of a pretrained file: what was not loaded as it stands there
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from jobs.experiment.pretrained import check_pretrained
 from jobs.experiment.progress import StageProgress
 from jobs.experiment.rewinds import adopt_replay, missing_steps, replay_folder
 from jobs.experiment.run_folder import CHECKPOINTS, REPLAY_TODO
-from jobs.experiment.specs import ClusterSpec, StageSpec
+from jobs.experiment.specs import ClusterSpec, ModelSpec, StageSpec
 from jobs.parallel.checkpoints import drop_checkpoints
 from jobs.parallel.engine import Ranks, batching
 from jobs.parallel.precision import set_precision
@@ -23,6 +23,8 @@ from jobs.train.stage_trainer import Diverged, StageTrainer
 from jobs.train.training_state import derived_seed
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from jobs.data.prepare import Dataset
 
 __all__ = ["Diverged", "StageProgress", "StageResult", "exported", "train_stage"]
@@ -84,21 +86,37 @@ def prepared_run(
     micro = batching(recipe, ranks.world).micro
     set_precision(recipe.dtype)
     torch.manual_seed(spec.seed)
-    options = spec.model.architecture  # a later stage takes the weights of its parent
-    if spec.stage.start == "scratch":
-        check_pretrained(spec.model)
-        options = dict(spec.model.options)
+    options = spec.model.architecture
     if recipe.drop_path is not None:
         options["drop_path"] = recipe.drop_path
     model = create_model(spec.model.name, data.classes, data.img_size, scan_backend=recipe.scan, **options)
+    notes = load_given(model, spec.model) if spec.stage.start == "scratch" else ()  # a later stage takes the weights of its parent
+    if ranks.rank == 0:
+        print("".join(f"pretrained: {note}\n" for note in notes), end="", flush=True)
     no_decay = weight_decay_groups(model, recipe.decay_ssm)[1]
     order = derived_seed(spec.seed, "order", spec.stage.schedule)
     training = TrainLoader(spec.data, data, seed=order, batch_size=recipe.batch_size, micro_batch_size=micro, **share)
     validation = EvalLoader(spec.data, data, "val", batch_size=micro, **share)
     steps = cluster.checkpoint_steps
     spec = replace(spec, stage=replace(spec.stage, keep_steps=keep_steps))
-    stage = StageTrainer(spec, model, training, validation, folder, no_decay=no_decay, ranks=ranks, checkpoint_steps=steps, report=report)
+    stage = StageTrainer(
+        spec, model, training, validation, folder, no_decay=no_decay, ranks=ranks, checkpoint_steps=steps, report=report, notes=notes
+    )
     try:
         yield stage
     finally:
         stage.network.engine.close()
+
+
+def load_given(network: "nn.Module", model: ModelSpec) -> tuple[str, ...]:
+    """Fills the network with the weights of the model's pretrained file, if it has one; what of it is not as it stands in the file.
+
+    Raises PretrainedError if the file is not the one that the launch read.
+    """
+    from models.pretrained import load_pretrained
+
+    path = model.options.get("pretrained")
+    if path is None:
+        return ()
+    check_pretrained(model)
+    return load_pretrained(network, Path(path), model.options.get("pretrained_key"))

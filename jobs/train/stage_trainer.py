@@ -7,7 +7,7 @@ fp32 weights that an export at that moment would hold.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -53,8 +53,11 @@ class StageTrainer:
         ranks: Ranks,
         checkpoint_steps: int | None = None,
         report: Callable[[StageProgress], None] = ignore,
+        notes: Sequence[str] = (),
     ) -> None:
+        """`notes`: what the result says of the weights that the stage starts from."""
         self.spec, self.training, self.validation, self.folder, self.ranks = spec, training, validation, folder, ranks
+        self.notes = notes
         self.checkpoint_steps, self.checkpoints = checkpoint_steps, folder / CHECKPOINTS
         self.steps = spec.stage.epochs * training.steps_per_epoch
         self.schedule = schedule(spec.recipe, spec.stage.schedule, steps=self.steps, steps_per_epoch=training.steps_per_epoch)
@@ -236,6 +239,7 @@ class StageTrainer:
             sparsity=self.network.sparsity(),
             peak_memory_bytes=max(state.peak_bytes, peak_bytes(self.ranks.device)),
             joules=self.energy.total(),
+            notes=list(self.notes),
         )
         if self.ranks.rank == 0:
             network = self.network

@@ -75,8 +75,9 @@ def measure_cell(run: RunFolder, planned: PlannedCell, weights: Path, cluster: C
     structure = load_structure(weights.parent)
     removal_notes = structure.notes if structure else ()
     memory_notes = [micro_batch_note(stage, micro, cell.recipe) for stage, micro in smaller.items()]
-    held = comparison(cell, classes=data.classes, img_size=data.img_size, images=scores.samples)
     results = [result for stage in planned.stages if (result := read_result(run.stage_dir(stage)))]
+    loading = [note for result in results for note in result.notes]
+    held = comparison(cell, classes=data.classes, img_size=data.img_size, images=scores.samples, changes=loading)
     metrics = Metrics(
         top1=scores.top1,
         top5=scores.top5,
@@ -92,7 +93,7 @@ def measure_cell(run: RunFolder, planned: PlannedCell, weights: Path, cluster: C
         published_top1=held.published.top1 if held.published else None,
         published_top5=held.published.top5 if held.published else None,
         published_source=held.published.source if held.published else None,
-        **asdict(profiled) | {"notes": [*profiled.notes, *removal_notes, *memory_notes, *filter(None, [held.note])]},
+        **asdict(profiled) | {"notes": [*profiled.notes, *removal_notes, *loading, *memory_notes, *filter(None, [held.note])]},
     )
     scan = scan_backend_used(ranks.device.type, cell.recipe.scan)
     surroundings = current_environment(ranks=ranks.world, threads=threads, loader=cell.data.loader, scan=scan, data_sha256=data.sha256)

@@ -16,7 +16,11 @@ GRID = """
 name: as_it_is
 data: {source: synthetic, samples: 64, img_size: 16, loader: torch}
 recipe: {epochs: 0, finetune_epochs: 0, batch_size: 16}
-models: [{name: vim_micro, dim: 16, depth: 2, pretrained: given.pth}]
+models:
+  - {name: vim_micro, dim: 16, depth: 2, pretrained: given.pth}
+  - {name: vim_micro, dim: 16, depth: 2, pretrained: larger.pth, label: larger}
+exclude:
+  - {model: {label: larger}, pruning: [random, semi_structured, wanda, gradient, structured, magnitude]}
 pruning:
   - dense
   - {method: magnitude, sparsity: 0.5}
@@ -38,6 +42,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("as_it_is")
     torch.manual_seed(5)
     torch.save({"model": create_model("vim_micro", 10, 16, dim=16, depth=2).state_dict()}, folder / "given.pth")
+    torch.save(create_model("vim_micro", 4, 32, dim=16, depth=2).state_dict(), folder / "larger.pth")
     (folder / "grid.yaml").write_text(GRID.replace("CACHE", str(folder / "cache")))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -46,9 +51,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def records(runs: Path) -> dict[str, Record]:
-    """Records by the pruning's label."""
+    """Records by the pruning's label, of the first model; `larger` of the second."""
     found = [read_record(path) for path in runs.glob("as_it_is/cells/*/record.json")]
-    return {record.pruning: record for record in found}
+    return {record.model if record.model == "larger" else record.pruning: record for record in found}
 
 
 def weights(runs: Path, record: Record) -> dict[str, torch.Tensor]:
@@ -58,7 +63,7 @@ def weights(runs: Path, record: Record) -> dict[str, torch.Tensor]:
 
 def test_every_method_that_needs_no_step_has_a_record(runs: Path) -> None:
     found = records(runs)
-    assert len(found) == 9 and {record.status for record in found.values()} == {"done"}
+    assert len(found) == 10 and {record.status for record in found.values()} == {"done"}
     for label, record in found.items():
         metrics = record.metrics
         assert metrics is not None and (metrics.epochs, metrics.train_loss, metrics.train_img_per_s) == (0, None, 0.0), label
@@ -75,7 +80,7 @@ def test_the_dense_cell_is_the_file(runs: Path) -> None:
 def test_masks_drop_weights_of_the_file_and_change_no_other(runs: Path) -> None:
     given = torch.load(runs.parent / "given.pth", weights_only=True)["model"]
     for label, record in records(runs).items():
-        if label.startswith("structured") or label == "dense":
+        if label.startswith("structured") or label in ("dense", "larger"):
             continue
         saved = weights(runs, record)
         assert all(torch.equal(saved[name], given[name] * (saved[name] != 0)) for name in given), label
@@ -90,6 +95,15 @@ def test_units_are_removed_and_what_is_left_is_the_files(runs: Path) -> None:
         assert record.metrics is not None and record.metrics.params < 0.8 * record.metrics.params_dense  # type: ignore[operator]
         for name, left in weights(runs, record).items():
             assert set(left.flatten().tolist()) <= set(given[name].flatten().tolist())
+
+
+def test_what_was_not_loaded_as_it_is_stands_in_the_record(runs: Path) -> None:
+    found = records(runs)
+    assert found["larger"].metrics is not None and found["dense"].metrics is not None
+    head, positions = [note for note in found["larger"].metrics.notes if "head" in note or "position" in note]
+    assert head == "the head is fresh, because the file's has 4 classes and the data 10"
+    assert positions == "position embeddings were resampled from 8 x 8 to 4 x 4 patches, bicubic"
+    assert not [note for note in found["dense"].metrics.notes if "head" in note or "position" in note]
 
 
 def test_a_cell_without_a_step_is_reproduced_to_the_bit(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

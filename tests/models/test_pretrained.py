@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from models.pretrained import without_prefixes
+from models.positions import resampled
+from models.pretrained import load_pretrained, without_prefixes
 from models.registry import create_model, effective_options, model_label
 from tests.support.golden import filled
 
@@ -88,11 +89,23 @@ def test_weights_without_values_are_refused(tmp_path: Path) -> None:
         micro(pretrained=tmp_path / "w.pth")
 
 
-def test_weights_of_another_image_size_are_refused_with_the_size_to_set(tmp_path: Path) -> None:
-    torch.save(micro(img_size=64).state_dict(), tmp_path / "w.pth")
-    with pytest.raises(ValueError, match="its pos_embed has 256 patches, the model has 64, and they are not resampled; set data.img_size: 64, or"):
+def test_weights_of_another_image_size_are_loaded_with_their_positions_resampled(tmp_path: Path) -> None:
+    weights = filled(micro(img_size=64)).state_dict()
+    torch.save(weights, tmp_path / "w.pth")
+    model = micro()
+    assert load_pretrained(model, tmp_path / "w.pth") == ("position embeddings were resampled from 16 x 16 to 8 x 8 patches, bicubic",)
+    assert torch.equal(model.pos_embed, resampled(weights["pos_embed"], 8, model))
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items() if name != "pos_embed")
+    assert load_pretrained(micro(img_size=64), tmp_path / "w.pth") == ()
+    with torch.device("meta"):
         micro(pretrained=tmp_path / "w.pth")
-    micro(img_size=64, pretrained=tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("shape", [(1, 60, 64), (1, 65, 32), (1, 1, 64), (65, 64), (1, 8, 8, 64)])
+def test_positions_that_are_no_square_of_patches_are_refused_by_shape(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    torch.save(micro().state_dict() | {"pos_embed": torch.zeros(shape)}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"does not fit the model: pos_embed is \(.*\), the model has \(1, 65, 64\)"):
+        micro(pretrained=tmp_path / "w.pth")
 
 
 def test_a_key_chooses_the_averaged_weights(tmp_path: Path) -> None:
@@ -126,7 +139,8 @@ def test_a_file_without_weights_is_refused(tmp_path: Path) -> None:
 
 def test_a_head_of_other_classes_stays_fresh(tmp_path: Path) -> None:
     torch.save({"model": filled(create_model("vim_micro", num_classes=1000, depth=1)).state_dict()}, tmp_path / "official.pth")
-    model = micro(pretrained=tmp_path / "official.pth")
+    model = micro()
+    assert load_pretrained(model, tmp_path / "official.pth") == ("the head is fresh, because the file's has 1000 classes and the data 10",)
     assert model.head.weight.shape == (10, 64) and not model.head.bias.any()
     assert torch.equal(model.norm_f.weight, filled(micro()).norm_f.weight)
 

@@ -38,16 +38,26 @@ def test_initial_weights_depend_on_the_seed_alone(tmp_path):
     assert not torch.equal(starts["a"]["fc.weight"], starts["e"]["fc.weight"])
 
 
+Start = Literal["scratch", "parent", "rewind"]
+
+
 class Built(Exception):
     """A network was asked for, with these options."""
 
 
 def options_built(
-    monkeypatch: pytest.MonkeyPatch, folder: Path, model: ModelSpec, start: Literal["scratch", "parent", "rewind"], **recipe: object
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    model: ModelSpec,
+    start: Literal["scratch", "parent", "rewind"],
+    through: bool = False,
+    **recipe: object,
 ) -> object:
-    """The options of the network that a stage with this start asks for."""
+    """The options of the network that a stage with this start asks for. `through`: building goes on after the network."""
 
     def build(*_: object, **options: object) -> None:
+        if through:
+            return
         raise Built({name: value for name, value in options.items() if name != "scan_backend"})
 
     monkeypatch.setattr("models.registry.create_model", build)
@@ -66,10 +76,17 @@ def test_a_first_stage_alone_reads_the_pretrained_file_and_refuses_another(tmp_p
     path.write_bytes(b"weights")
     options = {"depth": 2, "pretrained": str(path), "pretrained_key": "model_ema"}
     model = ModelSpec(name="vim_micro", label="x", options=options, pretrained_sha256=pretrained_sha256(path))
-    assert options_built(monkeypatch, tmp_path, model, "scratch") == options
+    read = []
+
+    def load(network: object, path: Path, key: str) -> tuple[str, ...]:
+        read.append((path, key))
+        raise Built(read)
+
+    monkeypatch.setattr("models.pretrained.load_pretrained", load)
+    assert options_built(monkeypatch, tmp_path, model, "scratch", through=True) == [(path, "model_ema")]
     path.write_bytes(b"others")
     with pytest.raises(PretrainedError, match="has changed since the launch"):
-        options_built(monkeypatch, tmp_path, model, "scratch")
+        options_built(monkeypatch, tmp_path, model, "scratch", through=True)
     path.unlink()
     assert options_built(monkeypatch, tmp_path, model, "parent") == options_built(monkeypatch, tmp_path, model, "rewind") == {"depth": 2}
 
