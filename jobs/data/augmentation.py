@@ -1,0 +1,89 @@
+"""What a recipe does to the images and targets of an epoch, besides boxes and flips: operations in the feeds, erasing and mixing on the device.
+
+keys        what stands for a sample in its draws: its position in the file, and which repeat of it this is (`jobs.data.augment.repeated`)
+positions   of the samples within the epoch's order, over all ranks
+"""
+
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobs.data.augment import Ints
+from jobs.data.decoding import SELECTION, Interpolation, fill
+from jobs.data.erasing import draw_rectangles, erase, noise_seeds
+from jobs.data.mixing import draw_mixes, mix_images, soft_targets
+from jobs.data.operations import OPERATION, draw_operations
+from jobs.experiment.augment_limits import mixes
+from jobs.experiment.specs import RecipeSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Batches = Generator[tuple["Tensor", "Tensor"]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """A recipe's augmentation of one data set."""
+
+    recipe: RecipeSpec
+    img_size: int
+    classes: int
+    interpolation: str | None  # of operations that move pixels; None: bilinear or bicubic at random
+    seed: int
+
+    def with_operations(self, selection: NDArray[np.void], keys: Ints, epoch: int) -> NDArray[np.void]:
+        """The selection with the operations of each row beside it, for `filled`; itself where the recipe has none."""
+        table = draw_operations(self.recipe, keys, img_size=self.img_size, interpolation=self.interpolation, seed=self.seed, epoch=epoch)
+        if table is None:
+            return selection
+        rows = np.empty(len(selection), [("image", SELECTION), ("operations", OPERATION, table.shape[1:])])
+        rows["image"], rows["operations"] = selection, table
+        return rows
+
+    def changed(self, batches: Batches, keys: Ints, positions: Ints, epoch: int) -> Batches:
+        """The batches with images erased and mixed, in place, and soft targets (b, classes) float32 where the recipe mixes."""
+        if not self.recipe.random_erase and not mixes(self.recipe):
+            return batches
+        return self._changed(batches, keys, positions, epoch)
+
+    def _changed(self, batches: Batches, keys: Ints, positions: Ints, epoch: int) -> Batches:
+        import torch
+
+        draws: Any = {"img_size": self.img_size, "seed": self.seed, "epoch": epoch}
+        rectangles = draw_rectangles(self.recipe, keys, **draws)
+        seeds = noise_seeds(keys, seed=self.seed, epoch=epoch)
+        pairs = draw_mixes(self.recipe, positions[::2] // self._sharing, **draws) if mixes(self.recipe) else None
+        first, generator = 0, None
+        with closing(batches):
+            for images, labels in batches:
+                generator = generator or torch.Generator(images.device)
+                rows = slice(first, first + len(images))
+                erase(images, rectangles[rows], seeds[rows], self.recipe.random_erase_mode, generator)
+                if pairs is not None:
+                    mixed = pairs[first // 2 : (first + len(images)) // 2]
+                    mix_images(images, mixed)
+                    labels = soft_targets(labels, mixed, self.classes, self.recipe.label_smoothing)
+                first += len(images)
+                yield images, labels
+
+    @property
+    def _sharing(self) -> int:
+        """Positions that share a weight."""
+        return self.recipe.batch_size if self.recipe.mixup_mode == "batch" else 2
+
+
+class Filler:
+    """Decodes rows into a batch, and carries out their operations. `channels`: mean and deviation, in units of white."""
+
+    def __init__(self, interpolation: Interpolation, mean: tuple[float, float, float], threads: int) -> None:
+        self._interpolation, self._mean, self._threads = interpolation, mean, threads
+        self._operator: Any = None
+
+    def fill(self, content: NDArray[np.uint8], rows: NDArray[np.void], out: NDArray[np.uint8]) -> None:
+        """Fills `out`, (b, S, S, 3). `rows`: SELECTION (b,), or rows of `Augmentation.with_operations`. `content`: the bytes of the whole file."""
+        fill(content, rows if rows.dtype == SELECTION else rows["image"], out, self._interpolation, self._threads)
