@@ -21,6 +21,7 @@ GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
 ORDER, FLIP, SHIFT, CROP = 0, 1, 2, 16  # first draw of each purpose; CROP takes four for each attempt
 CROP_ATTEMPTS: Final = 10
 CROP_RATIO: Final = (3 / 4, 4 / 3)  # width / height
+REPEAT_BITS: Final = 40  # a file has fewer samples than 2 to this power
 SPLIT_EPOCH: Final = -1  # no epoch of training has this number
 
 Ints = NDArray[np.integer]
@@ -54,6 +55,21 @@ def uniform(seed: int, epoch: int, samples: Ints, draw: int) -> Floats:
 def shuffled(samples: Ints, seed: int, epoch: int) -> Ints:
     """`samples` in the order of `epoch`."""
     return samples[np.argsort(random_bits(seed, epoch, samples, ORDER), kind="stable")]
+
+
+def repeated(order: Ints, repeats: int, count: int, batch_size: int) -> tuple[Ints, Ints]:
+    """The first `count` of an order in which each sample stands `repeats` times, and what stands for each of them in draws, both (count,).
+
+    Repeats follow each other from batch to batch, as in timm's RepeatAugSampler over all ranks. Within a batch all first repeats stand before the
+    second ones, and so on: neighbours differ, and repeats meet in different micro-batches. `count`: a multiple of `batch_size`.
+    """
+    if repeats == 1:
+        return order[:count], order[:count]
+    samples = np.repeat(order[: -(-count // repeats)], repeats)[:count]
+    numbers = np.arange(count) % repeats
+    sorted_within = np.argsort(numbers.reshape(-1, batch_size), axis=1, kind="stable") + np.arange(0, count, batch_size)[:, None]
+    samples, numbers = samples[sorted_within.reshape(-1)], numbers[sorted_within.reshape(-1)]
+    return samples, samples + (numbers << REPEAT_BITS)
 
 
 def held_out(labels: Ints, fraction: float, seed: int) -> NDArray[np.bool_]:

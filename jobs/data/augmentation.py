@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.data.augment import Ints
-from jobs.data.decoding import SELECTION, Interpolation, fill
+from jobs.data.decoding import SELECTION, Channels, Interpolation, fill
 from jobs.data.erasing import draw_rectangles, erase, noise_seeds
 from jobs.data.mixing import draw_mixes, mix_images, soft_targets
 from jobs.data.operations import OPERATION, draw_operations
@@ -33,7 +33,8 @@ class Augmentation:
     recipe: RecipeSpec
     img_size: int
     classes: int
-    interpolation: str | None  # of operations that move pixels; None: bilinear or bicubic at random
+    interpolation: str  # of operations that move pixels; area: bilinear or bicubic at random, as timm without a name
+    channels: Channels
     seed: int
 
     def with_operations(self, selection: NDArray[np.void], keys: Ints, epoch: int) -> NDArray[np.void]:
@@ -41,8 +42,9 @@ class Augmentation:
         table = draw_operations(self.recipe, keys, img_size=self.img_size, interpolation=self.interpolation, seed=self.seed, epoch=epoch)
         if table is None:
             return selection
-        rows = np.empty(len(selection), [("image", SELECTION), ("operations", OPERATION, table.shape[1:])])
+        rows = np.empty(len(selection), [("image", SELECTION), ("operations", OPERATION, table.shape[1:]), ("grey", "u1", (3,))])
         rows["image"], rows["operations"] = selection, table
+        rows["grey"] = [min(255, round(255 * mean)) for mean in self.channels[0]]
         return rows
 
     def changed(self, batches: Batches, keys: Ints, positions: Ints, epoch: int) -> Batches:
@@ -77,13 +79,11 @@ class Augmentation:
         return self.recipe.batch_size if self.recipe.mixup_mode == "batch" else 2
 
 
-class Filler:
-    """Decodes rows into a batch, and carries out their operations. `channels`: mean and deviation, in units of white."""
+def fill_augmented(content: NDArray[np.uint8], rows: NDArray[np.void], out: NDArray[np.uint8], interpolation: Interpolation, threads: int) -> None:
+    """`jobs.data.decoding.fill`, then the operations of rows that have some. `rows`: SELECTION (b,), or from `Augmentation.with_operations`."""
+    if rows.dtype == SELECTION:
+        return fill(content, rows, out, interpolation, threads)
+    fill(content, rows["image"], out, interpolation, threads)
+    from jobs.data.pixels import change
 
-    def __init__(self, interpolation: Interpolation, mean: tuple[float, float, float], threads: int) -> None:
-        self._interpolation, self._mean, self._threads = interpolation, mean, threads
-        self._operator: Any = None
-
-    def fill(self, content: NDArray[np.uint8], rows: NDArray[np.void], out: NDArray[np.uint8]) -> None:
-        """Fills `out`, (b, S, S, 3). `rows`: SELECTION (b,), or rows of `Augmentation.with_operations`. `content`: the bytes of the whole file."""
-        fill(content, rows if rows.dtype == SELECTION else rows["image"], out, self._interpolation, self._threads)
+    change(out, rows["operations"], rows["grey"][0], threads)

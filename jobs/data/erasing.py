@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 RECTANGLE: Final = np.dtype([("top", "<i4"), ("left", "<i4"), ("rows", "<i4"), ("cols", "<i4")])
 # first draw of each purpose; a rectangle takes four for each attempt
-ERASE, COUNT, NOISE, PLACE = 4096, 4097, 4098, 4100
+ERASE, COUNT, NOISE, SHAPE = 4096, 4097, 4098, 4100
 ATTEMPTS: Final = 10
 AREA: Final = (0.02, 1 / 3)  # of the image
 LOG_RATIO: Final = (np.log(0.3), np.log(1 / 0.3))  # rows / cols
@@ -32,7 +32,7 @@ def draw_rectangles(recipe: RecipeSpec, samples: Ints, *, img_size: int, seed: i
     for number in range(most):
         chosen = erased[counts > number]
         area = img_size * img_size / counts[counts > number]
-        table[chosen, number] = _rectangles(samples[chosen], area, PLACE + 4 * ATTEMPTS * number, img_size, seed, epoch)
+        table[chosen, number] = _rectangles(samples[chosen], area, SHAPE + 4 * ATTEMPTS * number, img_size, seed, epoch)
     return table
 
 
@@ -60,7 +60,7 @@ def noise_seeds(samples: Ints, *, seed: int, epoch: int) -> Ints:
 
 
 def erase(images: "Tensor", rectangles: NDArray[np.void], seeds: Ints, mode: str, generator: "Generator") -> None:
-    """Erases the rectangles, RECTANGLE (b, count), of normalised `images`, (b, 3, H, W), in place. `generator`: of their device; it is seeded anew."""
+    """Erases the rectangles, RECTANGLE (b, count), of normalised `images`, (b, 3, H, W), in place. `generator`: of their device, to be seeded."""
     for number in np.flatnonzero(rectangles["rows"].any(axis=1)):
         generator.manual_seed(int(seeds[number]))
         for top, left, rows, cols in rectangles[number].tolist():

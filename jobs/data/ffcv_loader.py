@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from jobs.data.augmentation import fill_augmented
 from jobs.data.beton import DataError, read_index
-from jobs.data.decoding import Interpolation, fill
+from jobs.data.decoding import Interpolation
 
 
 @contextmanager
@@ -78,7 +79,7 @@ class SelectionDecoder(SimpleRGBImageDecoder):  # type: ignore[misc]  # FFCV has
         """The function that FFCV calls for each batch."""
 
         def decode_batch(rows: NDArray[np.void], out: NDArray[np.uint8], metadata: Any, storage: tuple[NDArray[Any], ...]) -> NDArray[np.uint8]:
-            fill(storage[0], rows, out, self._interpolation, self._threads)
+            fill_augmented(storage[0], rows, out, self._interpolation, self._threads)
             return out
 
         return decode_batch

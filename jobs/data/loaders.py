@@ -11,24 +11,28 @@ selection   what an epoch takes from a file, one row for each sample in the orde
 import math
 from collections.abc import Generator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.data.augment import eval_boxes, held_out, shuffled, train_boxes
+from jobs.data.augment import eval_boxes, held_out, repeated, shuffled, train_boxes
+from jobs.data.augmentation import Augmentation
 from jobs.data.beton import DataError, read_index
 from jobs.data.decoding import SELECTION, Channels
 from jobs.data.delivery import HostBatch, delivered
 from jobs.data.prepare import Dataset
+from jobs.experiment.augment_limits import images_of_epoch
 from jobs.experiment.limits import batch_conflict
-from jobs.experiment.specs import DataSpec
+from jobs.experiment.specs import DataSpec, RecipeSpec
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+PLAIN: Final = RecipeSpec()  # no augmentation but the data's
 IMAGENET: Final[Channels] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # of the training images, in units of white
 CHANNELS: Final[dict[str, Channels]] = {
@@ -61,11 +65,12 @@ class TrainLoader:
         world: int,
         threads: int,
         device: "torch.device | str" = "cpu",
+        recipe: RecipeSpec = PLAIN,
     ) -> None:
-        """`threads`: cores of this rank. `device`: where the batches are wanted."""
+        """`threads`: cores of this rank. `device`: where the batches are wanted. `recipe`: how images and targets are augmented."""
         if conflict := batch_conflict(batch_size, micro_batch_size, world):
             raise DataError(f"batch_size {conflict}")
-        self.steps_per_epoch = dataset.train_samples // batch_size
+        self.steps_per_epoch = images_of_epoch(recipe, dataset.train_samples) // batch_size
         if self.steps_per_epoch == 0:
             raise DataError(
                 f"{dataset.train}: {dataset.train_samples} training images do not fill one batch of {batch_size}: "
@@ -75,17 +80,24 @@ class TrainLoader:
         self._shape = (self.steps_per_epoch, batch_size // (micro_batch_size * world), world, micro_batch_size)
         self._index = read_index(dataset.train)
         self._samples = np.flatnonzero(~held_out(self._index["label"], data.val_fraction, data.split_seed))
-        self._device = device
+        self._device, self._recipe = device, replace(recipe, batch_size=batch_size, micro_batch_size=micro_batch_size)
+        self._augmentation = augmentation(self._recipe, data, dataset, seed)
         self._feed = feed(data, dataset.train, dataset.img_size, micro_batch_size, decoding_threads(threads, device))
 
     def epoch(self, epoch: int, first_step: int = 0) -> Generator[tuple["Tensor", "Tensor"]]:
-        """Micro-batches from step `first_step` of the epoch on: images (micro_batch_size, 3, H, W) float32, labels int64. Leaving early is safe."""
-        order = shuffled(self._samples, self._seed, epoch)[: np.prod(self._shape)]
-        samples = order.reshape(self._shape)[first_step:, :, self._rank].reshape(-1)
+        """Micro-batches from step `first_step` of the epoch on: images (micro_batch_size, 3, H, W) float32, labels int64. Leaving early is safe.
+
+        With mixup or cutmix, soft targets (micro_batch_size, classes) float32 take the labels' place.
+        """
+        count, batch_size = math.prod(self._shape), self._recipe.batch_size
+        samples, keys = repeated(shuffled(self._samples, self._seed, epoch), self._recipe.repeated_augment, count, batch_size)
+        positions = np.arange(count).reshape(self._shape)[first_step:, :, self._rank].reshape(-1)
+        samples, keys = samples[positions], keys[positions]
         rows = self._index[samples]
-        boxes = train_boxes(self._data, self._dataset.img_size, rows["height"], rows["width"], samples, seed=self._seed, epoch=epoch)
-        batches = host_batches(self._feed, selected(self._index, samples, boxes))
-        return delivered(batches, CHANNELS[self._data.source], self._device)
+        boxes = train_boxes(self._data, self._dataset.img_size, rows["height"], rows["width"], keys, seed=self._seed, epoch=epoch)
+        selection = self._augmentation.with_operations(selected(self._index, samples, boxes), keys, epoch)
+        batches = delivered(host_batches(self._feed, selection), CHANNELS[self._data.source], self._device)
+        return self._augmentation.changed(batches, keys, positions, epoch)
 
 
 class EvalLoader:
@@ -146,6 +158,12 @@ def feed(data: DataSpec, path: Path, img_size: int, batch_size: int, threads: in
     return TorchFeed(path, img_size=img_size, batch_size=batch_size, threads=threads, interpolation=data.interpolation)
 
 
+def augmentation(recipe: RecipeSpec, data: DataSpec, dataset: Dataset, seed: int) -> Augmentation:
+    """What the recipe does to the images of a data set."""
+    sizes = {"img_size": dataset.img_size, "classes": dataset.classes}
+    return Augmentation(recipe=recipe, **sizes, interpolation=data.interpolation, channels=CHANNELS[data.source], seed=seed)
+
+
 def decoding_threads(cores: int, device: "torch.device | str") -> int:
     """The threads that decode for a rank with so many cores. The network's own threads take the cores of a CPU, a GPU's launches take one."""
     return max(1, cores - 1) if str(device).startswith("cuda") else 1
@@ -162,8 +180,8 @@ def selected(index: NDArray[np.void], samples: NDArray[np.integer], boxes: NDArr
 
 def host_batches(feed: Feed, selection: NDArray[np.void]) -> Generator[HostBatch]:
     """Batches of the feed with their labels, int64. A batch is valid until the next one is asked for."""
-    first = 0
+    first, labels = 0, (selection["image"] if "image" in (selection.dtype.names or ()) else selection)["label"]
     with closing(feed.batches(selection)) as batches:
         for images in batches:
-            yield images, selection["label"][first : first + len(images)]
+            yield images, labels[first : first + len(images)]
             first += len(images)

@@ -50,10 +50,10 @@ JITTERED: Final = ("Brightness", "Contrast", "Color")  # in torchvision's order
 JITTER_ORDERS: Final = np.array([(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)])
 
 
-def draw_operations(recipe: RecipeSpec, samples: Ints, *, img_size: int, interpolation: str | None, seed: int, epoch: int) -> NDArray[np.void] | None:
+def draw_operations(recipe: RecipeSpec, samples: Ints, *, img_size: int, interpolation: str, seed: int, epoch: int) -> NDArray[np.void] | None:
     """The operations of each sample, OPERATION (n, slots), in the order in which they act; None where the recipe has none.
 
-    `interpolation`: of operations that move pixels; None chooses bilinear or bicubic at random, as timm does without a name.
+    `interpolation`: of operations that move pixels; `area` chooses bilinear or bicubic at random, as timm does without a name.
     """
     parts = []
     if recipe.auto_augment is not None:
@@ -74,7 +74,7 @@ def timm_transform(words: str, img_size: int) -> Any:
     return make(words, {"translate_const": int(img_size * 0.45)})
 
 
-def _augmented(words: str, samples: Ints, img_size: int, interpolation: str | None, seed: int, epoch: int) -> NDArray[np.void]:
+def _augmented(words: str, samples: Ints, img_size: int, interpolation: str, seed: int, epoch: int) -> NDArray[np.void]:
     transform = timm_transform(words, img_size)
     if words.startswith("rand"):
         choices = _choices(transform, samples, seed, epoch)
@@ -104,7 +104,7 @@ def _choices(transform: Any, samples: Ints, seed: int, epoch: int) -> Ints:
     return np.argsort(np.stack(rings, axis=1), axis=1, kind="stable")[:, :layers]
 
 
-def _drawn(op: Any, samples: Ints, first: int, img_size: int, interpolation: str | None, seed: int, epoch: int) -> NDArray[np.void]:
+def _drawn(op: Any, samples: Ints, first: int, img_size: int, interpolation: str, seed: int, epoch: int) -> NDArray[np.void]:
     """One of timm's AugmentOps for each sample, OPERATION (n,). `first`: the first draw of the slot."""
     name = BASES.get(op.name, op.name)
     table = np.zeros(len(samples), OPERATION)
@@ -119,7 +119,7 @@ def _drawn(op: Any, samples: Ints, first: int, img_size: int, interpolation: str
     if name.startswith("Translate") and op.name.endswith("Rel"):
         table["value"] *= img_size
     bilinear = uniform(seed, epoch, samples, first + 5) < 0.5
-    table["resample"] = RESAMPLES.get(interpolation or "", np.where(bilinear, BILINEAR, BICUBIC))
+    table["resample"] = RESAMPLES.get(interpolation, np.where(bilinear, BILINEAR, BICUBIC))
     table[~applied] = np.zeros((), OPERATION)
     return table
 

@@ -22,21 +22,22 @@ IDENTITY: Final = np.arange(256, dtype=np.uint8)
 SOLARIZE_ADD_BELOW: Final = 128
 
 
-class Operator:
-    """Carries out tables of operations on batches. `fill`: the grey levels of pixels that come from outside an image, as timm the mean."""
+def change(images: NDArray[np.uint8], operations: NDArray[np.void], fill: NDArray[np.uint8], threads: int) -> None:
+    """Changes `images`, (b, H, W, 3), in place as `operations`, OPERATION (b, slots), say.
 
-    def __init__(self, fill: tuple[int, int, int], threads: int = 1) -> None:
-        self._fill = np.array(fill, np.uint8)
-        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+    `fill`: the grey levels, (3,), of pixels that come from outside an image; timm takes the mean. Equal for any number of threads.
+    """
+    touched = np.flatnonzero((operations["code"] != NOTHING).any(axis=1))
 
-    def apply(self, images: NDArray[np.uint8], operations: NDArray[np.void]) -> None:
-        """Changes `images`, (b, H, W, 3), in place as `operations`, OPERATION (b, slots), say."""
-        touched = np.flatnonzero((operations["code"] != NOTHING).any(axis=1))
-        if self._pool is None:
-            for number in touched:
-                operate(images[number], operations[number], self._fill)
-        else:
-            list(self._pool.map(lambda number: operate(images[number], operations[number], self._fill), touched))
+    def change_some(first: int) -> None:
+        for number in touched[first::threads]:
+            operate(images[number], operations[number], fill)
+
+    if threads == 1:
+        change_some(0)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(change_some, range(threads)))
 
 
 def operate(image: Image, operations: NDArray[np.void], fill: NDArray[np.uint8]) -> None:

@@ -8,8 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from jobs.data.augmentation import fill_augmented
 from jobs.data.beton import DataError
-from jobs.data.decoding import Interpolation, fill
+from jobs.data.decoding import Interpolation
 
 
 class SelectedImages(Dataset[torch.Tensor]):
@@ -25,7 +26,7 @@ class SelectedImages(Dataset[torch.Tensor]):
             self._bytes = np.memmap(self._path, np.uint8, "r")
         images = np.empty((len(rows), self._img_size, self._img_size, 3), np.uint8)
         try:
-            fill(self._bytes, rows, images, self._interpolation, threads=1)
+            fill_augmented(self._bytes, rows, images, self._interpolation, threads=1)
         except DataError as error:
             raise DataError(f"{self._path}: {error}") from error
         return torch.from_numpy(images)

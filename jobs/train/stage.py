@@ -95,7 +95,7 @@ def prepared_run(
         print("".join(f"pretrained: {note}\n" for note in notes), end="", flush=True)
     no_decay = weight_decay_groups(model, recipe.decay_ssm)[1]
     order = derived_seed(spec.seed, "order", spec.stage.schedule)
-    training = TrainLoader(spec.data, data, seed=order, batch_size=recipe.batch_size, micro_batch_size=micro, **share)
+    training = TrainLoader(spec.data, data, seed=order, batch_size=recipe.batch_size, micro_batch_size=micro, recipe=recipe, **share)
     validation = EvalLoader(spec.data, data, "val", batch_size=micro, **share)
     steps = cluster.checkpoint_steps
     spec = replace(spec, stage=replace(spec.stage, keep_steps=keep_steps))

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from jobs.data.beton import read_index
-from jobs.data.loaders import CHANNELS, EvalLoader, TrainLoader
+from jobs.data.loaders import CHANNELS, PLAIN, EvalLoader, TrainLoader
 from jobs.data.sources import CIFARS
 from jobs.experiment.specs import DataSpec
 
@@ -55,8 +55,9 @@ def write_folder(root, classes=("cat", "ant"), count=3, size=(50, 40), suffix=".
             Image.fromarray(pixels).save(root / name / f"{sample}{suffix}")
 
 
-def train_loader(data, dataset, *, seed=0, batch_size=16, micro=16, rank=0, world=1, threads=1):
-    return TrainLoader(data, dataset, seed=seed, batch_size=batch_size, micro_batch_size=micro, rank=rank, world=world, threads=threads)
+def train_loader(data, dataset, *, seed=0, batch_size=16, micro=16, rank=0, world=1, threads=1, recipe=PLAIN):
+    share = {"rank": rank, "world": world, "threads": threads}
+    return TrainLoader(data, dataset, seed=seed, batch_size=batch_size, micro_batch_size=micro, recipe=recipe, **share)
 
 
 def eval_loader(data, dataset, split="test", *, batch_size=8, rank=0, world=1, threads=1):

@@ -4,11 +4,14 @@ import math
 from collections import Counter
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.data.augment import CROP, FLIP, SHIFT, eval_boxes, held_out, random_bits, shuffled, train_boxes, uniform
-from jobs.experiment.specs import DataSpec
+from jobs.data.augment import CROP, FLIP, REPEAT_BITS, SHIFT, eval_boxes, held_out, random_bits, repeated, shuffled, train_boxes, uniform
+from jobs.experiment.augment_limits import images_of_epoch
+from jobs.experiment.specs import DataSpec, RecipeSpec
+from models.torchvision_shim import load_timm
 
 WORD = 2**64
 
@@ -68,6 +71,35 @@ def test_an_order_holds_every_sample_once_and_depends_on_seed_and_epoch():
 def test_first_places_go_to_all_samples_alike():
     firsts = Counter(int(shuffled(np.arange(5), seed, 0)[0]) for seed in range(5000))
     assert all(abs(count - 1000) < 5 * math.sqrt(800) for count in firsts.values()) and len(firsts) == 5
+
+
+@pytest.mark.parametrize(("images", "batch_size", "ranks", "repeats"), [(1000, 32, 4, 3), (96, 16, 2, 3), (520, 24, 1, 2), (257, 8, 2, 4)])
+def test_repeats_have_the_counts_and_steps_of_timms_sampler(images: int, batch_size: int, ranks: int, repeats: int) -> None:
+    load_timm()
+    from timm.data.distributed_sampler import RepeatAugSampler
+
+    samplers = [RepeatAugSampler(range(images), num_replicas=ranks, rank=rank, num_repeats=repeats) for rank in range(ranks)]
+    steps = len(samplers[0]) // (batch_size // ranks)
+    assert steps == images_of_epoch(RecipeSpec(repeated_augment=repeats), images) // batch_size
+    theirs = Counter(sample for sampler in samplers for sample in list(sampler)[: steps * batch_size // ranks])
+    samples, keys = repeated(shuffled(np.arange(images), 3, 0), repeats, steps * batch_size, batch_size)
+    assert sorted(Counter(samples.tolist()).values()) == sorted(theirs.values())
+    assert len(set(keys.tolist())) == len(samples) and (keys % 2**REPEAT_BITS == samples).all()
+
+
+@pytest.mark.parametrize("repeats", [2, 3, 4, 5])
+def test_neighbours_in_a_batch_of_repeats_differ(repeats: int) -> None:
+    for batch_size in range(2 * repeats, 6 * repeats + 2, 2):
+        samples, _ = repeated(np.arange(1000), repeats, 20 * batch_size, batch_size)
+        assert (samples[0::2] != samples[1::2]).all(), batch_size
+
+
+def test_a_batch_of_repeats_holds_the_next_images_in_order() -> None:
+    order = shuffled(np.arange(100), 0, 0)
+    samples, keys = repeated(order, 3, 24, 12)
+    assert [sorted(samples[:12].tolist()), sorted(samples[12:].tolist())] == [sorted(order[:4].tolist() * 3), sorted(order[4:8].tolist() * 3)]
+    assert samples[:4].tolist() == samples[4:8].tolist() == order[:4].tolist() and (keys[:4] == samples[:4]).all() and (keys[4:8] != keys[:4]).all()
+    assert all((part == order[:24]).all() for part in repeated(order, 1, 24, 12))
 
 
 @settings(max_examples=60)

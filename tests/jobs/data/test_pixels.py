@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from jobs.data.operations import BASES, BICUBIC, BILINEAR, NAMES, OPERATION, VALUES
-from jobs.data.pixels import Operator, operate, posterize
+from jobs.data.pixels import change, operate, posterize
 from models.torchvision_shim import load_timm
 
 load_timm()
@@ -86,5 +86,5 @@ def test_a_batch_changes_as_its_rows_say_with_any_threads_and_other_images_stay(
         operate(image, row, np.array(FILL, np.uint8))
     for threads in (1, 3):
         changed = batch.copy()
-        Operator(FILL, threads).apply(changed, table)
+        change(changed, table, np.array(FILL, np.uint8), threads)
         assert (changed == alone).all() and (changed[1::2] == batch[1::2]).all() and (changed != batch).any()
