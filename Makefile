@@ -1,8 +1,8 @@
 PYTHON_IN_VENV = .venv/bin/python
 
-.PHONY: help setup demo check test coverage bench format clean
+.PHONY: help setup demo check test test-long coverage bench format clean
 help:  ## Print the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 setup:  ## Install the pinned packages, FFCV and the C++ scan into .venv (every other target does it first)
 	@slurm/install.sh dev
@@ -18,6 +18,9 @@ check: setup  ## Lint, check the format and the types
 test: setup  ## Run the tests; as root on Debian or Ubuntu, install the SLURM and the Chromium that they use
 	@tests/support/chromium.sh
 	@$(PYTHON_IN_VENV) -m pytest -n 4 --dist loadgroup
+
+test-long: setup  ## Run the tests that take an hour: a launch is killed at each of its places
+	@$(PYTHON_IN_VENV) -m pytest -m long
 
 coverage: setup  ## Run the tests and measure which branches of the code they reach
 	@$(PYTHON_IN_VENV) -m pytest -n 4 --dist loadgroup --cov --cov-report=term --cov-report=html:build/coverage

@@ -34,6 +34,7 @@ from jobs.experiment.records import RecordError
 from jobs.experiment.rewinds import ask_for_replay
 from jobs.experiment.run_folder import RUNS, RunFolder
 from jobs.experiment.specs import ClusterSpec
+from jobs.recovery.leftovers import remove_asides, remove_leftovers
 from jobs.recovery.nodes import around_bad_nodes
 
 OK, SOME_FAILED, USAGE, NOTHING_TO_DO, INTERRUPTED = 0, 1, 2, 3, 130
@@ -135,6 +136,8 @@ def launch(grid: Grid, graph: StageGraph, run: RunFolder, retry_failed: bool) ->
     if not prepare_here(grid.cluster, data_sets(planned.cell for planned in left), workers=cores(), quiet=True):
         return SOME_FAILED
     run.forget_failures((stage for planned in left for stage in planned.stages), (planned.cell.id for planned in left))
+    remove_asides(run.path)
+    remove_leftovers(run, (stage for planned in left for stage in planned.stages))
     save_launch(grid, graph, run)
     for stage in to_replay(graph, run):
         ask_for_replay(run.stage_dir(stage))

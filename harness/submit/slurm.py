@@ -45,10 +45,13 @@ def submit_arrays(cluster: ClusterSpec, run: RunFolder, jobs: Sequence[JobSpec],
         lines.append(summary(array, list(ids[-1].values()), folder))
     own = ids[len(present) :]
     submitted = sum(map(len, own))
-    lines.append(f"{submitted} jobs submitted, in {len(own)} arrays; you may close this session; progress: python -m harness.status {run.path}")
+    lines.append(
+        f"{counted(submitted, 'job')} submitted, in {counted(len(own), 'array')}; you may close this session; "
+        f"progress: python -m harness.status {run.path}"
+    )
     if submitted < len(jobs):
         why = f" (it takes {room} more of yours now)" if room is not None and room < len(jobs) else ""
-        lines.append(f"{len(jobs) - submitted} jobs wait for room in SLURM's queue{why}: launch again when some have ended")
+        lines.append(f"{counted(len(jobs) - submitted, 'job')} wait for room in SLURM's queue{why}: launch again when some have ended")
     return lines
 
 

@@ -28,6 +28,7 @@ GRID, PLAN, CODE, CODE_DIFF, LAUNCH_LOCK = "grid.yaml", "plan.json", "code.json"
 STAGES, CELLS, JOBS, CLAIMS, CANCELLED, NODES, REPRODUCTIONS = "stages", "cells", "jobs", "claims", "cancelled", "nodes", "reproductions"
 # Of a stage's folder
 STAGE, PROGRESS, METRICS, CHECKPOINTS = "stage.json", "progress.json", "metrics.jsonl", "checkpoints"
+UNFINISHED_EXPORT = ".export"  # becomes export/ when all of it is on disk
 MICRO_BATCH, FAILURE, EXPORT, REPLAY_TODO = "micro_batch.json", "failure.json", "export", "replay.todo"
 # Of an export, and of a cell's folder
 WEIGHTS, MASKS, STRUCTURE, RESULT, RECORD = "model.safetensors", "masks.safetensors", "structure.json", "result.json", "record.json"

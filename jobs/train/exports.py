@@ -15,7 +15,7 @@ from torch import Tensor
 
 from jobs.experiment.files import write_json, written_aside
 from jobs.experiment.rewinds import kept_steps, refusal, rewind_name
-from jobs.experiment.run_folder import EXPORT, MASKS, RESULT, STRUCTURE, WEIGHTS
+from jobs.experiment.run_folder import EXPORT, MASKS, RESULT, STRUCTURE, UNFINISHED_EXPORT, WEIGHTS
 from jobs.train.removal import load_structure, structure_to_json
 from models.pruning.structure import Structure
 
@@ -98,7 +98,7 @@ def write_export(
     folder: Path, weights: Mapping[str, Tensor], masks: Mapping[str, Tensor], result: StageResult, structure: Structure | None = None
 ) -> None:
     """Publishes a finished stage, whole or not at all. Raises OSError, or safetensors' error, which names the file that could not be written."""
-    aside = folder / ".export"
+    aside = folder / UNFINISHED_EXPORT
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     _save(weights, aside / WEIGHTS)

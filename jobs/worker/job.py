@@ -21,6 +21,7 @@ from jobs.experiment.output import replace_unencodable
 from jobs.experiment.records import now
 from jobs.experiment.run_folder import RunFolder
 from jobs.experiment.specs import ClusterSpec, StageSpec
+from jobs.recovery.leftovers import remove_asides
 from jobs.recovery.micro_batch import with_stored_micro_batch
 from jobs.recovery.nodes import blame_lost_nodes
 from jobs.worker.cell import cell_record, measure_cell, save_weights
@@ -101,6 +102,7 @@ def run_stage(run: RunFolder, spec: StageSpec, cluster: ClusterSpec, ranks: "Ran
         if missing:
             raise BlockedError(f"stage {missing}, from which this one starts, has no weights: see {run.stage_dir(missing)}")
         if ranks.rank == 0:
+            remove_asides(folder)
             blame_lost_nodes(run, folder, cluster)
             write_attempt(folder, this_attempt(), description(spec))
             print(f"stage {spec.id}: {stage_entry(spec).title}", flush=True)
@@ -118,6 +120,8 @@ def finish_cell(run: RunFolder, job: JobSpec, planned: PlannedCell, ranks: "Rank
         if ranks.broadcast(run.record_path(planned.cell.id).exists()):
             return
         started = now()
+        if ranks.rank == 0:
+            remove_asides(run.record_path(planned.cell.id).parent)
         weights = Path(ranks.broadcast(save_weights(run, planned) if ranks.rank == 0 else None))
         measured = measure_cell(run, planned, weights, job.cluster, ranks, last)
         if measured is not None:

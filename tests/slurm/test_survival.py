@@ -53,7 +53,7 @@ def test_requeueing_signals_preemption_and_a_dead_slurmd_leave_the_weights_as_th
     slow = {0: (2, 0.5), 1: (1, 0.5), 2: (1, 0.5), 3: (1, 0.5)}  # none ends undisturbed
     path = grid(tmp_path / "disturbed", cluster=ONE_RANK, seeds=4, slow=slow)
     launched = launch(path, cluster)
-    assert launched.returncode == OK and "4 jobs submitted, in 1 arrays" in launched.stdout, launched.stdout + launched.stderr
+    assert launched.returncode == OK and "4 jobs submitted, in 1 array;" in launched.stdout, launched.stdout + launched.stderr
     how = dict(zip(jobs(path), ("requeue", "signal", "preempt", "abandon"), strict=True))
     disturbed: dict[str, str] = {}  # job -> its node
 

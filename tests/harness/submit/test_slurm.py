@@ -91,3 +91,18 @@ def test_a_job_that_starts_from_nothing_that_others_have_waits_for_nothing(tmp_p
     job = next(job for job in jobs_of(grid, run)[0] if job.stages[-1].parent)
     submit_arrays(replace(grid.cluster, kind="slurm"), run, [job], {StageId("of no interest"): JobId(number=17)})
     assert dependencies(run.jobs_dir) == [""]
+
+
+def test_what_was_submitted_stays_when_slurm_takes_no_more(tmp_path: Path, slurm: FakeSlurm) -> None:
+    grid, run = small_grid(tmp_path), RunFolder(tmp_path / "run")
+    run.jobs_dir.mkdir(parents=True)
+    cluster = replace(grid.cluster, kind="slurm")
+    slurm.says("sbatch", "Submitted batch job 20")
+    sbatch = slurm.folder / "sbatch"
+    sbatch.write_text(sbatch.read_text() + f"echo 'sbatch: error: AssocMaxSubmitJobLimit' > {slurm.folder}/sbatch.fails\n")
+    sbatch.write_text(sbatch.read_text().replace("exit 0\n", "", 1))  # the first call works, and lets all later ones fail
+    lines = submit_arrays(cluster, run, jobs_of(grid, run)[0], {})
+    assert len(slurm.calls("sbatch")) == 2
+    assert "SLURM takes no more" in lines[1] and "AssocMaxSubmitJobLimit" in lines[1]
+    assert "in 1 array;" in lines[2] and "launch again when some have ended" in lines[3]
+    assert len(list(run.jobs_dir.glob(f"*/{SUBMITTED}"))) == 1

@@ -1,0 +1,1 @@
+"""Tests that take minutes to hours each: `make test-long` runs them, `make test` does not."""
