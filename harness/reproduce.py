@@ -20,6 +20,7 @@ from harness.text import shortened
 from jobs.cluster.surroundings import forget_outer_job
 from jobs.data.prepare import prepare
 from jobs.experiment.cell import Cell
+from jobs.experiment.identity import PROTOCOL
 from jobs.experiment.job import JobSpec, PlannedCell
 from jobs.experiment.output import FittedTable, printable, replace_unencodable
 from jobs.experiment.records import Environment, Record, RecordError, read_record
@@ -49,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return USAGE
     print(printable(f"cell {record.id}: {record.model}, {record.pruning}, seed {record.seed}, recorded in {path}"), flush=True)
+    if note := protocol_note(record):
+        print(note, flush=True)
     repeated = run_again(record, folder_for(path.parents[2] / REPRODUCTIONS))
     verdict = compare(record, repeated)
     show(record, repeated, verdict)
@@ -91,6 +94,16 @@ def readable(paths: Sequence[Path]) -> list[tuple[Path, Record]]:
     if error is not None and not records:
         raise error
     return records
+
+
+def protocol_note(record: Record) -> str:
+    """That this version trains such a recipe by another protocol than the recorded run, so that the numbers will differ; empty where it does not."""
+    now, then = (spec["recipe"].get(PROTOCOL) for spec in (Cell.from_json(record.spec).to_json(), record.spec))
+    return (
+        ""
+        if now == then
+        else f"note: this version trains by another protocol ({now}; recorded: {then or 'that of versions up to 0.2'}): numbers will differ"
+    )
 
 
 def folder_for(parent: Path) -> Path:

@@ -4,7 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NotRequired, TypedDict
 
-from jobs.experiment.identity import canonical, cell_id, data_identity, method_identity, model_identity, plain, recipe_identity
+from jobs.experiment.identity import (
+    PROTOCOL,
+    canonical,
+    cell_id,
+    data_identity,
+    method_identity,
+    model_identity,
+    plain,
+    recipe_identity,
+    training_protocol,
+)
 from jobs.experiment.ids import CellId
 from jobs.experiment.specs import DataSpec, ModelSpec, RecipeSpec
 from models.pruning.base import PruningMethod
@@ -68,7 +78,7 @@ class Cell:
             "model": model,
             "pruning": {"method": self.method.name, "label": self.label, "knobs": plain(self.method)},
             "data": plain(self.data),
-            "recipe": plain(self.recipe),
+            "recipe": plain(self.recipe) | training_protocol(self.recipe),
             "seed": self.seed,
         }
 
@@ -84,7 +94,8 @@ class Cell:
         options = effective_options(given["name"], given["options"])
         model = ModelSpec(name=given["name"], label=given["label"], options=options, pretrained_sha256=given.get("pretrained_sha256"))
         method = build(METHODS[pruning["method"]], pruning["knobs"])
-        data, recipe, seed = build(DataSpec, spec["data"]), build(RecipeSpec, spec["recipe"]), spec["seed"]
+        settings = {name: value for name, value in spec["recipe"].items() if name != PROTOCOL}  # this version's takes its place
+        data, recipe, seed = build(DataSpec, spec["data"]), build(RecipeSpec, settings), spec["seed"]
         model_text, method_text = canonical(model_identity(model)), canonical(method_identity(method))
         named = cell_id(model_text, method_text, canonical(data_identity(data)), canonical(recipe_identity(recipe)), seed)
         return cls(id=named, model=model, method=method, data=data, recipe=recipe, seed=seed, label=pruning["label"])

@@ -18,6 +18,7 @@ from models.registry import effective_options
 from models.typed import fields_of, item_types, members
 
 ID_DIGITS = 12
+PROTOCOL = "protocol"  # of the training, beside the fields of a recipe
 PATHS = ("path", "test_path")  # of data: where files lie does not say which images they hold
 
 
@@ -84,8 +85,17 @@ def data_identity(data: DataSpec) -> dict[str, Any]:
 
 
 def recipe_identity(recipe: RecipeSpec) -> dict[str, Any]:
-    """The fields that are not at their default."""
-    return changed(recipe)
+    """The fields that are not at their default, with the training protocol."""
+    return changed(recipe) | training_protocol(recipe)
+
+
+def training_protocol(recipe: RecipeSpec) -> dict[str, str]:
+    """What a recipe's words mean in this version, where a version before understood something else; empty where nothing has changed.
+
+    Versions up to 0.2 kept BatchNorm's statistics and the sums of gradients in bf16, so their results in bf16 are others. They keep their ids, and
+    their records do not have this field, so that no row mixes the two.
+    """
+    return {PROTOCOL: "fp32 statistics and sums"} if recipe.dtype == "bf16" else {}
 
 
 def result_settings(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,7 +129,7 @@ def stage_recipe(recipe: RecipeSpec, stage: Stage) -> RecipeSpec:
 def stage_recipe_identity(recipe: RecipeSpec, schedule: str) -> dict[str, Any]:
     """The fields that are not at their default and decide a stage. How long it trains is a field of the stage itself."""
     elsewhere = ("epochs", "finetune_epochs") if schedule == "finetune" else ("epochs", "finetune_epochs", "finetune_lr")
-    return {key: value for key, value in changed(recipe).items() if key not in elsewhere}
+    return {key: value for key, value in changed(recipe).items() if key not in elsewhere} | training_protocol(recipe)
 
 
 def stage_identity(stage: Stage) -> dict[str, Any]:

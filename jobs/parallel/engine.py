@@ -24,6 +24,7 @@ from torch.utils.hooks import RemovableHandle
 from jobs.cluster.surroundings import forget_outer_ranks
 from jobs.experiment.limits import batch_conflict, lamb_conflict
 from jobs.experiment.specs import RecipeSpec
+from jobs.parallel.bf16 import Masters, keep_statistics_in_fp32
 from jobs.parallel.devices import own_device
 from jobs.parallel.losses import training_loss
 from jobs.parallel.memory import keep_freed_memory
@@ -177,21 +178,33 @@ class Engine:
         """Takes `model` over: DeepSpeed casts and shards its weights as the recipe says. `no_decay`: parameters without weight decay."""
         self.ranks, self.recipe, self.batching = ranks, recipe, batching(recipe, ranks.world)
         self._loss = training_loss(recipe)
-        # DeepSpeed's bf16 optimizer steps once with zero gradients to allocate its state. At a rate of 0 this leaves the weights unchanged.
+        # DeepSpeed's ZeRO optimizers step once with zero gradients to allocate their state. At a rate of 0 this leaves the weights unchanged.
+        model = model.to(ranks.device)
         optimizer = make_optimizer(model, recipe, frozenset(no_decay))
+        self.masters: Masters | None = None
+        if recipe.dtype == "bf16":
+            keep_statistics_in_fp32(model)
+            if recipe.zero_stage == 0:
+                self.masters = Masters(optimizer, clip_grad=largest_norm(recipe), by_layer=recipe.optimizer == "lamb", ranks=ranks)
         deepspeed = load_deepspeed()
         self.deepspeed: DeepSpeedEngine = deepspeed.initialize(
             args=SimpleNamespace(device_rank=ranks.device.index or 0),
-            model=model.to(ranks.device),
-            optimizer=optimizer,
+            model=model,
+            optimizer=optimizer if self.masters is None else self._get_masters,
             config=deepspeed_config(model, recipe, self.batching, ranks.world),
         )[0]
+        if self.masters:
+            self.deepspeed.enable_backward_allreduce = False
         self.module: nn.Module = self.deepspeed.module
         wrapper = self.deepspeed.optimizer
         self.optimizer: torch.optim.Optimizer = getattr(wrapper, "optimizer", wrapper)
         self.optimizer.state.clear()
         for group in self.optimizer.param_groups:
             group.pop("step", None)
+
+    def _get_masters(self, _: object) -> Masters | None:
+        """What DeepSpeed calls for an optimizer of another kind than torch's."""
+        return self.masters
 
     def forward_backward(self, images: Tensor, targets: Tensor, *, last: bool, terms: Sequence[Term] = ()) -> Tensor:
         """The loss, a detached scalar, of one micro-batch. `last`: the last one of its step.
@@ -205,6 +218,8 @@ class Engine:
         for term in terms:
             loss = term(images, logits.float(), loss)
         self.deepspeed.backward(loss)
+        if self.masters:
+            self.masters.collect(last=last)
         if not last:
             self.deepspeed.step()  # DeepSpeed counts micro-batches in step(); only the last one updates the weights
         return loss.detach()
@@ -219,7 +234,7 @@ class Engine:
             group["lr"] = lr * group.get("lr_scale", 1.0)
         self.deepspeed.step()
         norm = self.deepspeed.get_global_grad_norm()
-        return norm is None or (math.isfinite(norm) and norm >= 0)  # DeepSpeed returns -1 for a norm that is not finite
+        return norm is None or 0 <= float(norm) < math.inf  # DeepSpeed returns -1 for a norm that is not finite
 
     def after_optimizer_step(self, hook: Callable[[], None]) -> RemovableHandle:
         """Calls `hook` after the fp32 masters are updated and before DeepSpeed copies them to the parameters. Returns the handle that removes it."""
@@ -266,23 +281,30 @@ def parameter_groups(model: nn.Module, recipe: RecipeSpec, no_decay: frozenset[s
     return list(groups.values())
 
 
+def largest_norm(recipe: RecipeSpec) -> float | None:
+    """The norm to which a recipe clips all gradients together; None where it does not."""
+    return recipe.clip_grad if recipe.clip_mode == "norm" else None
+
+
 def deepspeed_config(model: nn.Module, recipe: RecipeSpec, batches: Batching, world: int) -> dict[str, Any]:
     """DeepSpeed's configuration of a recipe."""
     bucket = min(BUCKET_NUMEL, sum(parameter.numel() for parameter in model.parameters()) + world)
-    stage: dict[str, Any] = {"stage": recipe.zero_stage, "overlap_comm": False, "reduce_bucket_size": bucket}
+    bf16 = recipe.dtype == "bf16" and recipe.zero_stage > 0  # at stage 0 `Masters` takes DeepSpeed's part
+    stage = 2 if bf16 and recipe.zero_stage == 1 else recipe.zero_stage  # at 1 DeepSpeed's fp32 sums cannot be reached; the results are the same
+    sharding: dict[str, Any] = {"stage": stage, "overlap_comm": False, "reduce_bucket_size": bucket}
     if recipe.zero_stage == 3:
-        stage["stage3_prefetch_bucket_size"] = bucket
+        sharding["stage3_prefetch_bucket_size"] = bucket
     config: dict[str, Any] = {
         "train_batch_size": recipe.batch_size,
         "train_micro_batch_size_per_gpu": batches.micro,
         "gradient_accumulation_steps": batches.accumulation,
-        "gradient_clipping": (recipe.clip_grad or 0.0) if recipe.clip_mode == "norm" else 0.0,
-        "zero_optimization": stage,
+        "gradient_clipping": 0.0 if recipe.dtype == "bf16" and not bf16 else largest_norm(recipe) or 0.0,
+        "zero_optimization": sharding,
         "zero_allow_untested_optimizer": True,  # SGD
         "steps_per_print": None,
-        "bf16": {"enabled": recipe.dtype == "bf16"},
+        "bf16": {"enabled": bf16, "check_grad_overflow": False},  # the norm tells of a gradient that is not finite, without a check of each parameter
         "timers": {"throughput": {"enabled": False}},  # it would wait for the GPU at the start and the end of every micro-batch
     }
-    if recipe.dtype == "bf16":
-        config["data_types"] = {"buffer_dtype": "bf16"}  # BatchNorm wants its weights and statistics in one dtype
+    if bf16:
+        config |= {"data_types": {"grad_accum_dtype": "fp32"}, "communication_data_type": "fp32"}
     return config

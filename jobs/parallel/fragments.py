@@ -1,14 +1,14 @@
 """The part of every fp32 master weight that this rank holds, for every ZeRO stage and dtype.
 
     stage 0 fp32   the parameter itself, whole, on every rank
-    stage 0 bf16   the fp32 copy that DeepSpeed's optimizer keeps beside it, whole, on every rank
+    stage 0 bf16   the fp32 master that is kept beside it (jobs.parallel.bf16), whole, on every rank
     stages 1, 2    a slice of the rank's flat partition; it may hold a part of a parameter, or nothing of it
     stage 3        an equal part of every parameter, the last part padded
 
 Masks, averaged weights, checkpoints and reads of whole weights all use this view.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, cast
@@ -187,16 +187,11 @@ def located(engine: Engine, name: str, parameter: nn.Parameter) -> Fragment:
         owner, address = wrapper.single_partition_of_fp32_groups[mapping.param_group_index], mapping.lp_fragment_address
         offset = mapping.hp_fragment_address.start
         return fragment(shape=parameter.shape, owner=owner, offset=offset, start=address.start, length=address.numel)
-    return fragment(shape=parameter.shape, owner=whole_master(engine, parameter), offset=0, start=0, length=parameter.numel())
-
-
-def whole_master(engine: Engine, parameter: nn.Parameter) -> Tensor:
-    """The master at stage 0: the parameter itself in fp32, DeepSpeed's fp32 copy of it in bf16."""
-    wrapper = engine.deepspeed.optimizer
-    if engine.recipe.dtype != "bf16":
-        return parameter
-    pairs: Iterable[tuple[Sequence[Tensor], Sequence[Tensor]]] = zip(wrapper.fp16_groups, wrapper.fp32_groups, strict=True)
-    return next(master for low, high in pairs for trained, master in zip(low, high, strict=True) if trained is parameter)
+    owner, offset = (parameter, 0)
+    if engine.masters is not None:
+        place = engine.masters.places[parameter]
+        owner, offset = place.owner, place.offset
+    return fragment(shape=parameter.shape, owner=owner, offset=offset, start=0, length=parameter.numel())
 
 
 def stored_gradient(engine: Engine, fragment: Fragment) -> Tensor | None:
@@ -208,4 +203,6 @@ def stored_gradient(engine: Engine, fragment: Fragment) -> Tensor | None:
     if engine.recipe.zero_stage:
         at_12 = cast(Stage12Parameter, parameter)
         return fragment.master() if at_12._hp_mapping is None else at_12._hp_mapping.get_lp_grad_fragment(at_12._index_in_param_group).view(-1)
+    if engine.masters is not None:
+        return engine.masters.gradient(parameter)
     return None if parameter.grad is None else parameter.grad.view(-1)

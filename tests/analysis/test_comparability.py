@@ -10,6 +10,7 @@ from analysis.decoding import stored_record
 from jobs.experiment.identity import plain
 from jobs.experiment.records import Environment, Metrics, Record
 from jobs.experiment.specs import DataSpec, RecipeSpec
+from tests.support.cells import make_cell
 from tests.support.records import fake_environment, fake_record, fake_spec, rows_of
 
 DATA, RECIPE = plain(DataSpec(loader="torch", name="a", img_size=32)), plain(RecipeSpec())
@@ -109,6 +110,14 @@ def test_where_the_data_lie_does_not_tell_rows_apart() -> None:
     spec = fake_spec("dense", 1)
     moved = fake_record(95, seed=1, spec=spec | {"data": spec["data"] | {"path": "/elsewhere"}})
     assert [len(row.done) for row in rows_of(fake_record(97), moved)] == [2]
+
+
+def test_trainings_of_two_protocols_share_neither_row_nor_key() -> None:
+    cell = make_cell(recipe=RecipeSpec(dtype="bf16"))
+    spec = cell.to_json()
+    before = {**spec, "recipe": {name: value for name, value in spec["recipe"].items() if name != "protocol"}}
+    (row, key), (old_row, old_key) = (row_and_key(fake_record(97, spec=part)) for part in (spec, before))
+    assert row != old_row and key != old_key and differing([key, old_key]) == ("recipe",)
 
 
 def test_cells_of_a_row_differ_in_the_seed_alone() -> None:

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.reproduce import ReproduceError, Verdict, compare, find, main
+from harness.reproduce import ReproduceError, Verdict, compare, find, main, protocol_note
 from jobs.experiment.records import Environment, Failure, Record, RecordError
 from jobs.experiment.run_folder import RunFolder
+from jobs.experiment.specs import RecipeSpec
+from tests.support.cells import make_cell
 
 MACHINE = Environment(
     commit="a",
@@ -102,3 +104,10 @@ def test_a_record_that_cannot_be_read_gives_way_to_that_of_another_run(tmp_path:
     path.write_text("")
     with pytest.raises(RecordError, match="is not a record"):
         find(tmp_path, "3f2a")
+
+
+def test_a_run_of_an_older_protocol_is_announced_as_such() -> None:
+    spec = make_cell(recipe=RecipeSpec(dtype="bf16")).to_json()
+    assert protocol_note(record("a", spec=spec)) == "" == protocol_note(record("a", spec=make_cell().to_json()))
+    spec["recipe"].pop("protocol")
+    assert "(fp32 statistics and sums; recorded: that of versions up to 0.2): numbers will differ" in protocol_note(record("a", spec=spec))

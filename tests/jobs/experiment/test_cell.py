@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from jobs.experiment.cell import Cell
+from jobs.experiment.specs import RecipeSpec
 from models.pruning.magnitude import Magnitude
 from tests.support.cells import DIFFERENT, make_cell
 
@@ -48,3 +49,10 @@ def test_a_value_of_another_type_is_refused_by_name() -> None:
 def test_a_pruning_is_called_by_the_users_label_or_by_its_method_and_knobs() -> None:
     cell = make_cell(method=Magnitude(sparsity=0.5))
     assert cell.pruning == "magnitude(0.5)" and replace(cell, label="half").pruning == "half"
+
+
+def test_a_cell_that_an_older_protocol_trained_comes_back_as_one_of_this_protocol() -> None:
+    cell = make_cell(recipe=RecipeSpec(dtype="bf16"))
+    stored = json.loads(json.dumps(cell.to_json()))
+    del stored["recipe"]["protocol"]
+    assert Cell.from_json(stored).id == cell.id

@@ -20,6 +20,7 @@ from jobs.experiment.identity import (
     method_identity,
     model_identity,
     plain,
+    recipe_identity,
     result_settings,
     stage_id,
     stage_identity,
@@ -44,13 +45,23 @@ GOLDEN_CELLS = {
     "knobs": (make_cell(method=Magnitude(sparsity=0.9, scope="layer")), "151590b2f832"),
     "dynamic": (make_cell(method=Dynamic(sparsity=0.5, schedule="cubic")), "fdd779dd5843"),
     "data": (make_cell(data=DataSpec(source="imagefolder", path="/data/in1k", name="in1k", crop_scale=(0.2, 1.0))), "9a7a4f31b423"),
-    "recipe": (make_cell(recipe=RecipeSpec(epochs=300, lr=5e-4, betas=(0.9, 0.95), dtype="bf16")), "15388d8d833d"),
+    "recipe": (make_cell(recipe=RecipeSpec(epochs=300, lr=5e-4, betas=(0.9, 0.95))), "7f66a7557f76"),
+    "bf16": (make_cell(recipe=RecipeSpec(epochs=300, lr=5e-4, betas=(0.9, 0.95), dtype="bf16")), "90640167456d"),  # up to version 0.2: 15388d8d833d
 }
 
 
 @pytest.mark.parametrize("cell, golden", GOLDEN_CELLS.values(), ids=GOLDEN_CELLS)
 def test_ids_of_cells_never_change(cell: Cell, golden: str) -> None:
     assert cell.id == golden
+
+
+def test_in_bf16_the_training_protocol_is_part_of_every_id() -> None:
+    """Versions up to 0.2 kept statistics and sums in bf16: its cells and stages are others."""
+    recipe = RecipeSpec(dtype="bf16")
+    protocol = {"protocol": "fp32 statistics and sums"}
+    assert recipe_identity(recipe) == stage_recipe_identity(recipe, "train") == {"dtype": "bf16"} | protocol
+    assert make_cell(recipe=recipe).to_json()["recipe"]["protocol"] == protocol["protocol"]
+    assert recipe_identity(RecipeSpec()) == {} and "protocol" not in make_cell().to_json()["recipe"]
 
 
 def test_ids_of_stages_never_change() -> None:
