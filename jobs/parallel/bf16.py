@@ -1,6 +1,6 @@
 """Training with bf16 parameters: what stays in fp32 beside them, and the optimizer step at ZeRO stage 0.
 
-Statistics of BatchNorm and sums of gradients are kept in fp32, because a sum in bf16 loses every summand below half a unit in its last place.
+Statistics of BatchNorm and sums of gradients are kept in fp32, because a sum in bf16 loses every summand below half a unit in its last master.
 """
 
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ def batch_norm(norm: _BatchNorm, x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class Master:
     """Where the fp32 master of a parameter is."""
 
     owner: Tensor  # the tensor that the torch optimizer updates; its gradient has the same layout
@@ -70,7 +70,7 @@ class Masters:
         self.weights: list[Tensor] = []  # of each parameter, a view of its master
         self.sums: list[Tensor] = []  # of each parameter, a view of its summed gradient
         self.flat_sums: list[Tensor] = []
-        self.places: dict[nn.Parameter, Place] = {}
+        self.by_parameter: dict[nn.Parameter, Master] = {}
         self.summed = 0  # micro-batches
         self._global_grad_norm: Tensor | None = None  # as DeepSpeed names it
         for group in optimizer.param_groups:
@@ -95,7 +95,7 @@ class Masters:
             owner.requires_grad_().grad = gradient
         offset = 0
         for index, parameter in enumerate(parameters):
-            self.places[parameter] = Place(owner=owners[index] if by_layer else flat, offset=0 if by_layer else offset)
+            self.by_parameter[parameter] = Master(owner=owners[index] if by_layer else flat, offset=0 if by_layer else offset)
             offset += sizes[index]
             parameter.data = parameter.data.bfloat16()
         self.parameters += parameters
@@ -136,6 +136,6 @@ class Masters:
 
     def gradient(self, parameter: nn.Parameter) -> Tensor:
         """The averaged gradient of a parameter, flattened: a view, from the last backward pass to the next."""
-        place = self.places[parameter]
-        assert place.owner.grad is not None
-        return place.owner.grad.view(-1).narrow(0, place.offset, parameter.numel())
+        master = self.by_parameter[parameter]
+        assert master.owner.grad is not None
+        return master.owner.grad.view(-1).narrow(0, master.offset, parameter.numel())

@@ -189,8 +189,8 @@ def located(engine: Engine, name: str, parameter: nn.Parameter) -> Fragment:
         return fragment(shape=parameter.shape, owner=owner, offset=offset, start=address.start, length=address.numel)
     owner, offset = (parameter, 0)
     if engine.masters is not None:
-        place = engine.masters.places[parameter]
-        owner, offset = place.owner, place.offset
+        master = engine.masters.by_parameter[parameter]
+        owner, offset = master.owner, master.offset
     return fragment(shape=parameter.shape, owner=owner, offset=offset, start=0, length=parameter.numel())
 
 
