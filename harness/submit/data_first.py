@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.plan.preflight import files_of
 from harness.text import counted, duration
 from jobs.experiment.cell import Cell
 from jobs.experiment.specs import ClusterSpec, DataSpec
@@ -25,8 +26,8 @@ def cores() -> int:
 
 
 def data_sets(cells: Iterable[Cell]) -> list[DataSpec]:
-    """The data sets of cells, each once."""
-    return list({id(cell.data): cell.data for cell in cells}.values())
+    """The data sets of cells, each once, however they are evaluated: that is no part of what is written."""
+    return files_of(list(cells))
 
 
 def missing(cluster: ClusterSpec, data: Iterable[DataSpec]) -> list[DataSpec]:

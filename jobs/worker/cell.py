@@ -66,7 +66,7 @@ def measure_cell(run: RunFolder, planned: PlannedCell, weights: Path, cluster: C
     data = ready(cell.data, Path(cluster.cache).expanduser(), by_content=cluster.hash_data)
     model = load_model(cell.model, classes=data.classes, img_size=data.img_size, scan=cell.recipe.scan, weights=weights).to(ranks.device)
     smaller = smaller_micro_batches(run, planned, ranks.world)
-    batch = smaller.get(last.id, cell.recipe.batch_size)
+    batch = smaller.get(last.id, recipe_micro_batch(cell.recipe, ranks.world))
     loader = EvalLoader(cell.data, data, "test", batch_size=batch, rank=ranks.rank, world=ranks.world, threads=threads, device=ranks.device)
     scores = evaluate(model, loader.batches(), ranks)
     if ranks.rank != 0:

@@ -32,13 +32,18 @@ def test_each_model_has_its_own_evaluation_and_the_launch_says_so() -> None:
     grid = read(MODELS + REST + DATA % "")
     labels = ["vim_tiny", "vim_tiny(pretrained=v.pth)", "mambavision_t(pretrained=t.pth)", "mambavision_b(pretrained=b.pth)"]
     assert crops(grid.cells) == dict(zip(labels, ({0.875}, {0.875}, {1.0}, {1.0}), strict=True))
-    (note,) = [note for note in grid.notes if "eval_crop 1.0" in note]
-    assert note.startswith("grid.yaml:6: data: note: ") and f"for {labels[2]}, {labels[3]}, as published" in note
+    assert {cell.data.interpolation for cell in grid.cells} == {"area", "bicubic"}
+    start, end = "grid.yaml:6: data: note: ", "as published; a value in the grid takes its place"
+    assert grid.notes == (
+        f"{start}interpolation bicubic for {labels[1]}, {end}",
+        f"{start}eval_crop 1.0, interpolation bicubic for {labels[2]}, {labels[3]}, {end}",
+    )
 
 
 def test_a_value_of_the_grid_takes_its_place() -> None:
-    grid = read(MODELS + REST + DATA % ", eval_crop: 0.9")
-    assert all(found == {0.9} for found in crops(grid.cells).values()) and not [note for note in grid.notes if "eval_crop" in note]
+    grid = read(MODELS + REST + DATA % ", eval_crop: 0.9, interpolation: area")
+    assert all(found == {0.9} for found in crops(grid.cells).values()) and not grid.notes
+    assert {cell.data.interpolation for cell in grid.cells} == {"area"}
 
 
 def test_the_id_holds_the_value() -> None:
@@ -51,6 +56,7 @@ def test_an_entry_that_says_what_another_leaves_out_is_the_same_cell_once() -> N
     both = "data: [{source: imagefolder, path: images}, {source: imagefolder, path: images, eval_crop: 1.0}]\n"
     cells = read(MODELS + REST + both).cells
     assert len(cells) == len({cell.id for cell in cells}) == 12  # two models have two evaluations, two have one
+    assert len({cell.data for cell in cells}) == 4
 
 
 def test_data_are_looked_through_once_and_have_their_line() -> None:
