@@ -4,7 +4,7 @@ the packages that are installed.
 
 from torch import Tensor
 
-BACKENDS = ("auto", "cpu", "cuda", "reference")
+BACKENDS = ("auto", "cpu", "cuda", "triton", "reference")
 
 
 def scan_backend_used(device_type: str, backend: str = "auto") -> str:

@@ -13,10 +13,12 @@ def wide_dtype(tensor: Tensor) -> torch.dtype:
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
-def empty_like(tensor: Tensor) -> Tensor:
-    """An unset dense tensor (B, D, L). Its fastest dimension is D if that is the fastest of `tensor`, else L."""
+def empty_like(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """An unset dense tensor (B, D, L), by default of the same dtype. Its fastest dimension is D if that is the fastest of `tensor`, else L."""
     batch, channels, length = tensor.shape
-    return tensor.new_empty(batch, length, channels).transpose(1, 2) if tensor.stride(1) == 1 else tensor.new_empty(batch, channels, length)
+    if tensor.stride(1) == 1:
+        return tensor.new_empty(batch, length, channels, dtype=dtype).transpose(1, 2)
+    return tensor.new_empty(batch, channels, length, dtype=dtype)
 
 
 def as_view(tensor: Tensor | None) -> View:
