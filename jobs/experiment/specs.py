@@ -97,7 +97,7 @@ class RecipeSpec:
     ema_buffers: bool = False  # True: BatchNorm's statistics are averaged with the weights
     dtype: Literal["fp32", "bf16", "tf32"] = "fp32"
     zero_stage: Literal[0, 1, 2, 3] = 0
-    scan: Literal["auto", "cpu", "cuda", "reference"] = "auto"  # backend of the selective scan
+    scan: Literal["auto", "cpu", "cuda", "triton", "reference"] = "auto"  # backend of the selective scan
     auto_augment: str | None = None  # timm's words, such as rand-m9-mstd0.5-inc1 or original
     color_jitter: float | None = None  # brightness, contrast and saturation change by a factor in 1 +- it; not beside auto_augment, as in timm
     random_erase: float = 0.0  # probability that rectangles of an image are erased

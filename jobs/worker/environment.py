@@ -13,7 +13,7 @@ from jobs.experiment.records import Environment
 
 ROOT = Path(__file__).resolve().parents[2]
 GIT_KEPT = ("GIT_CEILING_DIRECTORIES", "GIT_DISCOVERY_ACROSS_FILESYSTEM", "GIT_EXEC_PATH")  # they do not choose a repository
-PACKAGES = ("torch", "deepspeed", "ffcv", "timm", "fvcore", "torch-pruning", "submitit", "numpy", "mamba-ssm", "causal-conv1d")
+PACKAGES = ("torch", "deepspeed", "ffcv", "timm", "fvcore", "torch-pruning", "submitit", "numpy", "mamba-ssm", "causal-conv1d", "triton")
 
 
 def git_bytes(*arguments: str, index: Path | None = None, given: bytes = b"") -> bytes | None:

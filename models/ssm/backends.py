@@ -2,13 +2,29 @@
 the packages that are installed.
 """
 
+import os
+from importlib.util import find_spec
+
 from torch import Tensor
 
 BACKENDS = ("auto", "cpu", "cuda", "triton", "reference")
 
 
+def interpreted() -> bool:
+    """True if Triton runs its kernels in NumPy, on tensors of the CPU."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def has_triton() -> bool:
+    """True if Triton is installed."""
+    return find_spec("triton") is not None
+
+
 def scan_backend_used(device_type: str, backend: str = "auto") -> str:
-    """The backend that a scan on such a device runs: `cpu`, `cuda` or `reference`. ValueError: an unknown name, or a kernel of another device."""
+    """The backend that a scan on such a device runs: `cpu`, `cuda`, `triton` or `reference`.
+
+    ValueError: an unknown name, or a kernel of another device.
+    """
     if backend not in BACKENDS:
         raise ValueError(f"unknown scan backend {backend!r}; valid: {', '.join(BACKENDS)}")
     if backend == "reference":
@@ -17,6 +33,8 @@ def scan_backend_used(device_type: str, backend: str = "auto") -> str:
         raise ValueError(f"no scan kernel for device {device_type!r}; ask for backend 'reference'")
     if backend == "auto":
         return "cuda" if device_type == "cuda" else "cpu"
+    if backend == "triton" and (device_type == "cuda" or interpreted()):
+        return backend
     if device_type not in (backend, "meta"):
         raise ValueError(f"scan backend {backend!r} does not take tensors on {device_type!r}; ask for 'auto' or 'reference'")
     return backend
@@ -28,5 +46,7 @@ def resolve_backend(tensor: Tensor, backend: str) -> str:
 
 
 def runs_backwards(tensor: Tensor, backend: str) -> bool:
-    """True if the kernels scan a reversed sequence without a copy, as the C++ kernels do. Otherwise a mixer flips once, around all of its kernels."""
-    return resolve_backend(tensor, backend) == "cpu"
+    """True if the kernels scan a reversed sequence without a copy, as the C++ and the Triton kernels do. Otherwise a mixer flips once, around all of
+    its kernels.
+    """
+    return resolve_backend(tensor, backend) in ("cpu", "triton")

@@ -8,16 +8,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.ssm.backends import resolve_backend
+from models.ssm.backends import has_triton, resolve_backend
 from models.ssm.buffers import DTYPES, as_view, empty_like, pointer, wide_dtype
 from models.ssm.kernel import ConvArgs, load_kernel
+
+CAUSAL_CONV1D_TAPS = (2, 3, 4)  # what causal-conv1d's kernel has
 
 
 def conv1d_silu(x: Tensor, weight: Tensor, bias: Tensor | None, *, left: int, reverse: bool = False, backend: str = "auto") -> Tensor:
     """silu(conv(x) + bias), (B, D, L), with the memory layout of x. x: (B, D, L); weight: (D, 1, taps); bias: (D,).
 
     y[l] sums weight[k] x[l - left + k]; zeros around x. `left` = taps - 1 is causal; reversed, the sequence runs from its last position to its first.
-    Backends: `cpu` (C++), `cuda` (causal-conv1d where the convolution is causal, else cuDNN), `reference` (torch).
+    Backends: `cpu` (C++), `triton`, `cuda` (causal-conv1d where the convolution is causal and has 2 to 4 taps, else Triton, or cuDNN without Triton),
+    `reference` (torch).
     ValueError: `left` outside of [0, taps), or a dtype or number of taps that the C++ kernel does not have. KernelMissing.
     """
     if not 0 <= left < weight.shape[-1]:
@@ -28,10 +31,14 @@ def conv1d_silu(x: Tensor, weight: Tensor, bias: Tensor | None, *, left: int, re
             raise ValueError(f"the C++ convolution takes fp32, bf16 and fp64, not {x.dtype}; ask for backend 'reference'")
         y: Tensor = _forward(x, weight, bias, left, reverse)
         return y
-    if used == "cuda" and left == weight.shape[-1] - 1:
+    if used == "cuda" and left == weight.shape[-1] - 1 and weight.shape[-1] in CAUSAL_CONV1D_TAPS:
         from models.ssm.cuda import causal_conv_cuda
 
         return causal_conv_cuda(x, weight, bias, reverse)
+    if used == "triton" or (used == "cuda" and has_triton()):
+        from models.ssm.triton_ops import conv_triton
+
+        return conv_triton(x, weight, bias, left, reverse)
     return conv_reference(x, weight, bias, left, reverse)
 
 

@@ -1,4 +1,4 @@
-"""The selective scan of Mamba, one function over three backends.
+"""The selective scan of Mamba, one function over four backends.
 
 | paper (arXiv 2312.00752, eq. 1-4 and algorithm 2) | here |
 |---|---|
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from models.ssm.backends import resolve_backend
 
-MAX_STATE = 256  # of the cpu and the cuda kernel
+MAX_STATE = 256  # of the kernels
 Optional = Tensor | None
 # u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse -> (y, last state); B, C: (B, G, N, L)
 Implementation = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Optional, Optional, Optional, bool, bool], tuple[Tensor, Tensor]]
@@ -74,7 +74,7 @@ def selective_scan(
     h[l] = exp(delta[l] A) h[l-1] + delta[l] B[l] u[l];  y[l] = (C[l] h[l] + D u[l]) * silu(z[l])
     u, delta, z: (B, D, L) of one dtype, fp32, bf16 or fp64, any strides; A: (D, N), real; B, C: (B, N, L) or (B, G, N, L); D, delta_bias: (D,).
     `delta_bias` is added to delta, then `delta_softplus` applied. `reverse`: from the last position to the first, as on flipped inputs with y
-    flipped back. Backends: `cpu` (C++), `cuda` (mamba-ssm's kernel), `reference` (torch, any device); `auto`: by u's device.
+    flipped back. Backends: `cpu` (C++), `cuda` (mamba-ssm's kernel), `triton`, `reference` (torch, any device); `auto`: by u's device.
     ValueError: shapes that do not fit, or an unknown backend. The signature and shapes are those of mamba_ssm's selective_scan_fn.
     """
     _check_shapes(u, delta, A, B, C, D, z, delta_bias)
@@ -131,6 +131,10 @@ def _implementation(backend: str) -> Implementation:
         from models.ssm.cuda import scan_cuda
 
         return scan_cuda
+    if backend == "triton":
+        from models.ssm.triton_ops import scan_triton
+
+        return scan_triton
     return scan_reference
 
 

@@ -20,14 +20,14 @@ def tile(length, channels, T: tl.constexpr, W: tl.constexpr):
 
 
 @triton.jit
-def before_silu(x_at, weight_ptr, bias_ptr, x_l, l, d, length, channels, left, TAPS: tl.constexpr, HAS_BIAS: tl.constexpr, REVERSE: tl.constexpr,
+def before_silu(x_at, weight_ptr, bias_ptr, x_l, pos, d, length, channels, left, TAPS: tl.constexpr, HAS_BIAS: tl.constexpr, REVERSE: tl.constexpr,
                 WIDE: tl.constexpr, T: tl.constexpr, W: tl.constexpr):  # fmt: skip
     """The convolution of a tile, (T, W)."""
     total = tl.zeros((T, W), WIDE)
     if HAS_BIAS:
         total += tl.load(bias_ptr + d, mask=d < channels, other=0.0)
     for tap in tl.static_range(TAPS):
-        source = l + left - tap if REVERSE else l - left + tap
+        source = pos + left - tap if REVERSE else pos - left + tap
         weight = tl.load(weight_ptr + d * TAPS + tap, mask=d < channels, other=0.0)
         total += weight * tl.load(x_at + source.to(tl.int64) * x_l, mask=(source >= 0) & (source < length) & (d < channels), other=0.0).to(WIDE)
     return total
@@ -39,10 +39,12 @@ def conv_forward(
     TAPS: tl.constexpr, HAS_BIAS: tl.constexpr, REVERSE: tl.constexpr, WIDE: tl.constexpr, T: tl.constexpr, W: tl.constexpr,
 ):  # fmt: skip
     """y = silu(conv(x) + bias)."""
-    sample, _, l, d = tile(length, channels, T, W)  # noqa: E741
-    value = before_silu(x_ptr + sample * x_b + d * x_d, weight_ptr, bias_ptr, x_l, l, d, length, channels, left, TAPS, HAS_BIAS, REVERSE, WIDE, T, W)
+    sample, _, pos, d = tile(length, channels, T, W)
+    value = before_silu(
+        x_ptr + sample * x_b + d * x_d, weight_ptr, bias_ptr, x_l, pos, d, length, channels, left, TAPS, HAS_BIAS, REVERSE, WIDE, T, W
+    )
     y = value / (1.0 + tl.exp(-value))
-    tl.store(y_ptr + sample * y_b + d * y_d + l.to(tl.int64) * y_l, y.to(y_ptr.dtype.element_ty), mask=(l < length) & (d < channels))
+    tl.store(y_ptr + sample * y_b + d * y_d + pos.to(tl.int64) * y_l, y.to(y_ptr.dtype.element_ty), mask=(pos < length) & (d < channels))
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -52,18 +54,18 @@ def conv_backward_taps(
     TAPS: tl.constexpr, HAS_BIAS: tl.constexpr, REVERSE: tl.constexpr, WIDE: tl.constexpr, T: tl.constexpr, W: tl.constexpr,
 ):  # fmt: skip
     """The gradient before the SiLU, (B, D, L) in fp32, and a part of dweight, (taps, D), and of dbias, (D,), for each sample and tile."""
-    sample, at, l, d = tile(length, channels, T, W)  # noqa: E741
-    inside = (l < length) & (d < channels)
+    sample, at, pos, d = tile(length, channels, T, W)
+    inside = (pos < length) & (d < channels)
     x_at = x_ptr + sample * x_b + d * x_d
-    value = before_silu(x_at, weight_ptr, bias_ptr, x_l, l, d, length, channels, left, TAPS, HAS_BIAS, REVERSE, WIDE, T, W)
+    value = before_silu(x_at, weight_ptr, bias_ptr, x_l, pos, d, length, channels, left, TAPS, HAS_BIAS, REVERSE, WIDE, T, W)
     s = 1.0 / (1.0 + tl.exp(-value))
-    gy = tl.load(gy_ptr + sample * gy_b + d * gy_d + l.to(tl.int64) * gy_l, mask=inside, other=0.0).to(WIDE)
+    gy = tl.load(gy_ptr + sample * gy_b + d * gy_d + pos.to(tl.int64) * gy_l, mask=inside, other=0.0).to(WIDE)
     inner = tl.where(inside, gy * s * (1.0 + value * (1.0 - s)), 0.0)
-    tl.store(inner_ptr + sample * inner_b + d * inner_d + l.to(tl.int64) * inner_l, inner, mask=inside)
+    tl.store(inner_ptr + sample * inner_b + d * inner_d + pos.to(tl.int64) * inner_l, inner, mask=inside)
     part = sample * tl.cdiv(length, T) + at
     columns = program_channels(channels, W)
     for tap in tl.static_range(TAPS):
-        source = l + left - tap if REVERSE else l - left + tap
+        source = pos + left - tap if REVERSE else pos - left + tap
         x = tl.load(x_at + source.to(tl.int64) * x_l, mask=(source >= 0) & (source < length) & (d < channels), other=0.0).to(WIDE)
         tl.store(dweight_ptr + (part * TAPS + tap) * channels + columns, tl.sum(inner * x, 0), mask=columns < channels)
     tl.store(dbias_ptr + part * channels + columns, tl.sum(inner, 0), mask=columns < channels)
@@ -81,11 +83,11 @@ def conv_backward_x(
     TAPS: tl.constexpr, REVERSE: tl.constexpr, WIDE: tl.constexpr, T: tl.constexpr, W: tl.constexpr,
 ):  # fmt: skip
     """The gradient of x: each position gathers what it gave to the positions around it."""
-    sample, _, l, d = tile(length, channels, T, W)  # noqa: E741
+    sample, _, pos, d = tile(length, channels, T, W)
     total = tl.zeros((T, W), WIDE)
     for tap in tl.static_range(TAPS):
-        user = l - left + tap if REVERSE else l + left - tap
+        user = pos - left + tap if REVERSE else pos + left - tap
         weight = tl.load(weight_ptr + d * TAPS + tap, mask=d < channels, other=0.0)
         inside = (user >= 0) & (user < length) & (d < channels)
         total += weight * tl.load(inner_ptr + sample * inner_b + d * inner_d + user.to(tl.int64) * inner_l, mask=inside, other=0.0)
-    tl.store(dx_ptr + sample * dx_b + d * dx_d + l.to(tl.int64) * dx_l, total.to(dx_ptr.dtype.element_ty), mask=(l < length) & (d < channels))
+    tl.store(dx_ptr + sample * dx_b + d * dx_d + pos.to(tl.int64) * dx_l, total.to(dx_ptr.dtype.element_ty), mask=(pos < length) & (d < channels))

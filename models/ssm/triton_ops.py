@@ -4,10 +4,8 @@ Triton comes with torch's CUDA build; nothing is compiled before the first call.
 NumPy, on any machine and slowly: the tests do.
 """
 
-import os
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -15,20 +13,10 @@ import torch
 from torch import Tensor
 
 from models.ssm.buffers import empty_like, wide_dtype
-from models.ssm.launch import LENGTHS, WIDTH, conv_grid, scan_shape
+from models.ssm.launch import CHANNELS, DEPTH, LENGTHS, WIDTH, conv_grid, scan_shape
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 INSTALL = "pip install triton (torch's CUDA build brings it), or ask for backend 'reference'"
-
-
-def interpreted() -> bool:
-    """True if Triton runs its kernels in NumPy, on tensors of the CPU."""
-    return os.environ.get("TRITON_INTERPRET") == "1"
-
-
-def has_triton() -> bool:
-    """True if Triton is installed."""
-    return find_spec("triton") is not None
 
 
 def scan_triton(
@@ -95,12 +83,12 @@ def conv_triton(x: Tensor, weight: Tensor, bias: Tensor | None, left: int, rever
 @torch.library.custom_op("vssm::selective_scan_triton", mutates_args=())
 def _scan(u: list[Tensor], delta: list[Tensor], A: Tensor, B: list[Tensor], C: list[Tensor], D: Tensor | None, z: Tensor | None,
           delta_bias: Tensor | None, delta_softplus: bool, reverse: bool, save: bool) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    kernels, shape = _kernels("scan"), scan_shape(u[0].shape, B[0].shape, sides=len(u), backwards=False)
+    kernels, shape = _kernels("scan"), scan_shape(u[0].shape, B[0].shape, sides=len(u))
     y, last, kept = _scan_outputs(u, A, B, save)
-    A, D, delta_bias = _parameters(u[0], A, D, delta_bias)
+    A, D, delta_bias = _parameters(u[0], A.transpose(1, 2), D, delta_bias)
     kernels.scan_forward[(shape.programs,)](
-        u[0], u[-1], delta[0], delta[-1], A, B[0], B[-1], C[0], C[-1], D, z, delta_bias, y, last, kept,
-        *u[0].stride(), *delta[0].stride(), *B[0].stride(), *C[0].stride(), *_strides(z, u[0]), *y.stride(), *shape.sizes(),
+        u[0], u[-1], delta[0], delta[-1], A, B[0], B[-1], C[0], C[-1], D, _gate(z, u[0]), delta_bias, y, last, kept,
+        *u[0].stride(), *delta[0].stride(), *B[0].stride(), *C[0].stride(), *_gate(z, u[0]).stride(), *y.stride(), *shape.sizes(), CHANNELS,
         **shape.constants(), **_options(u[0], delta_softplus, reverse, D, z, delta_bias), SAVE=save, num_warps=shape.warps)  # fmt: skip
     return y, last, kept
 
@@ -115,26 +103,34 @@ def _(u: list[Tensor], delta: list[Tensor], A: Tensor, B: list[Tensor], C: list[
 def _scan_backward(grad_y: Tensor, grad_last: Tensor | None, u: list[Tensor], delta: list[Tensor], A: Tensor, B: list[Tensor], C: list[Tensor],
                    D: Tensor | None, z: Tensor | None, delta_bias: Tensor | None, kept: Tensor, delta_softplus: bool,
                    reverse: bool) -> list[Tensor]:  # fmt: skip
-    kernels, shape = _kernels("scan"), scan_shape(u[0].shape, B[0].shape, sides=len(u), backwards=True)
+    kernels, shape = _kernels("scan"), scan_shape(u[0].shape, B[0].shape, sides=len(u))
     sides, wide, channels, states = len(u), wide_dtype(u[0]), u[0].shape[1], A.shape[2]
     du, ddelta = _stacked(u), _stacked(u)
     dz = _stacked(u) if z is not None else u[0].new_empty(0)
-    dA = A.new_empty(sides, shape.batch, channels, states, dtype=wide)
+    dA = A.new_empty(sides, shape.batch, states, channels, dtype=wide)
     dD, dbias = (A.new_empty(sides, shape.batch, channels, dtype=wide) for _ in range(2))
     dB, dC = (A.new_empty(sides, shape.batch, shape.groups, shape.blocks, shape.length, states, dtype=wide) for _ in range(2))
     noted = A.new_empty(shape.noted_elements(), dtype=wide)
-    grad_last = None if grad_last is None else grad_last.to(wide).contiguous()
-    wide_A, wide_D, wide_bias = _parameters(u[0], A, D, delta_bias)
+    grad_last = None if grad_last is None else grad_last.to(wide).transpose(2, 3).contiguous()
+    wide_A, wide_D, wide_bias = _parameters(u[0], A.transpose(1, 2), D, delta_bias)
     kernels.scan_backward[(shape.programs,)](
-        u[0], u[-1], delta[0], delta[-1], wide_A, B[0], B[-1], C[0], C[-1], wide_D, z, wide_bias, kept, grad_y, grad_last, noted,
+        u[0], u[-1], delta[0], delta[-1], wide_A, B[0], B[-1], C[0], C[-1], wide_D, _gate(z, u[0]), wide_bias, kept, grad_y, grad_last, noted,
         du, ddelta, dz, dA, dB, dC, dD, dbias,
-        *u[0].stride(), *delta[0].stride(), *B[0].stride(), *C[0].stride(), *_strides(z, u[0]), *grad_y.stride(), *du.stride(), *shape.sizes(),
-        **shape.constants(), **_options(u[0], delta_softplus, reverse, D, z, delta_bias), DEPTH=shape.depth, HAS_LAST=grad_last is not None,
+        *u[0].stride(), *delta[0].stride(), *B[0].stride(), *C[0].stride(), *_gate(z, u[0]).stride(), *grad_y.stride(), *du.stride(), *shape.sizes(),
+        **shape.constants(), **_options(u[0], delta_softplus, reverse, D, z, delta_bias), DEPTH=DEPTH, HAS_LAST=grad_last is not None,
         num_warps=shape.warps)  # fmt: skip
     shared = [part.sum(3).to(B[0].dtype).transpose(3, 4) for part in (dB, dC)]
     vectors = [part.sum(1).to(part.dtype if like is None else like.dtype) for part, like in ((dD, D), (dbias, delta_bias))]
     gate = dz if z is None else dz[0] if sides == 1 else dz[0] + dz[1]
-    return [du, ddelta, dA.sum(1).to(A.dtype), *shared, vectors[0], gate.clone() if sides == 1 and z is not None else gate, vectors[1]]
+    return [
+        du,
+        ddelta,
+        dA.sum(1).to(A.dtype).transpose(1, 2),
+        *shared,
+        vectors[0],
+        gate.clone() if sides == 1 and z is not None else gate,
+        vectors[1],
+    ]
 
 
 @_scan_backward.register_fake
@@ -143,7 +139,7 @@ def _(grad_y: Tensor, grad_last: Tensor | None, u: list[Tensor], delta: list[Ten
     batch, groups, states, length = B[0].shape
     shared = [B[0].new_empty(len(u), batch, groups, length, states).transpose(3, 4) for _ in "BC"]
     vectors = [u[0].new_empty(len(u), u[0].shape[1], dtype=wide_dtype(u[0]) if like is None else like.dtype) for like in (D, delta_bias)]
-    return [_stacked(u), _stacked(u), torch.empty_like(A, memory_format=torch.contiguous_format), *shared, vectors[0],
+    return [_stacked(u), _stacked(u), A.new_empty(len(u), A.shape[2], A.shape[1]).transpose(1, 2), *shared, vectors[0],
             u[0].new_empty(0) if z is None else _stacked(u)[0].clone(), vectors[1]]  # fmt: skip
 
 
@@ -159,7 +155,9 @@ def _scan_gradients(ctx: Any, grad_y: Tensor | None, grad_last: Tensor | None, _
     u, delta, B, C = (list(saved[at * sides : (at + 1) * sides]) for at in range(4))
     A, D, z, delta_bias, kept = saved[4 * sides :]
     grad_y = u[0].new_zeros(()).expand(sides, *u[0].shape) if grad_y is None else grad_y
-    du, ddelta, dA, dB, dC, dD, dz, dbias = _scan_backward(grad_y, grad_last, u, delta, A, B, C, D, z, delta_bias, kept, ctx.delta_softplus, ctx.reverse)
+    du, ddelta, dA, dB, dC, dD, dz, dbias = _scan_backward(
+        grad_y, grad_last, u, delta, A, B, C, D, z, delta_bias, kept, ctx.delta_softplus, ctx.reverse
+    )
     split = [list(part.unbind(0)) for part in (du, ddelta, dB, dC)]
     absent = [None if given is None else grad for given, grad in ((D, dD), (z, dz), (delta_bias, dbias))]
     return split[0], split[1], dA, split[2], split[3], *absent, None, None, None
@@ -246,8 +244,9 @@ def _options(u: Tensor, softplus: bool, reverse: bool, D: Tensor | None, z: Tens
     return given | {"WIDE": _element(wide_dtype(u)), "SOFTPLUS": softplus, "REVERSE": int(reverse)}
 
 
-def _strides(z: Tensor | None, u: Tensor) -> tuple[int, ...]:
-    return u.stride() if z is None else z.stride()
+def _gate(z: Tensor | None, u: Tensor) -> Tensor:
+    """z, or without one a tensor of its shape that the kernel does not read."""
+    return u if z is None else z
 
 
 def _parameters(u: Tensor, *tensors: Tensor | None) -> list[Any]:
@@ -264,6 +263,6 @@ def _stacked(u: list[Tensor]) -> Tensor:
 
 def _scan_outputs(u: list[Tensor], A: Tensor, B: list[Tensor], save: bool) -> tuple[Tensor, Tensor, Tensor]:
     """y, last states, and the states at the chunks' starts but the first, unset."""
-    shape, wide = scan_shape(u[0].shape, B[0].shape, sides=len(u), backwards=False), wide_dtype(u[0])
-    last = u[0].new_empty(len(u), *u[0].shape[:2], A.shape[2], dtype=wide)
-    return _stacked(u), last, u[0].new_empty(shape.kept_shape() if save else (0,), dtype=wide)
+    shape, wide = scan_shape(u[0].shape, B[0].shape, sides=len(u)), wide_dtype(u[0])
+    last = u[0].new_empty(len(u), shape.batch, shape.states, shape.channels, dtype=wide).transpose(2, 3)
+    return _stacked(u), last, u[0].new_empty(shape.kept_elements() if save else 0, dtype=wide)

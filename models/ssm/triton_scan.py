@@ -1,7 +1,7 @@
 """The selective scan in Triton, forward and backward: the kernels. `models/ssm/triton_ops.py` calls them.
 
-A program walks along one sample's positions with the states of K x W channels of one group in registers, (K, N, W): W channels lie beside each other
-in the lanes of a warp, K and states in registers. Tensors come with their strides, so sequences are read as they are, (B, L, D) or (B, D, L), and a
+A program walks along one sample's positions with the states of W channels of one group in registers, (N, W): channels lie beside each other in the
+lanes of a warp, states in a lane's registers. Tensors come with their strides, so sequences are read as they are, (B, L, D) or (B, D, L), and a
 reversed scan counts down. A launch has one or two sides; the second side runs in the other direction, with its own u, delta, A, B, C, D and bias,
 and shares z.
 
@@ -16,8 +16,8 @@ Padded channels, states and positions have u = B = C = 0 and a step of 0, which 
 import triton
 import triton.language as tl
 
-LOG2_E = tl.constexpr(1.4426950408889634)
-SIZES = ("batch", "length", "channels", "groups", "states", "blocks")  # no kernel of its own for each of their values
+LOG2_E, LN_2 = tl.constexpr(1.4426950408889634), tl.constexpr(0.6931471805599453)
+SIZES = ("batch", "length", "channels", "groups", "states", "blocks", "width")  # no kernel of its own for each of their values
 
 
 @triton.jit
@@ -59,79 +59,84 @@ def step_size(raw, bias, inside, SOFTPLUS: tl.constexpr):
 
 @triton.jit
 def advance(h, u, step, B, rate):
-    """The states after a position. h, rate: (K, N, W); u, step: (K, W); B: (N,); rate is A / ln 2."""
-    return tl.exp2(step[:, None, :] * rate) * h + (step * u)[:, None, :] * B[None, :, None]
+    """The states after a position. h, rate: (N, W); u, step: (W,); B: (N,); rate is A / ln 2."""
+    return tl.exp2(step[None, :] * rate) * h + (step * u)[None, :] * B[:, None]
 
 
 @triton.jit(do_not_specialize=SIZES)
 def scan_forward(
     u_ptr, u2_ptr, delta_ptr, delta2_ptr, A_ptr, B_ptr, B2_ptr, C_ptr, C2_ptr, D_ptr, z_ptr, bias_ptr, y_ptr, last_ptr, kept_ptr,
     u_b, u_d, u_l, delta_b, delta_d, delta_l, B_b, B_g, B_n, B_l, C_b, C_g, C_n, C_l, z_b, z_d, z_l, y_s, y_b, y_d, y_l,
-    batch, length, channels, groups, states, blocks,
-    N: tl.constexpr, K: tl.constexpr, W: tl.constexpr, CHUNK: tl.constexpr, WIDE: tl.constexpr, SOFTPLUS: tl.constexpr, REVERSE: tl.constexpr,
+    batch, length, channels, groups, states, blocks, width,
+    N: tl.constexpr, PADDED: tl.constexpr, W: tl.constexpr, CHUNK: tl.constexpr, WIDE: tl.constexpr, SOFTPLUS: tl.constexpr, REVERSE: tl.constexpr,
     SAVE: tl.constexpr, HAS_D: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr,
 ):  # fmt: skip
     """y, the last states, and with SAVE the states at each chunk's start but the first. Grid: sides x batch x groups x blocks."""
     program = tl.program_id(0)
-    block, group, sample, side = program % blocks, program // blocks % groups, program // (blocks * groups) % batch, program // (blocks * groups * batch)
+    block, group = program % blocks, program // blocks % groups
+    sample, side = program // (blocks * groups) % batch, program // (blocks * groups * batch)
     if side == 1:
         u_ptr, delta_ptr, B_ptr, C_ptr = u2_ptr, delta2_ptr, B2_ptr, C2_ptr
     sequence = (side * batch + sample).to(tl.int64)
     sample = sample.to(tl.int64)
-    local = block * K * W + tl.arange(0, K)[:, None] * W + tl.arange(0, W)[None, :]
+    local = block * W + tl.arange(0, W)
     inside = local < channels // groups
     d = group * (channels // groups) + local
     n = tl.arange(0, N)
-    real = inside[:, None, :] & (n < states)[None, :, None]
-    shared = n < states
-    rate = tl.load(A_ptr + (side * channels + d)[:, None, :] * states + n[None, :, None], mask=real, other=0.0) * LOG2_E
-    skip = tl.zeros((K, W), WIDE)
-    bias = tl.zeros((K, W), WIDE)
+    shared = n < (states if PADDED else N)
+    real = inside[None, :] & shared[:, None]
+    matrix = states.to(tl.int64) * channels
+    state_at = n[:, None] * channels + d[None, :]
+    rate = tl.load(A_ptr + side * matrix + state_at, mask=real, other=0.0) * LOG2_E
+    skip = tl.zeros((W,), WIDE)
+    bias = tl.zeros((W,), WIDE)
     if HAS_D:
         skip = tl.load(D_ptr + side * channels + d, mask=inside, other=0.0)
     if HAS_BIAS:
         bias = tl.load(bias_ptr + side * channels + d, mask=inside, other=0.0)
-    u_at = u_ptr + sample * u_b + d * u_d
-    delta_at = delta_ptr + sample * delta_b + d * delta_d
-    B_at = B_ptr + sample * B_b + group * B_g + n * B_n
-    C_at = C_ptr + sample * C_b + group * C_g + n * C_n
-    z_at = z_ptr + sample * z_b + d * z_d
-    y_at = y_ptr + side * y_s + sample * y_b + d * y_d
-    kept_size = states.to(tl.int64) * channels
-    kept_at = kept_ptr + sequence * (tl.cdiv(length, CHUNK) - 1) * kept_size + n[None, :, None] * channels + d[:, None, :]
-    h = tl.zeros((K, N, W), WIDE)
+    u_ptr += sample * u_b
+    delta_ptr += sample * delta_b
+    B_ptr += sample * B_b + group * B_g
+    C_ptr += sample * C_b + group * C_g
+    z_ptr += sample * z_b
+    y_ptr += side * y_s + sample * y_b
+    kept_ptr += program.to(tl.int64) * (tl.cdiv(length, CHUNK) - 1) * (N * W)
+    h = tl.zeros((N, W), WIDE)
     # What a position needs is loaded a position ahead, so that its way from memory passes beside arithmetic.
-    l = position(0, length, side, REVERSE)  # noqa: E741
-    u_next, raw_next = tl.load(u_at + l * u_l, mask=inside, other=0.0), tl.load(delta_at + l * delta_l, mask=inside, other=0.0)
-    B_next, C_next = tl.load(B_at + l * B_l, mask=shared, other=0.0), tl.load(C_at + l * C_l, mask=shared, other=0.0)
+    pos = position(0, length, side, REVERSE)
+    u_next = tl.load(u_ptr + pos * u_l + d * u_d, mask=inside, other=0.0)
+    raw_next = tl.load(delta_ptr + pos * delta_l + d * delta_d, mask=inside, other=0.0)
+    B_next, C_next = tl.load(B_ptr + pos * B_l + n * B_n, mask=shared, other=0.0), tl.load(C_ptr + pos * C_l + n * C_n, mask=shared, other=0.0)
     if HAS_Z:
-        z_next = tl.load(z_at + l * z_l, mask=inside, other=0.0)
-    for i in range(0, length):
-        u, step = u_next.to(WIDE), step_size(raw_next.to(WIDE), bias, inside, SOFTPLUS)
-        B, C = B_next.to(WIDE), C_next.to(WIDE)
-        if HAS_Z:
-            z = z_next.to(WIDE)
-        at = l
-        more = i + 1 < length
-        l = position(i + 1, length, side, REVERSE)  # noqa: E741
-        u_next, raw_next = tl.load(u_at + l * u_l, mask=inside & more, other=0.0), tl.load(delta_at + l * delta_l, mask=inside & more, other=0.0)
-        B_next, C_next = tl.load(B_at + l * B_l, mask=shared & more, other=0.0), tl.load(C_at + l * C_l, mask=shared & more, other=0.0)
-        if HAS_Z:
-            z_next = tl.load(z_at + l * z_l, mask=inside & more, other=0.0)
+        z_next = tl.load(z_ptr + pos * z_l + d * z_d, mask=inside, other=0.0)
+    for start in range(0, length, CHUNK):
         if SAVE:
-            if (i % CHUNK == 0) & (i > 0):
-                tl.store(kept_at + (i // CHUNK - 1) * kept_size, h, mask=real)
-        h = advance(h, u, step, B, rate)
-        y = tl.sum(h * C[None, :, None], 1) + skip * u
-        if HAS_Z:
-            y = y * z * sigmoid(z)
-        tl.store(y_at + at * y_l, y.to(y_ptr.dtype.element_ty), mask=inside)
-    tl.store(last_ptr + (sequence * channels + d)[:, None, :] * states + n[None, :, None], h, mask=real)
+            if start > 0:
+                tl.store(kept_ptr + (start // CHUNK - 1) * (N * W) + n[:, None] * width + tl.arange(0, W)[None, :], h)
+        for i in range(start, tl.minimum(start + CHUNK, length)):
+            u, step = u_next.to(WIDE), step_size(raw_next.to(WIDE), bias, inside, SOFTPLUS)
+            B, C = B_next.to(WIDE), C_next.to(WIDE)
+            if HAS_Z:
+                z = z_next.to(WIDE)
+            y_at = y_ptr + pos * y_l
+            pos = position(tl.minimum(i + 1, length - 1), length, side, REVERSE)
+            u_next = tl.load(u_ptr + pos * u_l + d * u_d, mask=inside, other=0.0)
+            raw_next = tl.load(delta_ptr + pos * delta_l + d * delta_d, mask=inside, other=0.0)
+            B_next = tl.load(B_ptr + pos * B_l + n * B_n, mask=shared, other=0.0)
+            C_next = tl.load(C_ptr + pos * C_l + n * C_n, mask=shared, other=0.0)
+            if HAS_Z:
+                z_next = tl.load(z_ptr + pos * z_l + d * z_d, mask=inside, other=0.0)
+            h = advance(h, u, step, B, rate)
+            y = tl.sum(h * C[:, None], 0) + skip * u
+            if HAS_Z:
+                y = y * z * sigmoid(z)
+            tl.store(y_at + d * y_d, y.to(y_ptr.dtype.element_ty), mask=inside)
+    tl.store(last_ptr + sequence * matrix + n[:, None] * channels + d[None, :], h, mask=real)
 
 
 @triton.jit
 def walk(
-    i, h, g, dA, dD, dbias, ins, outs, strides, constants, length, side,
+    i, h, g, dA, dD, dbias, ins, outs, steps, across, constants, length, side,
     DEPTH: tl.constexpr, WIDE: tl.constexpr, SOFTPLUS: tl.constexpr, REVERSE: tl.constexpr, HAS_Z: tl.constexpr,
 ):  # fmt: skip
     """Goes DEPTH positions forwards from position i and comes back, with all states between in registers.
@@ -139,43 +144,45 @@ def walk(
     h: states before i; g: the gradient of the states after i + DEPTH - 1. Writes the gradients of these positions and returns (g of h, dA, dD,
     dbias), the sums so far. Recursive: the compiler unrolls it.
     """
-    u_at, delta_at, z_at, gy_at, B_at, C_at = ins
-    du_at, ddelta_at, dz_at, dB_at, dC_at = outs
-    u_l, delta_l, z_l, gy_l, B_l, C_l, own_l, states = strides
-    rate, A, skip, bias, channel, state = constants
-    l = position(i, length, side, REVERSE)  # noqa: E741
+    u_ptr, delta_ptr, z_ptr, gy_ptr, B_ptr, C_ptr = ins
+    du_ptr, ddelta_ptr, dz_ptr, dB_ptr, dC_ptr = outs
+    u_l, delta_l, z_l, gy_l, B_l, C_l, own_l, states = steps
+    u_at, delta_at, z_at, gy_at, B_at, C_at, own_at, n = across
+    rate, skip, bias, channel, state = constants
+    pos = position(i, length, side, REVERSE)
     inside, shared = channel & (i < length), state & (i < length)
-    u = tl.load(u_at + l * u_l, mask=inside, other=0.0).to(WIDE)
-    raw = tl.load(delta_at + l * delta_l, mask=inside, other=0.0).to(WIDE)
-    B, C = tl.load(B_at + l * B_l, mask=shared, other=0.0).to(WIDE), tl.load(C_at + l * C_l, mask=shared, other=0.0).to(WIDE)
-    go = tl.load(gy_at + l * gy_l, mask=inside, other=0.0).to(WIDE)
+    u = tl.load(u_ptr + pos * u_l + u_at, mask=inside, other=0.0).to(WIDE)
+    raw = tl.load(delta_ptr + pos * delta_l + delta_at, mask=inside, other=0.0).to(WIDE)
+    B = tl.load(B_ptr + pos * B_l + B_at, mask=shared, other=0.0).to(WIDE)
     step = step_size(raw, bias, inside, SOFTPLUS)
-    decay = tl.exp2(step[:, None, :] * rate)
-    after = decay * h + (step * u)[:, None, :] * B[None, :, None]
+    decay = tl.exp2(step[None, :] * rate)
+    after = decay * h + (step * u)[None, :] * B[:, None]
     if DEPTH > 1:
         g, dA, dD, dbias = walk(
-            i + 1, after, g, dA, dD, dbias, ins, outs, strides, constants, length, side, DEPTH - 1, WIDE, SOFTPLUS, REVERSE, HAS_Z)  # fmt: skip
+            i + 1, after, g, dA, dD, dbias, ins, outs, steps, across, constants, length, side, DEPTH - 1, WIDE, SOFTPLUS, REVERSE, HAS_Z)  # fmt: skip
+    C = tl.load(C_ptr + pos * C_l + C_at, mask=shared, other=0.0).to(WIDE)
+    go = tl.load(gy_ptr + pos * gy_l + gy_at, mask=inside, other=0.0).to(WIDE)
     if HAS_Z:
-        z = tl.load(z_at + l * z_l, mask=inside, other=0.0).to(WIDE)
+        z = tl.load(z_ptr + pos * z_l + z_at, mask=inside, other=0.0).to(WIDE)
         s = sigmoid(z)
-        ungated = tl.sum(after * C[None, :, None], 1) + skip * u
-        tl.store(dz_at + l * own_l, (go * ungated * s * (1.0 + z * (1.0 - s))).to(dz_at.dtype.element_ty), mask=inside)
+        ungated = tl.sum(after * C[:, None], 0) + skip * u
+        tl.store(dz_ptr + pos * own_l + own_at, (go * ungated * s * (1.0 + z * (1.0 - s))).to(dz_ptr.dtype.element_ty), mask=inside)
         go = go * z * s
-    tl.store(dC_at + l * states, tl.sum(tl.sum(go[:, None, :] * after, 0), 1), mask=shared)
-    g = g + go[:, None, :] * C[None, :, None]
-    tl.store(dB_at + l * states, tl.sum(tl.sum(g * (step * u)[:, None, :], 0), 1), mask=shared)
-    dx = tl.sum(g * B[None, :, None], 1)
+    tl.store(dC_ptr + pos * states + n, tl.sum(go[None, :] * after, 1), mask=shared)
+    g = g + go[None, :] * C[:, None]
+    tl.store(dB_ptr + pos * states + n, tl.sum(g * (step * u)[None, :], 1), mask=shared)
+    dx = tl.sum(g * B[:, None], 0)
     g = g * decay
     q = g * h
-    dA += q * step[:, None, :]
+    dA += q * step[None, :]
     dD += go * u
-    dstep = dx * u + tl.sum(q * A, 1)
+    dstep = dx * u + tl.sum(q * rate, 0) * LN_2
     if SOFTPLUS:
         dstep = dstep * sigmoid(raw + bias)
     dstep = tl.where(inside, dstep, 0.0)
     dbias += dstep
-    tl.store(du_at + l * own_l, (dx * step + skip * go).to(du_at.dtype.element_ty), mask=inside)
-    tl.store(ddelta_at + l * own_l, dstep.to(ddelta_at.dtype.element_ty), mask=inside)
+    tl.store(du_ptr + pos * own_l + own_at, (dx * step + skip * go).to(du_ptr.dtype.element_ty), mask=inside)
+    tl.store(ddelta_ptr + pos * own_l + own_at, dstep.to(ddelta_ptr.dtype.element_ty), mask=inside)
     return g, dA, dD, dbias
 
 
@@ -183,73 +190,77 @@ def walk(
 def scan_backward(
     u_ptr, u2_ptr, delta_ptr, delta2_ptr, A_ptr, B_ptr, B2_ptr, C_ptr, C2_ptr, D_ptr, z_ptr, bias_ptr, kept_ptr, gy_ptr, glast_ptr, noted_ptr,
     du_ptr, ddelta_ptr, dz_ptr, dA_ptr, dB_ptr, dC_ptr, dD_ptr, dbias_ptr,
-    u_b, u_d, u_l, delta_b, delta_d, delta_l, B_b, B_g, B_n, B_l, C_b, C_g, C_n, C_l, z_b, z_d, z_l, gy_s, gy_b, gy_d, gy_l, own_s, own_b, own_d, own_l,
+    u_b, u_d, u_l, delta_b, delta_d, delta_l, B_b, B_g, B_n, B_l, C_b, C_g, C_n, C_l, z_b, z_d, z_l,
+    gy_s, gy_b, gy_d, gy_l, own_s, own_b, own_d, own_l,
     batch, length, channels, groups, states, blocks,
-    N: tl.constexpr, K: tl.constexpr, W: tl.constexpr, CHUNK: tl.constexpr, DEPTH: tl.constexpr, WIDE: tl.constexpr, SOFTPLUS: tl.constexpr,
+    N: tl.constexpr, PADDED: tl.constexpr, W: tl.constexpr, CHUNK: tl.constexpr, DEPTH: tl.constexpr, WIDE: tl.constexpr, SOFTPLUS: tl.constexpr,
     REVERSE: tl.constexpr, HAS_D: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_LAST: tl.constexpr,
 ):  # fmt: skip
     """The gradients of u, delta and z; of A, D and bias for each sample; of B and C for each block of channels. Grid: as scan_forward."""
     program = tl.program_id(0)
-    block, group, sample, side = program % blocks, program // blocks % groups, program // (blocks * groups) % batch, program // (blocks * groups * batch)
+    block, group = program % blocks, program // blocks % groups
+    sample, side = program // (blocks * groups) % batch, program // (blocks * groups * batch)
     if side == 1:
         u_ptr, delta_ptr, B_ptr, C_ptr = u2_ptr, delta2_ptr, B2_ptr, C2_ptr
     sequence = (side * batch + sample).to(tl.int64)
     sample = sample.to(tl.int64)
-    k, w = tl.arange(0, K), tl.arange(0, W)
-    local = block * K * W + k[:, None] * W + w[None, :]
+    local = block * W + tl.arange(0, W)
     inside = local < channels // groups
     d = group * (channels // groups) + local
     n = tl.arange(0, N)
-    shared = n < states
-    real = inside[:, None, :] & shared[None, :, None]
-    A = tl.load(A_ptr + (side * channels + d)[:, None, :] * states + n[None, :, None], mask=real, other=0.0)
-    skip = tl.zeros((K, W), WIDE)
-    bias = tl.zeros((K, W), WIDE)
+    shared = n < (states if PADDED else N)
+    real = inside[None, :] & shared[:, None]
+    matrix = states.to(tl.int64) * channels
+    state_at = n[:, None] * channels + d[None, :]
+    rate = tl.load(A_ptr + side * matrix + state_at, mask=real, other=0.0) * LOG2_E
+    skip = tl.zeros((W,), WIDE)
+    bias = tl.zeros((W,), WIDE)
     if HAS_D:
         skip = tl.load(D_ptr + side * channels + d, mask=inside, other=0.0)
     if HAS_BIAS:
         bias = tl.load(bias_ptr + side * channels + d, mask=inside, other=0.0)
-    rate = A * LOG2_E
-    u_at, delta_at = u_ptr + sample * u_b + d * u_d, delta_ptr + sample * delta_b + d * delta_d
-    B_at, C_at = B_ptr + sample * B_b + group * B_g + n * B_n, C_ptr + sample * C_b + group * C_g + n * C_n
-    own = side * own_s + sample * own_b + d * own_d
-    part = program.to(tl.int64) * length * states + n
-    ins = (u_at, delta_at, z_ptr + sample * z_b + d * z_d, gy_ptr + side * gy_s + sample * gy_b + d * gy_d, B_at, C_at)
+    u_ptr += sample * u_b
+    delta_ptr += sample * delta_b
+    B_ptr += sample * B_b + group * B_g
+    C_ptr += sample * C_b + group * C_g
+    own = side * own_s + sample * own_b
+    part = program.to(tl.int64) * length * states
+    ins = (u_ptr, delta_ptr, z_ptr + sample * z_b, gy_ptr + side * gy_s + sample * gy_b, B_ptr, C_ptr)
     outs = (du_ptr + own, ddelta_ptr + own, dz_ptr + own, dB_ptr + part, dC_ptr + part)
-    strides = (u_l, delta_l, z_l, gy_l, B_l, C_l, own_l, states)
-    constants = (rate, A, skip, bias, inside, shared)
+    steps = (u_l, delta_l, z_l, gy_l, B_l, C_l, own_l, states)
+    across = (d * u_d, d * delta_d, d * z_d, d * gy_d, n * B_n, n * C_n, d * own_d, n)
+    constants = (rate, skip, bias, inside, shared)
     chunks = tl.cdiv(length, CHUNK)
-    kept_size = states.to(tl.int64) * channels
-    kept_at = kept_ptr + sequence * (chunks - 1) * kept_size + n[None, :, None] * channels + d[:, None, :]
-    noted_at = noted_ptr + program.to(tl.int64) * (CHUNK // DEPTH * K * N * W) + (k[:, None, None] * N + n[None, :, None]) * W + w[None, None, :]
-    state_at = (sequence * channels + d)[:, None, :] * states + n[None, :, None]
-    g = tl.zeros((K, N, W), WIDE)
-    dA = tl.zeros((K, N, W), WIDE)
-    dD = tl.zeros((K, W), WIDE)
-    dbias = tl.zeros((K, W), WIDE)
+    kept_ptr += program.to(tl.int64) * (chunks - 1) * (N * W)
+    noted_ptr += program.to(tl.int64) * (CHUNK // DEPTH * N * W)
+    noted_at = n[:, None] * W + tl.arange(0, W)[None, :]
+    g = tl.zeros((N, W), WIDE)
+    dA = tl.zeros((N, W), WIDE)
+    dD = tl.zeros((W,), WIDE)
+    dbias = tl.zeros((W,), WIDE)
     if HAS_LAST:
-        g = tl.load(glast_ptr + state_at, mask=real, other=0.0)
-    for back in range(0, chunks):
+        g = tl.load(glast_ptr + sequence * matrix + state_at, mask=real, other=0.0)
+    for back in range(chunks):
         chunk = chunks - 1 - back
-        h = tl.load(kept_at + (chunk - 1) * kept_size, mask=real & (chunk > 0), other=0.0)
+        h = tl.load(kept_ptr + (chunk - 1) * (N * W) + noted_at, mask=(noted_at >= 0) & (chunk > 0), other=0.0)
         start = chunk * CHUNK
         turns = tl.cdiv(tl.minimum(length - start, CHUNK), DEPTH)
-        for turn in range(0, turns):
-            tl.store(noted_at + turn * (K * N * W), h)
+        for turn in range(turns):
+            tl.store(noted_ptr + turn * (N * W) + noted_at, h)
             for t in tl.static_range(DEPTH):
                 i = start + turn * DEPTH + t
-                l = position(i, length, side, REVERSE)  # noqa: E741
-                u = tl.load(u_at + l * u_l, mask=inside & (i < length), other=0.0).to(WIDE)
-                raw = tl.load(delta_at + l * delta_l, mask=inside & (i < length), other=0.0).to(WIDE)
-                B = tl.load(B_at + l * B_l, mask=shared & (i < length), other=0.0).to(WIDE)
+                pos = position(i, length, side, REVERSE)
+                u = tl.load(u_ptr + pos * u_l + d * u_d, mask=inside & (i < length), other=0.0).to(WIDE)
+                raw = tl.load(delta_ptr + pos * delta_l + d * delta_d, mask=inside & (i < length), other=0.0).to(WIDE)
+                B = tl.load(B_ptr + pos * B_l + n * B_n, mask=shared & (i < length), other=0.0).to(WIDE)
                 h = advance(h, u, step_size(raw, bias, inside & (i < length), SOFTPLUS), B, rate)
         tl.debug_barrier()  # what a thread has noted may be read by another
-        for turn in range(0, turns):
+        for turn in range(turns):
             there = turns - 1 - turn
-            h = tl.load(noted_at + there * (K * N * W))
-            g, dA, dD, dbias = walk(start + there * DEPTH, h, g, dA, dD, dbias, ins, outs, strides, constants, length, side, DEPTH, WIDE, SOFTPLUS,
-                                    REVERSE, HAS_Z)  # fmt: skip
+            h = tl.load(noted_ptr + there * (N * W) + noted_at)
+            g, dA, dD, dbias = walk(start + there * DEPTH, h, g, dA, dD, dbias, ins, outs, steps, across, constants, length, side, DEPTH, WIDE,
+                                    SOFTPLUS, REVERSE, HAS_Z)  # fmt: skip
         tl.debug_barrier()
-    tl.store(dA_ptr + state_at, dA, mask=real)
+    tl.store(dA_ptr + sequence * matrix + n[:, None] * channels + d[None, :], dA, mask=real)
     tl.store(dD_ptr + sequence * channels + d, dD, mask=inside)
     tl.store(dbias_ptr + sequence * channels + d, dbias, mask=inside)

@@ -11,7 +11,7 @@ def test_backends_go_by_name_and_device() -> None:
     assert scan_backend_used("cuda", "reference") == "reference"
     with pytest.raises(ValueError, match="does not take tensors on 'cpu'"):
         scan_backend_used("cpu", "cuda")
-    with pytest.raises(ValueError, match="unknown scan backend 'gpu'; valid: auto, cpu, cuda, reference"):
+    with pytest.raises(ValueError, match="unknown scan backend 'gpu'; valid: auto, cpu, cuda, triton, reference"):
         scan_backend_used("cpu", "gpu")
 
 
@@ -26,7 +26,16 @@ def test_a_device_without_a_kernel_needs_the_reference() -> None:
     assert scan_backend_used("mps", "reference") == "reference"
 
 
-def test_only_the_cpp_kernels_run_backwards() -> None:
-    x = torch.zeros(1)
+def test_triton_takes_tensors_of_a_gpu_and_of_the_cpu_only_in_its_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    assert [scan_backend_used(device, "triton") for device in ("cuda", "meta")] == ["triton"] * 2
+    with pytest.raises(ValueError, match="'triton' does not take tensors on 'cpu'"):
+        scan_backend_used("cpu", "triton")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert scan_backend_used("cpu", "triton") == "triton"
+
+
+def test_the_cpp_and_the_triton_kernels_run_backwards() -> None:
+    x, on_gpu = torch.zeros(1), torch.zeros(1, device="meta")
     assert runs_backwards(x, "auto") and runs_backwards(x, "cpu") and not runs_backwards(x, "reference")
-    assert not runs_backwards(torch.zeros(1, device="meta"), "cuda")
+    assert runs_backwards(on_gpu, "triton") and not runs_backwards(on_gpu, "cuda")
