@@ -32,8 +32,8 @@ def scan_triton(
     reverse: bool,
 ) -> tuple[Tensor, Tensor]:
     """(y, last state); shapes as in `scan_reference`. ValueError: a dtype that the kernel does not have. ImportError names what to install."""
-    A, D, delta_bias = (None if part is None else part.unsqueeze(0) for part in (A, D, delta_bias))
-    y, last = scan_sides((u,), (delta,), A, (B,), (C,), D, z, delta_bias, delta_softplus, reverse)
+    D, delta_bias = (None if part is None else part.unsqueeze(0) for part in (D, delta_bias))
+    y, last = scan_sides((u,), (delta,), A.unsqueeze(0), (B,), (C,), D, z, delta_bias, delta_softplus, reverse)
     return y[0], last[0]
 
 
