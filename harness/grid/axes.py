@@ -7,14 +7,15 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from types import MappingProxyType
+from typing import Any, Generic, Literal, TypeVar
 
 from harness.grid.expansion import choices, given_fields, variants
 from harness.grid.labels import label_problem, look
 from harness.grid.paths import absolute_path, short_names
 from harness.grid.yaml_source import Node, Report
-from jobs.experiment.identity import canonical, data_identity, method_identity, model_identity, plain, recipe_identity
-from jobs.experiment.limits import DATA, RECIPE, Violation, data_conflicts, recipe_conflicts, violations
+from jobs.experiment.identity import canonical, data_identity, method_identity, model_identity, plain
+from jobs.experiment.limits import DATA, Violation, data_conflicts, violations
 from jobs.experiment.pretrained import pretrained_sha256
 from jobs.experiment.specs import DataSpec, ModelSpec, RecipeSpec
 from models.pruning.base import PruningMethod
@@ -42,10 +43,22 @@ class Choice(Generic[Value_co]):
     key: str
     label: str | None = None  # the user's own
     entry: Node | None = None  # the grid's text that it was read from
+    of_data: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of a recipe with a preset: fields of data that the preset gives
 
     def line_of(self, field: str) -> int:
         """The line of one of its fields; the line of the entry if the field is not given."""
         return self.entry.line_of([field]) if self.entry else self.line
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadSpec(Generic[Spec]):
+    """A data set or recipe as an entry gives it."""
+
+    value: Spec
+    entry: Node
+    key: str
+    preset: str | None = None
+    written: frozenset[str] = frozenset()  # the fields that the entry itself gives
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,9 +242,9 @@ def _method(entry: Node, key: str, name: str, given: Mapping[str, Any], label: s
 
 def read_data(node: Node | None, folder: Path, report: Report) -> list[Choice[DataSpec]]:
     """Every data set; digits if the grid names none. Relative paths are looked for in `folder`, the grid's own, then in the current one."""
-    sets = _read_specs(node, "data", DataSpec, DATA, data_conflicts, report)
-    _check_names(sets, report)
-    return distinct([_spec_choice(with_absolute_paths(data, folder), data_identity, entry, key) for data, entry, key in sets], report)
+    sets = read_specs(node, "data", DataSpec, DATA, data_conflicts, report)
+    _check_names([(read.value, read.entry, read.key) for read in sets], report)
+    return distinct([spec_choice(read, with_absolute_paths(read.value, folder), data_identity) for read in sets], report)
 
 
 def _check_names(sets: Iterable[tuple[DataSpec, Node, str]], report: Report) -> None:
@@ -263,39 +276,43 @@ def with_absolute_paths(data: DataSpec, folder: Path) -> DataSpec:
     return dataclasses.replace(data, name=data.name or ":".join(given), path=absolute(data.path), test_path=absolute(data.test_path))
 
 
-def read_recipes(node: Node | None, ranks: int, report: Report) -> list[Choice[RecipeSpec]]:
-    """Every recipe; the default if the grid has none. `ranks` divide a batch among them."""
-    recipes = _read_specs(node, "recipe", RecipeSpec, RECIPE, lambda recipe: recipe_conflicts(recipe, ranks), report)
-    return distinct([_spec_choice(recipe, recipe_identity, entry, key) for recipe, entry, key in recipes], report)
-
-
-def _read_specs(
+def read_specs(
     node: Node | None,
     key: str,
     spec: type[Spec],
     limits: Mapping[str, Limit],
     conflicts: Callable[[Spec], Iterable[Violation]],
     report: Report,
-) -> list[tuple[Spec, Node, str]]:
-    """Data sets or recipes with their entries and keys. Fields are held against each other only if each of them is right alone."""
-    right = []
+    presets: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> list[ReadSpec[Spec]]:
+    """Data sets or recipes. Fields are held against each other only if each of them is right alone.
+
+    presets: values by name; an entry that names one under `preset` has its values where it gives none.
+    """
+    right: list[ReadSpec[Spec]] = []
+    hints = fields_of(spec) | ({"preset": Literal[tuple(presets)]} if presets else {})
     if node is None or node.value is None:  # left out or left empty: the defaults
         node = Node(value={}, line=node.line if node else 1)
     for entry, path in entries(node, key, report):
         before = len(report.problems)
-        values = [build(spec, given) for given in variants(entry, fields_of(spec), path, report)]
-        broken = [violation for value in values for violation in violations(value, limits)]
+        values = []
+        for written in variants(entry, hints, path, report):
+            preset = written.pop("preset", None)
+            given = {**presets[preset], **written} if preset else written
+            values.append(ReadSpec(value=build(spec, given), entry=entry, key=path, preset=preset, written=frozenset(written)))
+        broken = [violation for read in values for violation in violations(read.value, limits)]
         if not broken and len(report.problems) == before:
-            broken = [violation for value in values for violation in conflicts(value)]
+            broken = [violation for read in values for violation in conflicts(read.value)]
         for violation in broken:
             report.add(entry.line_of([violation.field]), f"{path}.{violation.field}", str(violation))
         if len(report.problems) == before:
-            right += [(value, entry, path) for value in values]
+            right += values
     return right
 
 
-def _spec_choice(value: Spec, identity: Callable[[Spec], dict[str, Any]], entry: Node, key: str) -> Choice[Spec]:
-    return Choice(value=value, identity=canonical(identity(value)), fields=plain(value), line=entry.line, key=key, entry=entry)
+def spec_choice(read: ReadSpec[Spec], value: Spec, identity: Callable[[Spec], dict[str, Any]]) -> Choice[Spec]:
+    """The choice of a data set or recipe that was read, with a value that may have been completed since."""
+    return Choice(value=value, identity=canonical(identity(value)), fields=plain(value), line=read.entry.line, key=read.key, entry=read.entry)
 
 
 def read_seeds(node: Node | None, report: Report) -> list[Choice[int]]:

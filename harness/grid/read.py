@@ -8,11 +8,12 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.grid.axes import Axes, Choice, read_data, read_models, read_pruning, read_recipes, read_seeds
+from harness.grid.axes import Axes, Choice, read_data, read_models, read_pruning, read_seeds
 from harness.grid.cluster_profile import read_cluster
 from harness.grid.evaluation import Evaluations, note_evaluations
 from harness.grid.exclude import check_patterns, read_exclusions
 from harness.grid.labels import name_problem
+from harness.grid.recipes import read_recipes
 from harness.grid.yaml_source import GridError, Node, Report, read_yaml
 from jobs.experiment.augment_limits import images_of_epoch
 from jobs.experiment.cell import Cell
@@ -73,7 +74,7 @@ def read_grid(path: Path) -> Grid:
     cells = () if report.problems else _cells(axes, evaluations, keys.get("exclude"), report)
     if report.problems:
         raise GridError(report.problems)
-    note_evaluations(axes.model, axes.data, evaluations, report)
+    note_evaluations(axes, evaluations, report)
     choices = tuple(itertools.chain(*axes.by_name().values(), evaluations.resolved.values()))
     return Grid(name=name, cells=cells, cluster=cluster, path=path, source=source, choices=choices, notes=tuple(map(str, report.notes)))
 
@@ -154,14 +155,14 @@ def _cells(axes: Axes, evaluations: Evaluations, exclude: Node | None, report: R
     exclusions = read_exclusions(exclude, axes.by_name(), report)
     dropped = [0] * len(exclusions)
     cells: dict[str, Cell] = {}
-    seen = {(id(model), id(data)): evaluations.of(model, data) for model, data in itertools.product(axes.model, axes.data)}
+    seen = {tuple(map(id, parts)): evaluations.of(*parts) for parts in itertools.product(axes.model, axes.data, axes.recipe)}
     for parts in itertools.product(axes.model, axes.pruning, axes.data, axes.recipe, axes.seed):
         hits = [index for index, exclusion in enumerate(exclusions) if exclusion.drops(parts)]
         for index in hits:
             dropped[index] += 1
         if not hits:
             model, method, data, recipe, seed = parts
-            cell = _cell(model, method, seen[id(model), id(data)], recipe, seed)
+            cell = _cell(model, method, seen[id(model), id(data), id(recipe)], recipe, seed)
             if cells.setdefault(cell.id, cell) != cell:  # equal: one entry of data gives the evaluation that another leaves to the model
                 report.add(1, "", f"two cells have the id {cell.id}; change the seed of one of them")
     for exclusion, count in zip(exclusions, dropped, strict=True):

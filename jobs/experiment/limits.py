@@ -37,6 +37,8 @@ RECIPE: Mapping[str, Limit] = {
     "drop_path": FRACTION,
     "clip_grad": ABOVE_0,
     "ema": BETWEEN_0_AND_1,
+    "mesa": AT_LEAST_0,
+    "mesa_start": FRACTION,
     "color_jitter": ABOVE_0,
     "random_erase": PROBABILITY,
     "random_erase_count": AT_LEAST_1,
@@ -140,6 +142,8 @@ def recipe_conflicts(recipe: RecipeSpec, ranks: int) -> Iterator[Violation]:
             yield Violation(field="min_lr", rule=f"{recipe.min_lr:g} is above {name}, {rate:g}")
     if recipe.warmup_lr is not None and recipe.warmup_lr > recipe.lr:
         yield Violation(field="warmup_lr", rule=f"{recipe.warmup_lr:g} is above lr, {recipe.lr:g}")
+    if recipe.mesa and recipe.ema is None:
+        yield Violation(field="mesa", rule="it holds the network to its average: give ema, or leave mesa out")
     if recipe.nesterov and not recipe.momentum:
         yield Violation(field="nesterov", rule="it needs a momentum above 0")
     if conflict := lamb_conflict(recipe):

@@ -95,6 +95,9 @@ class RecipeSpec:
     ema: float | None = None  # decay of the averaged weights that are evaluated and saved; None: the last weights
     ema_warmup: Literal["tf", "timm", "none"] = "tf"  # how the decay grows to `ema`; see jobs.parallel.averaging.decay_at
     ema_buffers: bool = False  # True: BatchNorm's statistics are averaged with the weights
+    mesa: float = 0.0  # weight of a term that holds the network to its average (self-distillation); it needs `ema`; 0: none
+    mesa_start: float = 0.25  # fraction of the epochs, without the cool-down, after which the term counts
+    mesa_loss: Literal["kl", "cross_entropy"] = "kl"  # see jobs.train.distillation
     dtype: Literal["fp32", "bf16", "tf32"] = "fp32"
     zero_stage: Literal[0, 1, 2, 3] = 0
     scan: Literal["auto", "cpu", "cuda", "triton", "reference"] = "auto"  # backend of the selective scan

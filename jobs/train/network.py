@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from jobs.experiment.specs import StageSpec
 from jobs.parallel.averaging import Average
 from jobs.parallel.checkpoints import restore_training, training_state
-from jobs.parallel.engine import Engine, Ranks
+from jobs.parallel.engine import Engine, Ranks, Term
 from jobs.parallel.fragments import Fragments
 from jobs.parallel.masking import Masking
 from jobs.parallel.snapshot import Snapshot
+from jobs.train.distillation import MESA_LOSSES, FrozenNetwork, mesa_counts
 from jobs.train.removal import Removal, structure_from_json, structure_to_json
 from models.pruning.base import NetworkView
 from models.pruning.inputs import InputNorms
@@ -58,12 +59,14 @@ class TrainedNetwork:
         self.fragments = Fragments(self.engine)
         self.masking = Masking(self.engine, self.fragments, keeps_dense=method is not None and method.keeps_dense)
         self.average: Average | None = None
+        self.averaged: FrozenNetwork | None = None  # the network of the average, where the recipe holds the network in training to it
 
     def _average(self) -> Average | None:
         recipe = self.spec.recipe
         if recipe.ema is None:
             return None
-        return Average(recipe.ema, self.fragments, self.masking, warmup=recipe.ema_warmup, buffers=recipe.ema_buffers)
+        warmup = recipe.ema_warmup if self.spec.stage.schedule == "train" else "tf"
+        return Average(recipe.ema, self.fragments, self.masking, warmup=warmup, buffers=recipe.ema_buffers)
 
     def _view(self) -> NetworkView | None:
         method = self.spec.stage.method
@@ -169,6 +172,17 @@ class TrainedNetwork:
     def sparsity(self) -> float:
         """The fraction of zeros in the masked parameters; once units were removed, the fraction of all parameters that is gone."""
         return self.removal.fraction_removed(self.snapshot.model) if self.removal.done else self.masking.sparsity()
+
+    def terms(self, epoch: int) -> list[Term]:
+        """The terms that the recipe adds to the loss of the next step, which is in an epoch counted from 0. A collective."""
+        recipe, stage = self.spec.recipe, self.spec.stage
+        cooldown = recipe.cooldown_epochs if stage.schedule == "train" else 0
+        if self.average is None or not mesa_counts(recipe, epoch, stage.epochs, cooldown=cooldown):
+            return []
+        self.averaged = averaged = self.averaged or FrozenNetwork(self.snapshot.model, recipe)
+        averaged.take(self.average.weights(), dict(self.engine.module.named_buffers()) | self.average.buffers)
+        difference = MESA_LOSSES[recipe.mesa_loss]
+        return [lambda images, logits, loss: loss + recipe.mesa * difference(logits, averaged.logits(images))]
 
     def clip_values(self) -> None:
         """Clips each element of the gradients, if the recipe asks for that. (DeepSpeed clips their norm.)"""

@@ -186,10 +186,11 @@ class StageTrainer:
         """The loss of one global batch; its gradient stays in the engine. Raises Diverged on every rank if the loss is not finite on one."""
         engine = self.network.engine
         count = engine.batching.accumulation
+        terms = self.network.terms(self.state.step // self.training.steps_per_epoch)
         losses = []
         for index in range(count):
             images, targets = next(batches)
-            losses.append(engine.forward_backward(images, targets, last=index == count - 1))
+            losses.append(engine.forward_backward(images, targets, last=index == count - 1, terms=terms))
         loss = float(self.ranks.sum(torch.stack(losses).double().mean())) / self.ranks.world
         if not math.isfinite(loss):
             raise Diverged(f"the loss is {loss} at {self.position()}; the last finite one was {self.state.last_loss}")

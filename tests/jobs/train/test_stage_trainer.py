@@ -200,6 +200,8 @@ CASES = {
         "ema": 0.9,
         "ema_warmup": "timm",
         "ema_buffers": True,
+        "mesa": 0.2,
+        "mesa_start": 0.0,
         "clip_mode": "value",
         "clip_grad": 0.01,
         "loss": "bce",

@@ -1,0 +1,107 @@
+"""Terms of the loss against float64 formulas, and trainings with them against plain loops."""
+
+import copy
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional
+
+from jobs.experiment.specs import RecipeSpec
+from jobs.parallel.engine import make_optimizer
+from jobs.train.distillation import FrozenNetwork, kl, mesa_counts, mesa_cross_entropy, mesa_kl
+from jobs.train.lr_schedule import schedule
+from models.torchvision_shim import load_timm
+from tests.support.networks import NO_DECAY, global_batch, toy_net, toy_spec
+from tests.support.stages import dense, train, weights
+
+STUDENT = torch.randn(9, 5, generator=torch.Generator().manual_seed(0)).double() * 2
+TEACHER = torch.randn(9, 5, generator=torch.Generator().manual_seed(1)).double() * 4
+
+
+def probabilities(logits: torch.Tensor, temperature: float) -> list[list[float]]:
+    """Softened probabilities, one exponential at a time."""
+    powers = [[math.exp(value / temperature) for value in row] for row in logits.tolist()]
+    return [[power / sum(row) for power in row] for row in powers]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_the_divergence_is_the_sum_over_classes_and_the_mean_over_images(temperature: float) -> None:
+    pairs = zip(probabilities(TEACHER, temperature), probabilities(STUDENT, temperature), strict=True)
+    by_image = [sum(p * math.log(p / q) for p, q in zip(teacher, student, strict=True)) for teacher, student in pairs]
+    assert float(kl(STUDENT, TEACHER, temperature)) == pytest.approx(sum(by_image) / 9, rel=1e-12)
+    assert float(kl(STUDENT, STUDENT, temperature)) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_mesas_terms_are_those_of_the_papers_code() -> None:
+    loss = torch.nn.KLDivLoss(reduction="batchmean")
+    expected = 50.0 * loss(functional.log_softmax(STUDENT / 3, dim=1), functional.softmax(TEACHER / 3, dim=1))
+    torch.testing.assert_close(mesa_kl(STUDENT, TEACHER), expected)
+    load_timm()
+    from timm.loss import SoftTargetCrossEntropy
+
+    torch.testing.assert_close(mesa_cross_entropy(STUDENT, TEACHER), SoftTargetCrossEntropy()(STUDENT, TEACHER.softmax(-1)))
+
+
+def test_mesa_counts_after_its_fraction_of_the_epochs_before_the_cooldown() -> None:
+    counted = [epoch for epoch in range(320) if mesa_counts(RecipeSpec(mesa=0.5, mesa_start=0.25), epoch, 320, cooldown=10)]
+    assert counted == [epoch for epoch in range(320) if epoch / 310 > 0.25]
+    assert not any(mesa_counts(RecipeSpec(mesa=0.0), epoch, 8, cooldown=0) for epoch in range(8))
+
+
+def test_a_frozen_network_is_a_copy_that_never_learns() -> None:
+    network = toy_net(norm=True, dropout=0.5)
+    frozen = FrozenNetwork(network, RecipeSpec())
+    images = global_batch(0, 8)[0].requires_grad_()
+    assert torch.equal(frozen.logits(images), frozen.logits(images)), "dropout was on"
+    assert not frozen.logits(images).requires_grad
+    assert all(parameter.requires_grad for parameter in network.parameters()) and network.training
+    with torch.no_grad():
+        network.fc.weight.zero_()
+    assert frozen.network.get_parameter("fc.weight").any()
+    assert FrozenNetwork(network, RecipeSpec(dtype="bf16")).logits(images.bfloat16()).dtype == torch.float32
+
+
+SGD = {"optimizer": "sgd", "lr": 0.05}  # Adam would blow up the rounding of a bias before BatchNorm, whose gradient is 0
+
+
+def mesa_by_hand(steps: int, *, per_epoch: int, start: float, kind: str) -> dict[str, torch.Tensor]:
+    """The averaged weights and statistics of a training with MESA in plain torch, with timm's average as the teacher."""
+    load_timm()
+    from timm.utils.model_ema import ModelEmaV2
+
+    spec = toy_spec(dense(), ema=0.9, **SGD)
+    model, rates = toy_net(norm=True), schedule(spec.recipe, "train", steps=steps, steps_per_epoch=per_epoch)
+    optimizer, average = make_optimizer(model, spec.recipe, frozenset(NO_DECAY)), ModelEmaV2(model, decay=0.9)
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = rates.lr(step)
+        images, labels = global_batch(1000 * (step // per_epoch) + step % per_epoch, 16)
+        logits = model(images)
+        loss = functional.cross_entropy(logits, labels, label_smoothing=0.1)
+        if step // per_epoch > start * steps / per_epoch:
+            with torch.no_grad():
+                teacher = average.module(images)
+            term = functional.cross_entropy(logits, teacher.softmax(1))
+            if kind == "kl":
+                term = 50 * functional.kl_div((logits / 3).log_softmax(1), (teacher / 3).softmax(1), reduction="batchmean")
+            loss = loss + 0.3 * term
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        average.update(model)
+    return copy.deepcopy(average.module.state_dict())
+
+
+@pytest.mark.parametrize(("zero_stage", "kind"), [(0, "kl"), (0, "cross_entropy"), (2, "kl"), (3, "kl")])
+def test_a_training_with_mesa_is_a_plain_loop_with_timms_average(tmp_path: Path, zero_stage: int, kind: str) -> None:
+    expected = mesa_by_hand(16, per_epoch=4, start=0.25, kind=kind)
+    options = {"mesa": 0.3, "mesa_start": 0.25, "mesa_loss": kind, "ema": 0.9, "ema_warmup": "none", "ema_buffers": True, **SGD}
+    train(tmp_path / "mesa", dense(epochs=4), net={"norm": True}, zero_stage=zero_stage, **options)
+    for name, value in weights(tmp_path / "mesa").items():
+        if value.is_floating_point():  # timm averages the count of batches too
+            torch.testing.assert_close(value, expected[name], rtol=2e-4, atol=2e-5)
+    train(tmp_path / "without", dense(epochs=4), net={"norm": True}, **{**options, "mesa": 0.0})
+    assert not torch.allclose(weights(tmp_path / "without")["fc.weight"], expected["fc.weight"], atol=1e-3), "the term does nothing"
