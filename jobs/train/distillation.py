@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from jobs.experiment.specs import RecipeSpec
+from jobs.parallel.bf16 import keep_statistics_in_fp32
 from jobs.parallel.engine import DTYPES
 
 MESA_TEMPERATURE, MESA_SCALE = 3.0, 50.0  # of MambaVision's term (train.py, commit 7860a50)
@@ -42,7 +43,11 @@ class FrozenNetwork:
 
     def __init__(self, network: nn.Module, recipe: RecipeSpec) -> None:
         """`network` is not changed."""
-        self.network = copy.deepcopy(network).to(DTYPES[recipe.dtype]).eval().requires_grad_(False)
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        if recipe.dtype == "bf16":
+            keep_statistics_in_fp32(self.network)
+        for parameter in self.network.parameters():
+            parameter.data = parameter.data.to(DTYPES[recipe.dtype])
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:

@@ -194,7 +194,7 @@ CASES = {
     "dense": {},
     "pruned": {"stage": {"method": Halve(move=7)}, "zero_stage": 2, "ema": 0.9, "micro_batch_size": 4},
     "regrown": {"stage": {"method": REGROWN}, "zero_stage": 1, "ema": 0.9, "dtype": "bf16", "optimizer": "sgd"},
-    "bf16": {"stage": {"method": Halve(move=7)}, "zero_stage": 3, "dtype": "bf16"},
+    "bf16": {"stage": {"method": Halve(move=7)}, "zero_stage": 3, "dtype": "bf16", "ema": 0.9, "mesa": 0.2, "mesa_start": 0.0},
     "sgd": {"zero_stage": 1, "optimizer": "sgd", "net": {"norm": True, "dropout": 0.3}},
     "timm": {
         "ema": 0.9,
