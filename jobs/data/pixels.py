@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
+import cv2
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -45,12 +46,10 @@ def operate(image: Image, operations: NDArray[np.void], fill: NDArray[np.uint8])
     for code, resample, value in operations.tolist():
         if code != NOTHING:
             name = NAMES[code]
-            if name in MATRICES:
-                height, width = image.shape[:2]
-                move = bicubic if resample == BICUBIC else bilinear
-                move(image.copy(), image, np.array(MATRICES[name](value, width, height)), fill)
-            else:
+            if name in CHANGES:
                 CHANGES[name](image, value)
+            else:
+                moved(image, name, value, resample == BICUBIC, fill)
 
 
 # tables
@@ -243,14 +242,29 @@ def rotation(degrees: float, width: int, height: int) -> tuple[float, ...]:
     return cos, sin, cos * -x + sin * -y + 0.0 + x, round(-math.sin(angle), 15), cos, round(-math.sin(angle), 15) * -x + cos * -y + 0.0 + y
 
 
-# value, width, height -> (a, b, c, d, e, f): the output's (x, y) comes from (a x + b y + c, d x + e y + f)
-MATRICES: Final[Mapping[str, Callable[[float, int, int], tuple[float, ...]]]] = {
-    "Rotate": rotation,
-    "ShearX": lambda value, *_: (1.0, value, 0.0, 0.0, 1.0, 0.0),
-    "ShearY": lambda value, *_: (1.0, 0.0, 0.0, value, 1.0, 0.0),
-    "TranslateX": lambda value, *_: (1.0, 0.0, value, 0.0, 1.0, 0.0),
-    "TranslateY": lambda value, *_: (1.0, 0.0, 0.0, 0.0, 1.0, value),
+# along which axis an operation slides the pixels of each line, and how far for a value: per line, and all lines alike
+SLIDES: Final[Mapping[str, tuple[int, Callable[[float], tuple[float, float]]]]] = {
+    "ShearX": (0, lambda value: (value, 0.0)),
+    "ShearY": (1, lambda value: (value, 0.0)),
+    "TranslateX": (0, lambda value: (0.0, value)),
+    "TranslateY": (1, lambda value: (0.0, value)),
 }
+
+
+def moved(image: Image, name: str, value: float, cubes: bool, fill: NDArray[np.uint8]) -> None:
+    """PIL's affine transform of `image`, in place, by cubics or by lines. `fill`: (3,), what comes from outside."""
+    if name == "Rotate":
+        height, width = image.shape[:2]
+        turn = bicubic if cubes else bilinear
+        turn(image.copy(), image, np.array(rotation(value, width, height)), fill)
+        return
+    axis, amounts = SLIDES[name]
+    if axis == 0:
+        slide(image, *amounts(value), cubes, fill)
+    else:
+        columns = np.asarray(cv2.transpose(image), np.uint8)
+        slide(columns, *amounts(value), cubes, fill)
+        cv2.transpose(columns, image)
 
 
 @njit(cache=True, nogil=True)
@@ -260,6 +274,53 @@ def cubic(before: float, first: float, second: float, after: float, part: float)
     p3 = 2.0 * (before - first) + second - after
     p4 = -before + first - second + after
     return first + part * (p2 + part * (p3 + part * p4))
+
+
+@njit(cache=True, nogil=True)
+def slide(lines: Any, slope: float, offset: float, cubes: bool, fill: Any) -> None:
+    """Slides the pixels of each line of `lines`, (L, W, 3), in place: pixel x of line y comes from x + slope (y + 1/2) + offset.
+
+    Across the lines PIL's cubics and lines are at their nodes, so that one polynomial is left of five.
+    """
+    count, width = lines.shape[0], lines.shape[1]
+    values = np.empty(3 * (width + 4))  # of a line, with its first and last pixel repeated twice
+    lefts, parts = np.empty(width, np.int64), np.empty(3 * width)
+    for y in range(count):
+        line = lines[y].reshape(3 * width)
+        for i in range(3 * width):
+            values[6 + i] = line[i]
+        for i in range(6):
+            values[i], values[3 * width + 6 + i] = line[i % 3], line[3 * width - 3 + i % 3]
+        start, end, regular = width, 0, True
+        for x in range(width):
+            position = (x + 0.5) + slope * (y + 0.5) + offset
+            if 0.0 <= position < width:
+                start, end = min(start, x), x + 1
+                lefts[x] = math.floor(position - 0.5)
+                parts[3 * x] = parts[3 * x + 1] = parts[3 * x + 2] = position - 0.5 - lefts[x]
+                regular = regular and lefts[x] - x == lefts[start] - start
+        for x in range(start):
+            line[3 * x], line[3 * x + 1], line[3 * x + 2] = fill[0], fill[1], fill[2]
+        for x in range(max(start, end), width):
+            line[3 * x], line[3 * x + 1], line[3 * x + 2] = fill[0], fill[1], fill[2]
+        if regular and start < end:
+            near = values[3 * (lefts[start] + 1) :]  # from the pixel before the first one on
+            slid(near, parts[3 * start : 3 * end], line[3 * start : 3 * end], cubes)
+        else:
+            for x in range(start, end):
+                slid(values[3 * (lefts[x] + 1) :], parts[3 * x : 3 * x + 3], line[3 * x : 3 * x + 3], cubes)
+
+
+@njit(cache=True, nogil=True)
+def slid(values: Any, parts: Any, out: Any, cubes: bool) -> None:
+    """Fills `out`, (n,), between neighbours of `values`, three apart as channels are; the first pixel of `values` is the one before."""
+    if cubes:
+        for i in range(len(out)):
+            value = cubic(values[i], values[i + 3], values[i + 6], values[i + 9], parts[i])
+            out[i] = np.uint8(np.int32(min(max(value, 0.0), 255.0)))
+    else:
+        for i in range(len(out)):
+            out[i] = np.uint8(np.int32(values[i + 3] + (values[i + 6] - values[i + 3]) * parts[i]))
 
 
 @njit(cache=True, nogil=True)

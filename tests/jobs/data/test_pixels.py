@@ -66,6 +66,28 @@ def test_an_operation_gives_the_pixels_of_timms_function_at_every_magnitude_and_
     assert compared > 50
 
 
+@pytest.mark.parametrize("name", ["ShearX", "ShearY", "TranslateX", "TranslateY"])
+def test_pixels_slide_as_pils_where_rounding_decides_which_are_neighbours(name: str) -> None:
+    image = next(images(33))
+    amounts = [sign * whole / (line + 0.5) for whole in (1, 2, 3) for line in (0, 1, 4, 7, 12, 31) for sign in (1, -1)]
+    for value in (*amounts, 1.0, -2.0, 0.5, 1e-17, -1e-17, 32.999999, 40.0, -33.0):
+        for resample in (BILINEAR, BICUBIC):
+            kwargs = {"fillcolor": FILL, "resample": Image.Resampling(resample)}
+            expected = np.asarray(timm_ops.NAME_TO_OP[name](Image.fromarray(image), value, **kwargs))
+            assert (ours(image, name, value, resample) == expected).all(), (value, resample)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_tiny_images_change_as_pils_do(size: int) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    for name in sorted(set(NAMES) - {"Nothing"}):
+        value = {"Posterize": 4.0, "Solarize": 100.0, "SolarizeAdd": 60.0, "Rotate": 20.0}.get(name, 0.7)
+        arguments = () if name in ("AutoContrast", "Equalize", "Invert") else (int(value) if value > 1 and name != "Rotate" else value,)
+        kwargs = {"fillcolor": FILL, "resample": Image.Resampling.BICUBIC}
+        expected = np.asarray(timm_ops.NAME_TO_OP[name](Image.fromarray(image), *arguments, **kwargs))
+        assert (ours(image, name, value, BICUBIC) == expected).all(), name
+
+
 def test_no_bit_is_black_as_in_pillow_before_13() -> None:
     image = next(images())
     for bits in (0, -4):
