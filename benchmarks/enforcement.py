@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.scan import processor
+from jobs.cluster.surroundings import forget_outer_job
 from jobs.experiment.specs import RecipeSpec
 from jobs.parallel.engine import Engine, rendezvous
 from jobs.parallel.fragments import Fragments
@@ -75,6 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5, help="steps of each kind (default: 5)")
     repeats = parser.parse_args().repeats
+    forget_outer_job()
     weights = sum(parameter.numel() for parameter in create_model("vim_tiny").parameters())
     print(f"{processor()}, 1 thread, torch {torch.__version__}, vim_tiny ({weights:,} parameters), batch {BATCH}, {PIXELS} px, AdamW,")
     print(f"median of {repeats}\n")

@@ -14,6 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from jobs.cluster.surroundings import forget_outer_job
+
 REPEATS = 3
 
 
@@ -77,6 +79,7 @@ def main() -> None:
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--cold", action="store_true", help="with an empty cache folder")
     options = parser.parse_args()
+    forget_outer_job()
     if options.child:
         print(json.dumps(child(options.child)))
         return

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from harness.grid.paths import expanded
 from harness.grid.yaml_source import GridError, Node, Report, read_yaml
 from jobs.experiment.limits import CLUSTER, cluster_conflicts, violations
 from jobs.experiment.specs import ClusterSpec
@@ -62,7 +63,7 @@ def read_cluster(node: Node | None, grid: Path, report: Report) -> ClusterSpec:
 
 
 def _read_profile(node: Node, grid: Path, report: Report) -> ClusterSpec:
-    named = Path(str(node.value)).expanduser()
+    named = expanded(str(node.value))
     candidates = list(dict.fromkeys([grid.parent / named, named]))
     path = next((candidate for candidate in candidates if candidate.is_file()), None)
     if path is None:

@@ -6,9 +6,17 @@ from pathlib import Path
 
 def absolute_path(path: str, folder: Path) -> Path:
     """Where a path of a grid leads: from `folder`, the grid's own, if something is there; else from the current folder. `~` is expanded."""
-    expanded = Path(path).expanduser()
-    beside = folder / expanded
-    return (beside if beside.exists() else expanded).absolute()
+    given = expanded(path)
+    beside = folder / given
+    return (beside if beside.exists() else given).absolute()
+
+
+def expanded(path: str) -> Path:
+    """A path with `~` expanded. Where the system knows no such home folder, it stays: then nothing is there, which is told with the path."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def short_names(paths: Iterable[Path]) -> dict[Path, str]:

@@ -1,5 +1,6 @@
 """Problems that would stop a job on its node and can be known before it is queued. The checks import torch, so they run only if cells are to run."""
 
+import os
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.grid.read import Grid
+from jobs.cluster.gpus import gpu_problems
 from jobs.experiment.augment_limits import images_of_epoch
 from jobs.experiment.cell import Cell
 from jobs.experiment.limits import oversized_batch, unreachable_rewind
@@ -40,7 +42,12 @@ def check_machine(grid: Grid, cells: Sequence[Cell]) -> Findings:
     if not cells:
         return Findings()
     data = check_data(grid, cells)
-    of_the_cluster = [*kernel_problems(grid.cluster, cells), *scheduler_problems(grid.cluster)]
+    of_the_cluster = [
+        *cache_problems(grid.cluster),
+        *gpu_problems(grid.cluster),
+        *kernel_problems(grid.cluster, cells),
+        *scheduler_problems(grid.cluster),
+    ]
     problems = [*data.problems, *weights_problems(grid, cells), *(f"{grid.path}: {problem}" for problem in of_the_cluster)]
     return replace(data, problems=problems)
 
@@ -150,6 +157,22 @@ def reason_of(error: Exception) -> str:
     frame = traceback.extract_tb(error.__traceback__)[-1]
     message = " ".join(str(error).split()) or "no message"
     return f"cannot be built: {type(error).__name__}: {message} (in {frame.filename}, line {frame.lineno})"
+
+
+def cache_problems(cluster: ClusterSpec) -> list[str]:
+    """A cache that has no path, or that this machine's jobs could not write. A cluster's nodes may have another disk there."""
+    try:
+        cache = Path(cluster.cache).expanduser().absolute()
+    except RuntimeError:
+        remedy = "set HOME, or cluster.cache to a folder that can be written"
+        return [f"cluster.cache: {cluster.cache}: the system knows no such home folder (HOME is {os.environ.get('HOME', 'not set')}): {remedy}"]
+    if cluster.kind == "slurm":
+        return []
+    nearest = next(parent for parent in (cache, *cache.parents) if parent.exists())
+    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
+        return []
+    reason = f"{nearest} cannot be written" if nearest.is_dir() else f"{nearest} is no folder"
+    return [f"cluster.cache: {cache} cannot hold data: {reason}: set cluster.cache to a folder that can be written"]
 
 
 def kernel_problems(cluster: ClusterSpec, cells: Sequence[Cell]) -> list[str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.cluster.gpus import VARIABLE, gpus_of_slot, visible_gpus
 from jobs.cluster.slurm import ask, restarts, this_job
 from jobs.cluster.surroundings import forget_outer_job, forget_outer_ranks
 from jobs.experiment.specs import ClusterSpec
@@ -40,6 +41,7 @@ class ResumableCall:
     argument: Any
     progress: Callable[[Any], object] | None = None
     limit_s: float = math.inf  # after which SLURM signals that the time is over
+    gpus: tuple[str, ...] = ()  # of a local job: numbers or UUIDs, which CUDA is to see
     idle: int = 0  # runs in a row that have reached the limit without progress
     began_s: float = 0.0
     progress_at_start: object = None
@@ -47,6 +49,8 @@ class ResumableCall:
     def __call__(self) -> None:
         """Exports RANK, WORLD_SIZE and where the ranks meet if the job has several, then calls the function."""
         export_ranks()
+        if self.gpus:  # submitit passes on numbers alone
+            os.environ[VARIABLE] = ",".join(self.gpus)
         print_any_text()
         self.began_s, self.progress_at_start = time.monotonic(), self.progress_now()
         self.function(self.argument)
@@ -104,7 +108,7 @@ def submit(cluster: ClusterSpec, folder: Path, function: Callable[[Any], None], 
     """The submitted job. It needs a `folder` of its own: submitit trusts result files of an earlier job with the same id. The variables of a job
     around this process are removed from its environment, since the job inherits it.
 
-    slot: the job's number among those that run side by side on this machine; it decides the job's GPUs.
+    slot: the job's number among those that run side by side on this machine; it decides the job's GPUs. ValueError where there are not enough.
     """
     from submitit import LocalExecutor
     from submitit.local.debug import DebugExecutor
@@ -114,16 +118,15 @@ def submit(cluster: ClusterSpec, folder: Path, function: Callable[[Any], None], 
     forget_outer_job()
     if cluster.kind == "debug":
         return DebugExecutor(folder).submit(ResumableCall(function=function, argument=argument))
-    executor = LocalExecutor(folder)
+    executor, gpus = LocalExecutor(folder), gpus_of_slot(cluster, slot)
     executor.update_parameters(
         timeout_min=cluster.timeout_min,
         tasks_per_node=cluster.tasks_per_node,
         gpus_per_node=cluster.gpus_per_node,
-        visible_gpus=tuple(range(slot * cluster.gpus_per_node, (slot + 1) * cluster.gpus_per_node)),
         name=name,
         stderr_to_stdout=True,
     )
-    return executor.submit(ResumableCall(function=function, argument=argument))
+    return executor.submit(ResumableCall(function=function, argument=argument, gpus=gpus))
 
 
 def live_ranks(job: "Job[None]") -> int:
@@ -158,7 +161,11 @@ def stop_tree(pid: int) -> None:
 
 
 def local_slots(cluster: ClusterSpec) -> int:
-    """How many jobs run side by side. For SLURM, as many as the profile says, else one: the cores of the login node do not matter there."""
+    """How many jobs run side by side. Without `max_parallel`: as many as the cores and the GPUs of this machine hold, at least one; for SLURM one,
+    since a login node decides nothing there."""
     if cluster.max_parallel or cluster.kind == "slurm":
         return cluster.max_parallel or 1
-    return max(1, len(os.sched_getaffinity(0)) // (cluster.tasks_per_node * cluster.cpus_per_task))
+    slots = len(os.sched_getaffinity(0)) // (cluster.tasks_per_node * cluster.cpus_per_task)
+    if cluster.gpus_per_node:
+        slots = min(slots, len(visible_gpus()) // cluster.gpus_per_node)
+    return max(1, slots)

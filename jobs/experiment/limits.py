@@ -183,6 +183,9 @@ def cluster_conflicts(cluster: ClusterSpec) -> Iterator[Violation]:
     if cluster.kind == "debug" and cluster.ranks != 1:
         rule = f"debug runs in the launcher's own process, with one rank, not {cluster.ranks}; kind: local takes several"
         yield Violation(field="tasks_per_node", rule=rule)
+    if 0 < cluster.gpus_per_node < cluster.tasks_per_node:
+        rule = f"each of the {cluster.tasks_per_node} ranks of a node (tasks_per_node) has a GPU of its own, not {cluster.gpus_per_node} for all"
+        yield Violation(field="gpus_per_node", rule=rule)
     if cluster.kind == "local" and cluster.nodes != 1:
         yield Violation(field="nodes", rule=f"local has one node, not {cluster.nodes}; kind: slurm takes several")
 

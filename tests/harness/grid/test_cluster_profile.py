@@ -68,6 +68,10 @@ MISTAKES = {
     "beside and under slurm": ("cluster: {kind: slurm, qos: a, slurm: {qos: b}}", "5: cluster.slurm.qos: given twice"),
     "slurm is no mapping": ("cluster: {kind: slurm, slurm: [a]}", "5: cluster.slurm: expected a mapping of submitit's SLURM parameters"),
     "SLURM names elsewhere": ("cluster: {partition: gpu}", "5: cluster.kind: partition need kind: slurm; this is local"),
+    "ranks that share a GPU": (
+        "cluster: {kind: local, tasks_per_node: 2, gpus_per_node: 1}",
+        "5: cluster.gpus_per_node: each of the 2 ranks of a node (tasks_per_node) has a GPU of its own, not 1 for all",
+    ),
     "debug with ranks": (
         "cluster: {kind: debug, tasks_per_node: 2}",
         "5: cluster.tasks_per_node: debug runs in the launcher's own process, with one rank, not 2; kind: local takes several",

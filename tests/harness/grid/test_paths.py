@@ -25,6 +25,11 @@ def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert absolute_path("~/w.pth", Path("/grids")) == tmp_path / "w.pth"
 
 
+def test_a_home_folder_that_nobody_has_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert absolute_path("~nobody-of-this-name/w.pth", Path("/grids")) == tmp_path / "~nobody-of-this-name/w.pth"
+
+
 @pytest.mark.parametrize(
     ("paths", "names"),
     [

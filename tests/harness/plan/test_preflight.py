@@ -208,6 +208,42 @@ def test_layer_decay_needs_an_order_of_layers(tmp_path: Path, monkeypatch: pytes
     assert line.startswith(f"{path}:4: recipe.layer_decay: vit_micro: layer_decay needs a network whose blocks have numbers")
 
 
+def test_a_cache_that_cannot_be_there_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = "models: [vim_micro]\npruning: [dense]\n"
+    (tmp_path / "file").touch()
+    (line,) = problems(tmp_path, f"{cells}cluster: {{kind: local, cache: {tmp_path}/file/cache}}")
+    assert line == (
+        f"grid.yaml: cluster.cache: {tmp_path}/file/cache cannot hold data: {tmp_path}/file is no folder: "
+        "set cluster.cache to a folder that can be written"
+    )
+    (line,) = problems(tmp_path, f"{cells}cluster: {{kind: local, cache: ~nobody-of-this-name/cache}}")
+    assert "~nobody-of-this-name/cache: the system knows no such home folder" in line
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
+    (line,) = problems(tmp_path, f"{cells}cluster: {{kind: local, cache: {tmp_path}/new/cache}}")
+    assert f"{tmp_path} cannot be written: set cluster.cache" in line
+
+
+def test_without_a_home_folder_the_cache_must_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(user: int) -> None:
+        raise KeyError(user)
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)  # as in a container that runs with a number that is no user's
+    (line,) = problems(tmp_path, "models: [vim_micro]\npruning: [dense]")
+    assert line == (
+        "grid.yaml: cluster.cache: ~/.cache/vssm-bench: the system knows no such home folder (HOME is not set): "
+        "set HOME, or cluster.cache to a folder that can be written"
+    )
+    assert problems(tmp_path, f"models: [vim_micro]\npruning: [dense]\ncluster: {{kind: local, cache: {tmp_path}}}") == []
+
+
+def test_more_gpus_than_the_machine_has_are_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.cluster.gpus.installed_gpus", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    (line,) = problems(tmp_path, "models: [vim_micro]\npruning: [dense]\ncluster: {kind: local, gpus_per_node: 2}")
+    assert line == "grid.yaml: cluster.gpus_per_node: a job needs 2, and this machine has 1, by CUDA_VISIBLE_DEVICES='1' and NVML"
+
+
 def test_a_kernel_that_does_not_load_is_a_problem_with_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "_kernel.so").write_bytes(b"no library")
     monkeypatch.setattr(kernel, "kernel_path", lambda variant: tmp_path / "_kernel.so")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cluster.submitit_jobs import IDLE_LIMIT, NoProgress, ResumableCall, export_ranks, local_slots
+from jobs.cluster.submitit_jobs import IDLE_LIMIT, NoProgress, ResumableCall, export_ranks, local_slots, submit
 from jobs.experiment.specs import ClusterSpec
 
 
@@ -87,3 +87,33 @@ def test_a_login_nodes_cores_do_not_decide_how_stages_are_divided_into_slurms_jo
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(64)))
     assert local_slots(ClusterSpec(kind="slurm")) == 1 and local_slots(ClusterSpec(kind="slurm", max_parallel=8)) == 8
     assert local_slots(ClusterSpec(tasks_per_node=2)) == 32
+
+
+@pytest.mark.parametrize(("given", "slots"), [(None, 2), ("3", 1), ("2,5,7", 1), ("GPU-a,GPU-b,GPU-c,GPU-d", 2), ("", 1)])
+def test_no_more_jobs_run_side_by_side_than_there_are_gpus_for(monkeypatch: pytest.MonkeyPatch, given: str | None, slots: int) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(64)))
+    monkeypatch.setattr("jobs.cluster.gpus.installed_gpus", lambda: 4)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if given is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    assert local_slots(ClusterSpec(gpus_per_node=2, tasks_per_node=2)) == slots
+    assert local_slots(ClusterSpec(gpus_per_node=2, tasks_per_node=2, max_parallel=1)) == 1
+    assert local_slots(ClusterSpec()) == 64
+
+
+def write_gpus(path: Path) -> None:
+    """What a job sees of the GPUs that it was given."""
+    path.write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "not set"))
+
+
+@pytest.mark.slow
+def test_jobs_side_by_side_see_gpus_of_their_own_and_a_job_without_gpus_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8932f937,GPU-d8f2,GPU-aa,MIG-7c1e")
+    monkeypatch.setattr("jobs.cluster.gpus.installed_gpus", lambda: 4)
+    jobs = {
+        name: submit(ClusterSpec(gpus_per_node=gpus), tmp_path / f"job{name}", write_gpus, tmp_path / name, name="t", slot=slot)
+        for name, gpus, slot in (("a", 2, 0), ("b", 2, 1), ("c", 0, 0))
+    }
+    for job in jobs.values():
+        job.result()
+    assert {name: (tmp_path / name).read_text() for name in jobs} == {"a": "GPU-8932f937,GPU-d8f2", "b": "GPU-aa,MIG-7c1e", "c": ""}
