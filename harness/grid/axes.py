@@ -266,14 +266,15 @@ def _check_names(sets: Iterable[tuple[DataSpec, Node, str]], report: Report) -> 
 
 def with_absolute_paths(data: DataSpec, folder: Path) -> DataSpec:
     """`data` with absolute paths. The paths as the user wrote them name a set without a name, so that ids do not depend on the grid's folder."""
-    given = [path for path in (data.path, data.test_path) if path is not None]
+    given = [path for path in (data.path, data.test_path, data.test_labels) if path is not None]
     if not given:
         return data
 
     def absolute(path: str | None) -> str | None:
         return None if path is None else str(absolute_path(path, folder))
 
-    return dataclasses.replace(data, name=data.name or ":".join(given), path=absolute(data.path), test_path=absolute(data.test_path))
+    path, test_path, test_labels = (absolute(path) for path in (data.path, data.test_path, data.test_labels))
+    return dataclasses.replace(data, name=data.name or ":".join(given), path=path, test_path=test_path, test_labels=test_labels)
 
 
 def read_specs(

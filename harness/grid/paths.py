@@ -5,10 +5,14 @@ from pathlib import Path
 
 
 def absolute_path(path: str, folder: Path) -> Path:
-    """Where a path of a grid leads: from `folder`, the grid's own, if something is there; else from the current folder. `~` is expanded."""
+    """Where a path of a grid leads: from `folder`, the grid's own, if something is there; else from the current folder. `~` is expanded.
+
+    Of a pattern such as train-{00..31}.tar, the folder that it is in counts.
+    """
     given = expanded(path)
     beside = folder / given
-    return (beside if beside.exists() else given).absolute()
+    there = beside.parent if set("{*?") & set(beside.name) else beside
+    return (beside if there.exists() else given).absolute()
 
 
 def expanded(path: str) -> Path:

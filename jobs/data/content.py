@@ -24,6 +24,7 @@ class Content:
     """The images of a source."""
 
     classes: int
+    names: tuple[str, ...] | None = None  # of the classes, by their numbers; None: they have none
     train: Part
     test: Part
 

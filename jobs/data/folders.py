@@ -1,13 +1,13 @@
 """Folders of images: path/train/<class>/... and path/val/<class>/..., with images at any depth below a class.
 
-Names that begin with a dot are left out at every level: they belong to the system or to an editor. Links are followed. A folder is listed by
-`os.scandir`: the check of a job reads no file and asks for the status of links alone. A launch asks for the sizes of all files, and reads headers.
+The test folder may be flat, with a file that tells the class of each image (`jobs.data.flat_folder`). The check of a job reads no image and asks for
+the status of links alone. A launch asks for the sizes of all files, and reads headers.
 """
 
 import hashlib
 import os
 import stat
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,102 +21,14 @@ from jobs.data.augment import held_out
 from jobs.data.beton import DataError
 from jobs.data.content import Content, Look, Part
 from jobs.data.faults import listed, printable
+from jobs.data.flat_folder import FlatListing, remedy
 from jobs.data.headers import SizedFile, header_problems
 from jobs.data.images import decoded
+from jobs.data.listing import EMPTY, FAULTS, IMAGE_SUFFIXES, UNREADABLE, Listing
 from jobs.experiment.files import sha256_of
 from jobs.experiment.specs import DataSpec
 
 READING: Final = 2  # to be raised when the same files would give other images, so that they are written again
-IMAGE_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-SUFFIXES: Final = frozenset(IMAGE_SUFFIXES)  # of the same, for the loop over a million files
-FAULTS: Final = {
-    "links that lead nowhere": "mend or remove them",
-    "links that lead back to a folder above them": "remove them",
-    "names of images that are no regular files": "remove them",
-    "files and folders that cannot be read": "make them readable, or remove them",
-    "images of 0 bytes": "copy them again, or remove them",
-}
-NOWHERE, BACK, NO_FILE, UNREADABLE, EMPTY = FAULTS
-
-
-class Listing:
-    """Lists the images below the class folders of `root`, and collects what is wrong there."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = os.fspath(root)
-        self.faults: defaultdict[str, list[str]] = defaultdict(list)  # by FAULTS: paths
-        self.skipped: Counter[str] = Counter()  # by ending: files that are not read
-        self.loose = 0  # images that lie in no class folder
-        self.classes: list[str] = []
-        self._above: frozenset[tuple[int, int]] = frozenset()
-        for entry in self._entries(self.root):
-            if os.path.isdir(entry.path):
-                self.classes.append(entry.name)
-            elif not os.path.exists(entry.path):
-                self.faults[NOWHERE].append(entry.path)
-            elif ending(entry.name) in SUFFIXES:
-                self.loose += 1
-        if os.path.isdir(self.root):
-            self._above = frozenset({folder_id(self.root)})
-
-    def images(self, name: str) -> Iterator[os.DirEntry[str]]:
-        """The images of a class, in the order of their relative paths. None where it has no folder here."""
-        folder = os.path.join(self.root, name)
-        return self._images(folder, self._above) if os.path.isdir(folder) else iter(())
-
-    def _images(self, folder: str, above: frozenset[tuple[int, int]]) -> Iterator[os.DirEntry[str]]:
-        """The images below a folder. `above`: the folders that it lies in, by which a link back to them is noticed."""
-        try:
-            own = folder_id(folder)
-        except OSError as error:
-            self.faults[UNREADABLE].append(f"{folder} ({error.strerror})")
-            return
-        if own in above:
-            self.faults[BACK].append(folder)
-            return
-        for entry in self._entries(folder):
-            kind = self._kind(entry)
-            if kind == "folder":
-                yield from self._images(entry.path, above | {own})
-            elif kind == "image":
-                yield entry
-
-    def _entries(self, folder: str) -> list[os.DirEntry[str]]:
-        """What a folder holds, by name, without hidden names."""
-        try:
-            with os.scandir(folder) as entries:
-                return sorted((entry for entry in entries if entry.name[0] != "."), key=lambda entry: entry.name)
-        except OSError as error:
-            self.faults[UNREADABLE].append(f"{folder} ({error.strerror})")
-            return []
-
-    def _kind(self, entry: os.DirEntry[str]) -> str:
-        """'image', 'folder', or 'other', which is counted."""
-        is_image = ending(entry.name) in SUFFIXES
-        try:
-            if is_image and entry.is_file():
-                return "image"
-            if entry.is_dir():
-                return "folder"
-            fault = NOWHERE if entry.is_symlink() and not os.path.exists(entry.path) else NO_FILE
-        except OSError:  # a link to itself
-            fault = NOWHERE
-        if is_image or fault == NOWHERE:
-            self.faults[fault].append(entry.path)
-        else:
-            self.skipped[ending(entry.name) or "without an ending"] += 1
-        return "other"
-
-
-def ending(name: str) -> str:
-    """The ending of a file's name in lower case, with its dot."""
-    return os.path.splitext(name)[1].lower()
-
-
-def folder_id(folder: str) -> tuple[int, int]:
-    """The numbers that a folder has on this machine, by whichever path it is reached."""
-    status = os.stat(folder)
-    return status.st_dev, status.st_ino
 
 
 def split_folders(data: DataSpec) -> tuple[Path, Path]:
@@ -124,6 +36,15 @@ def split_folders(data: DataSpec) -> tuple[Path, Path]:
     path = Path(data.path or "").expanduser()
     train = path / "train" if (path / "train").is_dir() or data.test_path is None else path
     return train, Path(data.test_path).expanduser() if data.test_path else path / "val"
+
+
+def listings(data: DataSpec) -> tuple[Listing, Listing]:
+    """The training images and the test images, listed. DataError where the file that tells the classes of test images does not tell all."""
+    train, test = split_folders(data)
+    listed_train = Listing(train)
+    if data.test_labels is None:
+        return listed_train, Listing(test)
+    return listed_train, FlatListing(test, listed_train.classes, Path(data.test_labels).expanduser())
 
 
 # checking
@@ -145,7 +66,10 @@ def look_at_folder(data: DataSpec, files: list[SizedFile] | None) -> Look:
     """What names tell, and sizes if they are asked for: `files` takes those above 0."""
     if missing := missing_folders(data):
         return Look(problems=missing)
-    train, test = (Listing(folder) for folder in split_folders(data))
+    try:
+        train, test = listings(data)
+    except DataError as error:
+        return Look(problems=[str(error)])
     counts = [counted(listing, files) for listing in (train, test)]
     problems = [*class_problems(train, test)]
     for listing, images in zip((train, test), counts, strict=True):
@@ -194,7 +118,9 @@ def class_problems(train: Listing, test: Listing) -> Iterator[str]:
         yield f"{train.root}: holds a single class, {printable(train.classes[0])}: a network that learns to tell classes apart needs two or more"
     if unknown := set(test.classes) - set(train.classes):
         yield f"{test.root}: class folders that {train.root} lacks: {listed(unknown)}: remove or rename them"
-    if not test.classes:
+    if not test.classes and test.loose:
+        yield f"{test.root}: {remedy(test.loose)}"
+    elif not test.classes:
         yield f"{test.root}: holds no class folders: images are expected in {test.root}/<class>/"
 
 
@@ -251,13 +177,13 @@ def folder_notes(train: Listing, test: Listing) -> list[str]:
 
 def imagefolder_identity(data: DataSpec, by_content: bool) -> list[Any]:
     """A digest of all names, with the size and time of change of every file, or with its content."""
-    return ["reading", READING, *(folder_digest(root, by_content) for root in split_folders(data))]
+    labels = [] if data.test_labels is None else [sha256_of(Path(data.test_labels).expanduser())]
+    return ["reading", READING, *(folder_digest(listing, by_content) for listing in listings(data)), *labels]
 
 
-def folder_digest(root: Path, by_content: bool) -> str:
-    """A digest of the images below `root`. Without their content, it includes where the folder lies."""
-    digest = hashlib.sha256(("content" if by_content else str(root.resolve())).encode(errors="surrogateescape"))
-    listing = Listing(root)
+def folder_digest(listing: Listing, by_content: bool) -> str:
+    """A digest of listed images. Without their content, it includes where the folder lies."""
+    digest = hashlib.sha256(("content" if by_content else os.path.realpath(listing.root)).encode(errors="surrogateescape"))
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         for name in listing.classes:
             entries = listing.images(name)
@@ -283,8 +209,9 @@ def content_line(entry: os.DirEntry[str]) -> tuple[os.DirEntry[str], str]:
 
 def read_imagefolder(data: DataSpec, img_size: int) -> Content:
     """The images, which are decoded when they are asked for."""
-    train, test = (Listing(folder) for folder in split_folders(data))
-    return Content(classes=len(train.classes), train=folder_part(train, train.classes), test=folder_part(test, train.classes))
+    train, test = listings(data)
+    names = tuple(map(printable, train.classes))
+    return Content(classes=len(names), names=names, train=folder_part(train, train.classes), test=folder_part(test, train.classes))
 
 
 def folder_part(listing: Listing, classes: list[str]) -> Part:

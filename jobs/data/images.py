@@ -11,6 +11,7 @@ colour profiles    ignored
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -39,6 +40,13 @@ def decoded(path: str) -> NDArray[np.uint8]:
         return upright(rgb(image, path), orientation(image))
 
 
+def decoded_bytes(content: bytes, name: str) -> NDArray[np.uint8]:
+    """The content of an image file as (H, W, 3) RGB; `name` is what a message calls it. UnusableImage where it cannot be decoded or converted."""
+    with opened(name, content) as image:
+        image.load()
+        return upright(rgb(image, name), orientation(image))
+
+
 def size_in_header(path: str) -> tuple[int, int]:
     """Rows and columns of an image file, whose pixels are not read. UnusableImage where its first bytes tell that it cannot be used."""
     with opened(path) as image:
@@ -48,12 +56,12 @@ def size_in_header(path: str) -> tuple[int, int]:
 
 
 @contextmanager
-def opened(path: str) -> Iterator["Image"]:
-    """An image file of which the header is read. What fails here or within is raised as an UnusableImage."""
+def opened(path: str, content: bytes | None = None) -> Iterator["Image"]:
+    """An image file of which the header is read. `content`: of the file, if it is in memory. Whatever fails is raised as an UnusableImage."""
     from PIL import Image
 
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(path if content is None else BytesIO(content), formats=FORMATS) as image:
             yield image
     except UnusableImage:
         raise
@@ -62,16 +70,16 @@ def opened(path: str) -> Iterator["Image"]:
         remedy = "shrink {it} before; data.max_resolution shrinks only images that can be decoded"
         raise UnusableImage(path, fault=f"has more than {limit:,} pixels", detail=str(error).split(" exceeds")[0], remedy=remedy) from error
     except Exception as error:  # a damaged file makes Pillow raise nearly anything
-        raise UnusableImage(path, fault="cannot be decoded", detail=reason(path, error), remedy="replace or remove {it}") from error
+        raise UnusableImage(path, fault="cannot be decoded", detail=reason(path, error, content), remedy="replace or remove {it}") from error
 
 
-def reason(path: str, error: Exception) -> str:
+def reason(path: str, error: Exception, content: bytes | None = None) -> str:
     """Why a file cannot be decoded."""
     from PIL import UnidentifiedImageError
 
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    if not os.path.getsize(path):
+    if not (os.path.getsize(path) if content is None else content):
         return "it is empty"
     if isinstance(error, UnidentifiedImageError):
         return "its content is no image of a known format"

@@ -41,6 +41,8 @@ CHANNELS: Final[dict[str, Channels]] = {
     "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     "synthetic": ((0.5, 0.5, 0.5), (0.139, 0.139, 0.139)),
     "imagefolder": IMAGENET,
+    "huggingface": IMAGENET,
+    "webdataset": IMAGENET,
     "beton": IMAGENET,
 }
 

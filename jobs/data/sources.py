@@ -18,6 +18,8 @@ from jobs.data.augment import held_out, uniform
 from jobs.data.beton import DataError
 from jobs.data.content import Content, Part, Reader
 from jobs.data.folders import imagefolder_identity, imagefolder_look, imagefolder_problems, read_imagefolder
+from jobs.data.huggingface import huggingface_identity, huggingface_problems, look_at_huggingface, read_huggingface
+from jobs.data.webdataset import read_webdataset, webdataset_identity, webdataset_problems
 from jobs.experiment.files import sha256_of
 from jobs.experiment.specs import DataSpec
 
@@ -183,6 +185,8 @@ READERS: Final = {
     "cifar10": Reader(problems=cifar_problems, identity=cifar_identity, read=read_cifar),
     "cifar100": Reader(problems=cifar_problems, identity=cifar_identity, read=read_cifar),
     "imagefolder": Reader(problems=imagefolder_problems, identity=imagefolder_identity, read=read_imagefolder, look=imagefolder_look),
+    "huggingface": Reader(problems=huggingface_problems, identity=huggingface_identity, read=read_huggingface, look=look_at_huggingface),
+    "webdataset": Reader(problems=webdataset_problems, identity=webdataset_identity, read=read_webdataset),
     "synthetic": Reader(problems=synthetic_problems, identity=synthetic_identity, read=read_synthetic),
 }
 

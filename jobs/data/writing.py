@@ -175,7 +175,8 @@ class Writer:
             for name, part in self.parts.items():
                 assemble(self.shards[name], part.labels)
             files = self.work / "files"
-            write_json(files / "source.json", {"source": self.data.source, "path": self.data.path, "classes": self.content.classes})
+            described = {"source": self.data.source, "path": self.data.path, "classes": self.content.classes, "names": self.content.names}
+            write_json(files / "source.json", described)
             shutil.rmtree(self.folder, ignore_errors=True)  # what a killed writer of version 0.1 left
             files.rename(self.folder)
             shutil.rmtree(self.work, ignore_errors=True)

@@ -19,7 +19,7 @@ from models.typed import fields_of, item_types, members
 
 ID_DIGITS = 12
 PROTOCOL = "protocol"  # of the training, beside the fields of a recipe
-PATHS = ("path", "test_path")  # of data: where files lie does not say which images they hold
+PATHS = ("path", "test_path", "test_labels")  # of data: where files lie does not say which images they hold
 
 
 def digest(text: str) -> str:

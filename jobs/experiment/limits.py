@@ -80,6 +80,8 @@ PATHS: Mapping[str, tuple[bool | None, bool | None]] = {
     "cifar10": (True, False),
     "cifar100": (True, False),
     "imagefolder": (True, None),
+    "huggingface": (True, None),
+    "webdataset": (True, None),
     "beton": (True, True),
 }
 # Images that a source has for training; the others are counted when their files are read.
@@ -114,6 +116,8 @@ def data_conflicts(data: DataSpec) -> Iterator[Violation]:
             yield Violation(field=name, rule=f"source {data.source} needs it")
         if needed is False and getattr(data, name) is not None:
             yield Violation(field=name, rule=f"source {data.source} takes no {name}")
+    if data.test_labels is not None and data.source != "imagefolder":
+        yield Violation(field="test_labels", rule=f"source {data.source} takes no test_labels")
     if empty := empty_validation(data):
         yield Violation(field="val_fraction", rule=empty)
     size = image_size(data)

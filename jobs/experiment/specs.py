@@ -13,8 +13,17 @@ from models.pruning.base import Stage
 
 PRETRAINED = ("pretrained", "pretrained_key")  # options that name weights
 GPU_OPTIONS = ("gpus", "num_gpus", "gpus_per_node", "gpus_per_task", "gpus_per_socket")  # of submitit and sbatch
-Source = Literal["digits", "cifar10", "cifar100", "imagefolder", "beton", "synthetic"]
-NATIVE_SIZES: dict[str, int] = {"digits": 32, "cifar10": 32, "cifar100": 32, "synthetic": 32, "imagefolder": 224, "beton": 224}
+Source = Literal["digits", "cifar10", "cifar100", "imagefolder", "huggingface", "webdataset", "beton", "synthetic"]
+NATIVE_SIZES: dict[str, int] = {
+    "digits": 32,
+    "cifar10": 32,
+    "cifar100": 32,
+    "synthetic": 32,
+    "imagefolder": 224,
+    "huggingface": 224,
+    "webdataset": 224,
+    "beton": 224,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +46,9 @@ class DataSpec:
     """A data set, how it is split, and how its images become tensors."""
 
     source: Source = "digits"
-    path: str | None = None  # cifar*, imagefolder: folder; beton: the training file
-    test_path: str | None = None  # beton: the test file; imagefolder: the test folder, default path/val
+    path: str | None = None  # cifar*, imagefolder: folder; huggingface, webdataset: folder or pattern; beton: the training file
+    test_path: str | None = None  # beton: the test file; imagefolder: the test folder, default path/val; huggingface, webdataset: the test files
+    test_labels: str | None = None  # imagefolder: a file that tells the class of each image of a test folder without class folders
     name: str | None = None  # takes the place of the paths in ids, so that two clusters can keep the set in different folders
     img_size: int | None = None  # pixels; None: NATIVE_SIZES
     val_fraction: float = 0.1  # of the training images, held out for validation

@@ -311,7 +311,7 @@ def test_every_part_of_an_id_decides_it(make: Callable[..., str]) -> None:
 def test_a_named_set_is_known_by_all_fields_but_its_paths() -> None:
     named = DataSpec(source="imagefolder", path="/data", name="in1k")
     same = {name for name, other in each_field_changed(named).items() if data_identity(other) == data_identity(named)}
-    assert same == {"path", "test_path"}
+    assert same == {"path", "test_path", "test_labels"}
 
 
 def test_a_dense_model_of_another_name_or_option_is_another_model() -> None:
