@@ -59,7 +59,7 @@ class Augmentation:
         draws: Any = {"img_size": self.img_size, "seed": self.seed, "epoch": epoch}
         rectangles = draw_rectangles(self.recipe, keys, **draws)
         seeds = noise_seeds(keys, seed=self.seed, epoch=epoch)
-        pairs = draw_mixes(self.recipe, positions[::2] // self._sharing, **draws) if mixes(self.recipe) else None
+        pairs = self._pairs(positions[::2], draws) if mixes(self.recipe) else None
         first, generator = 0, None
         with closing(batches):
             for images, labels in batches:
@@ -73,10 +73,11 @@ class Augmentation:
                 first += len(images)
                 yield images, labels
 
-    @property
-    def _sharing(self) -> int:
-        """Positions that share a weight."""
-        return self.recipe.batch_size if self.recipe.mixup_mode == "batch" else 2
+    def _pairs(self, positions: Ints, draws: Any) -> NDArray[np.void]:
+        """How each pair is mixed, MIX (n,). `positions`: of its first image. A weight is drawn once for all pairs that share it."""
+        sharing = self.recipe.batch_size if self.recipe.mixup_mode == "batch" else 2
+        numbers, members = np.unique(positions // sharing, return_inverse=True)
+        return draw_mixes(self.recipe, numbers, **draws)[members]
 
 
 def fill_augmented(content: NDArray[np.uint8], rows: NDArray[np.void], out: NDArray[np.uint8], interpolation: Interpolation, threads: int) -> None:
