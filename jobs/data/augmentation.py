@@ -80,11 +80,13 @@ class Augmentation:
         return draw_mixes(self.recipe, numbers, **draws)[members]
 
 
-def fill_augmented(content: NDArray[np.uint8], rows: NDArray[np.void], out: NDArray[np.uint8], interpolation: Interpolation, threads: int) -> None:
+def fill_augmented(
+    content: NDArray[np.uint8], rows: NDArray[np.void], out: NDArray[np.uint8], interpolation: Interpolation, threads: int, scaled: bool = False
+) -> None:
     """`jobs.data.decoding.fill`, then the operations of rows that have some. `rows`: SELECTION (b,), or from `Augmentation.with_operations`."""
     if rows.dtype == SELECTION:
-        return fill(content, rows, out, interpolation, threads)
-    fill(content, rows["image"], out, interpolation, threads)
+        return fill(content, rows, out, interpolation, threads, scaled)
+    fill(content, rows["image"], out, interpolation, threads, scaled)
     from jobs.data.pixels import change
 
     change(out, rows["operations"], rows["grey"][0], threads)

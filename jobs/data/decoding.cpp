@@ -131,15 +131,22 @@ struct Box {
     Taps down, across;
 };
 
-Box box_of(const Row& row, int size, Filter filter) {
-    Axis down{double(row.top), double(row.rows), size, 0, size, row.height}, across{double(row.left), double(row.cols), size, 0, size, row.width};
-    if (row.whole) {
-        down = {0, double(row.height), row.rows, row.top, size, row.height};
-        across = {0, double(row.width), row.cols, row.left, size, row.width};
-    }
+// denominator: the image is decoded at 1/denominator of its size.
+Box box_of(const Row& row, int size, Filter filter, int denominator) {
+    const double d = denominator;
+    const int height = (row.height + denominator - 1) / denominator, width = (row.width + denominator - 1) / denominator;
+    Axis down{row.top / d, row.rows / d, size, 0, size, height}, across{row.left / d, row.cols / d, size, 0, size, width};
+    if (row.whole) down = {0, row.height / d, row.rows, row.top, size, height}, across = {0, row.width / d, row.cols, row.left, size, width};
     if (filter != AREA) return {filtered(down, filter), filtered(across, filter)};
     if (down.scale() >= 1 && across.scale() >= 1) return {covered(down), covered(across)};
     return {reached(down), reached(across)};
+}
+
+// The coarsest size at which a box still has a pixel for each pixel of the result.
+int coarsest(const Row& row, int size) {
+    int denominator = 1;
+    while (denominator < 8 && std::min(row.rows, row.cols) >= 2 * denominator * size) denominator *= 2;
+    return denominator;
 }
 
 void mirror(Taps& taps) { std::reverse(taps.spans.begin(), taps.spans.end()); }
@@ -208,8 +215,9 @@ template <class Next> bool resample(const Box& box, int size, bool levels, Next 
     return true;
 }
 
-bool fill_row(const uint8_t* file, const Row& row, int size, Filter filter, Work& work, uint8_t* out) {
-    Box box = box_of(row, size, filter);
+bool fill_row(const uint8_t* file, const Row& row, int size, Filter filter, bool scaled, Work& work, uint8_t* out) {
+    const int denominator = scaled && row.mode == JPG && !row.whole ? coarsest(row, size) : 1;
+    Box box = box_of(row, size, filter, denominator);
     if (row.flip) mirror(box.across);
     const uint8_t* content = file + row.ptr;
     const bool levels = filter != AREA;
@@ -219,7 +227,7 @@ bool fill_row(const uint8_t* file, const Row& row, int size, Filter filter, Work
         return resample(box, size, levels, [&] { return (at += length) - length; }, work, out);
     }
     JpegRows rows(content, size_t(row.size));
-    if (!rows.start(row.height, row.width, box.down.first, box.across.first, box.across.end)) return false;
+    if (!rows.start(row.height, row.width, denominator, box.down.first, box.across.first, box.across.end)) return false;
     return resample(box, size, levels, [&] { return rows.next(); }, work, out) && rows.sound();
 }
 
@@ -237,14 +245,15 @@ extern "C" {
 int64_t vssm_row_bytes() { return sizeof(Row); }
 
 // Fills out, (count, size, size, 3), with the images of `rows`. Returns the number of a damaged one, or -1.
-int64_t vssm_fill(const uint8_t* file, const void* rows, int64_t count, int64_t size, int64_t filter, int64_t threads, uint8_t* out) {
+int64_t vssm_fill(const uint8_t* file, const void* rows, int64_t count, int64_t size, int64_t filter, int64_t scaled, int64_t threads,
+                  uint8_t* out) {
     int64_t damaged = -1;
 #pragma omp parallel num_threads(int(threads)) if (threads > 1) reduction(max : damaged)
     {
         Work work;
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < count; ++i)
-            if (!fill_row(file, static_cast<const Row*>(rows)[i], int(size), Filter(filter), work, out + i * size * size * 3)) damaged = i;
+            if (!fill_row(file, static_cast<const Row*>(rows)[i], int(size), Filter(filter), scaled, work, out + i * size * size * 3)) damaged = i;
     }
     return damaged;
 }

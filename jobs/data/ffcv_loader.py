@@ -67,9 +67,9 @@ ffcv_epoch.IS_CUDA = False  # no stream or event for each slot of the ring: noth
 class SelectionDecoder(SimpleRGBImageDecoder):  # type: ignore[misc]  # FFCV has no types, and takes no other class for an image field
     """Head of the pipeline: rows of a selection in, (b, img_size, img_size, 3) uint8 out."""
 
-    def __init__(self, img_size: int, interpolation: Interpolation, threads: int) -> None:
+    def __init__(self, img_size: int, interpolation: Interpolation, scaled: bool, threads: int) -> None:
         super().__init__()
-        self._shape, self._interpolation, self._threads = (img_size, img_size, 3), interpolation, threads
+        self._shape, self._interpolation, self._scaled, self._threads = (img_size, img_size, 3), interpolation, scaled, threads
 
     def declare_state_and_memory(self, previous_state: State) -> tuple[State, AllocationQuery]:
         """What FFCV allocates: an image for each row, in each slot of the ring."""
@@ -79,7 +79,7 @@ class SelectionDecoder(SimpleRGBImageDecoder):  # type: ignore[misc]  # FFCV has
         """The function that FFCV calls for each batch."""
 
         def decode_batch(rows: NDArray[np.void], out: NDArray[np.uint8], metadata: Any, storage: tuple[NDArray[Any], ...]) -> NDArray[np.uint8]:
-            fill_augmented(storage[0], rows, out, self._interpolation, self._threads)
+            fill_augmented(storage[0], rows, out, self._interpolation, self._threads, self._scaled)
             return out
 
         return decode_batch
@@ -111,7 +111,9 @@ class Epoch(ffcv_epoch.EpochIterator):  # type: ignore[misc]  # FFCV has no type
 class FfcvFeed:
     """`jobs.data.loaders.Feed` through ffcv.loader.Loader."""
 
-    def __init__(self, path: Path, *, img_size: int, batch_size: int, threads: int, interpolation: Interpolation = "area") -> None:
+    def __init__(
+        self, path: Path, *, img_size: int, batch_size: int, threads: int, interpolation: Interpolation = "area", scaled: bool = False
+    ) -> None:
         read_index(path)  # FFCV itself would read a damaged file, or crash
         threads = max(1, min(threads, len(os.sched_getaffinity(0))))
         with torch_threads_kept():
@@ -122,7 +124,7 @@ class FfcvFeed:
                 num_workers=threads,
                 os_cache=True,
                 drop_last=False,
-                pipelines={**unread, "image": [SelectionDecoder(img_size, interpolation, threads)]},
+                pipelines={**unread, "image": [SelectionDecoder(img_size, interpolation, scaled, threads)]},
             )
         self._path = path
 

@@ -31,12 +31,14 @@ class JpegRows {
     JpegRows& operator=(const JpegRows&) = delete;
 
     // False where the JPEG is damaged or has other dimensions. `next` then gives columns [left, right) of row `top`, and of those below it.
-    bool start(int height, int width, int top, int left, int right) {
+    // denominator: 1, 2, 4 or 8; the image is decoded at that part of its size, in whose pixels the rest is given.
+    bool start(int height, int width, int denominator, int top, int left, int right) {
         if (!made_ || setjmp(target_)) return false;
         jpeg_mem_src(&decoder_, content_, bytes_);
         jpeg_read_header(&decoder_, TRUE);
         if (int(decoder_.image_height) != height || int(decoder_.image_width) != width) return false;
         decoder_.out_color_space = JCS_RGB;
+        decoder_.scale_num = 1, decoder_.scale_denom = unsigned(denominator);
         jpeg_start_decompress(&decoder_);
         // The columns at the edge of what is decoded are upsampled without their neighbours: two more on either side keep ours whole.
         JDIMENSION begin = JDIMENSION(left > EDGE ? left - EDGE : 0), end = JDIMENSION(right + EDGE);

@@ -13,7 +13,7 @@ from collections.abc import Generator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,7 +84,8 @@ class TrainLoader:
         self._samples = np.flatnonzero(~held_out(self._index["label"], data.val_fraction, data.split_seed))
         self._device, self._recipe = device, replace(recipe, batch_size=batch_size, micro_batch_size=micro_batch_size)
         self._augmentation = augmentation(self._recipe, data, dataset, seed)
-        self._feed = feed(data, dataset.train, dataset.img_size, micro_batch_size, decoding_threads(threads, device))
+        decoders, scaled = decoding_threads(threads, device), data.decode == "scaled"
+        self._feed = feed(data, dataset.train, dataset.img_size, micro_batch_size, decoders, scaled=scaled)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Generator[tuple["Tensor", "Tensor"]]:
         """Micro-batches from step `first_step` of the epoch on: images (micro_batch_size, 3, H, W) float32, labels int64. Leaving early is safe.
@@ -149,15 +150,16 @@ class Feed(Protocol):
         """
 
 
-def feed(data: DataSpec, path: Path, img_size: int, batch_size: int, threads: int) -> Feed:
-    """The feed that `data.loader` names."""
+def feed(data: DataSpec, path: Path, img_size: int, batch_size: int, threads: int, *, scaled: bool = False) -> Feed:
+    """The feed that `data.loader` names. `scaled`: see `jobs.data.decoding.fill`; for training alone."""
+    options: dict[str, Any] = {"img_size": img_size, "batch_size": batch_size, "threads": threads}
     if data.loader == "ffcv":
         from jobs.data.ffcv_loader import FfcvFeed
 
-        return FfcvFeed(path, img_size=img_size, batch_size=batch_size, threads=threads, interpolation=data.interpolation)
+        return FfcvFeed(path, **options, interpolation=data.interpolation, scaled=scaled)
     from jobs.data.torch_loader import TorchFeed
 
-    return TorchFeed(path, img_size=img_size, batch_size=batch_size, threads=threads, interpolation=data.interpolation)
+    return TorchFeed(path, **options, interpolation=data.interpolation, scaled=scaled)
 
 
 def augmentation(recipe: RecipeSpec, data: DataSpec, dataset: Dataset, seed: int) -> Augmentation:

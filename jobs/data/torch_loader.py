@@ -16,8 +16,8 @@ from jobs.data.decoding import Interpolation
 class SelectedImages(Dataset[torch.Tensor]):
     """Takes rows of a selection as index and gives their images. The file is mapped on first use, so every worker maps its own."""
 
-    def __init__(self, path: Path, img_size: int, interpolation: Interpolation) -> None:
-        self._path, self._img_size, self._interpolation = path, img_size, interpolation
+    def __init__(self, path: Path, img_size: int, interpolation: Interpolation, scaled: bool) -> None:
+        self._path, self._img_size, self._interpolation, self._scaled = path, img_size, interpolation, scaled
         self._bytes: NDArray[np.uint8] | None = None
 
     def __getitem__(self, rows: NDArray[np.void]) -> torch.Tensor:
@@ -26,7 +26,7 @@ class SelectedImages(Dataset[torch.Tensor]):
             self._bytes = np.memmap(self._path, np.uint8, "r")
         images = np.empty((len(rows), self._img_size, self._img_size, 3), np.uint8)
         try:
-            fill_augmented(self._bytes, rows, images, self._interpolation, threads=1)
+            fill_augmented(self._bytes, rows, images, self._interpolation, 1, self._scaled)
         except DataError as error:
             raise DataError(f"{self._path}: {error}") from error
         return torch.from_numpy(images)
@@ -50,12 +50,14 @@ class TorchFeed:
     With one thread, this process decodes; with more, as many workers do, and they live as long as the feed.
     """
 
-    def __init__(self, path: Path, *, img_size: int, batch_size: int, threads: int, interpolation: Interpolation = "area") -> None:
+    def __init__(
+        self, path: Path, *, img_size: int, batch_size: int, threads: int, interpolation: Interpolation = "area", scaled: bool = False
+    ) -> None:
         workers = threads if threads > 1 else 0
         self._batches = SelectionBatches(batch_size)
         # spawn: a fork would copy the thread pools of numba, OpenMP and OpenCV in an unusable state
         self._loader = DataLoader(
-            SelectedImages(path, img_size, interpolation),
+            SelectedImages(path, img_size, interpolation, scaled),
             batch_size=None,
             sampler=self._batches,
             num_workers=workers,

@@ -62,6 +62,7 @@ class DataSpec:
     flip: bool = False  # horizontal, with probability 1/2
     eval_crop: float = 0.875  # fraction of the shorter side that evaluation keeps; 1.0 if images already have img_size
     interpolation: Literal["area", "bilinear", "bicubic"] = "area"  # how boxes are resized; the last two as PIL and timm do it
+    decode: Literal["full", "scaled"] = "full"  # scaled: large training crops of JPEGs are decoded at 1/2, 1/4 or 1/8 of their size
     write_mode: Literal["raw", "jpg"] = "raw"  # how the .beton holds images that are larger than img_size; small ones are raw
     max_resolution: int | None = None  # pixels; larger images are shrunk when the .beton is written
 

@@ -129,6 +129,35 @@ def test_part_of_a_jpeg_has_the_pixels_of_the_whole(form, box):
 
 
 @BUILT
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize(("denominator", "side"), [(2, 64), (2, 100), (4, 128), (8, 256)])
+def test_a_scaled_jpeg_is_that_of_pils_draft_and_near_the_whole(form, denominator, side):
+    image, size = natural(259, 270), 32
+    content = jpeg(image, **form)
+    rows = row(image, JPG, content, top=1, left=2, rows=side + 1, cols=side + 2)
+    draft = Image.open(io.BytesIO(content.tobytes()))
+    draft.draft("RGB", (270 // denominator, 259 // denominator))
+    box = [number / denominator for number in (2, 1, 2 + side + 2, 1 + side + 1)]
+    out = np.empty((1, size, size, 3), np.uint8)
+    fill(content, rows, out, "bilinear", 1, scaled=True)
+    expected = np.asarray(draft.crop((0, 0, *draft.size)).resize((size, size), Image.Resampling.BILINEAR, box=box)).astype(int)
+    inside = (slice(1, -1), slice(1, -1))  # PIL's filter reaches across the edge of a box, ours stops there
+    assert np.abs(out[0][inside] - expected[inside]).max() <= 1
+    assert np.abs(out[0].astype(int) - filled(content, rows, size, "bilinear")[0]).mean() < 3
+
+
+@BUILT
+@pytest.mark.parametrize("box", [{"rows": 63, "cols": 250}, {"rows": 250, "cols": 63}, {"rows": 250, "cols": 250, "whole": 1}])
+def test_a_box_below_twice_the_size_and_a_whole_image_are_never_scaled(box):
+    image = natural(259, 270)
+    content = jpeg(image)
+    rows = row(image, JPG, content, **box)
+    out = np.empty((1, 32, 32, 3), np.uint8)
+    fill(content, rows, out, "bilinear", 1, scaled=True)
+    assert (out == filled(content, rows, 32, "bilinear")).all()
+
+
+@BUILT
 def test_a_grey_jpeg_becomes_rgb():
     file = io.BytesIO()
     Image.fromarray(natural(40, 40)).convert("L").save(file, "JPEG")
