@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.grid.read import Grid
-from jobs.cluster.gpus import gpu_problems
+from harness.plan.gpu_checks import device_problems
 from jobs.experiment.augment_limits import images_of_epoch
 from jobs.experiment.cell import Cell
 from jobs.experiment.limits import oversized_batch, unreachable_rewind
@@ -42,12 +42,7 @@ def check_machine(grid: Grid, cells: Sequence[Cell]) -> Findings:
     if not cells:
         return Findings()
     data = check_data(grid, cells)
-    of_the_cluster = [
-        *cache_problems(grid.cluster),
-        *gpu_problems(grid.cluster),
-        *kernel_problems(grid.cluster, cells),
-        *scheduler_problems(grid.cluster),
-    ]
+    of_the_cluster = [*cache_problems(grid.cluster), *device_problems(grid.cluster, cells), *scheduler_problems(grid.cluster)]
     problems = [*data.problems, *weights_problems(grid, cells), *(f"{grid.path}: {problem}" for problem in of_the_cluster)]
     return replace(data, problems=problems)
 
@@ -173,22 +168,6 @@ def cache_problems(cluster: ClusterSpec) -> list[str]:
         return []
     reason = f"{nearest} cannot be written" if nearest.is_dir() else f"{nearest} is no folder"
     return [f"cluster.cache: {cache} cannot hold data: {reason}: set cluster.cache to a folder that can be written"]
-
-
-def kernel_problems(cluster: ClusterSpec, cells: Sequence[Cell]) -> list[str]:
-    """A C++ scan that the recipe needs and that is not built or does not load, if this machine is to run it."""
-    import torch
-
-    from models.ssm.kernel import KernelMissing, load_kernel
-
-    on_gpu = torch.cuda.is_available() and (cluster.gpus_per_node > 0 or cluster.kind == "debug")
-    if cluster.kind == "slurm" or on_gpu or all(cell.recipe.scan == "reference" for cell in cells):
-        return []
-    try:
-        load_kernel()
-    except (KernelMissing, ImportError) as error:
-        return [f"recipe.scan: {error}"]
-    return []
 
 
 def scheduler_problems(cluster: ClusterSpec) -> list[str]:

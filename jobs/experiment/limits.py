@@ -190,6 +190,9 @@ def cluster_conflicts(cluster: ClusterSpec) -> Iterator[Violation]:
     if 0 < cluster.gpus_per_node < cluster.tasks_per_node:
         rule = f"each of the {cluster.tasks_per_node} ranks of a node (tasks_per_node) has a GPU of its own, not {cluster.gpus_per_node} for all"
         yield Violation(field="gpus_per_node", rule=rule)
+    if cluster.gpus_per_node > cluster.tasks_per_node:
+        rule = f"each rank has one GPU, so of {cluster.gpus_per_node} some would idle: set tasks_per_node, {cluster.tasks_per_node}, to as many"
+        yield Violation(field="gpus_per_node", rule=rule)
     if cluster.kind == "local" and cluster.nodes != 1:
         yield Violation(field="nodes", rule=f"local has one node, not {cluster.nodes}; kind: slurm takes several")
 

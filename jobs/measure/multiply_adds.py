@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from jobs.measure.uncounted import LIGHT, TraceValue, Uncounted
+from models.ssm.kernel import Operators
 
 Macs = Callable[[list[TraceValue], list[TraceValue]], float]  # multiply-adds of an operation, from its inputs and outputs
 
@@ -37,8 +38,8 @@ class MultiplyAdds:
 def count_multiply_adds(model: nn.Module, *, img_size: int, masks: Mapping[str, Tensor]) -> MultiplyAdds:
     """Multiply-adds of one image, with and without zero weights, by fvcore's trace of the model on the CPU.
 
-    The trace runs the C++ scan, which is a single operation, whatever backend the model uses. Raises ValueError for an operation that has no counter
-    and is not known to be light.
+    The trace has the C++ scan, which is a single operation, whatever backend the model uses; its library need not be built. Raises ValueError for an
+    operation that has no counter and is not known to be light.
     """
     from fvcore.nn import FlopCountAnalysis
 
@@ -47,7 +48,7 @@ def count_multiply_adds(model: nn.Module, *, img_size: int, masks: Mapping[str, 
     image = torch.zeros(1, 3, img_size, img_size)
     analysis = FlopCountAnalysis(traced, (image,)).clear_op_handles().set_op_handle(**counters.handles())
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-    with torch.no_grad():
+    with torch.no_grad(), Operators.give_shapes():
         by_operator = {name: int(macs) for name, macs in analysis.by_operator().items()}
     macs = sum(by_operator.values())
     counters.uncounted.check(analysis.unsupported_ops())

@@ -137,8 +137,12 @@ def clock_mhz(device: torch.device) -> float | None:
 def gpu_clock_mhz(device: torch.device) -> float | None:
     """The clock of the GPU's multiprocessors; None where the driver does not report it."""
     try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
         return float(torch.cuda.clock_rate(device))
-    except (ImportError, RuntimeError):
+    except (ImportError, RuntimeError, pynvml.NVMLError):  # a MIG slice has no clock of its own, and a virtual GPU no right to read it
         return None
 
 

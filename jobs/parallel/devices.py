@@ -5,6 +5,7 @@ import socket
 import subprocess
 
 import torch
+from torch.distributed import Store  # type: ignore[attr-defined]  # torch exports it, but not to type checkers
 
 NO_CUDA_BUILD = "which is a build for CPUs alone: install its CUDA build (https://pytorch.org/get-started/locally), then launch with --retry-failed"
 
@@ -27,6 +28,27 @@ def own_device(local_rank: int, *, promised: bool = False) -> torch.device:
     device = torch.device("cuda", local_rank if visible > 1 else 0)
     torch.cuda.set_device(device)
     return device
+
+
+def check_own_gpus(store: Store, rank: int, world: int, gpu: str) -> None:
+    """Raises GpuMissing on every rank if two ranks have the same GPU, which NCCL would refuse without naming it. `gpu`: this rank's, on its host.
+
+    The ranks meet in torch's store, because NCCL cannot serve them yet: they all wait until every rank has said what it has.
+    """
+    store.set(f"gpu-{rank}", gpu)
+    if rank == 0:
+        gpus = [store.get(f"gpu-{other}").decode() for other in range(world)]
+        shared = {gpu: [other for other, its in enumerate(gpus) if its == gpu] for gpu in gpus if gpus.count(gpu) > 1}
+        store.set("shared-gpus", "; ".join(f"ranks {' and '.join(map(str, ranks))} share {gpu}" for gpu, ranks in shared.items()))
+    if problem := store.get("shared-gpus").decode():
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
+        remedy = "each rank needs a GPU of its own: ask for as many GPUs of a node as it has tasks, without binding all of them to one"
+        raise GpuMissing(f"{problem}; CUDA_VISIBLE_DEVICES is {visible} here; {remedy}")
+
+
+def gpu_name(device: torch.device) -> str:
+    """The GPU's number that no other has, and its host."""
+    return f"GPU-{torch.cuda.get_device_properties(device).uuid} of {socket.gethostname()}"
 
 
 def why_no_gpu() -> str:

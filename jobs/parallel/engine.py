@@ -25,7 +25,7 @@ from jobs.cluster.surroundings import forget_outer_ranks
 from jobs.experiment.limits import batch_conflict, lamb_conflict
 from jobs.experiment.specs import RecipeSpec
 from jobs.parallel.bf16 import Masters, keep_statistics_in_fp32
-from jobs.parallel.devices import own_device
+from jobs.parallel.devices import check_own_gpus, gpu_name, own_device
 from jobs.parallel.losses import training_loss
 from jobs.parallel.memory import keep_freed_memory
 from jobs.parallel.rendezvous import meet
@@ -102,6 +102,8 @@ def rendezvous(threads: int, *, gpus: bool = False) -> Ranks:
     if not distributed.is_initialized():
         join_group(rank, world, "nccl" if device.type == "cuda" else "gloo")
         atexit.register(leave_group)
+        if device.type == "cuda" and world > 1:
+            check_own_gpus(distributed.distributed_c10d._get_default_store(), rank, world, gpu_name(device))
     return Ranks(rank=rank, local_rank=local_rank, world=world, device=device)
 
 

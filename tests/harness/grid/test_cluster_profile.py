@@ -77,6 +77,10 @@ MISTAKES = {
         "5: cluster.tasks_per_node: debug runs in the launcher's own process, with one rank, not 2; kind: local takes several",
     ),
     "local with nodes": ("cluster: {nodes: 2}", "5: cluster.nodes: local has one node, not 2; kind: slurm takes several"),
+    "GPUs without ranks": (
+        "cluster: {gpus_per_node: 4}",
+        "5: cluster.gpus_per_node: each rank has one GPU, so of 4 some would idle: set tasks_per_node, 1, to as many",
+    ),
 }
 
 

@@ -240,7 +240,7 @@ def test_without_a_home_folder_the_cache_must_be_named(tmp_path: Path, monkeypat
 def test_more_gpus_than_the_machine_has_are_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobs.cluster.gpus.installed_gpus", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    (line,) = problems(tmp_path, "models: [vim_micro]\npruning: [dense]\ncluster: {kind: local, gpus_per_node: 2}")
+    (line,) = problems(tmp_path, "models: [vim_micro]\npruning: [dense]\ncluster: {kind: local, gpus_per_node: 2, tasks_per_node: 2}")
     assert line == "grid.yaml: cluster.gpus_per_node: a job needs 2, and this machine has 1, by CUDA_VISIBLE_DEVICES='1' and NVML"
 
 

@@ -5,9 +5,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import models.ssm.conv
+import models.ssm.cpu
+import models.ssm.kernel
 from jobs.measure.multiply_adds import count_multiply_adds
 from models.flops import costs
 from models.registry import MODELS, create_model
+from models.ssm.kernel import KernelMissing
 from tests.support.networks import Calls, Patches
 
 
@@ -176,3 +180,19 @@ def test_the_traced_copy_leaves_the_model_as_it_was():
     count_multiply_adds(model, img_size=32, masks={})
     assert model.training and {mixer.scan_backend for mixer in model.modules() if hasattr(mixer, "scan_backend")} == {"reference"}
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(("name", "options"), [("vim_micro", {}), ("mambavision_micro", {}), ("vim_micro", {"s5": {}})])
+def test_a_count_needs_no_library_and_computes_no_scan(monkeypatch, name, options):
+    """A GPU's cell ended for want of the C++ scan, after all its training."""
+
+    def gone(*_):
+        raise KernelMissing
+
+    network = create_model(name, 10, 32, **options)
+    expected = count_multiply_adds(network, img_size=32, masks={})
+    for module in (models.ssm.kernel, models.ssm.cpu, models.ssm.conv):
+        monkeypatch.setattr(module, "load_kernel", gone)
+    assert count_multiply_adds(network, img_size=32, masks={}) == expected
+    with pytest.raises(KernelMissing):
+        network(torch.zeros(1, 3, 32, 32))

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import jobs.measure.speed
-from jobs.measure.speed import Timing, protocol, race, speedup, speedups, timed, warm_up
+from jobs.measure.speed import Timing, clock_mhz, protocol, race, speedup, speedups, timed, warm_up
 
 CPU = torch.device("cpu")
 
@@ -128,3 +128,18 @@ def test_the_speed_up_is_the_median_of_turns_that_are_skewed(same_kernels: bool)
 
 def test_a_mask_that_is_faster_in_the_median_alone_is_not_faster() -> None:
     assert speedup(timing(*[1.0] * 10), timing(*[2.0] * 9, 1.0), same_kernels=True) == 1.0
+
+
+def test_a_gpu_that_does_not_report_its_clock_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A MIG slice, and a virtual GPU without the right to read it."""
+    import pynvml
+
+    for code in (pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_NO_PERMISSION):
+
+        def refuse(device: torch.device, code: int = code) -> None:
+            raise pynvml.NVMLError(code)
+
+        monkeypatch.setattr(torch.cuda, "clock_rate", refuse)
+        assert clock_mhz(torch.device("cuda", 0)) is None
+    monkeypatch.setattr(torch.cuda, "clock_rate", lambda device: 1980)
+    assert clock_mhz(torch.device("cuda", 0)) == 1980.0

@@ -1,12 +1,15 @@
 """Which device a rank takes, and what a job says that was promised GPUs and has none."""
 
 import os
+from threading import Thread
 
 import pytest
 import torch
+from torch.distributed import HashStore
 
-from jobs.parallel.devices import GpuMissing, own_device
+from jobs.parallel.devices import GpuMissing, check_own_gpus, own_device
 from jobs.recovery.triage import policy_of
+from tests.support.waiting import PATIENCE_S
 
 
 @pytest.fixture(autouse=True)
@@ -84,3 +87,31 @@ def test_a_rank_beyond_the_gpus_of_its_node_is_refused(monkeypatch: pytest.Monke
     with pytest.raises(GpuMissing, match="local rank 3 has no GPU on .*: 3 are visible") as caught:
         own_device(3, promised=True)
     assert policy_of("GpuMissing", str(caught.value)) == "elsewhere"
+
+
+def gpus_of(*gpus: str) -> list[str]:
+    """What each rank says of its GPUs: its error, or nothing."""
+    store, told = HashStore(), [""] * len(gpus)
+
+    def rank(number: int) -> None:
+        try:
+            check_own_gpus(store, number, len(gpus), gpus[number])
+        except GpuMissing as error:
+            told[number] = str(error)
+
+    threads = [Thread(target=rank, args=(number,)) for number in range(len(gpus))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    return told
+
+
+def test_ranks_with_a_gpu_each_go_on() -> None:
+    assert gpus_of("GPU-a of node1", "GPU-b of node1", "GPU-a of node2") == ["", "", ""]
+
+
+def test_two_ranks_of_one_gpu_are_named_on_every_rank() -> None:
+    told = gpus_of("GPU-a of node1", "GPU-b of node1", "GPU-a of node1", "GPU-a of node1")
+    assert all(line.startswith("ranks 0 and 2 and 3 share GPU-a of node1; CUDA_VISIBLE_DEVICES is") for line in told)
+    assert {policy_of("GpuMissing", line) for line in told} == {"never"}
