@@ -1,4 +1,4 @@
-"""Loads checkpoint files into our models, strictly: only a head of other classes and positions of another image size may differ."""
+"""Loads checkpoint files into our models, strictly: only the head may be missing or of other classes, and positions of another image size."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from models.positions import resampled, side_of
 from models.weight_files import StateDict, read_weights
 
-HEAD = ("head.weight", "head.bias", "head.fc2.weight", "head.fc2.bias")  # the last two: of MambaOut
+HEAD = ("head.weight", "head.bias", "head.fc.weight", "head.fc.bias")  # the last two: of MambaOut
+NO_HEAD = "the head is fresh, because the file has none"
 POSITIONS = "pos_embed"
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.")  # of data parallelism, of torch.compile, of what holds the network
 ENCODER = "encoder."  # of a network with a decoder, which is left out
@@ -19,12 +20,13 @@ MOST_PROBLEMS = 5  # that a message lists
 def load_pretrained(model: nn.Module, path: Path, key: str | None = None) -> tuple[str, ...]:
     """Fills every parameter and buffer of `model` from a file, and returns what of it is not as it stands there, one sentence each.
 
-    The head stays as it is if the file's head has another number of classes. Position embeddings of another number of patches are resampled.
+    The head stays as it is if the file has none, or one of another number of classes. Position embeddings of another number of patches are resampled.
     `key` names the weights in a file that holds several. ValueError: no such file, no weights in it, names or shapes that are missing, unexpected or
     different, or weights that are no finite numbers.
     """
     weights, expected = without_prefixes(read_weights(path, key)), model.state_dict()
-    fresh = {name: expected[name] for name in HEAD if _other_classes(weights.get(name), expected.get(name))}
+    headless = _headless(weights, expected)
+    fresh = {name: expected[name] for name in headless or HEAD if headless or _other_classes(weights.get(name), expected.get(name))}
     given = {name: tensor for name, tensor in weights.items() if name not in fresh}
     sides = _sides(given.get(POSITIONS), expected.get(POSITIONS))
     positions = {POSITIONS: expected[POSITIONS]} if sides else {}
@@ -33,7 +35,7 @@ def load_pretrained(model: nn.Module, path: Path, key: str | None = None) -> tup
     for name, tensor in given.items():
         if fault := _fault(tensor, expected[name]):
             raise ValueError(f"pretrained: {path}: {name} {fault}")
-    notes = [_fresh_head(weights[name], fresh[name]) for name in list(fresh)[:1]]
+    notes = [NO_HEAD if headless else _fresh_head(weights[name], fresh[name]) for name in list(fresh)[:1]]
     if sides:
         given[POSITIONS] = resampled(given[POSITIONS], sides[1], model)
         notes.append(f"position embeddings were resampled from {sides[0]} x {sides[0]} to {sides[1]} x {sides[1]} patches, bicubic")
@@ -70,6 +72,15 @@ def _bare(weights: StateDict) -> StateDict:
         if prefix is None or len(bare) < len(weights):
             return weights
         weights = bare
+
+
+def _headless(weights: StateDict, expected: Mapping[str, Tensor]) -> list[str]:
+    """The names of the model's head if the file has nothing of it, or nothing of its last layer; else none."""
+    last = [name for name in HEAD if name in expected]
+    if any(name in weights for name in last):
+        return []
+    parts = [name for name in expected if name.startswith("head.")]
+    return last if any(name in weights for name in parts) else parts
 
 
 def _other_classes(given: Tensor | None, wanted: Tensor | None) -> bool:

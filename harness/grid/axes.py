@@ -26,6 +26,7 @@ from models.typed import Limit, SettingsError, build, fields_of, shown
 
 MOST_SEEDS = 10_000  # a larger number is taken for one seed whose brackets were forgotten
 
+Sha256 = Callable[[Path], str | None]  # the digest of a file's content; None if it cannot be read
 Value_co = TypeVar("Value_co", covariant=True)
 Value = TypeVar("Value")
 Spec = TypeVar("Spec", DataSpec, RecipeSpec)
@@ -146,13 +147,13 @@ def _same_label(label: str, first: Choice[Value]) -> str:
     return f"the label {label!r} looks like {first.names[0]!r} of line {first.line}; labels must differ in more than case, spaces or alphabet"
 
 
-def read_models(node: Node | None, folder: Path, report: Report) -> list[Choice[ModelSpec]]:
+def read_models(node: Node | None, folder: Path, report: Report, sha256: Sha256 = pretrained_sha256) -> list[Choice[ModelSpec]]:
     """Every model and variant. Relative paths of weights are looked for in `folder`, the grid's own, then in the current one."""
     models = []
     for entry, key, name in named_entries(node, "models", "name", MODELS, report):
         options = variants(entry, fields_of(model_options(name)), key, report, apart=("name", "label"))
         label = own_label(entry, key, len(options), report)
-        models += [choice for given in options if (choice := _model(entry, key, name, given, folder, label, report))]
+        models += [choice for given in options if (choice := _model(entry, key, name, given, folder, label, report, sha256))]
     return distinct(without_copies(named_by_files(models), report), report)
 
 
@@ -189,7 +190,9 @@ def without_copies(models: Sequence[Choice[ModelSpec]], report: Report) -> list[
     return kept
 
 
-def _model(entry: Node, key: str, name: str, written: Mapping[str, Any], folder: Path, label: str | None, report: Report) -> Choice[ModelSpec] | None:
+def _model(
+    entry: Node, key: str, name: str, written: Mapping[str, Any], folder: Path, label: str | None, report: Report, sha256: Sha256
+) -> Choice[ModelSpec] | None:
     file = absolute_path(written["pretrained"], folder) if written.get("pretrained") is not None else None
     given = dict(written) if file is None else {**written, "pretrained": str(file)}
     try:
@@ -198,7 +201,7 @@ def _model(entry: Node, key: str, name: str, written: Mapping[str, Any], folder:
         for path, message in error.errors:
             report.add(entry.line_of(path), ".".join((key, *path)), message)
         return None
-    digest = None if file is None else pretrained_sha256(file)
+    digest = None if file is None else sha256(file)
     spec = ModelSpec(name=name, options=effective_options(name, given), label=label or model_label(name, given), pretrained_sha256=digest)
     return Choice(
         value=spec,

@@ -6,6 +6,7 @@ Every mistake is reported at once, with file, line, key and the nearest valid na
 import itertools
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from harness.grid.axes import Axes, Choice, read_data, read_models, read_pruning, read_seeds
@@ -13,12 +14,14 @@ from harness.grid.cluster_profile import read_cluster
 from harness.grid.evaluation import Evaluations, note_evaluations
 from harness.grid.exclude import check_patterns, read_exclusions
 from harness.grid.labels import name_problem
+from harness.grid.paths import expanded
 from harness.grid.recipes import read_recipes
 from harness.grid.yaml_source import GridError, Node, Report, read_yaml
 from jobs.experiment.augment_limits import images_of_epoch
 from jobs.experiment.cell import Cell
 from jobs.experiment.identity import cell_id
 from jobs.experiment.limits import oversized_batch, training_images, unreachable_rewind, untrained
+from jobs.experiment.pretrained import pretrained_sha256
 from jobs.experiment.specs import ClusterSpec, DataSpec, ModelSpec, RecipeSpec
 from models.pruning.base import Budget, PruningMethod
 from models.registry import model_options
@@ -59,8 +62,9 @@ def read_grid(path: Path) -> Grid:
             report.add(node.line, key, f"unknown key{valid_names(key, KEYS)}")
     name = _name(keys.get("name"), report)
     cluster = read_cluster(keys.get("cluster"), path, report)
+    memory = None if cluster.hash_data else expanded(cluster.cache)
     axes = Axes(
-        model=read_models(keys.get("models"), path.parent, report),
+        model=read_models(keys.get("models"), path.parent, report, partial(pretrained_sha256, memory=memory)),
         pruning=read_pruning(keys.get("pruning"), report),
         data=read_data(keys.get("data"), path.parent, report),
         recipe=read_recipes(keys.get("recipe"), cluster.ranks, report),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cache as once_a_process
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,14 +24,14 @@ from jobs.data.faults import NAMED
 from jobs.data.folders import split_problems
 from jobs.data.sources import READERS, content_key
 from jobs.data.writing import Progress, ignore, is_written, readable_source, write_source
-from jobs.experiment.files import sha256_of, write_json
+from jobs.experiment.digests import ALWAYS_HASHED_BYTES, memory_file, remember_sha256, remembered_sha256
+from jobs.experiment.files import sha256_of
 from jobs.experiment.limits import data_violations
 from jobs.experiment.specs import DataSpec, image_size
 
 __all__ = ["DataError", "Dataset", "check_data", "data_folder", "images_for_training", "look_at_data", "prepare", "ready"]
 
 FORMAT_VERSION: Final = 1  # to be raised when the same settings would write other bytes
-ALWAYS_HASHED_BYTES: Final = 256 << 20  # a larger file is hashed once; after that, its size and time of change identify it
 INSTALL_FFCV: Final = "run slurm/install.sh, which builds it, or ask for data.loader: torch by name"
 
 
@@ -199,7 +199,7 @@ def described(data: DataSpec, train: Path, test: Path, classes: int | None, cach
 def verified_sha256(path: Path, cache: Path, by_content: bool) -> str:
     """The digest of `path`. DataError where the file beside it holds another."""
     status = path.stat()
-    digest = sha256_of(path) if by_content else remembered_sha256(path.resolve(), status.st_size, status.st_mtime_ns, cache)
+    digest = sha256_of(path) if by_content else sha256_once(path.resolve(), status.st_size, status.st_mtime_ns, cache)
     written = sha256_file(path)
     if written.exists() and written.read_text(encoding="utf-8", errors="replace").split()[:1] != [digest]:
         raise DataError(
@@ -210,24 +210,12 @@ def verified_sha256(path: Path, cache: Path, by_content: bool) -> str:
 
 
 @once_a_process
-def remembered_sha256(path: Path, size: int, mtime_ns: int, cache: Path) -> str:
+def sha256_once(path: Path, size: int, mtime_ns: int, cache: Path) -> str:
     """The digest of a file. `cache` remembers that of a large file for as long as its size and time of change stay."""
     if size <= ALWAYS_HASHED_BYTES:
         return sha256_of(path)
-    state = {"path": str(path), "size": size, "mtime_ns": mtime_ns}
-    memory = cache / "hashed" / f"{hashlib.sha256(str(path).encode()).hexdigest()[:16]}.json"
-    with claimed(memory.with_suffix(".lock")):
-        known = remembered(memory)
-        if {key: known.get(key) for key in state} != state:
-            known = {**state, "sha256": sha256_of(path)}
-            write_json(memory, known)
-    return str(known["sha256"])
-
-
-def remembered(memory: Path) -> dict[str, Any]:
-    """The content of a memory of digests; empty where there is none, or where it cannot be read."""
-    try:
-        known = json.loads(memory.read_bytes())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return known if isinstance(known, dict) and "sha256" in known else {}
+    with claimed(memory_file(path, cache).with_suffix(".lock")):
+        if (known := remembered_sha256(path, size, mtime_ns, cache)) is None:
+            known = sha256_of(path)
+            remember_sha256(path, size, mtime_ns, cache, known)
+    return known

@@ -90,7 +90,8 @@ def prepared_run(
     if recipe.drop_path is not None:
         options["drop_path"] = recipe.drop_path
     model = create_model(spec.model.name, data.classes, data.img_size, scan_backend=recipe.scan, **options)
-    notes = load_given(model, spec.model) if spec.stage.start == "scratch" else ()  # a later stage takes the weights of its parent
+    memory = None if cluster.hash_data else Path(cluster.cache).expanduser()  # of digests
+    notes = load_given(model, spec.model, memory) if spec.stage.start == "scratch" else ()  # a later stage takes the weights of its parent
     if ranks.rank == 0:
         print("".join(f"pretrained: {note}\n" for note in notes), end="", flush=True)
     no_decay = weight_decay_groups(model, recipe.decay_ssm)[1]
@@ -108,15 +109,15 @@ def prepared_run(
         stage.network.engine.close()
 
 
-def load_given(network: "nn.Module", model: ModelSpec) -> tuple[str, ...]:
+def load_given(network: "nn.Module", model: ModelSpec, memory: Path | None) -> tuple[str, ...]:
     """Fills the network with the weights of the model's pretrained file, if it has one; what of it is not as it stands in the file.
 
-    Raises PretrainedError if the file is not the one that the launch read.
+    `memory`: the folder that remembers digests. Raises PretrainedError if the file is not the one that the launch read.
     """
     from models.pretrained import load_pretrained
 
     path = model.options.get("pretrained")
     if path is None:
         return ()
-    check_pretrained(model)
+    check_pretrained(model, memory)
     return load_pretrained(network, Path(path), model.options.get("pretrained_key"))

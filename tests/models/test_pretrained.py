@@ -137,6 +137,48 @@ def test_a_file_without_weights_is_refused(tmp_path: Path) -> None:
         micro(pretrained=tmp_path / "absent.pth")
 
 
+@pytest.mark.parametrize("name", ["vim_micro", "mambavision_micro", "vit_micro", "mambaout_micro"])
+@pytest.mark.parametrize("prefix", ["", "backbone.", "module.model."])
+def test_a_file_without_a_head_leaves_the_head_fresh_and_says_so(tmp_path: Path, name: str, prefix: str) -> None:
+    weights = {key: tensor for key, tensor in filled(create_model(name, 10)).state_dict().items() if not key.startswith("head.")}
+    torch.save({f"{prefix}{key}": tensor for key, tensor in weights.items()}, tmp_path / "backbone.pth")
+    torch.manual_seed(3)
+    model = create_model(name, 7)
+    head = {key: tensor.clone() for key, tensor in model.state_dict().items() if key.startswith("head.")}
+    assert load_pretrained(model, tmp_path / "backbone.pth") == ("the head is fresh, because the file has none",)
+    loaded = model.state_dict()
+    assert head and head.keys() | weights.keys() == loaded.keys()
+    assert all(torch.equal(loaded[key], tensor) for key, tensor in (head | weights).items())
+
+
+def test_a_head_that_lacks_a_part_or_a_network_that_lacks_more_than_its_head_is_refused(tmp_path: Path) -> None:
+    weights = micro().state_dict()
+    torch.save({key: tensor for key, tensor in weights.items() if key != "head.bias"}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match="does not fit the model: missing head.bias$"):
+        micro(pretrained=tmp_path / "w.pth")
+    torch.save({key: tensor for key, tensor in weights.items() if not key.startswith(("head.", "norm_f."))}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match="does not fit the model: missing norm_f.weight$"):
+        micro(pretrained=tmp_path / "w.pth")
+
+
+def test_only_the_last_layer_of_a_head_may_be_missing(tmp_path: Path) -> None:
+    weights = {key: tensor for key, tensor in filled(create_model("mambaout_micro", 10)).state_dict().items() if not key.startswith("head.fc.")}
+    torch.save(weights, tmp_path / "w.pth")
+    model = create_model("mambaout_micro", 7)
+    assert load_pretrained(model, tmp_path / "w.pth") == ("the head is fresh, because the file has none",)
+    assert all(torch.equal(model.state_dict()[key], tensor) for key, tensor in weights.items())
+
+
+@pytest.mark.parametrize("name", ["vim_micro", "mambavision_micro", "vit_micro", "mambaout_micro"])
+def test_of_every_family_a_head_of_other_classes_stays_fresh(tmp_path: Path, name: str) -> None:
+    weights = filled(create_model(name, 9)).state_dict()
+    torch.save(weights, tmp_path / "w.pth")
+    model = create_model(name, 7)
+    assert load_pretrained(model, tmp_path / "w.pth") == ("the head is fresh, because the file's has 9 classes and the data 7",)
+    other = [key for key, tensor in model.state_dict().items() if not torch.equal(tensor, weights[key])]
+    assert len(other) == 2 and {key.rpartition(".")[2] for key in other} == {"weight", "bias"}
+
+
 def test_a_head_of_other_classes_stays_fresh(tmp_path: Path) -> None:
     torch.save({"model": filled(create_model("vim_micro", num_classes=1000, depth=1)).state_dict()}, tmp_path / "official.pth")
     model = micro()
