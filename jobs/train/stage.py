@@ -80,6 +80,7 @@ def prepared_run(
     from jobs.data.loaders import EvalLoader, TrainLoader
     from models.layers import weight_decay_groups
     from models.registry import create_model
+    from models.ssm.check import check_kernels
 
     recipe = spec.recipe
     share: dict[str, Any] = {"rank": ranks.rank, "world": ranks.world, "threads": cluster.cpus_per_task, "device": ranks.device}
@@ -90,6 +91,7 @@ def prepared_run(
     if recipe.drop_path is not None:
         options["drop_path"] = recipe.drop_path
     model = create_model(spec.model.name, data.classes, data.img_size, scan_backend=recipe.scan, **options)
+    check_kernels(model, ranks.device.type)
     memory = None if cluster.hash_data else Path(cluster.cache).expanduser()  # of digests
     notes = load_given(model, spec.model, memory) if spec.stage.start == "scratch" else ()  # a later stage takes the weights of its parent
     if ranks.rank == 0:

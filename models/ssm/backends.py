@@ -1,13 +1,17 @@
-"""The backends of the scan and the convolution, by name. The backend that is asked for runs; `auto` depends only on the tensors' device, never on
-the packages that are installed.
+"""The backends of the scan and the convolution, by name. The backend that is asked for runs. `auto` goes by the tensors' device: on CPUs `cpu`, on
+GPUs `cuda` where mamba-ssm's and causal-conv1d's kernels are installed and right, else `triton`.
 """
 
 import os
+from functools import cache
 from importlib.util import find_spec
 
+import torch
 from torch import Tensor
 
 BACKENDS = ("auto", "cpu", "cuda", "triton", "reference")
+PACKAGES = {"cuda": ("selective_scan_cuda", "causal_conv1d"), "triton": ("triton",)}  # what the backends of a GPU import
+INSTALL = {"cuda": "slurm/install_cuda.sh builds mamba-ssm's and causal-conv1d's kernels", "triton": "pip install triton"}
 
 
 def interpreted() -> bool:
@@ -15,9 +19,38 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def has_triton() -> bool:
-    """True if Triton is installed."""
-    return find_spec("triton") is not None
+def is_installed(backend: str) -> bool:
+    """True if the packages of a GPU's backend are installed."""
+    return all(find_spec(package) for package in PACKAGES[backend])
+
+
+@cache
+def gpu_backend() -> str:
+    """`cuda` or `triton`: what `auto` runs on the GPU of this process. Says why where kernels that are installed are passed over."""
+    if not is_installed("cuda"):
+        return "triton"
+    from models.ssm.check import fault_of
+
+    fault = fault_of("cuda", "cuda") if torch.cuda.is_available() else None
+    if fault:
+        print(f"{fault}; the Triton kernels run instead", flush=True)
+    return "triton" if fault else "cuda"
+
+
+@torch.compiler.assume_constant_result
+def _traced_gpu_backend() -> str:
+    return gpu_backend()
+
+
+def missing_kernels(device_type: str, backend: str) -> str | None:
+    """Which packages a scan on such a device needs and this environment lacks, with the remedy; None if it lacks none. Needs no GPU."""
+    if device_type != "cuda" or backend in ("reference", "cpu"):
+        return None
+    wanted = ("cuda", "triton") if backend == "auto" else (backend,)
+    if any(is_installed(name) for name in wanted):
+        return None
+    absent = " or ".join(" and ".join(PACKAGES[name]) for name in wanted)
+    return f"a scan on a GPU needs {absent}, not installed here: {'; or '.join(INSTALL[name] for name in wanted)}; or set it to reference, slow"
 
 
 def scan_backend_used(device_type: str, backend: str = "auto") -> str:
@@ -32,7 +65,7 @@ def scan_backend_used(device_type: str, backend: str = "auto") -> str:
     if device_type not in ("cpu", "cuda", "meta"):
         raise ValueError(f"no scan kernel for device {device_type!r}; ask for backend 'reference'")
     if backend == "auto":
-        return "cuda" if device_type == "cuda" else "cpu"
+        return _traced_gpu_backend() if device_type == "cuda" else "cpu"
     if backend == "triton" and (device_type == "cuda" or interpreted()):
         return backend
     if device_type not in (backend, "meta"):

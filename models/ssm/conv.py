@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.ssm.backends import has_triton, resolve_backend
+from models.ssm.backends import is_installed, resolve_backend
 from models.ssm.buffers import DTYPES, as_view, empty_like, pointer, wide_dtype
 from models.ssm.kernel import ConvArgs, Operators, load_kernel
 
@@ -35,7 +35,7 @@ def conv1d_silu(x: Tensor, weight: Tensor, bias: Tensor | None, *, left: int, re
         from models.ssm.cuda import causal_conv_cuda
 
         return causal_conv_cuda(x, weight, bias, reverse)
-    if used == "triton" or (used == "cuda" and has_triton()):
+    if used == "triton" or (used == "cuda" and is_installed("triton")):
         from models.ssm.triton_ops import conv_triton
 
         return conv_triton(x, weight, bias, left, reverse)

@@ -3,11 +3,13 @@
 import pytest
 import torch
 
-from models.ssm.backends import resolve_backend, runs_backwards, scan_backend_used
+from models.ssm import backends
+from models.ssm.backends import missing_kernels, resolve_backend, runs_backwards, scan_backend_used
 
 
 def test_backends_go_by_name_and_device() -> None:
-    assert [scan_backend_used(device) for device in ("cpu", "cuda")] == ["cpu", "cuda"]
+    assert scan_backend_used("cpu") == "cpu"
+    assert [scan_backend_used("cuda", backend) for backend in ("cuda", "triton")] == ["cuda", "triton"]
     assert scan_backend_used("cuda", "reference") == "reference"
     with pytest.raises(ValueError, match="does not take tensors on 'cpu'"):
         scan_backend_used("cpu", "cuda")
@@ -18,6 +20,27 @@ def test_backends_go_by_name_and_device() -> None:
 def test_a_tensors_device_decides_and_a_meta_tensor_takes_any_backend() -> None:
     assert resolve_backend(torch.zeros(1), "auto") == "cpu"
     assert [resolve_backend(torch.zeros(1, device="meta"), backend) for backend in ("auto", "cuda")] == ["cpu", "cuda"]
+
+
+@pytest.mark.parametrize(("installed", "used"), [(("cuda", "triton"), "cuda"), (("cuda",), "cuda"), (("triton",), "triton"), ((), "triton")])
+def test_on_a_gpu_auto_takes_mamba_ssm_s_kernels_where_they_are_installed_else_triton(
+    monkeypatch: pytest.MonkeyPatch, installed: tuple[str, ...], used: str
+) -> None:
+    monkeypatch.setattr(backends, "is_installed", lambda backend: backend in installed)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # nothing is run
+    backends.gpu_backend.cache_clear()
+    assert scan_backend_used("cuda", "auto") == used
+    backends.gpu_backend.cache_clear()
+
+
+def test_what_a_gpu_lacks_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "is_installed", lambda backend: backend == "triton")
+    assert [missing_kernels("cuda", backend) for backend in ("auto", "triton", "reference")] == [None] * 3
+    assert missing_kernels("cpu", "auto") is None
+    assert missing_kernels("cuda", "cuda") == (
+        "a scan on a GPU needs selective_scan_cuda and causal_conv1d, not installed here: slurm/install_cuda.sh builds mamba-ssm's and "
+        "causal-conv1d's kernels; or set it to reference, slow"
+    )
 
 
 def test_a_device_without_a_kernel_needs_the_reference() -> None:

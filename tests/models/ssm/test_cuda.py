@@ -1,4 +1,6 @@
-"""The CUDA kernels against the reference, at upstream's own tolerances; and what is said where they are missing."""
+"""The CUDA kernels against the reference, at upstream's own tolerances; how they are called, with stand-ins that refuse what they refuse; and what is
+said where they are missing.
+"""
 
 import importlib.util
 
@@ -6,8 +8,9 @@ import pytest
 import torch
 
 from models.registry import create_model
-from models.ssm import cuda
+from models.ssm import conv, cuda, scan
 from models.ssm.conv import conv1d_silu
+from tests.support import upstream_kernels
 from tests.support.scans import gradients, problem
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device with the kernels of slurm/install_cuda.sh")
@@ -48,6 +51,72 @@ def test_models_agree_on_cpu_and_gpu(name: str) -> None:
         want = model(images)
         got = model.cuda()(images.cuda()).cpu()
     assert (got - want).norm() / want.norm() < 5e-3
+
+
+@pytest.fixture
+def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """mamba-ssm's and causal-conv1d's kernels, by the reference, for tensors of the CPU."""
+    upstream_kernels.install(monkeypatch)
+    for module in (scan, conv):
+        monkeypatch.setattr(module, "resolve_backend", lambda tensor, backend: "cuda" if backend == "cuda" else "reference")
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("left_out", [(), ("z",), ("D", "z", "delta_bias")])
+@pytest.mark.parametrize(("dtype", "groups"), [(torch.float32, 0), (torch.bfloat16, 2)])
+def test_the_kernels_are_called_as_they_ask(
+    stand_ins: None, dtype: torch.dtype, groups: int, left_out: tuple[str, ...], channels_last: bool, reverse: bool
+) -> None:
+    inputs = {name: tensor for name, tensor in problem(2, 8, 13, 4, groups, dtype, channels_last).items() if name not in left_out}
+    got, want = (gradients(inputs, backend=backend, reverse=reverse, last=False) for backend in ("cuda", "reference"))
+    for name, tensor in want.items():
+        assert got[name].dtype == tensor.dtype and got[name].shape == tensor.shape, name
+        assert (got[name].float() - tensor.float()).norm() <= (1e-5 if dtype == torch.float32 else 2e-2) * tensor.float().norm(), name
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("taps", [1, 2, 4, 5, 16])
+def test_convolutions_of_any_number_of_taps_run(
+    stand_ins: None, monkeypatch: pytest.MonkeyPatch, taps: int, channels_last: bool, reverse: bool
+) -> None:
+    monkeypatch.setattr(conv, "is_installed", lambda backend: False)  # without Triton cuDNN takes what causal-conv1d does not
+    x, weight, bias = torch.randn(2, 13, 8) if channels_last else torch.randn(2, 8, 13), torch.randn(8, 1, taps), torch.randn(8)
+    x = x.transpose(1, 2) if channels_last else x
+    got, want = (conv1d_silu(x, weight, bias, left=taps - 1, reverse=reverse, backend=backend) for backend in ("cuda", "reference"))
+    torch.testing.assert_close(got, want)
+
+
+def test_nothing_is_kept_that_backward_does_not_need(stand_ins: None) -> None:
+    inputs = {name: tensor.requires_grad_() for name, tensor in problem(1, 8, 64, 2, 1, torch.float32).items()}
+    kept = []
+    for left_out in ((), ("z",)):
+        given: list[object] = [None if name in left_out else tensor for name, tensor in inputs.items()]
+        sizes: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda tensor, sizes=sizes: sizes.append(tensor.numel()) or tensor, lambda tensor: tensor):
+            cuda.scan_cuda(*given, True, False)
+        kept.append(sum(sizes))
+    assert kept[0] - kept[1] == 2 * 8 * 64  # z, and y before its gate
+
+
+def test_the_operator_keeps_torch_s_rules_and_compiles_whole(stand_ins: None) -> None:
+    inputs = {name: tensor.requires_grad_() for name, tensor in problem(1, 4, 6, 2, 1, torch.float32).items()}
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(cuda._scan, (*inputs.values(), True), test_utils=checks)
+    torch.library.opcheck(cuda._scan, (*[None if name in ("D", "z", "delta_bias") else inputs[name] for name in inputs], True), test_utils=checks)
+
+    def loss(u: torch.Tensor) -> torch.Tensor:
+        return cuda.scan_cuda(**{**inputs, "u": u * 2}, delta_softplus=True, reverse=True)[0].square().sum()
+
+    u = inputs["u"]
+    want, got = (torch.autograd.grad(function(u), u) for function in (loss, torch.compile(loss, fullgraph=True, backend="aot_eager")))
+    torch.testing.assert_close(got, want)
+
+
+def test_fp64_is_refused() -> None:
+    with pytest.raises(ValueError, match="the CUDA scan takes fp32, bf16 and fp16, not torch.float64; ask for backend 'triton' or 'reference'"):
+        cuda.scan_cuda(*problem(1, 2, 3, 1, 1).values(), True, False)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("selective_scan_cuda") is not None, reason="the kernel is installed")
