@@ -37,7 +37,7 @@ def gpu_backend() -> str:
     return "triton" if fault else "cuda"
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _traced_gpu_backend() -> str:
     return gpu_backend()
 

@@ -35,8 +35,8 @@ def check_kernels(model: torch.nn.Module, device_type: str) -> None:
     """Checks the kernels that a network will run on a GPU, before anything is trained with them. KernelFault; ImportError names what to install."""
     if device_type != "cuda":
         return
-    backends = {vars(module).get(name) for module in model.modules() for name in ("backend", "scan_backend")}
-    for backend in sorted(backends - {None}):
+    backends = {str(vars(module)[name]) for module in model.modules() for name in {"backend", "scan_backend"} & vars(module).keys()}
+    for backend in sorted(backends):
         used = scan_backend_used(device_type, backend)
         if missing := missing_kernels(device_type, used):
             raise ImportError(missing)
@@ -54,20 +54,22 @@ def fault_of(backend: str, device: str) -> str | None:
 
 def first_fault(scan: Implementation, convolution: Convolution, device: str, lengths: Sequence[int]) -> str | None:
     """The first result of a kernel that is not the reference's, in words, or None."""
-    checks = [partial(check, kernel, device, length, dtype) for dtype in LIMITS for length in lengths for check, kernel in
-              ((scan_fault, scan), (convolution_fault, convolution))]  # fmt: skip
-    return next((fault for check in checks if (fault := check())), None)
+    for dtype in LIMITS:
+        for length in lengths:
+            if fault := scan_fault(scan, device, length, dtype) or convolution_fault(convolution, device, length, dtype):
+                return fault
+    return None
 
 
 def scan_fault(scan: Implementation, device: str, length: int, dtype: torch.dtype) -> str | None:
     """What is wrong with a scan of this length."""
-    return _fault("scan", lambda *parts: scan(*parts, True, False)[0], closed_form,
+    return _fault("scan", _with_options(scan, True, False), closed_form,
                   scan_inputs(length, dtype), device, dtype)  # fmt: skip
 
 
 def convolution_fault(convolution: Convolution, device: str, length: int, dtype: torch.dtype) -> str | None:
     """What is wrong with a causal convolution of this length."""
-    return _fault("convolution", lambda *parts: convolution(*parts, TAPS - 1, False), lambda *parts: conv_reference(*parts, TAPS - 1, False),
+    return _fault("convolution", _with_options(convolution, TAPS - 1, False), _with_options(conv_reference, TAPS - 1, False),
                   convolution_inputs(length, dtype), device, dtype)  # fmt: skip
 
 
@@ -112,6 +114,17 @@ def _fault(kind: str, kernel: Callable[..., Tensor], reference: Callable[..., Te
         if not error_norm < LIMITS[dtype]:  # NaN is a fault too
             return f"{kind} of length {length} in {name}: {part} is wrong by {error_norm:.1%} of its norm, and {LIMITS[dtype]:.1%} is allowed"
     return None
+
+
+def _with_options(function: Callable[..., Any], *options: Any) -> Callable[..., Tensor]:
+    """The first result of a function that takes options behind its tensors."""
+
+    def call(*parts: Tensor) -> Tensor:
+        result = function(*parts, *options)
+        y: Tensor = result[0] if isinstance(result, tuple) else result
+        return y
+
+    return call
 
 
 def _with_gradients(function: Callable[..., Tensor], inputs: dict[str, Tensor]) -> dict[str, Tensor]:

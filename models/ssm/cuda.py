@@ -34,10 +34,8 @@ def scan_cuda(
         raise ValueError(f"the CUDA scan takes fp32, bf16 and fp16, not {u.dtype}; ask for backend 'triton' or 'reference'")
     wide = torch.float32
     A, D, delta_bias = A.to(wide).contiguous(), _contiguous(D, wide), _contiguous(delta_bias, wide)
-    sequences = [None if part is None else part.to(u.dtype) for part in (u, delta, B, C, z)]
-    if reverse:
-        sequences = [None if part is None else part.flip(-1) for part in sequences]
-    u, delta, B, C, z = (part if part is None or part.stride(-1) == 1 else part.contiguous() for part in sequences)
+    u, delta, B, C = (_sequence(part, u.dtype, reverse) for part in (u, delta, B, C))
+    z = None if z is None else _sequence(z, u.dtype, reverse)
     y, last, _, _ = _scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
     return (y.flip(-1) if reverse else y), last.detach()
 
@@ -104,6 +102,13 @@ def _autograd(ctx: Any, grad_y: Tensor | None, *others: Tensor | None) -> tuple[
 
 
 _scan.register_autograd(_autograd, setup_context=_setup_context)
+
+
+def _sequence(part: Tensor, dtype: torch.dtype, reverse: bool) -> Tensor:
+    """A sequence as the kernel wants it: in u's dtype, positions beside each other in memory."""
+    part = part.to(dtype)
+    part = part.flip(-1) if reverse else part
+    return part if part.stride(-1) == 1 else part.contiguous()
 
 
 def _contiguous(part: Tensor | None, dtype: torch.dtype) -> Tensor | None:

@@ -1,5 +1,5 @@
-"""Where tests run the Triton kernels: compiled on a GPU, or else in Triton's interpreter. `tests/__init__.py` asks for the interpreter, for Triton reads
-the request when it is imported first.
+"""Where tests run the Triton kernels: compiled on a GPU, or else in Triton's interpreter. `tests/__init__.py` asks for the interpreter, because
+Triton reads the request when it is first imported.
 """
 
 from importlib.util import find_spec
