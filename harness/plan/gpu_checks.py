@@ -19,7 +19,7 @@ INSTALL = "run slurm/install_cuda.sh, which builds it"
 
 def device_problems(cluster: ClusterSpec, cells: Sequence[Cell]) -> list[str]:
     """The problems, one sentence each: GPUs that torch cannot use, a backend of another device, a kernel that is not installed."""
-    from models.ssm.backends import scan_backend_used
+    from models.ssm.backends import missing_kernels, scan_backend_used
 
     on_gpu = runs_on_gpu(cluster)
     if problems := gpu_problems(cluster) or torch_problems(cluster):
@@ -34,6 +34,8 @@ def device_problems(cluster: ClusterSpec, cells: Sequence[Cell]) -> list[str]:
             problems += library_problems(cluster)
         elif backend == "cuda":
             problems += package_problems([cell for cell in cells if cell.recipe.scan == scan])
+        elif missing := missing_kernels("cuda" if on_gpu else "cpu", scan):
+            problems += [f"recipe.scan: {missing}"] if any(kernels_of(cell) for cell in cells if cell.recipe.scan == scan) else []
     return problems
 
 

@@ -11,6 +11,7 @@ from harness.plan.gpu_checks import device_problems
 from jobs.experiment.cell import Cell
 from jobs.experiment.specs import ClusterSpec, ModelSpec, RecipeSpec
 from models.ssm import kernel
+from models.ssm.backends import gpu_backend
 from models.ssm.kernel import KernelMissing
 from tests.support.cells import make_cell
 
@@ -107,3 +108,21 @@ def test_jobs_on_gpus_need_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel, "load_kernel", gone)
     monkeypatch.setattr(kernel, "kernel_path", lambda variant: None)
     assert device_problems(SLURM, [cell("cuda"), cell("reference")]) == []
+
+
+@pytest.mark.parametrize(("scan", "wanted"), [("auto", "selective_scan_cuda and causal_conv1d or triton"), ("triton", "triton")])
+def test_triton_is_needed_where_it_would_run(monkeypatch: pytest.MonkeyPatch, scan: str, wanted: str) -> None:
+    has(monkeypatch)
+    for installed, count in ((False, 1), (True, 0)):
+        monkeypatch.setattr("models.ssm.backends.is_installed", lambda backend, installed=installed: backend == "triton" and installed)
+        gpu_backend.cache_clear()
+        problems = device_problems(SLURM, [cell(scan)])
+        assert len(problems) == count and all(f"a scan on a GPU needs {wanted}, not installed here" in problem for problem in problems)
+        assert device_problems(SLURM, [cell(scan, "vit_micro")]) == []  # it has no scan
+    gpu_backend.cache_clear()
+
+
+def test_triton_runs_on_no_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    (problem,) = device_problems(CPUS, [cell("triton")])
+    assert problem == "recipe.scan: scan backend 'triton' does not take tensors on 'cpu'; ask for 'auto' or 'reference'"

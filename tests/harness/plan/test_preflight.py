@@ -9,7 +9,7 @@ import torch
 
 import models.registry
 from harness.grid.read import Grid, read_grid
-from harness.plan.preflight import check_machine, kernel_problems, model_problems, preflight
+from harness.plan.preflight import check_machine, model_problems, preflight
 from models.registry import create_model
 from models.ssm import kernel
 from tests.support.images import write_folder
@@ -250,19 +250,3 @@ def test_a_kernel_that_does_not_load_is_a_problem_with_its_remedy(tmp_path: Path
     monkeypatch.setattr(kernel, "load_kernel", kernel.load_kernel.__wrapped__)
     (line,) = problems(tmp_path, "models: [vim_micro]\npruning: [dense]\ncluster: {kind: local}")
     assert line.startswith(f"grid.yaml: recipe.scan: {tmp_path}/_kernel.so does not load (") and "scan: reference" in line
-
-
-def test_a_scan_that_the_device_lacks_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    monkeypatch.setattr("models.ssm.backends.is_installed", lambda backend: backend == "triton")
-    rows = "models: [vim_micro]\npruning: [dense]\n"
-    on_cpu = read(tmp_path, rows, "name: t\nseeds: [0]\nrecipe: {epochs: 2, scan: triton}\n")
-    (line,) = kernel_problems(on_cpu.cluster, on_cpu.cells)
-    assert line == "recipe.scan: scan backend 'triton' does not take tensors on 'cpu'; ask for 'auto' or 'reference'"
-    on_gpu = replace(on_cpu.cluster, gpus_per_node=1)
-    assert kernel_problems(on_gpu, on_cpu.cells) == []
-    built = read(tmp_path, rows, "name: t\nseeds: [0]\nrecipe: {epochs: 2, scan: cuda}\n")
-    (line,) = kernel_problems(on_gpu, built.cells)
-    assert line.startswith(
-        "recipe.scan: a scan on a GPU needs selective_scan_cuda and causal_conv1d, not installed here: slurm/install_cuda.sh builds"
-    )
