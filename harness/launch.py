@@ -21,7 +21,7 @@ from harness.plan.jobs import done_stages, make_jobs, planned_cells, to_replay
 from harness.plan.preflight import Findings, can_be_planned_elsewhere, check_machine, model_problems, preflight
 from harness.plan.snapshot import cells_with_new_labels, refresh_labels, save_launch, warn_of_stale_records
 from harness.plan.stages import StageGraph, make_graph
-from harness.submit.data_first import cores, data_sets, prepare_here
+from harness.submit.data_first import cores, data_sets, missing, prepare_here, title, written_here
 from harness.submit.previous import assign, previous_jobs
 from harness.text import counted
 from jobs.cluster.claims import claimed, holder
@@ -95,6 +95,8 @@ def plan_and_launch(grid: Grid, graph: StageGraph, run: RunFolder, options: argp
     print("".join(f"{note}\n" for note in findings.notes), end="", file=sys.stderr)
     if options.dry_run:
         print(describe(graph, grid, make_jobs(grid, graph, run, left), done=done_stages(graph, run)))
+        if not plan_only and (to_write := missing(grid.cluster, data_sets(to_check))):
+            print(f"data to write first: {', '.join(map(title, to_write))}")
         if plan_only:
             unchecked = [f"  {problem}" for problem in check_machine(grid, to_check).problems]
             print("\n".join(["", "not checked, for this machine has no SLURM:", *unchecked]))
@@ -133,7 +135,8 @@ def launch(grid: Grid, graph: StageGraph, run: RunFolder, retry_failed: bool) ->
         print("nothing to do until the jobs of the previous launch have ended" if waits else "nothing to do", flush=True)
         show_new_labels(grid, graph, run)
         return NOTHING_TO_DO
-    if not prepare_here(grid.cluster, data_sets(planned.cell for planned in left), workers=cores(), quiet=True):
+    data = data_sets(planned.cell for planned in left)
+    if not prepare_here(grid.cluster, [spec for spec in data if not chained or written_here(spec)], workers=cores(), quiet=True):
         return SOME_FAILED
     run.forget_failures((stage for planned in left for stage in planned.stages), (planned.cell.id for planned in left))
     remove_asides(run.path)
@@ -145,9 +148,10 @@ def launch(grid: Grid, graph: StageGraph, run: RunFolder, retry_failed: bool) ->
     jobs = make_jobs(grid, graph, run, left, held=previous.living)
     print(f"{grid.name}: {len(left)} of {len(grid.cells)} cells to run, in {len(jobs)} jobs, in {run.path}", flush=True)
     if grid.cluster.kind == "slurm":
+        from harness.submit.data_jobs import submit_data
         from harness.submit.slurm import submit_arrays
 
-        print("\n".join(submit_arrays(grid.cluster, run, jobs, previous.living)))
+        print("\n".join(submit_arrays(grid.cluster, run, jobs, previous.living, submit_data(grid.cluster, run, data))))
         return OK
     run_locally(grid.cluster, run, jobs, left)
     published = publish(run)

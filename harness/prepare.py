@@ -11,8 +11,12 @@ from pathlib import Path
 from harness.grid.read import Grid, read_grid
 from harness.grid.yaml_source import GridError
 from harness.submit.data_first import cores, data_sets, prepare_here
+from harness.text import counted
+from jobs.cluster.slurm import SchedulerError, available
 from jobs.cluster.surroundings import forget_outer_job
 from jobs.experiment.output import replace_unencodable
+from jobs.experiment.run_folder import RUNS, RunFolder
+from jobs.experiment.specs import ClusterSpec, DataSpec
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -31,8 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if problems:
         print("\n".join(problems), file=sys.stderr)
         return USAGE
+    run = RunFolder(options.runs / grid.name)
     try:
-        return OK if prepare_here(grid.cluster, data_sets(grid.cells), workers=options.workers) else FAILED
+        if options.workers is None and grid.cluster.kind == "slurm" and available():
+            return submit(grid.cluster, run, data_sets(grid.cells))
+        return OK if prepare_here(grid.cluster, data_sets(grid.cells), workers=options.workers or cores()) else FAILED
     except KeyboardInterrupt:
         print("stopped; what is written is kept, and the same command goes on from it")
         return INTERRUPTED
@@ -42,7 +49,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options of the command line."""
     parser = argparse.ArgumentParser(prog="python -m harness.prepare", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("grid", type=Path, help="a grid.yaml")
-    parser.add_argument("--workers", type=workers, default=cores(), help="processes that write (default: the cores of this machine, %(default)s)")
+    parser.add_argument(
+        "--workers", type=workers, help="write here, with so many processes (default: SLURM jobs for a grid on SLURM, else all cores)"
+    )
+    parser.add_argument("--runs", type=Path, default=RUNS, help="the folder of all run folders, for the logs of SLURM jobs (default: %(default)s)")
     return parser.parse_args(arguments)
 
 
@@ -51,6 +61,20 @@ def workers(text: str) -> int:
     if (number := int(text)) < 1:
         raise ValueError
     return number
+
+
+def submit(cluster: ClusterSpec, run: RunFolder, data: Sequence[DataSpec]) -> int:
+    """Submits the jobs that write what is missing; returns the exit code."""
+    from harness.submit.data_jobs import submit_data
+    from jobs.data.prepare import DataError
+
+    try:
+        if not submit_data(cluster, run, data):
+            print(f"nothing to do: {counted(len(data), 'data set')} ready in {cluster.cache}")
+    except (SchedulerError, DataError) as error:
+        print(error, file=sys.stderr)
+        return FAILED
+    return OK
 
 
 def data_problems(grid: Grid) -> list[str]:

@@ -5,8 +5,8 @@ from typing import Any
 
 from harness.grid.paths import expanded
 from harness.grid.yaml_source import GridError, Node, Report, read_yaml
-from jobs.experiment.limits import CLUSTER, cluster_conflicts, violations
-from jobs.experiment.specs import ClusterSpec
+from jobs.experiment.limits import CLUSTER, PREPARE, cluster_conflicts, violations
+from jobs.experiment.specs import ClusterSpec, PrepareSpec
 from models.text import valid_names
 from models.typed import Mismatch, convert, fields_of, shown
 
@@ -46,6 +46,7 @@ SWITCHES = ("exclusive", "stderr_to_stdout", "use_srun", "additional_parameters"
 SECTIONS = ("setup", "environment")  # which may be left empty
 BY_NAME = {"local": ClusterSpec(), "debug": ClusterSpec(kind="debug")}
 FIELDS = {name: hint for name, hint in fields_of(ClusterSpec).items() if name != "slurm"}
+PREPARE_FIELDS = {name: hint for name, hint in fields_of(PrepareSpec).items() if name != "slurm"}
 
 
 def read_cluster(node: Node | None, grid: Path, report: Report) -> ClusterSpec:
@@ -82,7 +83,17 @@ def _read_profile(node: Node, grid: Path, report: Report) -> ClusterSpec:
 
 def _read_mapping(node: Node, key: str, report: Report) -> ClusterSpec:
     """The cluster of a mapping: fields of ClusterSpec by name, SLURM's parameters into `slurm`."""
-    assert isinstance(node.value, dict)
+    fields, slurm = _sorted_out(node, key, FIELDS, report)
+    cluster = ClusterSpec(**fields, slurm=slurm)
+    for violation in [*violations(cluster, CLUSTER)] or [*cluster_conflicts(cluster)]:
+        report.add(node.line_of([violation.field]), f"{key}.{violation.field}".lstrip("."), str(violation))
+    if slurm and cluster.kind != "slurm":
+        report.add(node.line, f"{key}.kind".lstrip("."), f"{', '.join(slurm)} need kind: slurm; this is {cluster.kind}")
+    return cluster
+
+
+def _sorted_out(node: Node, key: str, valid: dict[str, Any], report: Report) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fields of a mapping, of which `valid` has the types by name, and SLURM's parameters in it."""
     fields: dict[str, Any] = {}
     slurm: dict[str, Any] = {}
     for given, child in _flat(node, key, report).items():
@@ -92,16 +103,26 @@ def _read_mapping(node: Node, key: str, report: Report) -> ClusterSpec:
             report.add(child.line, path, f"given twice: also as {name}")
         elif name in SLURM_NAMES:
             slurm[name] = _parameter(child, name, path, report)
-        elif name not in FIELDS or given.startswith("slurm_") and name == "kind":
-            report.add(child.line, path, f"unknown key{valid_names(bare, [*FIELDS, *SLURM_NAMES])}")
+        elif name not in valid or given.startswith("slurm_") and name == "kind":
+            report.add(child.line, path, f"unknown key{valid_names(bare, [*valid, *SLURM_NAMES])}")
+        elif name == "prepare":
+            fields[name] = _read_prepare(child, path, report)
         else:
-            _convert(child, name, path, fields, report)
-    cluster = ClusterSpec(**fields, slurm=slurm)
-    for violation in [*violations(cluster, CLUSTER)] or [*cluster_conflicts(cluster)]:
-        report.add(node.line_of([violation.field]), f"{key}.{violation.field}".lstrip("."), str(violation))
-    if slurm and cluster.kind != "slurm":
-        report.add(node.line, f"{key}.kind".lstrip("."), f"{', '.join(slurm)} need kind: slurm; this is {cluster.kind}")
-    return cluster
+            _convert(child, name, path, valid, fields, report)
+    return fields, slurm
+
+
+def _read_prepare(node: Node, key: str, report: Report) -> PrepareSpec:
+    """The jobs that write data, of a mapping."""
+    if not isinstance(node.value, dict):
+        if node.value is not None:
+            report.add(node.line, key, f"expected a mapping, such as {{partition: cpu, jobs: 8, cpus_per_task: 16}}, got {shown(node.plain)}")
+        return PrepareSpec()
+    fields, slurm = _sorted_out(node, key, PREPARE_FIELDS, report)
+    prepare = PrepareSpec(**fields, slurm=slurm)
+    for violation in violations(prepare, PREPARE):
+        report.add(node.line_of([violation.field]), f"{key}.{violation.field}", str(violation))
+    return prepare
 
 
 def _flat(node: Node, key: str, report: Report) -> dict[str, Node]:
@@ -121,11 +142,11 @@ def _flat(node: Node, key: str, report: Report) -> dict[str, Node]:
     return children
 
 
-def _convert(node: Node, name: str, key: str, fields: dict[str, Any], report: Report) -> None:
+def _convert(node: Node, name: str, key: str, valid: dict[str, Any], fields: dict[str, Any], report: Report) -> None:
     if node.value is None and name in SECTIONS:
         return
     try:
-        fields[name] = _variables(node) if name == "environment" else convert(node.plain, FIELDS[name])
+        fields[name] = _variables(node) if name == "environment" else convert(node.plain, valid[name])
     except Mismatch as error:
         report.add(node.line, key, f"{error}{node.remark}")
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 LINE_EVERY_S = 30.0  # between progress lines where there is no terminal
 REDRAWN_EVERY_S = 0.2  # where there is one
+DECODED = ("imagefolder", "huggingface", "webdataset")  # sources whose images take long to encode
+QUICK_SAMPLES = 20_000  # of `synthetic`, that take seconds
 
 
 def cores() -> int:
@@ -37,6 +39,11 @@ def missing(cluster: ClusterSpec, data: Iterable[DataSpec]) -> list[DataSpec]:
 
     folders = {data_folder(spec, Path(cluster.cache), cluster.hash_data): spec for spec in data}
     return [spec for folder, spec in folders.items() if folder is not None and not is_written(folder)]
+
+
+def written_here(data: DataSpec) -> bool:
+    """True for a data set that a launch writes itself in seconds, also on a login node."""
+    return data.source not in DECODED and (data.source != "synthetic" or data.samples <= QUICK_SAMPLES)
 
 
 def prepare_here(cluster: ClusterSpec, data: Sequence[DataSpec], *, workers: int, quiet: bool = False) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from harness.plan.jobs import parent_jobs
 from harness.submit.dependencies import Array, dependency, fan_out, jobs_at_a_time
@@ -13,22 +14,27 @@ from jobs.cluster.slurm_limits import free_jobs, max_array_size
 from jobs.experiment.ids import JobId, StageId
 from jobs.experiment.job import JobSpec
 from jobs.experiment.run_folder import CHECKPOINTS, RunFolder
-from jobs.experiment.specs import ClusterSpec
+from jobs.experiment.specs import ClusterSpec, DataSpec
 from jobs.experiment.submissions import write_submitted
 from jobs.worker.job import run_job
 
+NOTHING: Mapping[DataSpec, JobId] = MappingProxyType({})
 
-def submit_arrays(cluster: ClusterSpec, run: RunFolder, jobs: Sequence[JobSpec], living: Mapping[StageId, JobId]) -> list[str]:
+
+def submit_arrays(
+    cluster: ClusterSpec, run: RunFolder, jobs: Sequence[JobSpec], living: Mapping[StageId, JobId], data_jobs: Mapping[DataSpec, JobId] = NOTHING
+) -> list[str]:
     """What was submitted, as lines for people. The run folder keeps which job has which stages, and SLURM does the rest: no process must stay alive.
 
     living: jobs of a previous launch, by the stages that they have; jobs that start from such a stage wait for them. Jobs that SLURM has no room for
-    stay open for a later launch. Raises SchedulerError when SLURM takes none.
+    stay open for a later launch. data_jobs: the jobs that write data sets, for which the trainings on these wait. Raises SchedulerError when SLURM
+    takes none.
     """
     room = free_jobs(cluster.slurm.get("account"))
     accepted = jobs if room is None else jobs[:room]
-    queued = awaited(accepted, living)
+    queued = awaited(accepted, living, data_jobs)
     present = by_array(queued)
-    arrays = fan_out(parents(accepted, living, queued), max_array_size(), present)
+    arrays = fan_out(parents(accepted, living, queued, data_jobs), max_array_size(), present)
     ids: list[Mapping[int, JobId]] = [{task: queued[job] for task, job in tasks.items()} for tasks in present]
     new = arrays[len(present) :]
     lines: list[str] = []
@@ -69,10 +75,14 @@ def summary(array: Array, ids: Sequence[JobId], folder: Path) -> str:
     return f"level {array.level}: {counted(len(ids), 'job')}, {shown}, logs in {folder}"
 
 
-def awaited(jobs: Sequence[JobSpec], living: Mapping[StageId, JobId]) -> list[JobId]:
-    """The living jobs that `jobs` wait for: each has a stage that a job starts from, or a job's own last stage, whose cells that job will measure."""
-    stages = (stage for job in jobs for spec in job.stages for stage in (spec.parent, spec.rewind, spec.id))
-    return list(dict.fromkeys(living[stage] for stage in stages if stage is not None and stage in living))
+def awaited(jobs: Sequence[JobSpec], living: Mapping[StageId, JobId], data_jobs: Mapping[DataSpec, JobId] = NOTHING) -> list[JobId]:
+    """The living jobs that `jobs` wait for: each has a stage that a job starts from, or a job's own last stage, whose cells that job will measure, or
+    writes the data of a stage.
+    """
+    specs = [spec for job in jobs for spec in job.stages]
+    stages = (stage for spec in specs for stage in (spec.parent, spec.rewind, spec.id))
+    trained = (living[stage] for stage in stages if stage is not None and stage in living)
+    return list(dict.fromkeys([*trained, *(data_jobs[spec.data] for spec in specs if spec.data in data_jobs)]))
 
 
 def by_array(queued: Sequence[JobId]) -> list[dict[int, int]]:
@@ -83,13 +93,16 @@ def by_array(queued: Sequence[JobId]) -> list[dict[int, int]]:
     return list(positions.values())
 
 
-def parents(jobs: Sequence[JobSpec], living: Mapping[StageId, JobId], queued: Sequence[JobId]) -> list[frozenset[int]]:
+def parents(
+    jobs: Sequence[JobSpec], living: Mapping[StageId, JobId], queued: Sequence[JobId], data_jobs: Mapping[DataSpec, JobId] = NOTHING
+) -> list[frozenset[int]]:
     """For each of `queued`, which wait for nothing here, and then for each of `jobs`: the numbers of the jobs that it waits for, in that sequence."""
     number = {job: position for position, job in enumerate(queued)}
     holders = {stage: number[job] for stage, job in living.items() if job in number}
     starts = parent_jobs([job.stages for job in jobs], holders, first=len(queued))
     own = [frozenset(holders[spec.id] for spec in job.stages if spec.id in holders) for job in jobs]
-    return [frozenset[int]()] * len(queued) + [above | same for above, same in zip(starts, own, strict=True)]
+    data = [frozenset(number[data_jobs[spec.data]] for spec in job.stages if spec.data in data_jobs) for job in jobs]
+    return [frozenset[int]()] * len(queued) + [above | same | first for above, same, first in zip(starts, own, data, strict=True)]
 
 
 def progress_marker(job: JobSpec) -> list[object]:

@@ -88,6 +88,17 @@ def on_nodes(job: str, patience_s: float = 0.0) -> bool | None:
     return any(state in ON_NODES for state in states.split())
 
 
+def in_queue(job: str) -> bool:
+    """True while a job, or a task of an array, waits or runs. Raises SchedulerSilent."""
+    try:
+        states = ask("squeue", "--noheader", "--array", "--states=all", "--format=%T", f"--jobs={job}")
+    except SchedulerSilent:
+        raise
+    except SchedulerError:
+        return False
+    return any(state in ON_NODES | WAITING for state in states.split())
+
+
 def requeue(job: str, without: Iterable[str] = ()) -> bool:
     """True if SLURM queues a running job again, to start it on nodes other than `without`. SLURM then kills its processes."""
     try:

@@ -73,6 +73,7 @@ CLUSTER: Mapping[str, Limit] = {
     "profile_s": ABOVE_0,
     "profile_batch": AT_LEAST_1,
 }
+PREPARE: Mapping[str, Limit] = {"jobs": AT_LEAST_1, "cpus_per_task": AT_LEAST_1, "mem_gb": ABOVE_0, "timeout_min": AT_LEAST_1}
 # What each source does with `path` and `test_path`. True: it needs the path; False: it refuses one; None: it takes one.
 PATHS: Mapping[str, tuple[bool | None, bool | None]] = {
     "digits": (False, False),

@@ -141,6 +141,17 @@ class StageSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PrepareSpec:
+    """The SLURM jobs that write data, on CPUs. What is None is that of the profile around it."""
+
+    jobs: int = 4  # of an array; they share the shards of a data set
+    cpus_per_task: int | None = None  # processes of a job; None: the CPUs that a training has on a node
+    mem_gb: float | None = None
+    timeout_min: int | None = None
+    slurm: Mapping[str, Any] = field(default_factory=dict)  # partition, account, qos, constraint, ...
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClusterSpec:
     """Where stages run. Names are submitit's; `slurm` holds further parameters of submitit's SLURM executor, unchanged."""
 
@@ -160,6 +171,7 @@ class ClusterSpec:
     environment: Mapping[str, str] = field(default_factory=dict)  # slurm: variables of the job
     slurm: Mapping[str, Any] = field(default_factory=dict)  # partition, account, qos, constraint, gres, exclude, ...
     cache: str = "~/.cache/vssm-bench"  # .beton files
+    prepare: PrepareSpec = PrepareSpec()  # slurm: the jobs that write data
     hash_data: bool = False  # True: every job reads all files of a data set to see whether they changed; False: size and time of change tell
 
     @property
