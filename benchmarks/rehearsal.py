@@ -74,7 +74,7 @@ def run_job(job: JobSpec) -> None:
     from jobs.worker import job as worker
 
     alone = SimpleNamespace(rank=0, world=1, broadcast=lambda value: value)
-    sys.modules["jobs.parallel.engine"] = SimpleNamespace(rendezvous=lambda threads: alone)  # type: ignore[assignment]
+    sys.modules["jobs.parallel.engine"] = SimpleNamespace(rendezvous=lambda threads, gpus: alone)  # type: ignore[assignment]
     sys.modules["jobs.data.prepare"] = SimpleNamespace(ready=lambda spec, cache, by_content: None)  # type: ignore[assignment]
     sys.modules["jobs.train.stage"] = SimpleNamespace(train_stage=train)  # type: ignore[assignment]
     worker.finish_cell = record

@@ -112,12 +112,12 @@ def _sorted_out(node: Node, key: str, valid: dict[str, Any], report: Report) -> 
     return fields, slurm
 
 
-def _read_prepare(node: Node, key: str, report: Report) -> PrepareSpec:
+def _read_prepare(node: Node, key: str, report: Report) -> PrepareSpec | None:
     """The jobs that write data, of a mapping."""
     if not isinstance(node.value, dict):
         if node.value is not None:
             report.add(node.line, key, f"expected a mapping, such as {{partition: cpu, jobs: 8, cpus_per_task: 16}}, got {shown(node.plain)}")
-        return PrepareSpec()
+        return None
     fields, slurm = _sorted_out(node, key, PREPARE_FIELDS, report)
     prepare = PrepareSpec(**fields, slurm=slurm)
     for violation in violations(prepare, PREPARE):

@@ -14,7 +14,7 @@ from jobs.cluster.slurm_arrays import submit_array
 from jobs.experiment.files import write_json
 from jobs.experiment.ids import JobId
 from jobs.experiment.run_folder import RunFolder
-from jobs.experiment.specs import ClusterSpec, DataSpec
+from jobs.experiment.specs import ClusterSpec, DataSpec, PrepareSpec
 from jobs.worker.data_job import DataJob, failure_path, shards_there, write_data
 
 # Options of the trainings that hold for these jobs too; the others are about GPUs, nodes or time.
@@ -54,7 +54,7 @@ def submit_array_for(cluster: ClusterSpec, run: RunFolder, data: DataSpec, folde
     writing = data_cluster(cluster)
     job = DataJob(data=data, cache=str(Path(cluster.cache).expanduser().absolute()), by_content=cluster.hash_data, workers=writing.cpus_per_task)
     logs = fresh_folder(run.jobs_dir)
-    tasks = dict.fromkeys(range(cluster.prepare.jobs), job)
+    tasks = dict.fromkeys(range(prepare_of(cluster).jobs), job)
     ids = submit_array(writing, logs, write_data, tasks, name="prepare", progress=shards_there)
     number = ids[0].array
     write_json(job_path(folder), {"job": str(number), "logs": str(logs)})
@@ -68,9 +68,14 @@ def job_path(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.job.json")
 
 
+def prepare_of(cluster: ClusterSpec) -> PrepareSpec:
+    """What a profile says of these jobs."""
+    return cluster.prepare or PrepareSpec()
+
+
 def data_cluster(cluster: ClusterSpec) -> ClusterSpec:
     """The profile of the jobs that write data: one process on CPUs each, without a GPU."""
-    prepare = cluster.prepare
+    prepare = prepare_of(cluster)
     inherited: Mapping[str, Any] = {name: value for name, value in cluster.slurm.items() if name in INHERITED}
     return replace(
         cluster,

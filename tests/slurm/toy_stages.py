@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def run_job(job: JobSpec) -> None:
     """The job of jobs.worker.job with toy stages, in a process of its own. One rank needs no torch, whose import would take most of its time."""
     if job.cluster.ranks == 1:
-        sys.modules["jobs.parallel.engine"] = SimpleNamespace(rendezvous=lambda threads: Alone())  # type: ignore[assignment]
+        sys.modules["jobs.parallel.engine"] = SimpleNamespace(rendezvous=lambda threads, gpus: Alone())  # type: ignore[assignment]
     sys.modules["jobs.data.prepare"] = SimpleNamespace(ready=lambda spec, cache, by_content: None)  # type: ignore[assignment]
     sys.modules["jobs.train.stage"] = SimpleNamespace(train_stage=train)  # type: ignore[assignment]
     runner.finish_cell = finish  # type: ignore[assignment]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from harness.grid.read import read_grid
-from jobs.experiment.specs import ClusterSpec
+from jobs.experiment.specs import ClusterSpec, PrepareSpec
 from tests.support.grids import START, mistakes, read
 
 
@@ -76,6 +76,10 @@ MISTAKES = {
         "cluster: {kind: debug, tasks_per_node: 2}",
         "5: cluster.tasks_per_node: debug runs in the launcher's own process, with one rank, not 2; kind: local takes several",
     ),
+    "unknown key of prepare": ("cluster: {kind: slurm, prepare: {job: 2}}", "5: cluster.prepare.job: unknown key; did you mean"),
+    "prepare is no mapping": ("cluster: {kind: slurm, prepare: cpu}", "5: cluster.prepare: expected a mapping, such as {partition: cpu, jobs: 8"),
+    "prepare without jobs": ("cluster: {kind: slurm, prepare: {jobs: 0}}", "5: cluster.prepare.jobs: must be 1 or more, got 0"),
+    "prepare in prepare": ("cluster: {kind: slurm, prepare: {prepare: {}}}", "5: cluster.prepare.prepare: unknown key"),
     "local with nodes": ("cluster: {nodes: 2}", "5: cluster.nodes: local has one node, not 2; kind: slurm takes several"),
     "GPUs without ranks": (
         "cluster: {gpus_per_node: 4}",
@@ -110,3 +114,10 @@ def test_a_variable_that_is_no_text_is_refused(folder: Path, value: str, shown: 
 
 def test_an_environment_that_is_no_mapping_is_refused(folder: Path) -> None:
     assert mistakes(START + "cluster: {kind: slurm, environment: 3}\n") == ["grid.yaml:5: cluster.environment: expected a mapping, got 3"]
+
+
+def test_jobs_that_write_data_have_a_mapping_of_their_own(folder: Path) -> None:
+    text = "cluster: {kind: slurm, partition: gpu, prepare: {partition: cpu, jobs: 8, cpus_per_task: 16, slurm: {qos: low}}}\n"
+    prepare = PrepareSpec(jobs=8, cpus_per_task=16, slurm={"partition": "cpu", "qos": "low"})
+    assert read(START + text).cluster == ClusterSpec(kind="slurm", slurm={"partition": "gpu"}, prepare=prepare)
+    assert read(START + "cluster:\n  kind: slurm\n  prepare:\n").cluster == ClusterSpec(kind="slurm")
