@@ -8,8 +8,9 @@ import argparse
 import re
 import sys
 import warnings
+from datetime import datetime, timedelta
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PosixPath, PurePosixPath
 from typing import Any, TypeGuard
 
 import torch
@@ -17,10 +18,20 @@ from torch import Tensor
 
 from models.text import valid_names
 
-LAST = ("model", "state_dict", "model_state_dict", "module", "net", "network")  # names of the last weights; the first that is there is taken
+LAST = (
+    "model",
+    "state_dict",
+    "model_state_dict",
+    "module",
+    "net",
+    "network",
+    "checkpoint",
+    "weights",
+)  # names of the last weights; the first that is there is taken
 AVERAGED = ("model_ema", "state_dict_ema", "ema", "ema_state_dict", "model_ema_state_dict", "ema_model")
 START_BYTES = 512
-UNSAFE = re.compile(r"Unsupported (?:global|class|operand)\W+(?:GLOBAL )?([\w.]+)")
+TORCH = (b"PK", b"\x80")  # beginnings of files of torch.save
+UNSAFE = re.compile(r"Unsupported (?:global|class|operand)\W+(?:GLOBAL )?([A-Za-z_][\w.]*)")
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
 StateDict = dict[str, Tensor]
@@ -41,7 +52,8 @@ def read_weights(path: Path, key: str | None = None) -> StateDict:
         return sets[key]
     chosen = next((name for name in ("", *LAST, *AVERAGED) if name in sets), None)
     if chosen is None:
-        remedy = f"; it holds weights under {', '.join(sets)}: choose with pretrained_key" if sets else ""
+        alone = "; save the weights of its network alone: torch.save(network.state_dict(), 'weights.pth')"
+        remedy = f"; it holds weights under {', '.join(sets)}: choose with pretrained_key" if sets else alone
         raise ValueError(f"pretrained: {path} holds no state dict, neither itself nor under {' or '.join(LAST)}{remedy}")
     if chosen in AVERAGED or any(name in sets for name in AVERAGED):
         others = ", ".join(name for name in sets if name != chosen)
@@ -59,7 +71,13 @@ def _is_state_dict(content: object) -> TypeGuard[StateDict]:
 def _named_sets(content: object) -> dict[str, StateDict]:
     if not isinstance(content, dict):
         return {}
-    return {name: value for name, value in content.items() if isinstance(name, str) and _is_state_dict(value)}
+    sets = {}
+    for name, value in content.items():
+        inner = {} if _is_state_dict(value) or name not in LAST + AVERAGED else _named_sets(value)  # a whole checkpoint under one name
+        chosen = next((each for each in LAST if each in inner), None)
+        if isinstance(name, str) and (chosen or _is_state_dict(value)):
+            sets[name] = inner[chosen] if chosen else value
+    return sets
 
 
 def _parts(weights: StateDict) -> dict[str, StateDict]:
@@ -97,11 +115,13 @@ def _other_content(start: bytes) -> str | None:
         return "it is a pointer of Git LFS; get the file itself with: git lfs pull"
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
         return "it is a web page, perhaps of a download that failed; download it again"
+    if text.startswith((b"{", b"[")):
+        return "it is text in JSON, such as an index of weights in several files; give the file that holds the weights, all in one"
     return None
 
 
 def _looks_like_safetensors(start: bytes, path: Path) -> bool:
-    return start[8:9] == b"{" or path.suffix == ".safetensors"
+    return start[8:9] == b"{" or (path.suffix == ".safetensors" and not start.startswith(TORCH))
 
 
 def _safetensors(path: Path) -> StateDict:
@@ -116,8 +136,8 @@ def _safetensors(path: Path) -> StateDict:
 
 def _torch_file(path: Path, start: bytes) -> Any:
     try:
-        with torch.serialization.safe_globals(_harmless()), warnings.catch_warnings(action="ignore"):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file, torch.serialization.safe_globals(_harmless()), warnings.catch_warnings(action="ignore"):
+            return torch.load(file, map_location="cpu", weights_only=True)  # of a path, torch would take the ending for the kind
     except Exception as error:  # torch raises nearly anything
         raise ValueError(f"pretrained: {path} is no checkpoint {_reason(str(error), start, path)}") from error
 
@@ -127,9 +147,9 @@ def _reason(message: str, start: bytes, path: Path) -> str:
     if "TorchScript" in message:
         return "of weights: it is a TorchScript archive; save the state_dict() of its network instead"
     if unsafe := UNSAFE.search(message):
-        rest = f"torch.save(torch.load({str(path)!r}, weights_only=False)['model'], 'weights.pth')"
+        rest = f"torch.save(torch.load({str(path)!r}, weights_only=False)['model'], 'weights.pth'), or .state_dict() for ['model'] of a whole network"
         return f"that loads without running code: it also holds a {unsafe[1]}; if you trust it, save the weights alone: {rest}"
-    if start.startswith((b"PK", b"\x80")):
+    if start.startswith(TORCH):
         line = (ESCAPES.sub("", message).strip().splitlines() or ["no more is known"])[0][:120]
         return f"that can be read: it is damaged or cut short ({line}); copy it again"
     return "at all: neither of torch.save nor of safetensors"
@@ -137,7 +157,7 @@ def _reason(message: str, start: bytes, path: Path) -> str:
 
 @cache
 def _harmless() -> list[Any]:
-    """The types beside tensors that checkpoints hold and that run nothing: a command line, and NumPy's numbers and arrays."""
+    """The types beside tensors that checkpoints hold and that run nothing: a command line, paths, times, and NumPy's numbers and arrays."""
     import numpy as np
 
     try:
@@ -147,4 +167,6 @@ def _harmless() -> list[Any]:
     functions = [multiarray.scalar, multiarray._reconstruct]
     named = [(function, f"numpy.{core}.multiarray.{function.__name__}") for function in functions for core in ("core", "_core")]
     dtypes = {type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "?SU"}
-    return [argparse.Namespace, np.dtype, np.ndarray, *dtypes, *named]
+    paths: list[Any] = [(kind, f"{module}.{kind.__name__}") for kind in (PosixPath, PurePosixPath) for module in ("pathlib", "pathlib._local")]
+    plain = [argparse.Namespace, datetime, timedelta]
+    return [*plain, *paths, np.dtype, np.ndarray, *dtypes, *named]

@@ -12,7 +12,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from harness.grid.expansion import choices, given_fields, variants
 from harness.grid.labels import label_problem, look
-from harness.grid.paths import absolute_path, short_names
+from harness.grid.paths import absolute_path, path_problem, short_names
 from harness.grid.yaml_source import Node, Report
 from jobs.experiment.identity import canonical, data_identity, method_identity, model_identity, plain
 from jobs.experiment.limits import DATA, Violation, data_conflicts, violations
@@ -193,7 +193,11 @@ def without_copies(models: Sequence[Choice[ModelSpec]], report: Report) -> list[
 def _model(
     entry: Node, key: str, name: str, written: Mapping[str, Any], folder: Path, label: str | None, report: Report, sha256: Sha256
 ) -> Choice[ModelSpec] | None:
-    file = absolute_path(written["pretrained"], folder) if written.get("pretrained") is not None else None
+    given_file = written.get("pretrained")
+    if isinstance(given_file, str) and (problem := path_problem(given_file)):
+        report.add(entry.line_of(["pretrained"]), f"{key}.pretrained", problem)
+        return None
+    file = absolute_path(given_file, folder) if given_file is not None else None
     given = dict(written) if file is None else {**written, "pretrained": str(file)}
     try:
         config = model_config(name, given)
@@ -256,7 +260,7 @@ def _check_names(sets: Iterable[tuple[DataSpec, Node, str]], report: Report) -> 
     for data, entry, key in sets:
         if data.name is None:
             paths = [(field, path) for field, path in (("path", data.path), ("test_path", data.test_path)) if path is not None]
-            for field, problem in [(field, problem) for field, path in paths if (problem := label_problem(path))]:
+            for field, problem in [(field, problem) for field, path in paths if (problem := label_problem(path) or path_problem(path))]:
                 report.add(entry.line_of([field]), f"{key}.{field}", f"{problem}, or give the data a name, which takes the place of the paths")
             continue
         line = entry.line_of(["name"])

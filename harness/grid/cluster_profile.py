@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from harness.grid.paths import expanded
+from harness.grid.paths import expanded, path_problem
 from harness.grid.yaml_source import GridError, Node, Report, read_yaml
 from jobs.experiment.limits import CLUSTER, PREPARE, cluster_conflicts, violations
 from jobs.experiment.specs import ClusterSpec, PrepareSpec
@@ -64,6 +64,9 @@ def read_cluster(node: Node | None, grid: Path, report: Report) -> ClusterSpec:
 
 
 def _read_profile(node: Node, grid: Path, report: Report) -> ClusterSpec:
+    if problem := path_problem(str(node.value)):
+        report.add(node.line, "cluster", problem)
+        return ClusterSpec()
     named = expanded(str(node.value))
     candidates = list(dict.fromkeys([grid.parent / named, named]))
     path = next((candidate for candidate in candidates if candidate.is_file()), None)
@@ -147,6 +150,8 @@ def _convert(node: Node, name: str, key: str, valid: dict[str, Any], fields: dic
         return
     try:
         fields[name] = _variables(node) if name == "environment" else convert(node.plain, valid[name])
+        if name == "cache" and (problem := path_problem(fields[name]) or (None if fields[name].strip() else "must not be blank")):
+            report.add(node.line, key, problem)
     except Mismatch as error:
         report.add(node.line, key, f"{error}{node.remark}")
 

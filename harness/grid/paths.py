@@ -1,7 +1,23 @@
 """Paths in a grid, which are relative to its folder or to the current one."""
 
+import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
+
+MOST_BYTES, MOST_NAME_BYTES = 4000, 255  # the system's, with room for the grid's folder
+
+
+def path_problem(path: str) -> str | None:
+    """Why a text cannot be the path of a file or folder; None if it can."""
+    if "\0" in path:
+        return "must have no character U+0000, which no path can have; remove it"
+    encoded = os.fsencode(path)
+    if len(encoded) > MOST_BYTES or max(map(len, encoded.split(b"/"))) > MOST_NAME_BYTES:
+        return f"is too long for a path ({len(encoded)} bytes): at most {MOST_BYTES}, and {MOST_NAME_BYTES} between two slashes"
+    if re.match("[a-z][a-z0-9+.-]*://", path):
+        return f"must be the path of a file here, got the address {path}: nothing is downloaded, so fetch it first"
+    return None
 
 
 def absolute_path(path: str, folder: Path) -> Path:
@@ -12,7 +28,10 @@ def absolute_path(path: str, folder: Path) -> Path:
     given = expanded(path)
     beside = folder / given
     there = beside.parent if set("{*?") & set(beside.name) else beside
-    return (beside if there.exists() else given).absolute()
+    try:
+        return (beside if there.exists() else given).absolute()
+    except OSError:  # too long, or in a folder that is closed to us
+        return given.absolute()
 
 
 def expanded(path: str) -> Path:

@@ -29,6 +29,7 @@ PLAIN: Final = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV")  # Pillow 
 CONVERTED: Final = ("LAB", "LA", "La", "PA", "RGBA", "RGBa")  # by rules of their own
 NUMBERS: Final = {"I": "32-bit integers", "F": "32-bit floats"}
 DARKEST_WHITE: Final = 1 / 16  # of the range of 16 bits: an image that stays below has another range, and would become black
+GIT_LFS: Final = b"version https://git-lfs"  # the beginning of a pointer that stands in a file's place
 ORIENTATION, PHOTOMETRIC, BITS = 0x0112, 262, 258  # tags of EXIF and TIFF
 WHITE_IS_ZERO: Final = 0
 
@@ -82,7 +83,9 @@ def reason(path: str, error: Exception, content: bytes | None = None) -> str:
     if not (os.path.getsize(path) if content is None else content):
         return "it is empty"
     if isinstance(error, UnidentifiedImageError):
-        return "its content is no image of a known format"
+        with open(path, "rb") as file:
+            pointer = file.read(len(GIT_LFS)) == GIT_LFS
+        return "it is a pointer of Git LFS; git lfs pull gets the file itself" if pointer else "its content is no image of a known format"
     return str(error) or type(error).__name__
 
 

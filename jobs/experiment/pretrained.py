@@ -21,7 +21,7 @@ def pretrained_sha256(path: Path, memory: Path | None = None, *, remember: bool 
     try:
         status = path.stat()
         return _digest(path, status.st_size, status.st_mtime_ns, memory, remember) if path.is_file() else None
-    except OSError:
+    except (OSError, ValueError):  # a path that cannot be one
         return None
 
 

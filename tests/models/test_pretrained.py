@@ -1,6 +1,7 @@
 """Checkpoint files in the official wrappers."""
 
 import argparse
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -124,7 +125,7 @@ def test_a_checkpoint_of_another_shape_is_refused_by_name(tmp_path: Path) -> Non
 
 
 def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
-    torch.save({"model": Path("x")}, tmp_path / "pickled.pth")
+    torch.save({"model": Fraction(1, 2)}, tmp_path / "pickled.pth")
     with pytest.raises(ValueError, match="pickled.pth is no checkpoint"):
         micro(pretrained=tmp_path / "pickled.pth")
 

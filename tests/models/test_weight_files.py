@@ -1,7 +1,10 @@
 """What a checkpoint file may hold, which of its weights are taken, and how files that hold none are refused."""
 
+import argparse
 from collections.abc import Callable
-from pathlib import Path
+from datetime import datetime, timedelta
+from fractions import Fraction
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
@@ -37,9 +40,49 @@ def test_a_numpy_number_under_the_module_name_of_numpy_1_is_read(tmp_path: Path)
     assert "a.weight" in read_weights(path)
 
 
+@pytest.mark.parametrize(
+    "beside",
+    [
+        Path("/runs"),
+        PurePosixPath("a"),
+        datetime(2024, 2, 29),
+        timedelta(hours=3),
+        argparse.Namespace(out=Path("x")),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_paths_and_times_of_a_command_line_may_stand_beside_the_weights(tmp_path: Path, beside: object) -> None:
+    assert "a.weight" in read_weights(saved(tmp_path, {"model": LAST, "args": beside}))
+
+
+@pytest.mark.parametrize(
+    ("content", "key", "value"),
+    [
+        ({"checkpoint": {"model": LAST, "epoch": 3}, "version": 1}, None, 1),
+        ({"model": {"state_dict": LAST}, "optimizer": {"state": {}}}, None, 1),
+        ({"model": {"state_dict": LAST}, "model_ema": {"state_dict": AVERAGED}}, "model_ema", 0),
+        ({"checkpoint": {"model": {"module": LAST}}}, None, 1),
+        ({"weights": LAST}, None, 1),
+    ],
+)
+def test_weights_in_a_checkpoint_within_a_checkpoint_are_found(tmp_path: Path, content: object, key: str | None, value: int) -> None:
+    assert read_weights(saved(tmp_path, content), key)["a.weight"].tolist() == [value, value]
+
+
+def test_a_file_of_torch_is_read_under_the_ending_of_safetensors(tmp_path: Path) -> None:
+    saved(tmp_path, {"model": LAST}).rename(tmp_path / "w.safetensors")
+    assert "a.weight" in read_weights(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("content", [{"model": None}, {"model": {}}, [torch.ones(1)], torch.ones(1), {"model": {"a": np.ones(1)}}, {0: LAST}])
+def test_a_file_without_a_state_dict_is_refused_with_the_command_that_makes_one(tmp_path: Path, content: object) -> None:
+    with pytest.raises(ValueError, match=r"holds no state dict, .*; save the weights of its network alone: torch.save\(network.state_dict\(\), "):
+        read_weights(saved(tmp_path, content))
+
+
 def test_an_array_of_python_objects_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no checkpoint"):
-        read_weights(saved(tmp_path, {"model": LAST, "best": np.array([Path("x")], dtype=object)}))
+        read_weights(saved(tmp_path, {"model": LAST, "best": np.array([Fraction(1, 2)], dtype=object)}))
 
 
 def test_safetensors_are_read_under_any_name(tmp_path: Path) -> None:
@@ -101,10 +144,14 @@ def safetensors_bytes(folder: Path) -> bytes:
         (lambda folder: b"version https://git-lfs.github.com/spec/v1\noid sha256:1", "git lfs pull"),
         (lambda folder: b"<!DOCTYPE html><html>", "web page"),
         (lambda folder: b"epoch,top1\n1,0.5\n", "neither of torch.save nor of safetensors"),
+        (lambda folder: b"\x93NUMPY\x01\x00", "neither of torch.save nor of safetensors"),
+        (lambda folder: b"\x89HDF\r\n\x1a\n\0\0", "neither of torch.save nor of safetensors"),
+        (lambda folder: b"\x1f\x8b\x08\0", "neither of torch.save nor of safetensors"),
+        (lambda folder: b'{"weight_map": {}}', "text in JSON, such as an index of weights in several files; give the file that holds the weights"),
         (lambda folder: torch_bytes(folder)[:-200], "damaged or cut short .*; copy it again"),
         (lambda folder: safetensors_bytes(folder)[:-2], "damaged or cut short .*; copy it again"),
     ],
-    ids=["empty", "LFS", "web page", "text", "cut", "cut safetensors"],
+    ids=["empty", "LFS", "web page", "text", "NumPy", "HDF5", "gzip", "JSON", "cut", "cut safetensors"],
 )
 def test_files_that_are_no_checkpoint_are_refused_in_one_line_with_the_remedy(tmp_path: Path, make: Callable[[Path], bytes], message: str) -> None:
     path = tmp_path / "bad.pth"
@@ -115,8 +162,8 @@ def test_files_that_are_no_checkpoint_are_refused_in_one_line_with_the_remedy(tm
 
 
 def test_an_object_that_might_run_code_is_named_with_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"it also holds a pathlib\.\w+.*; if you trust it, save the weights alone: torch.save\(") as caught:
-        read_weights(saved(tmp_path, {"model": LAST, "folder": Path("x")}))
+    with pytest.raises(ValueError, match=r"it also holds a fractions\.Fraction; if you trust it, save the weights alone: torch.save\(") as caught:
+        read_weights(saved(tmp_path, {"model": LAST, "ratio": Fraction(1, 2)}))
     assert "\n" not in str(caught.value)
 
 

@@ -68,6 +68,12 @@ MISTAKES = {
     "beside and under slurm": ("cluster: {kind: slurm, qos: a, slurm: {qos: b}}", "5: cluster.slurm.qos: given twice"),
     "slurm is no mapping": ("cluster: {kind: slurm, slurm: [a]}", "5: cluster.slurm: expected a mapping of submitit's SLURM parameters"),
     "SLURM names elsewhere": ("cluster: {partition: gpu}", "5: cluster.kind: partition need kind: slurm; this is local"),
+    "no path of a profile": ('cluster: "a\\0b"', "5: cluster: must have no character U+0000"),
+    "blank cache": ("cluster: {cache: ' '}", "5: cluster.cache: must not be blank"),
+    "address as cache": (
+        "cluster: {cache: 's3://bucket/cache'}",
+        "5: cluster.cache: must be the path of a file here, got the address s3://bucket/cache",
+    ),
     "ranks that share a GPU": (
         "cluster: {kind: local, tasks_per_node: 2, gpus_per_node: 1}",
         "5: cluster.gpus_per_node: each of the 2 ranks of a node (tasks_per_node) has a GPU of its own, not 1 for all",

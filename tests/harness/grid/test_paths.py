@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.grid.paths import absolute_path, short_names
+from harness.grid.paths import absolute_path, path_problem, short_names
 
 
 def test_a_path_is_looked_for_beside_the_grid_then_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,6 +23,25 @@ def test_a_path_is_looked_for_beside_the_grid_then_in_the_current_folder(tmp_pat
 def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert absolute_path("~/w.pth", Path("/grids")) == tmp_path / "w.pth"
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        ("a\0b", "must have no character U+0000"),
+        ("x" * 256, "is too long for a path (256 bytes): at most 4000, and 255 between two slashes"),
+        ("é" * 128, "is too long for a path (256 bytes)"),
+        ("x/" * 2001, "is too long for a path (4002 bytes)"),
+        ("https://example.org/w.pth", "must be the path of a file here, got the address https://example.org/w.pth: nothing is downloaded"),
+        ("s3://bucket/w.pth", "must be the path of a file here, got the address s3://bucket/w.pth"),
+        ("x" * 255, ""),
+        ("~/a b/ü.pth", ""),
+        ("../a:b", ""),
+    ],
+)
+def test_what_no_path_can_be_is_told(path: str, problem: str) -> None:
+    found = path_problem(path)
+    assert (found or "").startswith(problem) and bool(found) == bool(problem)
 
 
 def test_a_home_folder_that_nobody_has_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

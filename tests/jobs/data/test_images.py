@@ -65,6 +65,9 @@ def test_a_file_that_is_no_image_says_why(tmp_path: Path) -> None:
     (path := tmp_path / "empty.png").touch()
     with pytest.raises(UnusableImage, match=r"empty\.png: cannot be decoded \(it is empty\)"):
         decoded(str(path))
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n")
+    with pytest.raises(UnusableImage, match=r"\(it is a pointer of Git LFS; git lfs pull gets the file itself\)"):
+        decoded(str(path))
 
 
 def of_two_pixels(mode: str, left: tuple[int, ...], right: tuple[int, ...]) -> Image.Image:
