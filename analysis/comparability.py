@@ -8,7 +8,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 from analysis.decoding import decoded, parts_of
-from jobs.experiment.identity import PATHS, result_settings
+from jobs.experiment.identity import PATHS, result_settings, without_newer_defaults
 from jobs.experiment.published import EVALUATION, follows_published
 from jobs.experiment.records import Record
 
@@ -67,13 +67,13 @@ def evaluation_as_one(model: Mapping[str, Any], data: Mapping[str, Any]) -> Mapp
 
 def make_key(data: Mapping[str, Any], recipe: Mapping[str, Any], around: tuple[Any, ...], protocol: tuple[Any, ...]) -> Key:
     """The key of data settings, recipe, environment and measuring protocol. Paths are not part of it, because data_sha256 identifies the data."""
-    content = {name: value for name, value in data.items() if name not in PATHS}
+    content = {name: value for name, value in without_newer_defaults("data", data).items() if name not in PATHS}
     data_sha256, device, ranks, threads, loader, scan = around
     infer_batch_size, flops_convention, speed_protocol = protocol
     return Key(
         data=f"{content.get('name') or content.get('source')} {digest(content)[:6]}",
         data_sha256=data_sha256,
-        recipe=digest(recipe)[:6],
+        recipe=digest(without_newer_defaults("recipe", recipe))[:6],
         batch_size=recipe.get("batch_size", 0),
         dtype=recipe.get("dtype", "unknown"),
         epochs=f"{recipe.get('epochs')}+{recipe.get('finetune_epochs')}",

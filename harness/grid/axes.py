@@ -307,7 +307,12 @@ def read_specs(
         for written in variants(entry, hints, path, report):
             preset = written.pop("preset", None)
             given = {**presets[preset], **written} if preset else written
-            values.append(ReadSpec(value=build(spec, given), entry=entry, key=path, preset=preset, written=frozenset(written)))
+            try:
+                value = build(spec, given)
+            except SettingsError as error:
+                _add_mistakes(error, entry, path, report)
+                continue
+            values.append(ReadSpec(value=value, entry=entry, key=path, preset=preset, written=frozenset(written)))
         broken = [violation for read in values for violation in violations(read.value, limits)]
         if not broken and len(report.problems) == before:
             broken = [violation for read in values for violation in conflicts(read.value)]
@@ -316,6 +321,11 @@ def read_specs(
         if len(report.problems) == before:
             right += values
     return right
+
+
+def _add_mistakes(error: SettingsError, entry: Node, key: str, report: Report) -> None:
+    for field, message in error.errors:
+        report.add(entry.line_of(field), ".".join((key, *field)), message)
 
 
 def spec_choice(read: ReadSpec[Spec], value: Spec, identity: Callable[[Spec], dict[str, Any]]) -> Choice[Spec]:

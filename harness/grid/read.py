@@ -20,7 +20,7 @@ from harness.grid.yaml_source import GridError, Node, Report, read_yaml
 from jobs.experiment.augment_limits import images_of_epoch
 from jobs.experiment.cell import Cell
 from jobs.experiment.identity import cell_id
-from jobs.experiment.limits import oversized_batch, training_images, unreachable_rewind, untrained
+from jobs.experiment.limits import oversized_batch, training_images, unreachable_rewind, untaught, untrained
 from jobs.experiment.pretrained import pretrained_sha256
 from jobs.experiment.specs import ClusterSpec, DataSpec, ModelSpec, RecipeSpec
 from models.pruning.base import Budget, PruningMethod
@@ -62,12 +62,12 @@ def read_grid(path: Path) -> Grid:
             report.add(node.line, key, f"unknown key{valid_names(key, KEYS)}")
     name = _name(keys.get("name"), report)
     cluster = read_cluster(keys.get("cluster"), path, report)
-    memory = None if cluster.hash_data else expanded(cluster.cache)
+    digest = partial(pretrained_sha256, memory=None if cluster.hash_data else expanded(cluster.cache))
     axes = Axes(
-        model=read_models(keys.get("models"), path.parent, report, partial(pretrained_sha256, memory=memory)),
+        model=read_models(keys.get("models"), path.parent, report, digest),
         pruning=read_pruning(keys.get("pruning"), report),
         data=read_data(keys.get("data"), path.parent, report),
-        recipe=read_recipes(keys.get("recipe"), cluster.ranks, report),
+        recipe=read_recipes(keys.get("recipe"), path.parent, cluster.ranks, report, digest),
         seed=read_seeds(keys.get("seeds"), report),
     )
     _check_steps(axes, report)
@@ -118,6 +118,8 @@ def _check_budgets(axes: Axes, left: _Left, report: Report) -> None:
     for model, recipe in itertools.product(axes.model, axes.recipe):
         if (problem := untrained(model.value, recipe.value)) and left.together(model=model, recipe=recipe):
             report.add(recipe.line_of("epochs"), f"{recipe.key}.epochs", problem)
+        if (problem := untaught(model.value, recipe.value)) and left.together(model=model, recipe=recipe):
+            report.add(recipe.line_of("distill"), f"{recipe.key}.distill", problem)
 
 
 def _budget(recipe: RecipeSpec) -> Budget:

@@ -36,7 +36,7 @@ def make_jobs(grid: Grid, graph: StageGraph, run: RunFolder, cells: Sequence[Pla
     """
     done = done_stages(graph, run).union(held)
     todo = {stage for planned in cells for stage in planned.stages if stage not in done} | {planned.stages[-1] for planned in cells}
-    parents = {spec.id: spec.parent for spec in graph.stages.values()}
+    parents = {spec.id: spec.parent or spec.teacher for spec in graph.stages.values()}
     to_divide = [spec for spec in graph.stages.values() if spec.id in todo]
     lists = divide(to_divide, grid.cluster.stages_per_job, slots=local_slots(grid.cluster), parents=parents)
     cells_of: dict[StageId, list[int]] = {}
@@ -74,7 +74,7 @@ def divide(
     size = min(stages_per_job, max(1, -(-len(todo) // slots)))
     children: dict[StageId | None, list[StageId]] = {}
     for spec in todo.values():
-        above = spec.parent
+        above = spec.parent or spec.teacher
         while above is not None and above not in todo:
             above = (parents or {}).get(above)
         if above is None and spec.rewind in todo:
@@ -120,7 +120,7 @@ def parent_jobs(jobs: Sequence[Sequence[StageSpec]], holders: Mapping[StageId, i
     """
     job_of = {**(holders or {}), **{spec.id: number for number, stages in enumerate(jobs, first) for spec in stages}}
     return [
-        frozenset(job_of[stage] for spec in stages for stage in (spec.parent, spec.rewind) if stage in job_of) - {number}
+        frozenset(job_of[stage] for spec in stages for stage in spec.needed if stage in job_of) - {number}
         for number, stages in enumerate(jobs, first)
     ]
 

@@ -13,7 +13,7 @@ from jobs.experiment.augment_limits import images_of_epoch
 from jobs.experiment.cell import Cell
 from jobs.experiment.limits import oversized_batch, unreachable_rewind
 from jobs.experiment.published import EVALUATION
-from jobs.experiment.specs import ClusterSpec, DataSpec, ModelSpec, image_size
+from jobs.experiment.specs import DENSE, ClusterSpec, DataSpec, ModelSpec, RecipeSpec, image_size
 from models.pruning.base import Budget
 from models.pruning.registry import method_label
 
@@ -43,7 +43,8 @@ def check_machine(grid: Grid, cells: Sequence[Cell]) -> Findings:
         return Findings()
     data = check_data(grid, cells)
     of_the_cluster = [*cache_problems(grid.cluster), *device_problems(grid.cluster, cells), *scheduler_problems(grid.cluster)]
-    problems = [*data.problems, *weights_problems(grid, cells), *(f"{grid.path}: {problem}" for problem in of_the_cluster)]
+    files = [*weights_problems(grid, cells), *teacher_problems(grid, cells)]
+    problems = [*data.problems, *files, *(f"{grid.path}: {problem}" for problem in of_the_cluster)]
     return replace(data, problems=problems)
 
 
@@ -95,13 +96,27 @@ def weights_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
     models = {id(cell.model): cell.model for cell in cells if unread(cell.model)}
     problems = []
     for model in models.values():
-        path = Path(model.options["pretrained"])
-        reason = f"{path} is a folder: give the file in it" if path.is_dir() else f"there is no file {path}"
-        if path.is_file():
-            reason = f"{path} cannot be read: ask its owner for the right to read it"
-        where = "" if path.exists() else "; a relative path is looked for beside the grid, then in the current folder"
-        problems.append(f"{grid.location(model, 'pretrained')}: {reason}{where}")
+        problems.append(f"{grid.location(model, 'pretrained')}: {unreadable(Path(model.options['pretrained']))}")
     return problems
+
+
+def unreadable(path: Path) -> str:
+    """Why a file of weights cannot be read, with the remedy."""
+    if path.is_dir():
+        return f"{path} is a folder: give the file in it"
+    if path.is_file():
+        return f"{path} cannot be read: ask its owner for the right to read it"
+    where = "" if path.exists() else "; a relative path is looked for beside the grid, then in the current folder"
+    return f"there is no file {path}{where}"
+
+
+def teacher_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
+    """Teachers' files that are not there, or cannot be read. Those that can are held against the networks in `model_problems`."""
+    recipes = {id(cell.recipe): cell.recipe for cell in cells}.values()
+    files = [
+        (recipe, Path(recipe.distill.file)) for recipe in recipes if recipe.distill and recipe.distill.file and not recipe.distill.teacher_sha256
+    ]
+    return [f"{grid.location(recipe, 'distill')}.teacher: {unreadable(path)}; or write `teacher: {DENSE}`" for recipe, path in files]
 
 
 def unread(model: ModelSpec) -> bool:
@@ -137,12 +152,32 @@ def model_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
                 layer_numbers(name for name, _ in network.named_parameters())
             except ValueError as error:
                 problems.append(f"{grid.location(recipe, 'layer_decay')}: {model.label}: {error}")
+        for recipe in {id(cell.recipe): cell.recipe for cell in cells_of_network if cell.recipe.distill is not None}.values():
+            if problem := teacher_misfit(model, recipe, size):
+                problems.append(f"{grid.location(recipe, 'distill')}.teacher: {model.label}: {problem}")
         for method in {id(cell.method): cell.method for cell in cells_of_network}.values():
             try:
                 method.check(network)
             except Exception as error:  # so may a method
                 problems.append(f"{grid.location(method)}: {method_label(method)} on {model.label}: {reason_of(error)}")
     return problems
+
+
+def teacher_misfit(model: ModelSpec, recipe: RecipeSpec, size: int) -> str | None:
+    """Why the weights in a teacher's file do not fit a model, or None. A file that cannot be read is named by `teacher_problems`."""
+    distill = recipe.distill
+    if distill is None or distill.file is None or distill.teacher_sha256 is None:
+        return None
+    import torch
+
+    from models.registry import create_model
+
+    try:
+        with torch.device("meta"):
+            create_model(model.name, 10, size, Path(distill.file), pretrained_key=distill.key, **model.architecture)
+    except ValueError as error:
+        return str(error).replace("pretrained: ", "", 1)
+    return None
 
 
 def reason_of(error: Exception) -> str:

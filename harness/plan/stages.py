@@ -5,10 +5,20 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from jobs.experiment.cell import Cell
-from jobs.experiment.identity import canonical, data_identity, model_identity, stage_id, stage_identity, stage_recipe, stage_recipe_identity
+from jobs.experiment.identity import (
+    canonical,
+    data_identity,
+    is_trunk,
+    model_identity,
+    stage_id,
+    stage_identity,
+    stage_recipe,
+    stage_recipe_identity,
+)
 from jobs.experiment.ids import CellId, StageId
 from jobs.experiment.specs import RecipeSpec, StageSpec
 from models.pruning.base import Budget, Stage
+from models.pruning.knobs import trunk
 
 T = TypeVar("T")
 
@@ -42,7 +52,7 @@ class _GraphBuilder:
         self.stages: dict[StageId, StageSpec] = {}
         self.keep_steps: dict[StageId, set[int]] = {}  # the steps at which a stage keeps its weights, for all the cells that share it
         self._texts: dict[int, tuple[object, str]] = {}
-        self._recipes: dict[tuple[int, str, int], tuple[RecipeSpec, RecipeSpec, str]] = {}
+        self._recipes: dict[tuple[int, str, int, bool], tuple[RecipeSpec, RecipeSpec, str]] = {}
         self._sequences: dict[tuple[int, int], tuple[object, tuple[Stage, ...]]] = {}
 
     def add(self, cell: Cell) -> tuple[StageId, ...]:
@@ -63,27 +73,39 @@ class _GraphBuilder:
         if stage.start != "scratch" and parent is None or stage.start == "rewind" and rewind is None:
             raise ValueError(f"{cell.method.name}: stage {stage.name!r} starts from {stage.start}, but no stage before it leaves those weights")
         recipe, recipe_text = self._recipe(cell.recipe, stage)
+        teacher = before[0][0] if recipe.distill is not None and recipe.distill.file is None else None  # the dense training comes first
         model, data, stage_text = self._text(cell.model, model_identity), self._text(cell.data, data_identity), self._text(stage, stage_identity)
-        added = stage_id(model, data, recipe_text, cell.seed, stage_text, parent, rewind)
+        added = stage_id(model, data, recipe_text, cell.seed, stage_text, parent, rewind, teacher)
         if added not in self.stages:
             self.stages[added] = StageSpec(
-                id=added, model=cell.model, data=cell.data, recipe=recipe, seed=cell.seed, stage=stage, parent=parent, rewind=rewind
+                id=added,
+                model=cell.model,
+                data=cell.data,
+                recipe=recipe,
+                seed=cell.seed,
+                stage=stage,
+                parent=parent,
+                rewind=rewind,
+                teacher=teacher,
             )
         return added
 
     def _sequence(self, cell: Cell) -> tuple[Stage, ...]:
-        """The stages of a cell's method under its recipe."""
+        """The stages of a cell's method under its recipe; before them the dense training, if it teaches and the method does not start with it."""
         key = (id(cell.method), id(cell.recipe))
         if key not in self._sequences:
             budget = Budget(epochs=cell.recipe.epochs, finetune_epochs=cell.recipe.finetune_epochs)
-            self._sequences[key] = ((cell.method, cell.recipe), cell.method.stages(budget))
+            stages = cell.method.stages(budget)
+            taught = cell.recipe.distill is not None and cell.recipe.distill.file is None
+            before = (trunk(budget),) if taught and not is_trunk(stages[0]) else ()
+            self._sequences[key] = ((cell.method, cell.recipe), (*before, *stages))
         return self._sequences[key][1]
 
     def _recipe(self, recipe: RecipeSpec, stage: Stage) -> tuple[RecipeSpec, str]:
         """A recipe as a stage is given it, and its canonical text."""
-        key = (id(recipe), stage.schedule, stage.epochs)
+        key = (id(recipe), stage.schedule, stage.epochs, is_trunk(stage))
         if key not in self._recipes:
-            self._recipes[key] = (recipe, stage_recipe(recipe, stage), canonical(stage_recipe_identity(recipe, stage.schedule)))
+            self._recipes[key] = (recipe, stage_recipe(recipe, stage), canonical(stage_recipe_identity(recipe, stage)))
         return self._recipes[key][1:]
 
     def _text(self, value: T, identity: Callable[[T], dict[str, Any]]) -> str:

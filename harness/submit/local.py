@@ -141,7 +141,7 @@ class LocalQueue:
     def ready(self, job: JobSpec) -> bool:
         """True if all stages that the job starts from are done, and no job of another launch holds one of its stages."""
         own = {spec.id for spec in job.stages}
-        before = {stage for spec in job.stages for stage in (spec.parent, spec.rewind) if stage} - own
+        before = {stage for spec in job.stages for stage in spec.needed} - own
         claims = (self.run.stage_claim(stage) for stage in own)
         return all(self.run.done(stage) for stage in before) and not any(map(is_claimed, claims))
 

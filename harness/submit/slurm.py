@@ -80,8 +80,8 @@ def awaited(jobs: Sequence[JobSpec], living: Mapping[StageId, JobId], data_jobs:
     writes the data of a stage.
     """
     specs = [spec for job in jobs for spec in job.stages]
-    stages = (stage for spec in specs for stage in (spec.parent, spec.rewind, spec.id))
-    trained = (living[stage] for stage in stages if stage is not None and stage in living)
+    stages = (stage for spec in specs for stage in (*spec.needed, spec.id))
+    trained = (living[stage] for stage in stages if stage in living)
     return list(dict.fromkeys([*trained, *(data_jobs[spec.data] for spec in specs if spec.data in data_jobs)]))
 
 

@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Collection, Mapping
+from functools import cache
 from typing import Any
 
 from jobs.experiment.ids import CellId, StageId
@@ -19,6 +20,23 @@ from models.typed import fields_of, item_types, members
 
 ID_DIGITS = 12
 PROTOCOL = "protocol"  # of the training, beside the fields of a recipe
+# The fields that versions up to 0.2 had. Fields that came later are at their default in the records of these versions, which do not hold them.
+OF_0_2: Mapping[str, tuple[type, frozenset[str]]] = {
+    "data": (
+        DataSpec,
+        frozenset(
+            "source path test_path name img_size val_fraction split_seed samples classes loader augment shift_px crop_scale flip eval_crop write_mode"
+            " max_resolution".split()
+        ),
+    ),
+    "recipe": (
+        RecipeSpec,
+        frozenset(
+            "epochs finetune_epochs batch_size micro_batch_size optimizer lr finetune_lr min_lr warmup_epochs weight_decay decay_ssm betas momentum"
+            " label_smoothing clip_grad ema dtype zero_stage scan".split()
+        ),
+    ),
+}
 PATHS = ("path", "test_path", "test_labels")  # of data: where files lie does not say which images they hold
 
 
@@ -85,8 +103,11 @@ def data_identity(data: DataSpec) -> dict[str, Any]:
 
 
 def recipe_identity(recipe: RecipeSpec) -> dict[str, Any]:
-    """The fields that are not at their default, with the training protocol."""
-    return changed(recipe) | training_protocol(recipe)
+    """The fields that are not at their default, with the training protocol; of a teacher's file the content, not the path."""
+    fields, distill = changed(recipe), recipe.distill
+    if distill is not None and distill.teacher_sha256 is not None:
+        fields["distill"] = _without(fields["distill"], ("teacher_sha256",)) | {"teacher": f"sha256:{distill.teacher_sha256[:ID_DIGITS]}"}
+    return fields | training_protocol(recipe)
 
 
 def training_protocol(recipe: RecipeSpec) -> dict[str, str]:
@@ -104,8 +125,25 @@ def result_settings(spec: Mapping[str, Any]) -> dict[str, Any]:
     Two cells of one id may differ here: they ran under versions with other defaults. A record has the digest of its data in place of the paths.
     """
     ignored: dict[str, tuple[str, ...]] = {"model": ("label",), "pruning": ("label",), "data": PATHS}
-    settings = {part: _without(fields, ignored.get(part, ())) for part, fields in spec.items()}
+    settings = {part: _without(without_newer_defaults(part, fields), ignored.get(part, ())) for part, fields in spec.items()}
+    if "recipe" in settings:
+        settings["recipe"] = _recipe_settings(settings["recipe"])
     return settings | {"model": _model_settings(settings["model"])} if "model" in settings else settings
+
+
+def without_newer_defaults(part: str, fields: Any) -> Any:
+    """Data or a recipe in JSON form without the fields at their default that versions up to 0.2 did not have: their records mean the same."""
+    if part not in OF_0_2 or not isinstance(fields, Mapping):
+        return fields
+    spec, known = OF_0_2[part]
+    defaults = _plain_defaults(spec)
+    return {name: value for name, value in fields.items() if name in known or name not in defaults or value != defaults[name]}
+
+
+@cache
+def _plain_defaults(spec: type) -> dict[str, Any]:
+    defaults: dict[str, Any] = plain(spec())
+    return defaults
 
 
 def _model_settings(model: Any) -> Any:
@@ -116,20 +154,37 @@ def _model_settings(model: Any) -> Any:
     return {**model, "options": {name: value for name, value in model["options"].items() if value is not None and name not in ignored}}
 
 
+def _recipe_settings(recipe: Any) -> Any:
+    """A recipe in JSON form without the path of a teacher's file whose digest is there."""
+    distill = recipe.get("distill") if isinstance(recipe, Mapping) else None
+    known = isinstance(distill, Mapping) and distill.get("teacher_sha256")
+    return {**recipe, "distill": _without(distill, ("teacher",))} if known else recipe
+
+
 def _without(fields: Any, names: Collection[str]) -> Any:
     return {name: value for name, value in fields.items() if name not in names} if isinstance(fields, Mapping) else fields
 
 
 def stage_recipe(recipe: RecipeSpec, stage: Stage) -> RecipeSpec:
-    """The recipe of one stage, equal for all cells that share it: the stage's own epochs, and a fine-tuning rate only if it fine-tunes."""
+    """The recipe of one stage, equal for all cells that share it: the stage's own epochs, a fine-tuning rate only if it fine-tunes, and a teacher
+    only if it is not the dense training.
+    """
     rate = recipe.finetune_lr if stage.schedule == "finetune" else None
-    return dataclasses.replace(recipe, epochs=stage.epochs, finetune_epochs=0, finetune_lr=rate)
+    distill = None if is_trunk(stage) else recipe.distill
+    return dataclasses.replace(recipe, epochs=stage.epochs, finetune_epochs=0, finetune_lr=rate, distill=distill)
 
 
-def stage_recipe_identity(recipe: RecipeSpec, schedule: str) -> dict[str, Any]:
+def stage_recipe_identity(recipe: RecipeSpec, stage: Stage) -> dict[str, Any]:
     """The fields that are not at their default and decide a stage. How long it trains is a field of the stage itself."""
-    elsewhere = ("epochs", "finetune_epochs") if schedule == "finetune" else ("epochs", "finetune_epochs", "finetune_lr")
-    return {key: value for key, value in changed(recipe).items() if key not in elsewhere} | training_protocol(recipe)
+    elsewhere = (
+        {"epochs", "finetune_epochs"} | ({"finetune_lr"} if stage.schedule == "train" else set()) | ({"distill"} if is_trunk(stage) else set())
+    )
+    return {key: value for key, value in recipe_identity(recipe).items() if key not in elsewhere}
+
+
+def is_trunk(stage: Stage) -> bool:
+    """True for the dense training, from which most methods start, and which is the dense teacher."""
+    return stage.schedule == "train" and stage.start == "scratch" and stage.method is None
 
 
 def stage_identity(stage: Stage) -> dict[str, Any]:
@@ -143,7 +198,10 @@ def cell_id(model: str, method: str, data: str, recipe: str, seed: int) -> CellI
     return CellId(digest(f'{{"data":{data},"method":{method},"model":{model},"recipe":{recipe},"seed":{seed}}}'))
 
 
-def stage_id(model: str, data: str, recipe: str, seed: int, stage: str, parent: StageId | None, rewind: StageId | None) -> StageId:
-    """The id of a stage from the canonical texts of its parts and the ids of the stages that it starts from."""
+def stage_id(
+    model: str, data: str, recipe: str, seed: int, stage: str, parent: StageId | None, rewind: StageId | None, teacher: StageId | None = None
+) -> StageId:
+    """The id of a stage from the canonical texts of its parts and the ids of the stages that it needs."""
     before = f'"parent":{canonical(parent)},"recipe":{recipe},"rewind":{canonical(rewind)}'
-    return StageId(digest(f'{{"data":{data},"model":{model},{before},"seed":{seed},"stage":{stage}}}'))
+    taught = "" if teacher is None else f',"teacher":{canonical(teacher)}'
+    return StageId(digest(f'{{"data":{data},"model":{model},{before},"seed":{seed},"stage":{stage}{taught}}}'))

@@ -166,6 +166,17 @@ def untrained(model: ModelSpec, recipe: RecipeSpec) -> str | None:
     return f"epochs and finetune_epochs are both 0, and {model.label} has no weights: give it `pretrained`, raise epochs, or exclude the two"
 
 
+def untaught(model: ModelSpec, recipe: RecipeSpec) -> str | None:
+    """Why a recipe's teacher would know nothing, or have nobody to teach; None if it has something to teach, or if there is no teacher."""
+    if recipe.distill is None:
+        return None
+    if recipe.epochs + recipe.finetune_epochs == 0:
+        return "epochs and finetune_epochs are both 0, so nothing can be taught: raise finetune_epochs, or leave distill out"
+    if recipe.distill.file is None and recipe.epochs == 0 and model.options.get("pretrained") is None:
+        return f"the dense {model.label} would teach with random weights: give it `pretrained`, or raise epochs"
+    return None
+
+
 def lamb_conflict(recipe: RecipeSpec) -> str | None:
     """Why a recipe's optimizer cannot work on its ZeRO stage, or None."""
     if recipe.optimizer != "lamb" or recipe.zero_stage == 0:

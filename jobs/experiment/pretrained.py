@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jobs.experiment.digests import ALWAYS_HASHED_BYTES, remember_sha256, remembered_sha256
 from jobs.experiment.files import sha256_of
-from jobs.experiment.specs import ModelSpec
+from jobs.experiment.specs import Distillation, ModelSpec
 
 
 class PretrainedError(ValueError):
@@ -36,6 +36,16 @@ def _digest(path: Path, size: int, mtime_ns: int, memory: Path | None, remember:
         with suppress(OSError):
             remember_sha256(path, size, mtime_ns, memory, digest)
     return digest
+
+
+def check_teacher(distill: Distillation, memory: Path | None = None) -> None:
+    """PretrainedError if the teacher's file is gone, or holds other weights than when its cell was planned. `memory`: as in `check_pretrained`."""
+    if distill.file is None or distill.teacher_sha256 is None:
+        return
+    if pretrained_sha256(Path(distill.file), memory, remember=True) == distill.teacher_sha256:
+        return
+    remedy = f"bring back the file with sha256 {distill.teacher_sha256}, or launch again with another"
+    raise PretrainedError(f"distill.teacher: {distill.file} is not the file that the launch read: {remedy}")
 
 
 def check_pretrained(model: ModelSpec, memory: Path | None = None) -> None:

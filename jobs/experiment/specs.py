@@ -6,11 +6,13 @@ field keeps old ids). `ClusterSpec` says where a stage runs and on how many rank
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from jobs.experiment.ids import StageId
 from models.pruning.base import Stage
+from models.typed import ABOVE_0, Limit
 
+DENSE = "dense"  # as a teacher
 PRETRAINED = ("pretrained", "pretrained_key")  # options that name weights
 GPU_OPTIONS = ("gpus", "num_gpus", "gpus_per_node", "gpus_per_task", "gpus_per_socket")  # of submitit and sbatch
 Source = Literal["digits", "cifar10", "cifar100", "imagefolder", "huggingface", "webdataset", "beton", "synthetic"]
@@ -73,6 +75,22 @@ def image_size(data: DataSpec) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Distillation:
+    """Knowledge distillation (Hinton et al., arXiv 1503.02531): loss = (1 - weight) * loss + weight * T^2 * KL(teacher at T, network at T)."""
+
+    teacher: str  # dense: the trained network before its pruning, which every method's cells share; else a file of weights of the same architecture
+    key: str | None = None  # the name of the weights in a file that holds several
+    weight: Annotated[float, Limit(words="above 0 and at most 1", holds=lambda value: 0 < value <= 1)] = 0.5
+    temperature: Annotated[float, ABOVE_0] = 1.0
+    teacher_sha256: str | None = None  # of the file, which takes the place of its path in ids
+
+    @property
+    def file(self) -> str | None:
+        """The path of the teacher's weights; None if the dense network teaches."""
+        return None if self.teacher == DENSE else self.teacher
+
+
+@dataclass(frozen=True, kw_only=True)
 class RecipeSpec:
     """How a network is trained. Epochs and batch size are global: they do not depend on the number of ranks."""
 
@@ -106,6 +124,7 @@ class RecipeSpec:
     ema: float | None = None  # decay of the averaged weights that are evaluated and saved; None: the last weights
     ema_warmup: Literal["tf", "timm", "none"] = "tf"  # how the decay grows to `ema`; see jobs.parallel.averaging.decay_at
     ema_buffers: bool = False  # True: BatchNorm's statistics are averaged with the weights
+    distill: Distillation | None = None  # in every stage but the dense training
     mesa: float = 0.0  # weight of a term that holds the network to its average (self-distillation); it needs `ema`; 0: none
     mesa_start: float = 0.25  # fraction of the epochs, without the cool-down, after which the term counts
     mesa_loss: Literal["kl", "cross_entropy"] = "kl"  # see jobs.train.distillation
@@ -138,6 +157,12 @@ class StageSpec:
     stage: Stage
     parent: StageId | None = None  # id of the stage whose exported weights (and masks) it starts from
     rewind: StageId | None = None  # id of the stage whose weights at the rewind step it takes, under the parent's masks
+    teacher: StageId | None = None  # id of the stage whose exported network teaches it
+
+    @property
+    def needed(self) -> tuple[StageId, ...]:
+        """The stages that must be done before this one starts."""
+        return tuple(stage for stage in (self.parent, self.rewind, self.teacher) if stage is not None)
 
 
 @dataclass(frozen=True, kw_only=True)

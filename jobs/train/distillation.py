@@ -1,4 +1,6 @@
-"""Terms of the loss that hold a network to a teacher: here its own average over the training (MESA, Du et al., arXiv 2205.14083)."""
+"""Terms of the loss that hold a network to a teacher: another network (Hinton et al., arXiv 1503.02531), or its own average over the training (MESA,
+Du et al., arXiv 2205.14083).
+"""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -7,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from jobs.experiment.specs import RecipeSpec
+from jobs.experiment.specs import Distillation, RecipeSpec
 from jobs.parallel.bf16 import keep_statistics_in_fp32
-from jobs.parallel.engine import DTYPES
+from jobs.parallel.engine import DTYPES, Term
 
 MESA_TEMPERATURE, MESA_SCALE = 3.0, 50.0  # of MambaVision's term (train.py, commit 7860a50)
 
@@ -62,3 +64,13 @@ class FrozenNetwork:
             self.network.get_parameter(name).copy_(weight)
         for name, buffer in buffers.items():
             self.network.get_buffer(name).copy_(buffer)
+
+
+def distilled(distill: Distillation, teacher: FrozenNetwork) -> Term:
+    """The term of a recipe's distillation: (1 - weight) * loss + weight * T^2 * divergence at temperature T. T^2 keeps the size of its gradients."""
+
+    def term(images: Tensor, logits: Tensor, loss: Tensor) -> Tensor:
+        divergence = kl(logits, teacher.logits(images), distill.temperature)
+        return (1 - distill.weight) * loss + distill.weight * distill.temperature**2 * divergence
+
+    return term

@@ -16,7 +16,7 @@ from jobs.parallel.engine import Engine, Ranks, Term
 from jobs.parallel.fragments import Fragments
 from jobs.parallel.masking import Masking
 from jobs.parallel.snapshot import Snapshot
-from jobs.train.distillation import MESA_LOSSES, FrozenNetwork, mesa_counts
+from jobs.train.distillation import MESA_LOSSES, FrozenNetwork, distilled, mesa_counts
 from jobs.train.removal import Removal, structure_from_json, structure_to_json
 from models.pruning.base import NetworkView
 from models.pruning.inputs import InputNorms
@@ -42,12 +42,18 @@ class Samples(Protocol):
 class TrainedNetwork:
     """The network of one stage on all ranks, and the view of it that the stage's method gets. Its methods are collectives."""
 
-    def __init__(self, spec: StageSpec, model: nn.Module, training: Batches, *, no_decay: list[str], ranks: Ranks) -> None:
-        """Takes `model` over. `training`: batches on which a method may calibrate. `no_decay`: parameters without weight decay."""
+    def __init__(
+        self, spec: StageSpec, model: nn.Module, training: Batches, *, no_decay: list[str], ranks: Ranks, teacher: nn.Module | None = None
+    ) -> None:
+        """Takes `model` over. `training`: batches on which a method may calibrate. `no_decay`: parameters without weight decay.
+
+        teacher: of the recipe's distillation.
+        """
         self.spec, self.training, self.ranks = spec, training, ranks
         self.removal = Removal(spec, model)
         self.no_decay = [*no_decay, *self.removal.gates.values()]
         self.snapshot = Snapshot(copy.deepcopy(model), ranks)
+        self.teacher = None if teacher is None else FrozenNetwork(teacher.to(ranks.device), spec.recipe)
         self._set_up(model)
         self.calibration: Mapping[str, Tensor] | None = None  # gradients by parameter, while a method calibrates
         self.view = self._view()
@@ -176,13 +182,14 @@ class TrainedNetwork:
     def terms(self, epoch: int) -> list[Term]:
         """The terms that the recipe adds to the loss of the next step, which is in an epoch counted from 0. A collective."""
         recipe, stage = self.spec.recipe, self.spec.stage
+        taught = [] if recipe.distill is None or self.teacher is None else [distilled(recipe.distill, self.teacher)]
         cooldown = recipe.cooldown_epochs if stage.schedule == "train" else 0
         if self.average is None or not mesa_counts(recipe, epoch, stage.epochs, cooldown=cooldown):
-            return []
+            return taught
         self.averaged = averaged = self.averaged or FrozenNetwork(self.snapshot.model, recipe)
         averaged.take(self.average.weights(), dict(self.engine.module.named_buffers()) | self.average.buffers)
         difference = MESA_LOSSES[recipe.mesa_loss]
-        return [lambda images, logits, loss: loss + recipe.mesa * difference(logits, averaged.logits(images))]
+        return [*taught, lambda images, logits, loss: loss + recipe.mesa * difference(logits, averaged.logits(images))]
 
     def clip_values(self) -> None:
         """Clips each element of the gradients, if the recipe asks for that. (DeepSpeed clips their norm.)"""

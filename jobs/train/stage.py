@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from jobs.experiment.pretrained import check_pretrained
+from jobs.experiment.pretrained import PretrainedError, check_pretrained, check_teacher
 from jobs.experiment.progress import StageProgress
 from jobs.experiment.rewinds import adopt_replay, missing_steps, replay_folder
 from jobs.experiment.run_folder import CHECKPOINTS, REPLAY_TODO
@@ -17,7 +17,8 @@ from jobs.experiment.specs import ClusterSpec, ModelSpec, StageSpec
 from jobs.parallel.checkpoints import drop_checkpoints
 from jobs.parallel.engine import Ranks, batching
 from jobs.parallel.precision import set_precision
-from jobs.train.exports import StageResult, exported, read_result
+from jobs.train.evaluation import load_model
+from jobs.train.exports import ExportError, StageResult, exported, read_result
 from jobs.train.metrics import ignore
 from jobs.train.stage_trainer import Diverged, StageTrainer
 from jobs.train.training_state import derived_seed
@@ -39,15 +40,16 @@ def train_stage(
     rewind: Path | None,
     ranks: Ranks,
     cluster: ClusterSpec,
+    teacher: Path | None = None,
     report: Callable[[StageProgress], None] = ignore,
 ) -> StageResult:
     """The result of a stage, whose `folder` then holds its export (see `exported`). A collective; rank 0 alone writes, but for checkpoints.
 
-    `parent`, `rewind`: folders of finished stages that it starts from. A stage that is exported already is not run again, but
-    as far as a step that it has not kept and is to keep (see `jobs.experiment.rewinds`).
+    `parent`, `rewind`, `teacher`: folders of finished stages that it starts from, and of the one that teaches it. A stage that is exported already is
+    not run again, but as far as a step that it has not kept and is to keep (see `jobs.experiment.rewinds`).
     Raises Diverged on all ranks at the same step; BatchError, ExportError, CheckpointError.
     """
-    prepared = partial(prepared_run, spec, data, ranks=ranks, cluster=cluster, report=report)
+    prepared = partial(prepared_run, spec, data, teacher=teacher, ranks=ranks, cluster=cluster, report=report)
     result: StageResult | None = ranks.broadcast(read_result(folder))
     if result is None:
         with prepared(folder, spec.stage.keep_steps) as stage:
@@ -72,6 +74,7 @@ def prepared_run(
     folder: Path,
     keep_steps: tuple[int, ...],
     *,
+    teacher: Path | None = None,
     ranks: Ranks,
     cluster: ClusterSpec,
     report: Callable[[StageProgress], None],
@@ -96,6 +99,7 @@ def prepared_run(
     notes = load_given(model, spec.model, memory) if spec.stage.start == "scratch" else ()  # a later stage takes the weights of its parent
     if ranks.rank == 0:
         print("".join(f"pretrained: {note}\n" for note in notes), end="", flush=True)
+    teaching = teacher_network(spec, data, teacher, memory)
     no_decay = weight_decay_groups(model, recipe.decay_ssm)[1]
     order = derived_seed(spec.seed, "order", spec.stage.schedule)
     training = TrainLoader(spec.data, data, seed=order, batch_size=recipe.batch_size, micro_batch_size=micro, recipe=recipe, **share)
@@ -103,12 +107,47 @@ def prepared_run(
     steps = cluster.checkpoint_steps
     spec = replace(spec, stage=replace(spec.stage, keep_steps=keep_steps))
     stage = StageTrainer(
-        spec, model, training, validation, folder, no_decay=no_decay, ranks=ranks, checkpoint_steps=steps, report=report, notes=notes
+        spec,
+        model,
+        training,
+        validation,
+        folder,
+        no_decay=no_decay,
+        ranks=ranks,
+        checkpoint_steps=steps,
+        report=report,
+        notes=notes,
+        teacher=teaching,
     )
     try:
         yield stage
     finally:
         stage.network.engine.close()
+
+
+def teacher_network(spec: StageSpec, data: "Dataset", folder: Path | None, memory: Path | None = None) -> "nn.Module | None":
+    """The network that teaches a stage, on the CPU: that of the finished stage in `folder`, or that of the recipe's file; None without distillation.
+
+    `memory`: the folder that remembers digests. Raises PretrainedError if the file is not the one that the launch read, or has another number of
+    classes.
+    """
+    distill = spec.recipe.distill
+    if distill is None:
+        return None
+    if distill.file is None:
+        if folder is None:
+            raise ExportError(f"stage {spec.stage.name} is taught by the dense training, but no such stage was given")
+        weights = exported(folder).weights
+        return load_model(spec.model, classes=data.classes, img_size=data.img_size, scan=spec.recipe.scan, weights=weights)
+    from models.pretrained import load_pretrained
+    from models.registry import create_model
+
+    check_teacher(distill, memory)
+    network = create_model(spec.model.name, data.classes, data.img_size, scan_backend=spec.recipe.scan, **spec.model.architecture)
+    for note in load_pretrained(network, Path(distill.file), distill.key):
+        if "head" in note:
+            raise PretrainedError(f"distill.teacher: {distill.file} cannot teach: {note}")
+    return network
 
 
 def load_given(network: "nn.Module", model: ModelSpec, memory: Path | None) -> tuple[str, ...]:

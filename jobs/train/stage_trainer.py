@@ -54,14 +54,15 @@ class StageTrainer:
         checkpoint_steps: int | None = None,
         report: Callable[[StageProgress], None] = ignore,
         notes: Sequence[str] = (),
+        teacher: nn.Module | None = None,
     ) -> None:
-        """`notes`: what the result says of the weights that the stage starts from."""
+        """`notes`: what the result says of the weights that the stage starts from. `teacher`: of the recipe's distillation."""
         self.spec, self.training, self.validation, self.folder, self.ranks = spec, training, validation, folder, ranks
         self.notes = notes
         self.checkpoint_steps, self.checkpoints = checkpoint_steps, folder / CHECKPOINTS
         self.steps = spec.stage.epochs * training.steps_per_epoch
         self.schedule = schedule(spec.recipe, spec.stage.schedule, steps=self.steps, steps_per_epoch=training.steps_per_epoch)
-        self.network = TrainedNetwork(spec, model, training, no_decay=no_decay, ranks=ranks)
+        self.network = TrainedNetwork(spec, model, training, no_decay=no_decay, ranks=ranks, teacher=teacher)
         self.state = TrainingState()
         self.reporter = Reporter(folder / PROGRESS, report)
         self.log: MetricsLog | None = None  # of rank 0

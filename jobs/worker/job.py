@@ -94,21 +94,20 @@ def run_stage(run: RunFolder, spec: StageSpec, cluster: ClusterSpec, ranks: "Ran
 
     folder = run.stage_dir(spec.id)
     with claimed_together(run.stage_claim(spec.id), ranks):
-        parents = [stage for stage in (spec.parent, spec.rewind) if stage]
         todo = not run.done(spec.id) and run.failure(spec.id) is None
-        todo, missing = ranks.broadcast((todo, next((stage for stage in parents if not run.done(stage)), None)))
+        todo, missing = ranks.broadcast((todo, next((stage for stage in spec.needed if not run.done(stage)), None)))
         if not todo:
             return
         if missing:
-            raise BlockedError(f"stage {missing}, from which this one starts, has no weights: see {run.stage_dir(missing)}")
+            raise BlockedError(f"stage {missing}, which this one needs, has no weights: see {run.stage_dir(missing)}")
         if ranks.rank == 0:
             remove_asides(folder)
             blame_lost_nodes(run, folder, cluster)
             write_attempt(folder, this_attempt(), description(spec))
             print(f"stage {spec.id}: {stage_entry(spec).title}", flush=True)
         data = ready(spec.data, Path(cluster.cache).expanduser(), by_content=cluster.hash_data)
-        parent, rewind = (run.stage_dir(stage) if stage else None for stage in (spec.parent, spec.rewind))
-        train_stage(spec, data, folder, parent=parent, rewind=rewind, ranks=ranks, cluster=cluster)
+        parent, rewind, teacher = (run.stage_dir(stage) if stage else None for stage in (spec.parent, spec.rewind, spec.teacher))
+        train_stage(spec, data, folder, parent=parent, rewind=rewind, teacher=teacher, ranks=ranks, cluster=cluster)
 
 
 def finish_cell(run: RunFolder, job: JobSpec, planned: PlannedCell, ranks: "Ranks", last: StageSpec) -> None:
@@ -151,6 +150,7 @@ def description(spec: StageSpec) -> dict[str, object]:
         "seed": spec.seed,
         "parent": spec.parent,
         "rewind": spec.rewind,
+        "teacher": spec.teacher,
     }
 
 

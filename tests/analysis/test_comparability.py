@@ -7,7 +7,7 @@ import pytest
 
 from analysis.comparability import Key, differing, digest, row_and_key, same_but_seed, unlabelled
 from analysis.decoding import stored_record
-from jobs.experiment.identity import plain
+from jobs.experiment.identity import OF_0_2, PATHS, plain
 from jobs.experiment.records import Environment, Metrics, Record
 from jobs.experiment.specs import DataSpec, RecipeSpec
 from tests.support.cells import make_cell
@@ -67,7 +67,7 @@ def test_every_field_of_a_key_tells_rows_apart(field: str) -> None:
 
 @pytest.mark.parametrize("field", sorted(DATA))
 def test_every_setting_of_the_data_is_part_of_the_key_but_where_they_lie(field: str) -> None:
-    assert fields_that_differ(f"data.{field}") == (set() if field in ("path", "test_path") else {"data"})
+    assert fields_that_differ(f"data.{field}") == (set() if field in PATHS else {"data"})
 
 
 @pytest.mark.parametrize("field", sorted(RECIPE))
@@ -102,7 +102,7 @@ def test_rows_of_different_keys_are_ranked_apart() -> None:
 def test_every_field_of_a_spec_makes_another_row_but_labels_and_paths(part: str) -> None:
     spec = full_record().spec
     decides = {field: same_but_seed(spec | {part: spec[part] | {field: other(value)}}) != same_but_seed(spec) for field, value in spec[part].items()}
-    ignored = {"model": {"label"}, "pruning": {"label"}, "data": {"path", "test_path"}, "recipe": set()}[part]
+    ignored = {"model": {"label"}, "pruning": {"label"}, "data": set(PATHS), "recipe": set()}[part]
     assert {field for field, does in decides.items() if not does} == ignored
 
 
@@ -163,3 +163,11 @@ def test_official_checkpoints_under_their_published_evaluations_are_ranked_toget
 def test_an_evaluation_of_ones_own_is_ranked_apart() -> None:
     keys = [keys_of(of_model("mambavision_s", eval_crop=crop))[0] for crop in (0.93, 1.0, 0.9)]
     assert len(set(keys)) == 3 and differing(keys) == ("data",)
+
+
+def test_a_record_of_0_2_and_one_of_today_have_one_key() -> None:
+    today = full_record()
+    older = {part: {name: value for name, value in today.spec[part].items() if name in known} for part, (_, known) in OF_0_2.items()}
+    assert all(len(older[part]) < len(today.spec[part]) for part in older)
+    assert row_and_key(today.model_copy(update={"spec": today.spec | older})) == row_and_key(today)
+    assert row_and_key(full_record(**{"recipe.mixup": 0.8})) != row_and_key(today)

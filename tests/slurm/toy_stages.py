@@ -48,7 +48,17 @@ class Alone:
         """Returns at once: no other rank is there."""
 
 
-def train(spec: StageSpec, data: None, folder: Path, *, parent: Path | None, rewind: Path | None, ranks: "Ranks", cluster: ClusterSpec) -> None:
+def train(
+    spec: StageSpec,
+    data: None,
+    folder: Path,
+    *,
+    parent: Path | None,
+    rewind: Path | None,
+    teacher: Path | None,
+    ranks: "Ranks",
+    cluster: ClusterSpec,
+) -> None:
     """Does what the test has set, then leaves an export."""
     micro = recipe_micro_batch(spec.recipe, ranks.world)
     if ranks.rank == 0:

@@ -78,6 +78,7 @@ def fake_environment(**changes: Any) -> Environment:
         "loader": "ffcv",
         "scan": "cpu",
         "data_sha256": "d" * 64,
+        "tf32": False,
     }
     return Environment(**values | changes)
 

@@ -29,13 +29,14 @@ def stage_run(
     batches: type[ToyBatches] = ToyBatches,
     net: dict[str, Any] | None = None,
     checkpoint_steps: int | None = None,
+    teacher: torch.nn.Module | None = None,
     **recipe: Any,
 ) -> StageTrainer:
     spec = toy_spec(stage, seed=seed, **recipe)
     micro = spec.recipe.micro_batch_size or spec.recipe.batch_size // ranks.world
     loader = batches(spec.recipe.batch_size, micro, ranks)
     model, validation = toy_net(seed, **net or {}), ToySamples(ranks)
-    return StageTrainer(spec, model, loader, validation, folder, no_decay=NO_DECAY, ranks=ranks, checkpoint_steps=checkpoint_steps)
+    return StageTrainer(spec, model, loader, validation, folder, no_decay=NO_DECAY, ranks=ranks, checkpoint_steps=checkpoint_steps, teacher=teacher)
 
 
 def train(folder: Path, stage: Stage, ranks: Ranks | None = None, *, parent: Path | None = None, rewind: Path | None = None, **options: Any):

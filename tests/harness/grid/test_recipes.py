@@ -1,11 +1,13 @@
 """Recipes by name: a preset is its values, and any key of the grid goes before it."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
 import yaml
 
 from jobs.experiment.presets import PRESETS
+from jobs.experiment.specs import Distillation
 from tests.support.grids import START, mistakes, read
 
 
@@ -64,3 +66,38 @@ def test_a_preset_can_contradict_what_the_grid_says(folder: Path) -> None:
 def test_data_have_no_presets(folder: Path) -> None:
     (mistake,) = mistakes(START + "data: {preset: vim_tiny}\n")
     assert mistake.startswith("grid.yaml:5: data.preset: unknown key")
+
+
+def test_the_dense_network_or_a_file_teaches(folder: Path) -> None:
+    (folder / "w.pth").write_bytes(b"weights")
+    dense, file = (
+        read(START + f"recipe: {{distill: {{teacher: {teacher}, weight: 0.3}}}}\n").cells[0].recipe.distill for teacher in ("dense", "w.pth")
+    )
+    assert dense == Distillation(teacher="dense", weight=0.3) and dense.file is None
+    digest = hashlib.sha256(b"weights").hexdigest()
+    assert file == Distillation(teacher=str(folder / "w.pth"), weight=0.3, teacher_sha256=digest)
+    assert read(START + "recipe: {distill: {teacher: gone.pth}}\n").cells[0].recipe.distill == Distillation(teacher=str(folder / "gone.pth"))
+    temperatures = read(START + "recipe: {distill: {teacher: dense, temperature: [1, 4]}}\n").cells
+    assert [cell.recipe.distill and cell.recipe.distill.temperature for cell in temperatures] == [1.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("distill", "mistake"),
+    [
+        ("{weight: 0.5}", "recipe.distill.teacher: missing"),
+        ("{teacher: dense, weight: 0}", "recipe.distill.weight: must be above 0 and at most 1, got 0.0"),
+        ("{teacher: dense, temperature: 0}", "recipe.distill.temperature: must be above 0, got 0.0"),
+        ("{teacher: dense, wieght: 0.1}", "recipe.distill.wieght: unknown key; did you mean 'weight'? valid: teacher, key, weight, temperature"),
+        ("{teacher: 3}", "recipe.distill.teacher: expected text, got 3"),
+    ],
+)
+def test_mistakes_in_a_distillation_have_their_line(folder: Path, distill: str, mistake: str) -> None:
+    lines = mistakes(START + f"recipe:\n  distill: {distill}\n")
+    assert any(line.startswith(f"grid.yaml:6: {mistake}") for line in lines), lines
+
+
+def test_a_teacher_must_have_learnt_something_and_have_somebody_to_teach(folder: Path) -> None:
+    (mistake,) = mistakes(START + "recipe:\n  epochs: 0\n  distill: {teacher: dense}\n")
+    assert mistake.startswith("grid.yaml:7: recipe.distill: the dense vim_micro would teach with random weights: give it `pretrained`")
+    lines = mistakes(START + "recipe: {epochs: 0, finetune_epochs: 0, distill: {teacher: dense}}\n")
+    assert any("so nothing can be taught" in line for line in lines)

@@ -244,6 +244,20 @@ def test_more_gpus_than_the_machine_has_are_a_problem(tmp_path: Path, monkeypatc
     assert line == "grid.yaml: cluster.gpus_per_node: a job needs 2, and this machine has 1, by CUDA_VISIBLE_DEVICES='1' and NVML"
 
 
+def test_a_teachers_file_is_there_and_fits(tmp_path: Path) -> None:
+    def lines(model: str) -> list[str]:
+        (tmp_path / "grid.yaml").write_text(f"name: t\nseeds: [0]\nrecipe: {{distill: {{teacher: w.pth}}}}\nmodels: [{model}]\npruning: [dense]\n")
+        grid = read_grid(tmp_path / "grid.yaml")
+        return preflight(grid, grid.cells).problems
+
+    (line,) = lines("vim_micro")
+    assert line.startswith(f"{tmp_path}/grid.yaml:3: recipe.distill.teacher: there is no file ") and line.endswith("; or write `teacher: dense`")
+    saved(tmp_path, create_model("vim_micro", 10).state_dict())
+    assert lines("vim_micro") == []
+    (line,) = lines("vit_micro")
+    assert line.startswith(f"{tmp_path}/grid.yaml:3: recipe.distill.teacher: vit_micro: {tmp_path}/w.pth does not fit the model: missing ")
+
+
 def test_a_kernel_that_does_not_load_is_a_problem_with_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "_kernel.so").write_bytes(b"no library")
     monkeypatch.setattr(kernel, "kernel_path", lambda variant: tmp_path / "_kernel.so")

@@ -1,13 +1,13 @@
 """The graph of stages, and what cells share in it."""
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
 from harness.plan.stages import make_graph
 from jobs.experiment.cell import Cell
-from jobs.experiment.specs import DataSpec, ModelSpec, RecipeSpec
+from jobs.experiment.specs import DataSpec, Distillation, ModelSpec, RecipeSpec
 from models.pruning.base import Budget, PruningMethod, Stage
 from models.pruning.dense import Dense
 from models.pruning.dynamic import Dynamic
@@ -144,3 +144,33 @@ def test_a_stage_rewinds_to_the_first_stage_that_kept_its_own_step() -> None:
     assert (graph.stages[to_5].parent, graph.stages[to_5].rewind) == (tune, tune)
     assert (graph.stages[to_3].parent, graph.stages[to_3].rewind) == (to_5, train)
     assert [graph.stages[stage].stage.keep_steps for stage in (train, tune)] == [(3,), (3, 5)]
+
+
+def taught(method: PruningMethod, **distill: Any) -> Cell:
+    """A cell whose network is taught."""
+    return make_cell(method=method, recipe=replace(RECIPE, distill=Distillation(**{"teacher": "dense"} | distill)))
+
+
+@pytest.mark.parametrize("method", [Dense(), Magnitude(sparsity=0.5), IterativeMagnitude(rounds=2, rewind_step=3), Dynamic(sparsity=0.5)])
+def test_the_dense_training_teaches_every_later_stage_of_every_method_and_is_shared_with_cells_without_a_teacher(method: PruningMethod) -> None:
+    cell, plain = taught(method), make_cell(recipe=RECIPE)
+    graph = make_graph([cell, plain])
+    trunk, *later = (graph.stages[stage] for stage in graph.paths[cell.id])
+    assert trunk.id == graph.paths[plain.id][0] and trunk.teacher is None and trunk.recipe.distill is None
+    assert later and all(spec.teacher == trunk.id and trunk.id in spec.needed and spec.recipe.distill is not None for spec in later)
+    assert [spec.stage.epochs for spec in later if spec.stage.start == "scratch"] == ([8] if isinstance(method, Dynamic) else [])
+
+
+def test_a_teacher_from_a_file_is_no_stage() -> None:
+    cell = taught(Dynamic(sparsity=0.5), teacher="/w.pth", teacher_sha256="1" * 64)
+    (spec,) = make_graph([cell]).stages.values()
+    assert spec.teacher is None and spec.recipe.distill is not None
+
+
+def test_a_stage_that_starts_from_scratch_is_another_under_another_teacher() -> None:
+    """Dynamic pruning trains epochs + finetune_epochs, so its own recipe does not say how long its teacher trained."""
+    distill = Distillation(teacher="dense")
+    recipes = [RecipeSpec(epochs=epochs, finetune_epochs=8 - epochs, distill=distill) for epochs in (6, 5)]
+    cells = [make_cell(method=Dynamic(sparsity=0.5), recipe=recipe) for recipe in recipes]
+    graph = make_graph(cells)
+    assert len({graph.paths[cell.id][-1] for cell in cells}) == 2

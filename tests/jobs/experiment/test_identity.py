@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args, get_origin
@@ -12,6 +13,7 @@ import pytest
 from harness.plan.stages import make_graph
 from jobs.experiment.cell import Cell
 from jobs.experiment.identity import (
+    OF_0_2,
     canonical,
     cell_id,
     changed,
@@ -28,7 +30,7 @@ from jobs.experiment.identity import (
     stage_recipe_identity,
 )
 from jobs.experiment.ids import StageId
-from jobs.experiment.specs import DataSpec, ModelSpec, RecipeSpec
+from jobs.experiment.specs import DataSpec, Distillation, ModelSpec, RecipeSpec
 from models.pruning.base import PruningMethod, Stage
 from models.pruning.dense import Dense
 from models.pruning.dynamic import Dynamic
@@ -59,7 +61,7 @@ def test_in_bf16_the_training_protocol_is_part_of_every_id() -> None:
     """Versions up to 0.2 kept statistics and sums in bf16: its cells and stages are others."""
     recipe = RecipeSpec(dtype="bf16")
     protocol = {"protocol": "fp32 statistics and sums"}
-    assert recipe_identity(recipe) == stage_recipe_identity(recipe, "train") == {"dtype": "bf16"} | protocol
+    assert recipe_identity(recipe) == stage_recipe_identity(recipe, Stage(name="train", epochs=1)) == {"dtype": "bf16"} | protocol
     assert make_cell(recipe=recipe).to_json()["recipe"]["protocol"] == protocol["protocol"]
     assert recipe_identity(RecipeSpec()) == {} and "protocol" not in make_cell().to_json()["recipe"]
 
@@ -149,8 +151,8 @@ def test_an_id_has_twelve_hexadecimal_digits() -> None:
 
 def test_a_fine_tuning_rate_decides_fine_tuning_alone() -> None:
     recipe = RecipeSpec(epochs=3, finetune_epochs=9, finetune_lr=1e-5, lr=0.1)
-    assert stage_recipe_identity(recipe, "train") == {"lr": 0.1}
-    assert stage_recipe_identity(recipe, "finetune") == {"lr": 0.1, "finetune_lr": 1e-5}
+    assert stage_recipe_identity(recipe, Stage(name="train", epochs=1)) == {"lr": 0.1}
+    assert stage_recipe_identity(recipe, Stage(name="finetune", epochs=1, schedule="finetune")) == {"lr": 0.1, "finetune_lr": 1e-5}
 
 
 def test_a_stage_is_named_with_the_method_that_acts_in_it() -> None:
@@ -220,6 +222,8 @@ def another(value: Any, hint: Any) -> Any:
         return not value
     if isinstance(value, tuple):
         return tuple(another(item, type(item)) for item in value) or (1,)
+    if Distillation in kinds:
+        return Distillation(teacher="dense")
     if value is None or isinstance(value, PruningMethod):
         return {str: "/somewhere", int: 3, float: 0.25, PruningMethod: Dense()}[kinds[0]]
     return f"{value}_2" if isinstance(value, str) else value * 2 + 1
@@ -249,6 +253,7 @@ CHANGED: dict[str, Cell] = {
 }
 # The fields that decide less than the whole cell: only these ids change.
 EXCEPTIONS: dict[str, set[str]] = {"model.label": set(), "recipe.finetune_epochs": {"cell", "finetune"}, "recipe.finetune_lr": {"cell", "finetune"}}
+EXCEPTIONS["recipe.distill"] = {"cell", "finetune"}
 
 
 def ids_of(cell: Cell) -> dict[str, str]:
@@ -269,14 +274,14 @@ def test_every_field_of_a_spec_was_changed_or_is_a_part_of_the_model() -> None:
     assert {f"{part}.{name}" for part, spec in parts.items() for name in fields_of(spec)} | {"seed"} == set(CHANGED)
 
 
-OWN_EXCEPTIONS = {"train": {"epochs", "finetune_epochs", "finetune_lr"}, "finetune": {"epochs", "finetune_epochs"}}
+OWN_EXCEPTIONS = {"train": {"epochs", "finetune_epochs", "finetune_lr", "distill"}, "finetune": {"epochs", "finetune_epochs"}}
 
 
 @pytest.mark.parametrize("schedule", OWN_EXCEPTIONS)
 def test_every_field_of_a_recipe_decides_a_stage_by_itself_and_not_through_its_parent(schedule: Literal["train", "finetune"]) -> None:
     stage, texts = Stage(name="s", epochs=2, schedule=schedule), {}
     for name, recipe in {"": RecipeSpec(), **each_field_changed(RecipeSpec())}.items():
-        texts[name] = stage_recipe_identity(recipe, schedule)
+        texts[name] = stage_recipe_identity(recipe, stage)
         given = dataclasses.asdict(stage_recipe(recipe, stage))
         assert (given == dataclasses.asdict(stage_recipe(RecipeSpec(), stage))) == (texts[name] == texts[""]), "a stage is trained as it is named"
     assert {name for name, text in texts.items() if text == texts[""]} == {"", *OWN_EXCEPTIONS[schedule]}
@@ -317,3 +322,30 @@ def test_a_named_set_is_known_by_all_fields_but_its_paths() -> None:
 def test_a_dense_model_of_another_name_or_option_is_another_model() -> None:
     assert method_identity(Dense()) == {"name": "dense", "knobs": {}}
     assert model_identity(ModelSpec(name="vim_micro", options={"drop_path": 0.1}, label="x"))["options"] == {"drop_path": 0.1}
+
+
+def taught_by(path: str, digest: str | None, **distill: Any) -> Cell:
+    """A cell whose teacher is a file with this content."""
+    return make_cell(recipe=RecipeSpec(distill=Distillation(teacher=path, teacher_sha256=digest and digest * 64, **distill)))
+
+
+def test_the_content_of_a_teachers_file_decides_a_cell_and_its_path_does_not() -> None:
+    first, moved, other = taught_by("/a.pth", "1"), taught_by("/b.pth", "1"), taught_by("/a.pth", "2")
+    assert first.id == moved.id != other.id
+    assert result_settings(first.to_json()) == result_settings(moved.to_json()) != result_settings(other.to_json())
+    assert len({cell.id for cell in (first, taught_by("/a.pth", "1", weight=0.3), taught_by("/a.pth", "1", temperature=4.0), make_cell())}) == 4
+    assert Cell.from_json(json.loads(json.dumps(first.to_json()))) == first
+
+
+def test_a_record_of_0_2_and_one_of_today_are_of_one_row() -> None:
+    """A field that came later is at its default in a record that does not hold it."""
+    for cell in (make_cell(), make_cell(recipe=RecipeSpec(lr=0.5), data=DataSpec(flip=True))):
+        today: dict[str, Any] = dict(cell.to_json())
+        older = today | {part: {name: value for name, value in today[part].items() if name in known} for part, (_, known) in OF_0_2.items()}
+        assert older["recipe"] != today["recipe"] and result_settings(older) == result_settings(today)
+    changed = make_cell(recipe=RecipeSpec(mixup=0.8)).to_json()
+    assert result_settings(changed) != result_settings(make_cell().to_json())
+
+
+def test_the_fields_of_0_2_are_there_still() -> None:
+    assert all(known <= set(fields_of(spec)) for spec, known in OF_0_2.values())

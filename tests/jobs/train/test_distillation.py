@@ -6,15 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.nn import functional
 
-from jobs.experiment.specs import RecipeSpec
-from jobs.parallel.engine import make_optimizer
-from jobs.train.distillation import FrozenNetwork, kl, mesa_counts, mesa_cross_entropy, mesa_kl
+from jobs.experiment.specs import Distillation, RecipeSpec
+from jobs.parallel.engine import make_optimizer, rendezvous
+from jobs.train.distillation import FrozenNetwork, distilled, kl, mesa_counts, mesa_cross_entropy, mesa_kl
 from jobs.train.lr_schedule import schedule
+from models.pruning.base import Stage
 from models.torchvision_shim import load_timm
-from tests.support.networks import NO_DECAY, global_batch, toy_net, toy_spec
-from tests.support.stages import dense, train, weights
+from tests.support.networks import NO_DECAY, Halve, global_batch, toy_net, toy_spec
+from tests.support.stages import dense, stage_run, train, weights
 
 STUDENT = torch.randn(9, 5, generator=torch.Generator().manual_seed(0)).double() * 2
 TEACHER = torch.randn(9, 5, generator=torch.Generator().manual_seed(1)).double() * 4
@@ -32,6 +34,16 @@ def test_the_divergence_is_the_sum_over_classes_and_the_mean_over_images(tempera
     by_image = [sum(p * math.log(p / q) for p, q in zip(teacher, student, strict=True)) for teacher, student in pairs]
     assert float(kl(STUDENT, TEACHER, temperature)) == pytest.approx(sum(by_image) / 9, rel=1e-12)
     assert float(kl(STUDENT, STUDENT, temperature)) == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize(("weight", "temperature"), [(0.5, 1.0), (0.3, 4.0), (1.0, 2.0)])
+def test_a_distilled_loss_is_hintons_formula(weight: float, temperature: float) -> None:
+    frozen = FrozenNetwork(torch.nn.Identity(), RecipeSpec())
+    term = distilled(Distillation(teacher="dense", weight=weight, temperature=temperature), frozen)
+    pairs = zip(probabilities(TEACHER, temperature), probabilities(STUDENT, temperature), strict=True)
+    divergence = sum(p * math.log(p / q) for teacher, student in pairs for p, q in zip(teacher, student, strict=True)) / 9
+    loss = term(TEACHER, STUDENT, torch.tensor(1.7, dtype=torch.float64))
+    assert float(loss) == pytest.approx((1 - weight) * 1.7 + weight * temperature**2 * divergence, rel=1e-6)  # a teacher's logits are fp32
 
 
 def test_mesas_terms_are_those_of_the_papers_code() -> None:
@@ -105,3 +117,55 @@ def test_a_training_with_mesa_is_a_plain_loop_with_timms_average(tmp_path: Path,
             torch.testing.assert_close(value, expected[name], rtol=2e-4, atol=2e-5)
     train(tmp_path / "without", dense(epochs=4), net={"norm": True}, **{**options, "mesa": 0.0})
     assert not torch.allclose(weights(tmp_path / "without")["fc.weight"], expected["fc.weight"], atol=1e-3), "the term does nothing"
+
+
+DISTILL = Distillation(teacher="dense", weight=0.7, temperature=3.0)
+
+
+def distilled_by_hand(teacher: torch.nn.Module, student: torch.nn.Module, steps: int) -> dict[str, torch.Tensor]:
+    """The weights of a fine-tuning under a teacher in plain torch."""
+    spec = toy_spec(dense(), distill=DISTILL, **SGD)
+    rates, optimizer = schedule(spec.recipe, "finetune", steps=steps, steps_per_epoch=4), make_optimizer(student, spec.recipe, frozenset(NO_DECAY))
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = rates.lr(step)
+        images, labels = global_batch(1000 * (step // 4) + step % 4, 16)
+        logits = student(images)
+        with torch.no_grad():
+            taught = (teacher(images) / 3).softmax(1)
+        soft = -(taught * (logits / 3).log_softmax(1)).sum(1).mean() + (taught * taught.log()).sum(1).mean()
+        loss = 0.3 * functional.cross_entropy(logits, labels, label_smoothing=0.1) + 0.7 * 9 * soft
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+        optimizer.step()
+    return {name: weight.detach() for name, weight in student.named_parameters()}
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1, 3])
+def test_a_distilled_training_is_a_plain_loop_with_the_teacher(tmp_path: Path, zero_stage: int) -> None:
+    train(tmp_path / "dense", dense(epochs=8), **SGD)
+    teacher, student = toy_net(), toy_net()
+    for network in (teacher, student):
+        network.load_state_dict(weights(tmp_path / "dense"))
+    with torch.no_grad():
+        student.fc.weight[::2] = 0.0
+    save_file(student.state_dict(), tmp_path / "dense" / "export" / "model.safetensors")  # what a pruned parent would leave
+    stage = Stage(name="finetune", epochs=2, schedule="finetune", start="parent")
+    train(tmp_path / "taught", stage, parent=tmp_path / "dense", teacher=teacher, zero_stage=zero_stage, distill=DISTILL, **SGD)
+    expected = distilled_by_hand(teacher, student, 8)
+    for name, value in weights(tmp_path / "taught").items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5)
+
+
+def test_a_teacher_is_whole_while_its_network_is_masked(tmp_path: Path) -> None:
+    train(tmp_path / "dense", dense(epochs=2))
+    teacher = toy_net()
+    teacher.load_state_dict(weights(tmp_path / "dense"))
+    before = copy.deepcopy(teacher.state_dict())
+    stage = Stage(name="finetune", epochs=1, schedule="finetune", start="parent", method=Halve())
+    run = stage_run(tmp_path / "pruned", stage, rendezvous(threads=1), teacher=teacher, distill=DISTILL, ema=0.9, mesa=0.1, mesa_start=0.0)
+    run.run(tmp_path / "dense", None)
+    assert run.network.teacher is not None
+    assert all(torch.equal(value, before[name]) for name, value in run.network.teacher.network.state_dict().items())
+    run.network.engine.close()

@@ -7,15 +7,16 @@ from typing import Literal, cast
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from jobs.data.prepare import Dataset
 from jobs.experiment.pretrained import PretrainedError, pretrained_sha256
-from jobs.experiment.specs import ClusterSpec, ModelSpec
+from jobs.experiment.specs import ClusterSpec, Distillation, ModelSpec
 from jobs.parallel.engine import rendezvous
-from jobs.train.exports import exported
-from jobs.train.stage import prepared_run
+from jobs.train.exports import ExportError, exported
+from jobs.train.stage import prepared_run, teacher_network
 from jobs.train.stage_trainer import StageTrainer
+from models.registry import create_model
 from tests.support.networks import toy_spec
 from tests.support.stages import assert_same, dense, train
 
@@ -96,3 +97,28 @@ def test_a_recipes_stochastic_depth_takes_the_place_of_the_models(tmp_path: Path
     assert options_built(monkeypatch, tmp_path, model, "parent", drop_path=0.4) == {"depth": 2, "drop_path": 0.4}
     assert options_built(monkeypatch, tmp_path, model, "scratch", drop_path=0.0) == {"depth": 2, "drop_path": 0.0}
     assert options_built(monkeypatch, tmp_path, model, "scratch") == {"depth": 2}
+
+
+def test_a_teacher_is_the_dense_stages_network_or_the_recipes_file(tmp_path: Path) -> None:
+    model = ModelSpec(name="vim_micro", label="x", options={"depth": 1, "dim": 16})
+    network = create_model("vim_micro", 3, 32, **model.options)
+    (tmp_path / "dense" / "export").mkdir(parents=True)
+    save_file(network.state_dict(), tmp_path / "dense" / "export" / "model.safetensors")
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    data = cast(Dataset, SimpleNamespace(classes=3, img_size=32))
+
+    def teacher(distill: Distillation | None, folder: Path | None = None, of: Dataset = data) -> torch.nn.Module | None:
+        return teacher_network(replace(toy_spec(dense(), distill=distill), model=model), of, folder)
+
+    assert teacher(None) is None
+    file = Distillation(teacher=str(tmp_path / "w.pth"), teacher_sha256=pretrained_sha256(tmp_path / "w.pth"))
+    for taught in (teacher(Distillation(teacher="dense"), tmp_path / "dense"), teacher(file)):
+        assert taught is not None
+        assert_same(dict(taught.state_dict()), dict(network.state_dict()))
+    with pytest.raises(ExportError, match="no such stage was given"):
+        teacher(Distillation(teacher="dense"))
+    with pytest.raises(PretrainedError, match="cannot teach: the head is fresh, because the file's has 3 classes and the data 4"):
+        teacher(file, of=cast(Dataset, SimpleNamespace(classes=4, img_size=32)))
+    (tmp_path / "w.pth").write_bytes(b"others")
+    with pytest.raises(PretrainedError, match="is not the file that the launch read"):
+        teacher(file)

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import jobs.train.stage_trainer
+from jobs.experiment.specs import Distillation
 from jobs.parallel.engine import Ranks, rendezvous
 from jobs.train.evaluation import load_masks
 from jobs.train.exports import exported, read_result
@@ -195,6 +196,7 @@ CASES = {
     "pruned": {"stage": {"method": Halve(move=7)}, "zero_stage": 2, "ema": 0.9, "micro_batch_size": 4},
     "regrown": {"stage": {"method": REGROWN}, "zero_stage": 1, "ema": 0.9, "dtype": "bf16", "optimizer": "sgd"},
     "bf16": {"stage": {"method": Halve(move=7)}, "zero_stage": 3, "dtype": "bf16", "ema": 0.9, "mesa": 0.2, "mesa_start": 0.0},
+    "taught": {"stage": {"method": Halve(move=7)}, "zero_stage": 1, "distill": Distillation(teacher="dense", temperature=2.0)},
     "sgd": {"zero_stage": 1, "optimizer": "sgd", "net": {"norm": True, "dropout": 0.3}},
     "timm": {
         "ema": 0.9,
@@ -218,6 +220,8 @@ CASES = {
 
 def train_case(folder: Path, case: str, ranks: Ranks, **options: Any):
     fields = dict(CASES[case])
+    if "distill" in fields:
+        fields["teacher"] = toy_net(seed=7)
     stage = dense(keep_steps=(0, 6), **fields.pop("stage", {}))
     return train(folder, stage, ranks, checkpoint_steps=3, **fields, **options)
 

@@ -101,7 +101,7 @@ def test_a_stage_is_trained_unless_it_is_done_or_has_failed(tmp_path: Path) -> N
 def test_a_stage_whose_parent_has_left_no_weights_is_not_trained(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     child = next(job for job in jobs_of(small_grid(tmp_path), run)[0] if job.stages[0].parent)
-    with pytest.raises(BlockedError, match=f"stage {child.stages[0].parent}, from which this one starts, has no weights"):
+    with pytest.raises(BlockedError, match=f"stage {child.stages[0].parent}, which this one needs, has no weights"):
         run_first_stage(run, child)
     run.export_dir(child.stages[0].parent or "").mkdir(parents=True)
     with pytest.raises(Trained):
