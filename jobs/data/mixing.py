@@ -69,10 +69,14 @@ def _mix(images: "Tensor", mix: np.void) -> None:
     """Mixes all neighbours alike, in place."""
     first, second = images[0::2], images[1::2]
     if mix["cut"]:
-        rows, columns = slice(int(mix["top"]), int(mix["bottom"])), slice(int(mix["left"]), int(mix["right"]))
-        kept = first[:, :, rows, columns].clone()
-        first[:, :, rows, columns] = second[:, :, rows, columns]
-        second[:, :, rows, columns] = kept
+        box = tuple(int(mix[name]) for name in ("top", "bottom", "left", "right"))
+        if images.device.type == "cpu":
+            swap(images.numpy(), *box)
+        else:
+            rows, columns = slice(*box[:2]), slice(*box[2:])
+            kept = first[:, :, rows, columns].clone()
+            first[:, :, rows, columns] = second[:, :, rows, columns]
+            second[:, :, rows, columns] = kept
     elif mix["weight"] != 1:
         own, others = float(mix["weight"]), 1.0 - float(mix["weight"])
         if images.device.type == "cpu":
@@ -81,6 +85,17 @@ def _mix(images: "Tensor", mix: np.void) -> None:
             kept = first * others
             first.mul_(own).add_(second * others)
             second.mul_(own).add_(kept)
+
+
+@njit(cache=True, nogil=True)
+def swap(images: Any, top: int, bottom: int, left: int, right: int) -> None:
+    """Neighbours of `images`, (b, 3, H, W), exchange a box."""
+    for number in range(0, images.shape[0], 2):
+        for channel in range(images.shape[1]):
+            for y in range(top, bottom):
+                for x in range(left, right):
+                    first, second = images[number, channel, y, x], images[number + 1, channel, y, x]
+                    images[number, channel, y, x], images[number + 1, channel, y, x] = second, first
 
 
 @njit(cache=True, nogil=True)

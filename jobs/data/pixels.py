@@ -6,6 +6,7 @@ bicubic shears and translations need one of PIL's five polynomials. Blur alone g
 table    (3, 256) uint8: what becomes of each value of each channel
 """
 
+import ctypes
 import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from jobs.data.decoding import library
 from jobs.data.operations import BICUBIC, NAMES, NOTHING
 
 Image = NDArray[np.uint8]
@@ -255,8 +257,7 @@ def moved(image: Image, name: str, value: float, cubes: bool, fill: NDArray[np.u
     """PIL's affine transform of `image`, in place, by cubics or by lines. `fill`: (3,), what comes from outside."""
     if name == "Rotate":
         height, width = image.shape[:2]
-        turn = bicubic if cubes else bilinear
-        turn(image.copy(), image, np.array(rotation(value, width, height)), fill)
+        turn(image, np.array(rotation(value, width, height)), cubes, fill)
         return
     axis, amounts = SLIDES[name]
     if axis == 0:
@@ -265,6 +266,17 @@ def moved(image: Image, name: str, value: float, cubes: bool, fill: NDArray[np.u
         columns = np.asarray(cv2.transpose(image), np.uint8)
         slide(columns, *amounts(value), cubes, fill)
         cv2.transpose(columns, image)
+
+
+def turn(image: Image, matrix: NDArray[np.float64], cubes: bool, fill: NDArray[np.uint8]) -> None:
+    """PIL's affine transform by any `matrix`, (a, b, c, d, e, f), in place: (x, y) comes from (a x + b y + c, d x + e y + f)."""
+    turned = getattr(library(), "vssm_turn", None)  # None: no library, or one of before this function
+    if turned is None:
+        return (bicubic if cubes else bilinear)(image.copy(), image, matrix, fill)
+    assert image.flags.c_contiguous and fill.flags.c_contiguous
+    word, address = ctypes.c_int64, ctypes.c_void_p
+    turned.argtypes, turned.restype = [address, word, word, address, word, address], None
+    turned(image.ctypes.data, *image.shape[:2], matrix.ctypes.data, int(cubes), fill.ctypes.data)
 
 
 @njit(cache=True, nogil=True)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jobs.data import pixels
 from jobs.data.operations import BASES, BICUBIC, BILINEAR, NAMES, OPERATION, VALUES
 from jobs.data.pixels import change, operate, posterize
 from models.torchvision_shim import load_timm
@@ -86,6 +87,14 @@ def test_tiny_images_change_as_pils_do(size: int) -> None:
         kwargs = {"fillcolor": FILL, "resample": Image.Resampling.BICUBIC}
         expected = np.asarray(timm_ops.NAME_TO_OP[name](Image.fromarray(image), *arguments, **kwargs))
         assert (ours(image, name, value, BICUBIC) == expected).all(), name
+
+
+def test_images_turn_as_pils_without_the_library_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pixels, "library", lambda: None)
+    for image in (next(images(21)), next(images(2))):
+        for degrees, resample in ((d, r) for d in (27.3, -30.0, -4.0, 1e-9, 0.0) for r in (BILINEAR, BICUBIC)):
+            expected = timm_ops.rotate(Image.fromarray(image), degrees, fillcolor=FILL, resample=Image.Resampling(resample))
+            assert (ours(image, "Rotate", degrees, resample) == np.asarray(expected)).all(), (degrees, resample)
 
 
 def test_no_bit_is_black_as_in_pillow_before_13() -> None:
