@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from models.configs import S5Config, VimConfig
 from models.layers import DeltaProjection, DropPath, InvertedTokenPath, RMSNorm, SqueezeExcite, TokenConv1d
-from models.ssm.backends import runs_backwards
+from models.ssm.backends import resolve_backend, runs_backwards
 from models.ssm.s4d import S4D
 from models.ssm.s5 import S5
 from models.ssm.scan import selective_scan
+from models.ssm.triton_ops import scan_both_ways
 
 NORM_EPS = 1e-5
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 0.1, 1e-4  # range of Delta at the start
@@ -73,6 +74,9 @@ class BidirectionalMixer(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, L, dim) from (B, L, dim)."""
         x, z = self.in_proj(hidden).split([self.out_proj.in_features] * 2, dim=-1)  # sizes are read from the layers, which pruning makes narrower
+        if self._scans_together(x):
+            both: Tensor = self.out_proj(self._both(x, z) / 2)
+            return both
         ahead = self._ahead(x, z, reverse=False)
         back = self._back(x, z, reverse=True) if runs_backwards(x, self.scan_backend) else self._back(x.flip(1), z.flip(1), reverse=False).flip(1)
         y: Tensor = self.out_proj((ahead + back) / 2)
@@ -94,12 +98,36 @@ class BidirectionalMixer(nn.Module):
 
     def _scan(self, x: Tensor, z: Tensor, x_proj: nn.Linear, dt_proj: DeltaProjection, A_log: Tensor, D: Tensor, *, reverse: bool) -> Tensor:
         """y * silu(z), (B, L, d_inner), of one direction: algorithm 1, lines 8 to 17."""
-        dt, B, C = x_proj(x).split([dt_proj.in_features, A_log.shape[1], A_log.shape[1]], dim=-1)
+        delta, B, C = _projected(x, x_proj, dt_proj, A_log)
         wide = torch.promote_types(x.dtype, torch.float32)  # A, D and Delta's bias are never rounded to bf16
         y = self.scan(
-            x.transpose(1, 2), dt_proj(dt).transpose(1, 2), -torch.exp(A_log.to(wide)), B.transpose(1, 2), C.transpose(1, 2), D.to(wide),
-            z=z.transpose(1, 2), delta_bias=dt_proj.bias.to(wide), delta_softplus=True, reverse=reverse, backend=self.scan_backend)  # fmt: skip
+            x.transpose(1, 2), delta, -torch.exp(A_log.to(wide)), B, C, D.to(wide), z=z.transpose(1, 2), delta_bias=dt_proj.bias.to(wide),
+            delta_softplus=True, reverse=reverse, backend=self.scan_backend)  # fmt: skip
         return y.transpose(1, 2)
+
+    def _scans_together(self, x: Tensor) -> bool:
+        """True if one launch scans both directions: in Triton, where the directions have as many states, which pruning may change."""
+        if self.fixed or self.scan is not selective_scan or resolve_backend(x, self.scan_backend) != "triton":
+            return False
+        return self.A_log.shape == self.A_b_log.shape
+
+    def _both(self, x: Tensor, z: Tensor) -> Tensor:
+        """The sum of y * silu(z) of both directions, (B, L, d_inner). Nothing is copied into another layout."""
+        u = self.conv1d(x), self.conv1d_b(x, reverse=True)
+        sides = (self.x_proj, self.dt_proj, self.A_log), (self.x_proj_b, self.dt_proj_b, self.A_b_log)
+        delta, B, C = zip(*(_projected(part, *side) for part, side in zip(u, sides, strict=True)), strict=True)
+        wide = torch.promote_types(x.dtype, torch.float32)
+        A, D, bias = (
+            torch.stack(pair).to(wide) for pair in ((self.A_log, self.A_b_log), (self.D, self.D_b), (self.dt_proj.bias, self.dt_proj_b.bias))
+        )
+        y = scan_both_ways([part.transpose(1, 2) for part in u], delta, -torch.exp(A), B, C, D, z=z.transpose(1, 2), delta_bias=bias)
+        return y.sum(0).transpose(1, 2)
+
+
+def _projected(x: Tensor, x_proj: nn.Linear, dt_proj: DeltaProjection, A_log: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(delta, B, C), (B, d_inner or d_state, L), of a direction, from its x, (B, L, d_inner)."""
+    dt, B, C = x_proj(x).split([dt_proj.in_features, A_log.shape[1], A_log.shape[1]], dim=-1)
+    return dt_proj(dt).transpose(1, 2), B.transpose(1, 2), C.transpose(1, 2)
 
 
 class Block(nn.Module):

@@ -64,6 +64,14 @@ def scan_sides(
     return y, last
 
 
+def scan_both_ways(
+    u: Sequence[Tensor], delta: Sequence[Tensor], A: Tensor, B: Sequence[Tensor], C: Sequence[Tensor], D: Tensor, *, z: Tensor, delta_bias: Tensor
+) -> Tensor:
+    """y * silu(z), (2, B, D, L), of a scan ahead and a scan back with softplus, in one launch. B, C: (B, N, L) for each; else as `scan_sides`."""
+    inputs, readouts = ([part.unsqueeze(1) for part in pair] for pair in (B, C))
+    return scan_sides(u, delta, A, inputs, readouts, D, z, delta_bias, True)[0]
+
+
 def alike(tensors: Sequence[Tensor]) -> list[Tensor]:
     """The tensors, with the same strides."""
     return list(tensors) if len({tensor.stride() for tensor in tensors}) == 1 else [tensor.contiguous() for tensor in tensors]

@@ -1,13 +1,18 @@
 """Vim against the official code: integers, names, initialisation, logits and gradients."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.layers import InvertedTokenPath
 from models.registry import create_model
+from models.ssm import triton_ops
+from models.vim import BidirectionalMixer
 from tests.support.golden import GOLDEN, LIMITS, NAMES, filled, golden_distance, golden_images, on_meta
+from tests.support.triton_device import DEVICE, needs_triton
 
 
 @pytest.mark.parametrize(
@@ -129,6 +134,55 @@ def test_backends_that_flip_agree_with_the_one_that_runs_backwards() -> None:
             for name in {"backend", "scan_backend"} & vars(module).keys():
                 setattr(module, name, "reference")
         torch.testing.assert_close(model(images), want, rtol=1e-4, atol=1e-5)
+
+
+@needs_triton
+@pytest.mark.parametrize("options", [{}, {"mobilenet": {"kernel": 5}}, {"s4": {}}], ids=lambda options: "+".join(options) or "plain")
+def test_triton_agrees_with_the_reference_forward_and_backward(options: dict[str, object]) -> None:
+    torch.manual_seed(0)
+    model = create_model("vim_micro", num_classes=10, depth=2, patch_size=16, dim=24, **options).to(DEVICE)
+    images, results = torch.randn(1, 3, 32, 32, device=DEVICE), []
+    for backend in ("triton", "reference"):
+        for module in model.modules():
+            for name in {"backend", "scan_backend"} & vars(module).keys():
+                setattr(module, name, backend)
+        scores = model(images)
+        results.append((scores, *torch.autograd.grad(scores.square().sum(), list(model.parameters()))))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-3, atol=1e-5)
+
+
+@needs_triton
+def test_triton_scans_both_directions_in_one_launch_and_copies_nothing_into_another_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = create_model("vim_micro", num_classes=10, depth=1, patch_size=16, dim=16, scan_backend="triton").to(DEVICE)
+    images = torch.randn(1, 3, 32, 32, device=DEVICE)
+    (mixer,) = (module for module in model.modules() if isinstance(module, BidirectionalMixer))
+    seen: list[tuple[int, ...]] = []
+    scan = triton_ops.scan_sides
+    monkeypatch.setattr(triton_ops, "scan_sides", lambda u, *rest: seen.append(tuple(part.stride(1) for part in u)) or scan(u, *rest))
+    hidden = torch.randn(1, 5, 16, device=DEVICE)
+    with TransposingCopies() as copies:
+        mixer(hidden)
+    assert seen == [(1, 1)]  # one scan, of two sides whose channels lie beside each other
+    assert copies.count == 0
+    mixer.A_b_log = torch.nn.Parameter(mixer.A_b_log[:, :3])  # as after pruning the states of a direction
+    mixer.x_proj_b = torch.nn.Linear(32, mixer.dt_proj_b.in_features + 6, bias=False, device=DEVICE)
+    assert not mixer._scans_together(hidden) and model(images).isfinite().all()
+
+
+class TransposingCopies(TorchDispatchMode):
+    """Counts copies of a sequence, a tensor of three or more dimensions, into another memory layout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """The operation's result."""
+        result = func(*args, **(kwargs or {}))
+        if func in (torch.ops.aten.clone.default, torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default):
+            source = args[1] if func is torch.ops.aten.copy_.default else args[0]
+            self.count += source.ndim >= 3 and source.stride() != result.stride()
+        return result
 
 
 def test_bf16_keeps_the_sum_of_branches_in_fp32() -> None:
