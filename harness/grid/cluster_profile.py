@@ -1,10 +1,12 @@
 """From `cluster:` of a grid to a ClusterSpec: `local`, `debug`, a profile's path, or a mapping."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from harness.grid.paths import expanded, path_problem
 from harness.grid.yaml_source import GridError, Node, Report, read_yaml
+from jobs.experiment.files import with_variables
 from jobs.experiment.limits import CLUSTER, PREPARE, cluster_conflicts, violations
 from jobs.experiment.specs import ClusterSpec, PrepareSpec
 from models.text import valid_names
@@ -87,12 +89,25 @@ def _read_profile(node: Node, grid: Path, report: Report) -> ClusterSpec:
 def _read_mapping(node: Node, key: str, report: Report) -> ClusterSpec:
     """The cluster of a mapping: fields of ClusterSpec by name, SLURM's parameters into `slurm`."""
     fields, slurm = _sorted_out(node, key, FIELDS, report)
-    cluster = ClusterSpec(**fields, slurm=slurm)
+    cluster = _with_variables(ClusterSpec(**fields, slurm=slurm), node, key, report)
     for violation in [*violations(cluster, CLUSTER)] or [*cluster_conflicts(cluster)]:
         report.add(node.line_of([violation.field]), f"{key}.{violation.field}".lstrip("."), str(violation))
     if slurm and cluster.kind != "slurm":
         report.add(node.line, f"{key}.kind".lstrip("."), f"{', '.join(slurm)} need kind: slurm; this is {cluster.kind}")
     return cluster
+
+
+def _with_variables(cluster: ClusterSpec, node: Node, key: str, report: Report) -> ClusterSpec:
+    """The cluster with the variables in `cache` replaced. Those of `cache_local` are the nodes', which this machine is only if it runs the jobs."""
+    given = {"cache": cluster.cache, "cache_local": cluster.cache_local if cluster.kind != "slurm" else None}
+    for name, path in given.items():
+        try:
+            with_variables(path or "")
+        except LookupError as error:
+            where = " on this machine, which must see the cache too" if cluster.kind == "slurm" else ""
+            report.add(node.line_of([name]), f"{key}.{name}".lstrip("."), f"{path}: {error}{where}: set it, or name a folder")
+            return cluster
+    return replace(cluster, cache=with_variables(cluster.cache))
 
 
 def _sorted_out(node: Node, key: str, valid: dict[str, Any], report: Report) -> tuple[dict[str, Any], dict[str, Any]]:

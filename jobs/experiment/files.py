@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 LONE = re.compile("[\ud800-\udfff]")  # half a character: Python's stand-in for a byte that is no UTF-8, which strict readers of JSON refuse
 
 
@@ -79,6 +80,14 @@ def this_host() -> str:
 
 def _escaped(code: int) -> str:
     return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
+
+
+def with_variables(path: str) -> str:
+    """`path` with $NAME and ${NAME} replaced. Raises LookupError, which names those that are not set, or empty."""
+    names = [name or bare for name, bare in VARIABLE.findall(path)]
+    if unset := [f"${name}" for name in names if not os.environ.get(name)]:
+        raise LookupError(f"{', '.join(unset)} {'is' if len(unset) == 1 else 'are'} not set")
+    return VARIABLE.sub(lambda match: os.environ[match[1] or match[2]], path)
 
 
 def sha256_of(path: Path) -> str:

@@ -196,6 +196,7 @@ class ClusterSpec:
     environment: Mapping[str, str] = field(default_factory=dict)  # slurm: variables of the job
     slurm: Mapping[str, Any] = field(default_factory=dict)  # partition, account, qos, constraint, gres, exclude, ...
     cache: str = "~/.cache/vssm-bench"  # .beton files
+    cache_local: str | None = None  # folder of a node's own disk, to which .beton files are copied before they are read; $NAME is the node's
     prepare: PrepareSpec | None = None  # slurm: the jobs that write data; None: PrepareSpec()
     hash_data: bool = False  # True: every job reads all files of a data set to see whether they changed; False: size and time of change tell
 

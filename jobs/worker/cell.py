@@ -16,6 +16,7 @@ from jobs.experiment.records import Environment, Failure, Metrics, Record, now
 from jobs.experiment.run_folder import MASKS, STRUCTURE, WEIGHTS, RunFolder
 from jobs.experiment.specs import ClusterSpec, StageSpec
 from jobs.recovery.micro_batch import micro_batch_note, recipe_micro_batch, stored_micro_batch
+from jobs.worker.data import data_on_this_node
 from jobs.worker.environment import current_environment
 
 if TYPE_CHECKING:
@@ -54,7 +55,6 @@ def measure_cell(run: RunFolder, planned: PlannedCell, weights: Path, cluster: C
     `last`: the cell's last stage as it was run.
     """
     from jobs.data.loaders import EvalLoader
-    from jobs.data.prepare import ready
     from jobs.parallel.precision import set_precision
     from jobs.train.evaluation import evaluate, load_model
     from jobs.train.exports import read_result
@@ -63,7 +63,7 @@ def measure_cell(run: RunFolder, planned: PlannedCell, weights: Path, cluster: C
 
     cell, threads = planned.cell, cluster.cpus_per_task
     set_precision(cell.recipe.dtype)
-    data = ready(cell.data, Path(cluster.cache).expanduser(), by_content=cluster.hash_data)
+    data = data_on_this_node(cell.data, cluster, ranks)
     model = load_model(cell.model, classes=data.classes, img_size=data.img_size, scan=cell.recipe.scan, weights=weights).to(ranks.device)
     smaller = smaller_micro_batches(run, planned, ranks.world)
     batch = smaller.get(last.id, recipe_micro_batch(cell.recipe, ranks.world))

@@ -29,7 +29,7 @@ class DataJob:
 def write_data(job: DataJob) -> None:
     """Takes part in writing a data set until no shard is left to take. Raises DataError, which is kept for the next launch too."""
     from jobs.data.beton import DataError
-    from jobs.data.prepare import data_folder
+    from jobs.data.prepare import data_folder, ready
     from jobs.data.writing import is_written, write_source
 
     replace_unencodable()
@@ -42,6 +42,7 @@ def write_data(job: DataJob) -> None:
         write_json(failure_path(folder), {"message": str(error)})
         raise
     if is_written(folder):
+        ready(job.data, Path(job.cache), by_content=job.by_content)  # reads and verifies it now, so that no GPU waits for that
         failure_path(folder).unlink(missing_ok=True)
     print("written" if is_written(folder) else "no shard is left to take: another job writes the last ones", flush=True)
 

@@ -25,6 +25,7 @@ from jobs.recovery.leftovers import remove_asides
 from jobs.recovery.micro_batch import with_stored_micro_batch
 from jobs.recovery.nodes import blame_lost_nodes
 from jobs.worker.cell import cell_record, measure_cell, save_weights
+from jobs.worker.data import data_on_this_node
 from jobs.worker.failures import BlockedError, refuse_job, requeue_this_job, respond
 from models.pruning.registry import method_label
 
@@ -89,7 +90,6 @@ def run_stage(run: RunFolder, spec: StageSpec, cluster: ClusterSpec, ranks: "Ran
 
     Raises BlockedError if a stage that it starts from has no weights.
     """
-    from jobs.data.prepare import ready
     from jobs.train.stage import train_stage
 
     folder = run.stage_dir(spec.id)
@@ -105,7 +105,7 @@ def run_stage(run: RunFolder, spec: StageSpec, cluster: ClusterSpec, ranks: "Ran
             blame_lost_nodes(run, folder, cluster)
             write_attempt(folder, this_attempt(), description(spec))
             print(f"stage {spec.id}: {stage_entry(spec).title}", flush=True)
-        data = ready(spec.data, Path(cluster.cache).expanduser(), by_content=cluster.hash_data)
+        data = data_on_this_node(spec.data, cluster, ranks)
         parent, rewind, teacher = (run.stage_dir(stage) if stage else None for stage in (spec.parent, spec.rewind, spec.teacher))
         train_stage(spec, data, folder, parent=parent, rewind=rewind, teacher=teacher, ranks=ranks, cluster=cluster)
 

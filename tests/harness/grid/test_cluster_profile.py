@@ -127,3 +127,15 @@ def test_jobs_that_write_data_have_a_mapping_of_their_own(folder: Path) -> None:
     prepare = PrepareSpec(jobs=8, cpus_per_task=16, slurm={"partition": "cpu", "qos": "low"})
     assert read(START + text).cluster == ClusterSpec(kind="slurm", slurm={"partition": "gpu"}, prepare=prepare)
     assert read(START + "cluster:\n  kind: slurm\n  prepare:\n").cluster == ClusterSpec(kind="slurm")
+
+
+def test_variables_of_the_cache_are_replaced_and_those_of_a_nodes_own_disk_are_left_to_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STORE", "/store")
+    monkeypatch.delenv("NODE_DISK", raising=False)
+    cluster = read(START + "cluster: {kind: slurm, cache: '$STORE/${STORE}/a', cache_local: $NODE_DISK/b}\n").cluster
+    assert (cluster.cache, cluster.cache_local) == ("/store//store/a", "$NODE_DISK/b")
+    (problem,) = mistakes(START + "cluster: {cache_local: $NODE_DISK/b}\n")
+    assert problem == "grid.yaml:5: cluster.cache_local: $NODE_DISK/b: $NODE_DISK is not set: set it, or name a folder"
+    monkeypatch.setenv("STORE", "")
+    (problem,) = mistakes(START + "cluster: {kind: slurm, cache: $STORE/$NODE_DISK}\n")
+    assert "cluster.cache: $STORE/$NODE_DISK: $STORE, $NODE_DISK are not set on this machine, which must see the cache too" in problem
