@@ -5,6 +5,7 @@ Exit codes: 0: all well; 1: some cells failed; 2: configuration or usage; 3: not
 
 import argparse
 import errno
+import os
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from harness.plan.snapshot import cells_with_new_labels, refresh_labels, save_la
 from harness.plan.stages import StageGraph, make_graph
 from harness.submit.data_first import cores, data_sets, missing, prepare_here, title, written_here
 from harness.submit.previous import assign, previous_jobs
-from harness.text import counted
+from harness.text import counted, no_current_folder
 from jobs.cluster.claims import claimed, holder
 from jobs.cluster.slurm import SchedulerError
 from jobs.cluster.surroundings import forget_outer_job
@@ -46,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     replace_unencodable()
     forget_outer_job()
     options = parse(arguments)
+    if problem := no_current_folder():
+        print(problem, file=sys.stderr)
+        return USAGE
     try:
         grid = read_grid(options.grid)
     except GridError as error:
@@ -58,6 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RecordError as error:
         print(error, file=sys.stderr)
         return USAGE
+    except BrokenPipeError:
+        print("stopped: the program that read the output has ended; checkpoints are kept, and the same command resumes from them", file=sys.stderr)
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # what Python still holds for the pipe has no reader
+        return SOME_FAILED
     except OSError as error:
         print(f"{unwritable(error, run.path)}, or choose another folder with --runs.", file=sys.stderr)
         print("Finished work is kept; the same command resumes from the last checkpoints.", file=sys.stderr)

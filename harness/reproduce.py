@@ -16,7 +16,7 @@ from rich.text import Text
 
 from harness.plan.stages import make_graph
 from harness.submit.local import fresh_folder
-from harness.text import shortened
+from harness.text import no_current_folder, shortened
 from jobs.cluster.surroundings import forget_outer_job
 from jobs.data.prepare import prepare
 from jobs.experiment.cell import Cell
@@ -43,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     replace_unencodable()
     forget_outer_job()
+    if problem := no_current_folder():
+        print(problem, file=sys.stderr)
+        return USAGE
     options = parse(arguments)
     try:
         path, record = find(options.runs, options.cell)

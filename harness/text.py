@@ -1,5 +1,6 @@
-"""Times and counts as people read them."""
+"""Times and counts as people read them, and what a command says without a current folder."""
 
+import os
 from collections.abc import Sequence
 
 
@@ -29,3 +30,12 @@ def shortened(names: Sequence[object], most: int) -> str:
     """'a, b', and 'a, b and 3 more' where there are more than `most`."""
     rest = len(names) - most
     return ", ".join(map(str, names[:most])) + (f" and {rest} more" if rest > 0 else "")
+
+
+def no_current_folder() -> str | None:
+    """Why no network can be built from here, which loads libraries that ask for the current folder; None if it is there."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return "the current folder was removed: cd to a folder that is there, and rerun the command"
+    return None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.cluster.gpus import VARIABLE, gpus_of_slot, visible_gpus
 from jobs.cluster.slurm import ask, restarts, this_job
-from jobs.cluster.surroundings import forget_outer_job, forget_outer_ranks
+from jobs.cluster.surroundings import forget_outer_job, forget_outer_ranks, forget_strict_warnings
 from jobs.experiment.specs import ClusterSpec
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class ResumableCall:
     def __call__(self) -> None:
         """Exports RANK, WORLD_SIZE and where the ranks meet if the job has several, then calls the function."""
         export_ranks()
+        forget_strict_warnings()
         if self.gpus:  # submitit passes on numbers alone
             os.environ[VARIABLE] = ",".join(self.gpus)
         print_any_text()

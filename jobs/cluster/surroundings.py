@@ -5,6 +5,8 @@ same variables as SLURM and torchrun set for a job of ours.
 """
 
 import os
+import sys
+import warnings
 from collections.abc import Mapping
 
 # Where the ranks of a job are. Of torchrun's own variables, those that start with TORCHELASTIC_ count too.
@@ -16,6 +18,7 @@ OF_A_JOB = ("SLURM_", "SLURMD_", "SUBMITIT_", "VSSM_ATTEMPT")  # beginnings of n
 OF_A_SITE = ("SLURM_CONF", "SLURM_JWT", "SLURM_CLUSTERS", "SLURM_SACK", "SLURM_TIME_FORMAT")  # how to reach SLURM: they describe no job
 # SLURM's commands take these for options. Those of sbatch come before the lines of a job's script, which are the grid's.
 OF_COMMANDS = ("SQUEUE_", "SINFO_", "SACCT_", "SCONTROL_", "SBATCH_", "SALLOC_", "SRUN_", "SLURM_TIME_FORMAT")
+STRICT = "error"  # the beginning of an option of Python's that makes errors of warnings
 DEFAULTS = ("account", "partition", "qos", "reservation", "wckey")  # of sbatch: the user's own, where the grid does not say
 
 
@@ -23,6 +26,15 @@ def forget_outer_job() -> None:
     """Removes from this process's environment the variables of a job around it: the process is no job, and no rank of a job."""
     forget_outer_slurm()
     forget_outer_ranks()
+    forget_strict_warnings()
+
+
+def forget_strict_warnings() -> None:
+    """Leaves warnings warnings, here and in processes that start from here, where PYTHONWARNINGS or -W makes errors of them: libraries warn."""
+    if any(option.startswith(STRICT) for option in sys.warnoptions):
+        warnings.simplefilter("default")
+    if any(option.strip().startswith(STRICT) for option in os.environ.get("PYTHONWARNINGS", "").split(",")):
+        del os.environ["PYTHONWARNINGS"]
 
 
 def forget_outer_slurm() -> None:

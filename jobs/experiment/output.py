@@ -2,6 +2,7 @@
 
 import codecs
 import io
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -40,10 +41,29 @@ codecs.register_error(ERRORS, in_plain_signs)
 
 
 def replace_unencodable() -> None:
-    """Lets stdout write plain signs in place of characters that its encoding lacks. Every command calls it before it prints."""
+    """Lets stdout write plain signs in place of characters that its encoding lacks. Every command calls it before it prints.
+
+    A stream that was closed around this process leads nowhere.
+    """
+    open_closed_streams()
     stream = sys.stdout
     if isinstance(stream, io.TextIOWrapper) and (stream.errors == "strict" or not is_unicode(stream.encoding)):
         stream.reconfigure(errors=ERRORS)
+
+
+def open_closed_streams() -> None:
+    """Opens stdin, stdout and stderr where they are closed: the next file that is opened would take their number, and what is printed."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
 
 
 def is_unicode(encoding: str | None) -> bool:

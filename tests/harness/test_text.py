@@ -1,8 +1,12 @@
 """Times and counts as people read them."""
 
+import os
+from pathlib import Path
+
 import pytest
 
-from harness.text import counted, duration, shortened
+from harness import launch, reproduce
+from harness.text import counted, duration, no_current_folder, shortened
 
 
 @pytest.mark.parametrize(
@@ -18,3 +22,15 @@ def test_only_one_thing_is_counted_in_the_singular() -> None:
 
 def test_a_long_list_ends_in_the_number_of_those_left_out() -> None:
     assert shortened(["a", "b"], 2) == "a, b" and shortened(["a", "b", "c", "d"], 2) == "a, b and 2 more" and shortened([], 2) == ""
+
+
+def test_commands_that_build_networks_say_that_the_current_folder_was_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert no_current_folder() is None
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    os.rmdir(tmp_path / "gone")
+    for command, argument in ((launch.main, "/grid.yaml"), (reproduce.main, "3f2a")):
+        assert command([argument]) == 2
+        assert capsys.readouterr().err == "the current folder was removed: cd to a folder that is there, and rerun the command\n"

@@ -1,6 +1,8 @@
 """Variables of a job around a command are forgotten; those that say how to reach SLURM stay."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -44,6 +46,18 @@ def test_a_job_around_this_process_is_forgotten() -> None:
     forget_outer_job()
     assert not OUTER.keys() & os.environ.keys() and {name: os.environ[name] for name in SITE} == SITE
     assert this_job() is None and restarts() == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "left"), [("error", None), ("ignore,error::FutureWarning", None), ("ignore", "ignore"), ("default::Warning", "default::Warning")]
+)
+def test_warnings_stay_warnings(given: str, left: str | None) -> None:
+    code = (
+        "import os, sys, warnings; from jobs.cluster.surroundings import forget_outer_job; forget_outer_job(); warnings.warn('a', FutureWarning);"
+        "warnings.warn('b', RuntimeWarning); print(os.environ.get('PYTHONWARNINGS'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONWARNINGS": given}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"{left}\n"), done.stderr
 
 
 @pytest.mark.usefixtures("outer")

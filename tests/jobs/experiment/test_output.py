@@ -1,6 +1,7 @@
 """Text for people: control characters, narrow terminals, encodings."""
 
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,20 @@ def test_control_characters_are_spelled(text: str, shown: str) -> None:
 
 def test_line_breaks_stay_where_they_are_wanted() -> None:
     assert printable("a\nb\x1b", keep="\n") == "a\nb\\x1b"
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+def test_closed_streams_are_no_error_and_no_files_are_written_to_in_their_place(tmp_path: Path, closed: tuple[int, ...]) -> None:
+    code = (
+        "import os, sys; from jobs.experiment.output import replace_unencodable; replace_unencodable(); file = open('file', 'w');"
+        "print('out', sys.stdout.isatty(), flush=True); print('err', file=sys.stderr, flush=True); os.write(1, b'raw'); file.write('content')"
+    )
+    shell = f'exec {sys.executable} -c "$1" {" ".join(f"{number}>&-" for number in closed)}'
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["bash", "-c", shell, "bash", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "file").read_text() == "content"
+    assert done.stdout == ("" if 1 in closed else "out False\nraw") and done.stderr == ("" if 2 in closed else "err\n")
 
 
 def written_to(encoding: str, text: str, monkeypatch: pytest.MonkeyPatch, errors: str = "strict") -> bytes:
