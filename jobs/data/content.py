@@ -17,6 +17,7 @@ class Part:
     labels: NDArray[np.integer]  # (n,)
     image: Callable[[int], NDArray[np.uint8]]  # from a position to (H, W, 3) RGB
     name: Callable[[int], str]  # from a position to the file, or to words that name the image
+    content: Callable[[int], bytes] | None = None  # from a position to the bytes of its file; None: there are no image files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,4 +46,5 @@ class Reader:
     problems: Callable[[DataSpec], list[str]]
     identity: Callable[[DataSpec, bool], Any]  # plain values that change when the content does; True: read every file, do not trust its time
     read: Callable[[DataSpec, int], Content]  # the number is the width and height, in pixels, of the network's input
+    files: bool = False  # True: images are files, and JPEGs among them may keep their bytes
     look: Callable[[DataSpec], Look] | None = None  # once, at a launch, where more can be known than `problems` tells

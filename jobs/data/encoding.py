@@ -1,16 +1,28 @@
-"""An image of a source as a .beton holds it."""
+"""An image of a source as a .beton holds it.
+
+A JPEG that need not be resized, turned or converted keeps its own bytes: compressing it again would cost quality and time.
+"""
+
+from io import BytesIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.data.beton import PAGE_BYTES, Encoded, encoded
+from jobs.data.beton import JPG, PAGE_BYTES, DataError, Encoded, encoded
 from jobs.data.content import Part
+from jobs.data.images import orientation
 from jobs.data.stored_size import fits, fitted_size, stored_as_jpg, too_large
 from jobs.experiment.specs import DataSpec, image_size
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 def encoded_sample(data: DataSpec, part: Part, sample: int) -> Encoded:
     """An image as the file holds it; that of the network's size is never compressed. UnusableImage where the format cannot hold it."""
+    if data.write_mode == "jpg" and part.content is not None and (kept := kept_jpeg(part.content(sample), data)):
+        return kept
     image = part.image(sample)
     rows, columns = image.shape[:2]
     height, width = fitted_size(rows, columns, image_size(data), data.max_resolution)
@@ -20,6 +32,41 @@ def encoded_sample(data: DataSpec, part: Part, sample: int) -> Encoded:
         if stored.content.size <= PAGE_BYTES:
             return stored
     raise too_large(part.name(sample), rows, columns, data)
+
+
+def kept_jpeg(content: bytes, data: DataSpec) -> Encoded | None:
+    """An image file as it is; None unless it is a whole JPEG in three colours, upright, and stored in its own size."""
+    from PIL import Image
+
+    try:
+        with Image.open(BytesIO(content), formats=["JPEG"]) as image:
+            height, width, plain = image.height, image.width, image.format == "JPEG" and image.mode == "RGB" and orientation(image) == 1
+            same_size = fitted_size(height, width, image_size(data), data.max_resolution) == (height, width)
+            if not (plain and same_size and stored_as_jpg(data, height, width) and fits(height, width, jpg=True)):
+                return None
+            if len(content) > PAGE_BYTES or not is_whole(image, content):
+                return None
+    except Exception:  # the decoder of all formats says what is wrong with it
+        return None
+    return Encoded(mode=JPG, height=height, width=width, content=np.frombuffer(content, np.uint8))
+
+
+def is_whole(image: "Image", content: bytes) -> bool:
+    """True if the loaders' decoder finds no damage in a JPEG. Where its library is not built, Pillow decodes."""
+    from jobs.data.decoding import SELECTION, fill, library
+
+    if library() is None:
+        image.load()
+        return True
+    row = np.zeros(1, SELECTION)
+    row["size"], row["mode"], row["height"], row["width"] = len(content), JPG, image.height, image.width
+    row["rows"], row["cols"] = image.height, image.width
+    side = max(1, min(image.height, image.width) // 8)  # at an eighth of the size all bytes are read, and few pixels made
+    try:
+        fill(np.frombuffer(content, np.uint8), row, np.empty((1, side, side, 3), np.uint8), "area", threads=1, scaled=True)
+    except DataError:
+        return False
+    return True
 
 
 def fitted(image: NDArray[np.uint8], img_size: int, max_resolution: int | None) -> NDArray[np.uint8]:

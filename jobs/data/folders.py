@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from jobs.data.augment import held_out
 from jobs.data.beton import DataError
 from jobs.data.content import Content, Look, Part
-from jobs.data.faults import listed, printable
+from jobs.data.faults import UnusableImage, listed, printable
 from jobs.data.flat_folder import FlatListing, remedy
 from jobs.data.headers import SizedFile, header_problems
 from jobs.data.images import decoded
@@ -219,4 +219,17 @@ def folder_part(listing: Listing, classes: list[str]) -> Part:
     files = [(entry.path, label) for label, name in enumerate(classes) for entry in listing.images(name)]
     if not files:
         raise DataError(f"{listing.root}: holds no images in its class folders: their names must end in {', '.join(IMAGE_SUFFIXES)}")
-    return Part(labels=np.array([label for _, label in files]), image=lambda sample: decoded(files[sample][0]), name=lambda sample: files[sample][0])
+    return Part(
+        labels=np.array([label for _, label in files]),
+        image=lambda sample: decoded(files[sample][0]),
+        name=lambda sample: files[sample][0],
+        content=lambda sample: file_content(files[sample][0]),
+    )
+
+
+def file_content(path: str) -> bytes:
+    """The bytes of an image file. UnusableImage where it cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UnusableImage(path, fault="cannot be decoded", detail=error.strerror or str(error), remedy="replace or remove {it}") from error

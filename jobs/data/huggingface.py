@@ -179,16 +179,19 @@ def table_part(files: Sequence[Path]) -> Part:
         first = next(position for position, (other, _, _) in enumerate(groups) if other == file)
         return f"{file} row {sample - int(firsts[first])}"
 
-    def image(sample: int) -> NDArray[np.uint8]:
+    def content(sample: int) -> bytes:
         file, group, row = row_of(sample)
         value = opened(file, group, columns.image)[row].as_py()
-        content = value["bytes"] if isinstance(value, dict) else value
-        if content is None:
+        stored: bytes | None = value["bytes"] if isinstance(value, dict) else value
+        if stored is None:
             remedy = "save the data set with its images in it: cast_column to Image(), then save again where the files are"
             raise UnusableImage(name(sample), fault="has no bytes in the table", detail=str(value), remedy=remedy)
-        return decoded_bytes(content, name(sample))
+        return stored
 
-    return Part(labels=labels, image=image, name=name)
+    def image(sample: int) -> NDArray[np.uint8]:
+        return decoded_bytes(content(sample), name(sample))
+
+    return Part(labels=labels, image=image, name=name, content=content)
 
 
 def row_groups(file: Path) -> Iterator[tuple[Path, int, int]]:

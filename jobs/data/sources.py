@@ -184,9 +184,9 @@ READERS: Final = {
     "digits": Reader(problems=digits_problems, identity=digits_identity, read=read_digits),
     "cifar10": Reader(problems=cifar_problems, identity=cifar_identity, read=read_cifar),
     "cifar100": Reader(problems=cifar_problems, identity=cifar_identity, read=read_cifar),
-    "imagefolder": Reader(problems=imagefolder_problems, identity=imagefolder_identity, read=read_imagefolder, look=imagefolder_look),
-    "huggingface": Reader(problems=huggingface_problems, identity=huggingface_identity, read=read_huggingface, look=look_at_huggingface),
-    "webdataset": Reader(problems=webdataset_problems, identity=webdataset_identity, read=read_webdataset),
+    "imagefolder": Reader(problems=imagefolder_problems, identity=imagefolder_identity, read=read_imagefolder, files=True, look=imagefolder_look),
+    "huggingface": Reader(problems=huggingface_problems, identity=huggingface_identity, read=read_huggingface, files=True, look=look_at_huggingface),
+    "webdataset": Reader(problems=webdataset_problems, identity=webdataset_identity, read=read_webdataset, files=True),
     "synthetic": Reader(problems=synthetic_problems, identity=synthetic_identity, read=read_synthetic),
 }
 
@@ -197,4 +197,6 @@ def content_key(data: DataSpec, img_size: int, version: int, by_content: bool = 
     by_content: the files of the source are read to identify them; otherwise they count as unchanged while name, size and time of change stay.
     """
     parts = [version, data.source, READERS[data.source].identity(data, by_content), img_size, data.write_mode, data.max_resolution]
+    if data.write_mode == "jpg" and READERS[data.source].files:
+        parts.append("JPEGs keep their bytes")  # since version 0.3
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

@@ -90,16 +90,19 @@ def class_names(labels: Iterator[str]) -> tuple[str, ...]:
 def tar_part(samples: Sequence[Sample], number: dict[str, int]) -> Part:
     """The samples of tar files, by the numbers of their classes."""
 
-    def image(position: int) -> NDArray[np.uint8]:
+    def content(position: int) -> bytes:
         sample = samples[position]
         with sample.file.open("rb") as file:
             file.seek(sample.offset)
-            return decoded_bytes(file.read(sample.size), name(position))
+            return file.read(sample.size)
+
+    def image(position: int) -> NDArray[np.uint8]:
+        return decoded_bytes(content(position), name(position))
 
     def name(position: int) -> str:
         return f"{samples[position].file}: {samples[position].name}"
 
-    return Part(labels=np.array([number[sample.label] for sample in samples]), image=image, name=name)
+    return Part(labels=np.array([number[sample.label] for sample in samples]), image=image, name=name, content=content)
 
 
 def samples_of(file: Path) -> Iterator[Sample]:
