@@ -39,6 +39,7 @@ def timm_loader(folder: Path, workers: int, recipe: bool = False) -> Epoch:
     load_timm()
     from timm.data import ImageDataset, Mixup, create_loader
 
+    allow_no_bits()
     augmentation = {"auto_augment": RANDAUGMENT, "re_prob": ERASING, "re_mode": "pixel", "color_jitter": 0.3} if recipe else {"color_jitter": 0.0}
     loader = create_loader(
         ImageDataset(str(folder / "images" / "train")),
@@ -56,6 +57,14 @@ def timm_loader(folder: Path, workers: int, recipe: bool = False) -> Epoch:
     )
     mixup = Mixup(mixup_alpha=MIXUP, cutmix_alpha=CUTMIX, label_smoothing=SMOOTHING, num_classes=4) if recipe else None
     return lambda number: (mixup(images, labels) if mixup else (images, labels) for images, labels in loader)
+
+
+def allow_no_bits() -> None:
+    """timm posterizes to 0 bits at times, which Pillow 13 refuses. Older versions gave a black image, as this does."""
+    from PIL import Image, ImageOps
+
+    posterize = ImageOps.posterize
+    ImageOps.posterize = lambda image, bits: posterize(image, bits) if bits else Image.new(image.mode, image.size)
 
 
 def stock_ffcv(folder: Path, workers: int, kind: str) -> Epoch:
@@ -79,18 +88,20 @@ def stock_ffcv(folder: Path, workers: int, kind: str) -> Epoch:
     return lambda number: loader
 
 
-def ours(folder: Path, workers: int, kind: str, loader: str, interpolation: str = "area") -> Epoch:
-    """This package's TrainLoader, with as many decoding threads as workers."""
+def ours(folder: Path, workers: int, kind: str, loader: str, interpolation: str = "area", recipe: bool = False) -> Epoch:
+    """This package's TrainLoader, with as many decoding threads as workers. The recipe resizes by PIL's bicubic filter, as timm's row."""
     from jobs.data import loaders
     from jobs.data.beton import read_index
     from jobs.data.prepare import Dataset
-    from jobs.experiment.specs import DataSpec
+    from jobs.experiment.specs import DataSpec, RecipeSpec
 
     path, threads = folder / f"{kind}.beton", max(workers, 1)
     data = DataSpec(source="imagefolder", loader=loader, augment="crop", flip=True, interpolation=interpolation, val_fraction=0.0)  # type: ignore[arg-type]
     count = len(read_index(path))
     dataset = Dataset(classes=4, img_size=SIZE, train=path, test=path, train_samples=count, val_samples=0, test_samples=count, sha256="")
-    made = loaders.TrainLoader(data, dataset, seed=0, batch_size=BATCH, micro_batch_size=BATCH, rank=0, world=1, threads=1)
+    full = RecipeSpec(auto_augment=RANDAUGMENT, random_erase=ERASING, mixup=MIXUP, cutmix=CUTMIX, label_smoothing=SMOOTHING)
+    chosen = {"recipe": full} if recipe else {}
+    made = loaders.TrainLoader(data, dataset, seed=0, batch_size=BATCH, micro_batch_size=BATCH, rank=0, world=1, threads=1, **chosen)
     made._feed = loaders.feed(data, path, SIZE, BATCH, threads)  # a job on a CPU decodes with one thread
     return made.epoch
 
@@ -106,6 +117,8 @@ CONTENDERS: dict[str, Callable[[Path, int], Epoch]] = {
     "ours, torch, raw": lambda folder, workers: ours(folder, workers, "raw", "torch"),
     "ours, bicubic, jpg": lambda folder, workers: ours(folder, workers, "jpg", "ffcv", "bicubic"),
     "ours, bicubic, raw": lambda folder, workers: ours(folder, workers, "raw", "ffcv", "bicubic"),
+    "ours, recipe, jpg": lambda folder, workers: ours(folder, workers, "jpg", "ffcv", "bicubic", recipe=True),
+    "ours, recipe, raw": lambda folder, workers: ours(folder, workers, "raw", "ffcv", "bicubic", recipe=True),
     "timm, recipe": lambda folder, workers: timm_loader(folder, workers, recipe=True),
 }
 

@@ -82,7 +82,7 @@ def test_a_truncated_file_is_refused_before_ffcv_opens_it(beton, tmp_path):
 
 def test_an_epoch_that_is_left_decodes_no_further(beton, monkeypatch):
     decoded_batches = []
-    monkeypatch.setattr("jobs.data.ffcv_loader.fill", lambda *arguments: decoded_batches.append(1))
+    monkeypatch.setattr("jobs.data.ffcv_loader.fill_augmented", lambda *arguments: decoded_batches.append(1))
     epoch = FfcvFeed(beton, img_size=SIZE, batch_size=1, threads=1).batches(np.repeat(selection_of(beton), 50))
     next(epoch)
     epoch.close()

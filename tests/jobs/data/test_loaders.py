@@ -265,6 +265,8 @@ def test_the_channels_of_every_source_are_the_published_ones() -> None:
         "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
         "synthetic": ((0.5,) * 3, (0.139,) * 3),
         "imagefolder": imagenet,
+        "huggingface": imagenet,
+        "webdataset": imagenet,
         "beton": imagenet,
     }
     assert set(CHANNELS) == set(NATIVE_SIZES), "every source"
