@@ -157,17 +157,48 @@ CLONES void widen(const uint8_t* __restrict row, float* __restrict out, int coun
 
 typedef float Pixel __attribute__((vector_size(16), aligned(4)));  // red, green, blue, and whatever follows
 
-// `out` and `row` have room for one more value than their pixels.
-CLONES void resample_across(const float* __restrict row, const Taps& taps, float* __restrict out) {
-    const float* weights = taps.weights.data();
-    const float* origin = row - 3 * taps.first;
-    for (const Taps::Span& span : taps.spans) {
-        const float* weight = weights + span.at;
-        const float* pixel = origin + 3 * span.first;
+// The taps of one axis with as many for each output position: the loops over them are short, and unrolled.
+struct Across {
+    int count = 1;
+    std::vector<int> firsts;  // values into a row that starts at the first pixel needed
+    std::vector<float> weights;
+
+    void set(const Taps& taps) {
+        count = 1;
+        for (const Taps::Span& span : taps.spans) count = std::max(count, span.count);
+        firsts.clear(), weights.assign(taps.spans.size() * count, 0.0f);
+        float* weight = weights.data();
+        for (const Taps::Span& span : taps.spans) {
+            const int before = std::max(0, span.first + count - taps.end);  // zeros come first where the row ends
+            firsts.push_back(span.count ? 3 * (span.first - before - taps.first) : 0);
+            std::copy_n(taps.weights.begin() + span.at, span.count, weight + before);
+            weight += count;
+        }
+    }
+};
+
+template <int COUNT> inline __attribute__((always_inline)) void weigh(const float* row, const Across& across, float* out) {
+    const int count = COUNT ? COUNT : across.count;
+    const float* weight = across.weights.data();
+    for (const int first : across.firsts) {
+        const float* pixel = row + first;
         Pixel sum = {0, 0, 0, 0};
-        for (int i = 0; i < span.count; ++i, pixel += 3) sum += weight[i] * *reinterpret_cast<const Pixel*>(pixel);
+        for (int i = 0; i < count; ++i) sum += weight[i] * *reinterpret_cast<const Pixel*>(pixel + 3 * i);
         *reinterpret_cast<Pixel*>(out) = sum;
-        out += 3;
+        out += 3, weight += count;
+    }
+}
+
+// `out` and `row` have room for one more value than their pixels.
+CLONES void resample_across(const float* __restrict row, const Across& across, float* __restrict out) {
+    switch (across.count) {
+        case 1: return weigh<1>(row, across, out);
+        case 2: return weigh<2>(row, across, out);
+        case 3: return weigh<3>(row, across, out);
+        case 4: return weigh<4>(row, across, out);
+        case 5: return weigh<5>(row, across, out);
+        case 6: return weigh<6>(row, across, out);
+        default: return weigh<0>(row, across, out);
     }
 }
 
@@ -176,39 +207,49 @@ CLONES void to_levels(float* values, int count) {
     for (int i = 0; i < count; ++i) values[i] = std::floor(std::min(std::max(values[i], 0.0f), 255.0f) + 0.5f);
 }
 
-CLONES void add_weighted(const float* __restrict row, float weight, float* __restrict sums, int count) {
-    for (int i = 0; i < count; ++i) sums[i] += weight * row[i];
+constexpr int BLOCK = 16;
+typedef float Block __attribute__((vector_size(4 * BLOCK), aligned(4)));
+
+// The weighted sum of `taps` rows of `count` values; all have room up to a multiple of BLOCK.
+CLONES void resample_down(const float* const* rows, const float* weights, int taps, int count, float* __restrict out) {
+    for (int at = 0; at < count; at += BLOCK) {
+        Block sum = {};
+        for (int tap = 0; tap < taps; ++tap) sum += weights[tap] * *reinterpret_cast<const Block*>(rows[tap] + at);
+        *reinterpret_cast<Block*>(out + at) = sum;
+    }
 }
 
-CLONES void to_bytes(const float* __restrict sums, uint8_t* __restrict out, int count) {
-    for (int i = 0; i < count; ++i) out[i] = uint8_t(int32_t(std::min(std::max(sums[i], 0.0f), 255.0f) + 0.5f));
+CLONES void to_bytes(const float* __restrict values, uint8_t* __restrict out, int count) {
+    for (int i = 0; i < count; ++i) out[i] = uint8_t(int32_t(std::min(std::max(values[i], 0.0f), 255.0f) + 0.5f));
 }
 
 // The buffers of one thread.
 struct Work {
     std::vector<float> wide, ring, sums;
+    std::vector<const float*> rows;
+    Across across;
 };
 
 // Writes the box to out, (size, size, 3). `next` gives the source row after the last one, from `box.down.first` on, cut to `box.across`; null if it fails.
 template <class Next> bool resample(const Box& box, int size, bool levels, Next next, Work& work, uint8_t* out) {
-    const int values = 3 * size, source = 3 * (box.across.end - box.across.first);
+    const int values = 3 * size, room = values + BLOCK, source = 3 * (box.across.end - box.across.first);
+    work.across.set(box.across);
     int longest = 1;
     for (const Taps::Span& span : box.down.spans) longest = std::max(longest, span.count);
-    work.wide.resize(source + 1), work.sums.resize(values), work.ring.resize(size_t(longest) * (values + 1));
+    work.wide.resize(source + 1), work.sums.resize(room), work.rows.resize(longest), work.ring.resize(size_t(longest) * room);
     int read = box.down.first;
     for (const Taps::Span& span : box.down.spans) {
-        for (; read < span.first + span.count; ++read) {
+        for (; span.count && read < span.first + span.count; ++read) {
             const uint8_t* row = next();
             if (!row) return false;
             if (read < span.first) continue;
-            float* kept = &work.ring[size_t(read % longest) * (values + 1)];
+            float* kept = &work.ring[size_t(read % longest) * room];
             widen(row, work.wide.data(), source);
-            resample_across(work.wide.data(), box.across, kept);
+            resample_across(work.wide.data(), work.across, kept);
             if (levels) to_levels(kept, values);
         }
-        std::fill(work.sums.begin(), work.sums.end(), 0.0f);
-        for (int i = 0; i < span.count; ++i)
-            add_weighted(&work.ring[size_t((span.first + i) % longest) * (values + 1)], box.down.weights[span.at + i], work.sums.data(), values);
+        for (int i = 0; i < span.count; ++i) work.rows[i] = &work.ring[size_t((span.first + i) % longest) * room];
+        resample_down(work.rows.data(), box.down.weights.data() + span.at, span.count, values, work.sums.data());
         to_bytes(work.sums.data(), out, values);
         out += values;
     }

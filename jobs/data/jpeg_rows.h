@@ -9,6 +9,8 @@
 #include <jerror.h>
 #include <jpeglib.h>
 
+#include "huffman.h"
+
 // No call into libjpeg may pass an error over a frame with destructors: each sets its own target.
 class JpegRows {
   public:
@@ -40,13 +42,14 @@ class JpegRows {
         decoder_.out_color_space = JCS_RGB;
         decoder_.scale_num = 1, decoder_.scale_denom = unsigned(denominator);
         jpeg_start_decompress(&decoder_);
+        decode_faster();
         // The columns at the edge of what is decoded are upsampled without their neighbours: two more on either side keep ours whole.
         JDIMENSION begin = JDIMENSION(left > EDGE ? left - EDGE : 0), end = JDIMENSION(right + EDGE);
         if (end > decoder_.output_width) end = decoder_.output_width;
         JDIMENSION wide = end - begin;
         if (wide < decoder_.output_width) jpeg_crop_scanline(&decoder_, &begin, &wide);
         skip_ = size_t(3) * (JDIMENSION(left) - begin);
-        row_.resize(size_t(3) * decoder_.output_width);
+        row_.resize(size_t(3) * decoder_.output_width + MISALIGNED);
         if (top > 0 && int(jpeg_skip_scanlines(&decoder_, JDIMENSION(top))) != top) return false;
         return true;
     }
@@ -54,20 +57,36 @@ class JpegRows {
     // Null where the JPEG ends or is damaged.
     const uint8_t* next() {
         if (setjmp(target_)) return nullptr;
-        JSAMPROW row = row_.data();
-        return jpeg_read_scanlines(&decoder_, &row, 1) == 1 ? row_.data() + skip_ : nullptr;
+        JSAMPROW row = row_.data() + MISALIGNED;
+        return jpeg_read_scanlines(&decoder_, &row, 1) == 1 ? row + skip_ : nullptr;
     }
 
-    bool sound() const { return errors_.num_warnings == 0; }
+    bool sound() const { return errors_.num_warnings == 0 && huffman_.sound(); }
 
   private:
     static constexpr int EDGE = 2;
+    static constexpr int MISALIGNED = 8;  // bytes; libjpeg-turbo writes aligned rows past the cache, and they are read at once
     static JpegRows* owner(j_common_ptr common) { return static_cast<JpegRows*>(common->client_data); }
+    // Puts our Huffman decoder into libjpeg-turbo's. Nothing has been read of the codes yet, and they are in memory whole.
+    void decode_faster() {
+#ifdef LIBJPEG_TURBO_VERSION
+        struct Entropy {  // the start of jpeg_entropy_decoder in jpegint.h, which few systems install
+            void (*start_pass)(j_decompress_ptr);
+            boolean (*decode_mcu)(j_decompress_ptr, JBLOCKROW*);
+        };
+        if (jpeg_has_multiple_scans(&decoder_) || !huffman_.start(decoder_)) return;
+        reinterpret_cast<Entropy*>(decoder_.entropy)->decode_mcu = [](j_decompress_ptr decoder, JBLOCKROW* blocks) -> boolean {
+            owner(j_common_ptr(decoder))->huffman_.decode(blocks);
+            return TRUE;
+        };
+#endif
+    }
     const uint8_t* content_;
     size_t bytes_, skip_ = 0;
     bool made_ = false;
     jpeg_decompress_struct decoder_{};
     jpeg_error_mgr errors_{};
+    HuffmanDecoder huffman_;
     jmp_buf target_;
     std::vector<uint8_t> row_;
 };

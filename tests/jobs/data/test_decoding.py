@@ -18,12 +18,14 @@ from jobs.data.plain_decoding import boxed
 from jobs.experiment.specs import DataSpec
 
 BUILT = pytest.mark.skipif(decoding.library() is None, reason="the C++ library is not built")
-FORMS = {  # of JPEGs: subsampling of the colours, progressive or not
+FORMS = {  # of JPEGs, with all kinds of codes
     "4:4:4": {"subsampling": 0},
     "4:2:2": {"subsampling": 1},
     "4:2:0": {"subsampling": 2},
     "progressive": {"subsampling": 2, "progressive": True},
-    "coarse": {"quality": 20},
+    "coarse": {"quality": 5},
+    "fine": {"quality": 100, "optimize": True},
+    "restarts": {"restart_marker_rows": 1},
 }
 
 
@@ -192,6 +194,37 @@ def test_a_damaged_jpeg_is_named_and_the_next_image_is_whole(damage):
     with pytest.raises(DataError, match=f"the image at byte 0 is no whole JPEG of 64 x {height}: copy or write the file again"):
         filled(content, rows, 64)
     assert (filled(content, rows[:1], 64)[0] == np.asarray(Image.open(io.BytesIO(good.tobytes())))).all()
+
+
+@BUILT
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_no_damage_makes_the_decoder_leave_its_memory(form):
+    image = noise(48, 64)
+    good = jpeg(image, **form)
+    header = good.tobytes().index(b"\xff\xda")
+    draw = np.random.default_rng(0)
+    for attempt in range(150):
+        bad = good[: draw.integers(header, len(good))].copy() if attempt % 3 == 0 else good.copy()
+        for position in draw.integers(header if attempt % 2 else 2, len(bad), 1 + attempt % 9):
+            bad[position] = draw.integers(0, 256)
+        content = np.concatenate([bad, good])
+        rows = np.concatenate([row(image, JPG, bad, rows=48, cols=64, size=len(bad)), row(image, JPG, good, rows=48, cols=64, ptr=len(bad))])
+        try:
+            filled(content, rows, 24)
+        except DataError as error:
+            assert "the image at byte 0 is no whole JPEG" in str(error)
+        assert (filled(content, rows[1:], 24) == filled(good, row(image, JPG, good, rows=48, cols=64), 24)).all()
+
+
+@BUILT
+@settings(max_examples=60, deadline=None)
+@given(draw=st.integers(0, 10**6), height=st.integers(1, 90), width=st.integers(1, 90), quality=st.integers(1, 100), subsampling=st.integers(0, 2))
+def test_whole_jpegs_of_any_size_and_quality_are_those_of_pil(draw, height, width, quality, subsampling):
+    image = (noise if draw % 2 else natural)(height, width, draw)
+    content = jpeg(image, quality=quality, subsampling=subsampling, optimize=bool(draw % 3))
+    whole, size = np.asarray(Image.open(io.BytesIO(content.tobytes()))), max(height, width)
+    rows = row(image, JPG, content, rows=size, cols=size)
+    assert (filled(content, rows, size)[0] == boxed(whole, rows[0], size)).all()
 
 
 @BUILT
