@@ -54,12 +54,12 @@ def row(dtype: str, zero_stage: int, keeps_dense: bool, repeats: int) -> tuple[f
         for key, hook in hooks.items():
             hooks[key] = lambda *given, hook=hook: clock.around(lambda: hook(*given))()
     images, labels = torch.randn(BATCH, 3, PIXELS, PIXELS), torch.randint(1000, (BATCH,))
-    dropped, dense = masking.dropped, masking.dense
+    masks, dropped, dense = masking.masks, masking.flat_dropped, masking.dense
     steps: dict[bool, list[float]] = {False: [], True: []}
     enforced = []
     for number in range(2 * repeats + 2):
         masked = number % 2 == 1
-        masking.dropped, masking.dense = (dropped, dense) if masked else ({}, {})
+        masking.masks, masking.flat_dropped, masking.dense = (masks, dropped, dense) if masked else ({}, {}, {})
         clock.spent_s, began = 0.0, time.process_time()
         engine.forward_backward(images, labels, last=True)
         clock.around(masking.zero_gradients)()

@@ -101,9 +101,8 @@ class TraceCounters:
 
     def handles(self) -> dict[str, Callable[[list[TraceValue], list[TraceValue]], Counter[str]]]:
         """fvcore's handles of all operations that are counted or light, by their names in the trace."""
-        aliases = {alias: self.handle(name, COUNTERS[name]) for alias, name in ALIASES.items()}
         light = {name: self.handle(name, nothing) for name in LIGHT}
-        return light | {name: self.handle(name, macs) for name, macs in COUNTERS.items()} | aliases
+        return light | {name: self.handle(name, macs) for name, macs in COUNTERS.items()}
 
     def handle(self, name: str, macs: Macs) -> Callable[[list[TraceValue], list[TraceValue]], Counter[str]]:
         """fvcore's handle of an operation: its multiply-adds under its short name."""
@@ -242,5 +241,3 @@ COUNTERS: dict[str, Macs] = {
     "vssm::conv1d_silu": token_convolution_macs,
     "vssm::selective_scan": scan_flops,
 }
-# Once an engine has run at ZeRO 3, DeepSpeed's own function replaces F.linear in the whole process.
-ALIASES = {"prim::PythonOp.LinearFunctionForZeroStage3": "aten::linear"}

@@ -29,7 +29,8 @@ class Average:
     def __init__(self, decay: float, fragments: Fragments, masking: Masking, *, warmup: Warmup = "tf", buffers: bool = False) -> None:
         """Starts with the current weights. `buffers`: averages the floating-point buffers of this rank's network too."""
         self.decay, self.fragments, self.masking, self.warmup = decay, fragments, masking, warmup
-        self.parts: dict[str, Tensor] = {name: fragment.master().clone() for name, fragment in fragments.by_name.items()}
+        self.flats = [flat.clone() for flat in fragments.flats()]
+        self.parts: dict[str, Tensor] = fragments.parts(self.flats)
         self.buffers: dict[str, Tensor] = {}  # fp32
         if buffers:
             self.buffers = {name: buffer.float().clone() for name, buffer in floating_buffers(fragments.engine.module)}
@@ -38,11 +39,10 @@ class Average:
     def update(self, step: int) -> None:
         """Adds the weights after optimizer step `step`, counted from 1."""
         new_weight = 1 - decay_at(step, self.decay, self.warmup)
-        for name, fragment in self.fragments.by_name.items():
-            self.parts[name].lerp_(fragment.master(), new_weight)
+        torch._foreach_lerp_(self.flats, self.fragments.flats(), new_weight)
         for name, average in self.buffers.items():
             average.lerp_(self.fragments.engine.module.get_buffer(name).float(), new_weight)
-        self.masking.zero(self.parts)
+        self.masking.zero(self.flats)
 
     def weights(self) -> dict[str, Tensor]:
         """Whole fp32 tensors; a collective."""

@@ -249,6 +249,14 @@ class Engine:
     def close(self) -> None:
         """Frees DeepSpeed's buffers and hooks, so that one process can train several stages in turn."""
         self.deepspeed.destroy()
+        restore_linear()
+
+
+def restore_linear() -> None:
+    """Gives torch its linear function back. DeepSpeed replaces it in the whole process at ZeRO 3, and networks that run later would be slower."""
+    from deepspeed.runtime.zero.partition_parameters import InsertPostInitMethodToModuleSubClasses
+
+    nn.functional.linear = getattr(InsertPostInitMethodToModuleSubClasses, "linear_bk", nn.functional.linear)
 
 
 def make_optimizer(model: nn.Module, recipe: RecipeSpec, no_decay: frozenset[str]) -> torch.optim.Optimizer:

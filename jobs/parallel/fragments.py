@@ -8,7 +8,7 @@
 Masks, averaged weights, checkpoints and reads of whole weights all use this view.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, cast
@@ -63,6 +63,15 @@ class Fragments:
         """The tensors that the torch optimizer updates, each once, in the same sequence in every run."""
         return list({id(fragment.owner): fragment.owner for fragment in self.by_name.values()}.values())
 
+    def flats(self) -> list[Tensor]:
+        """Views, one-dimensional, of the data of all owners: few operations on them do what one for each fragment would."""
+        return [owner.data.view(-1) for owner in self.owners()]
+
+    def parts(self, flats: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Each fragment's view, (length,), by name, of tensors laid out as `flats`."""
+        whole = {id(owner): flat for owner, flat in zip(self.owners(), flats, strict=True)}
+        return {name: whole[id(fragment.owner)].narrow(0, fragment.offset, fragment.length) for name, fragment in self.by_name.items()}
+
     def gather(self, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Whole fp32 tensors from every rank's parts, bit for bit; a collective. parts: name -> (length,) fp32."""
         shapes = {name: self.by_name[name].shape for name in parts}
@@ -92,11 +101,19 @@ class Fragments:
         return torch.zeros_like(fragment.master()) if stored is None else stored.float()
 
     @torch.no_grad()
-    def zero_gradient(self, name: str, where: Tensor) -> None:
-        """Zeroes this rank's part of the averaged gradient. where: (length,) bool."""
-        stored = stored_gradient(self.engine, self.by_name[name])
-        if stored is not None:
-            stored.masked_fill_(where, 0.0)
+    def zero_gradients(self, flats: Mapping[int, Tensor], parts: Mapping[str, Tensor]) -> None:
+        """Zeroes elements of this rank's part of the averaged gradients, given as bool by owner and by parameter; see `flats` and `parts`."""
+        if self.engine.masters is not None:  # gradients are laid out as masters
+            owners = self.owners()
+            for number, where in flats.items():
+                gradient = owners[number].grad
+                assert gradient is not None
+                gradient.view(-1).masked_fill_(where, 0.0)
+            return
+        for name, where in parts.items():
+            stored = stored_gradient(self.engine, self.by_name[name])
+            if stored is not None:
+                stored.masked_fill_(where, 0.0)
 
     @torch.no_grad()
     def clip_values(self, limit: float) -> None:

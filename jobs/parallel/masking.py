@@ -7,7 +7,7 @@ With `keeps_dense`, weights live on under the mask, in a copy. Before every upda
 with their dense gradient and moments. After it, the copy is taken from them again, and they are zeroed. Between updates masters are masked.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -24,7 +24,8 @@ class Masking:
         """Nothing is masked until `apply`."""
         self.engine, self.fragments, self.keeps_dense = engine, fragments, keeps_dense
         self.masks: dict[str, Tensor] = {}  # True where a weight lives
-        self.dropped: dict[str, Tensor] = {}  # True where it does not; the rank's own part
+        self.dropped: dict[str, Tensor] = {}  # True where it does not; the rank's own part, a view of `flat_dropped`
+        self.flat_dropped: dict[int, Tensor] = {}  # laid out as the owners of the masters, by their numbers; only those with masks
         self.dense: dict[str, Tensor] = {}  # keeps_dense: the rank's own part of the weights without the masks
         if keeps_dense:
             engine.before_optimizer_step(self.uncover)
@@ -44,7 +45,7 @@ class Masking:
         self.uncover()
         device, touched = self.engine.ranks.device, {**self.dense, **masks}
         self.masks = {name: mask.to(device, torch.bool) for name, mask in masks.items()}
-        self.dropped = {name: ~self.fragments.by_name[name].cut(mask) for name, mask in self.masks.items()}
+        self._cut()
         self.dense = {name: torch.empty_like(self.fragments.by_name[name].master()) for name in masks} if self.keeps_dense else {}
         self.enforce()
         if not self.keeps_dense:
@@ -52,20 +53,32 @@ class Masking:
         for name, value in self.fragments.weights(*touched).items() if touched else ():
             write_parameter(self.fragments.by_name[name], value)
 
+    def _cut(self) -> None:
+        """Lays the dropped part of the masks out as the masters are, so that one operation serves all parameters of an owner."""
+        masked = {id(self.fragments.by_name[name].owner) for name in self.masks}
+        flats = [torch.zeros_like(flat, dtype=torch.bool) for flat in self.fragments.flats()] if masked else []
+        self.flat_dropped = {number: flats[number] for number, owner in enumerate(self.fragments.owners()) if id(owner) in masked}
+        parts = self.fragments.parts(flats) if masked else {}
+        self.dropped = {name: parts[name] for name in self.masks}
+        for name, mask in self.masks.items():
+            torch.logical_not(self.fragments.by_name[name].cut(mask), out=self.dropped[name])
+
     @torch.no_grad()
     def uncover(self) -> None:
         """Puts the weights under the masks back into this rank's masters."""
-        for name, weights in self.dense.items():
-            self.fragments.by_name[name].master().copy_(weights)
+        if self.dense:
+            torch._foreach_copy_(self._covered(), [*self.dense.values()])
+
+    def _covered(self) -> list[Tensor]:
+        """The masters of the weights that live on under the masks."""
+        return [self.fragments.by_name[name].master() for name in self.dense]
 
     @torch.no_grad()
     def enforce(self) -> None:
         """Zeroes the dropped part of this rank's masters. With `keeps_dense`, copies the masters first."""
-        for name, dropped in self.dropped.items():
-            master = self.fragments.by_name[name].master()
-            if self.keeps_dense:
-                self.dense[name].copy_(master)
-            master.masked_fill_(dropped, 0.0)
+        if self.dense:
+            torch._foreach_copy_([*self.dense.values()], self._covered())
+        self.zero(self.fragments.flats())
 
     def zero_moments(self) -> None:
         """Zeroes the optimizer's moments of dropped weights."""
@@ -85,20 +98,18 @@ class Masking:
         return self.fragments.weights(name)[name]
 
     @torch.no_grad()
-    def zero(self, parts: Mapping[str, Tensor]) -> None:
-        """Zeroes the dropped elements of tensors that have the shape of this rank's masters."""
-        for name, dropped in self.dropped.items():
-            parts[name].masked_fill_(dropped, 0.0)
+    def zero(self, flats: Sequence[Tensor]) -> None:
+        """Zeroes the dropped elements of tensors that are laid out as this rank's masters (`Fragments.flats`)."""
+        for number, dropped in self.flat_dropped.items():
+            flats[number].masked_fill_(dropped, 0.0)
 
     def zero_gradients(self) -> None:
         """Keeps masked weights out of the clipping norm and the moments, except with `keeps_dense`.
 
         To be called between the last backward pass and the step.
         """
-        if self.keeps_dense:
-            return
-        for name, dropped in self.dropped.items():
-            self.fragments.zero_gradient(name, dropped)
+        if self.masks and not self.keeps_dense:
+            self.fragments.zero_gradients(self.flat_dropped, self.dropped)
 
     def sparsity(self) -> float:
         """The fraction of the masked parameters' weights that are dropped; 0 without masks."""

@@ -21,6 +21,8 @@ from jobs.experiment.files import write_json
 ANSWER_S = 5.0  # an address that takes longer to answer is passed over
 PAUSE_S = 0.2
 KEY = "vssm-bench"
+REACHED, ADDRESS = f"{KEY}/reached", f"{KEY}/address"  # rank 0's address as other nodes reach it: as they tell it, and as rank 0 repeats it
+FABRICS = ("ib", "hsn")  # beginnings of the names of InfiniBand's and Slingshot's cards
 
 
 class MeetingError(RuntimeError):
@@ -43,7 +45,7 @@ def meet(file: Path, *, rank: int, world: int, one_node: bool, timeout: timedelt
     `file`: visible to all ranks, and used by no other attempt of any job. Rank 0 writes it, and removes it when all ranks have met.
     """
     deadline = time.monotonic() + timeout.total_seconds()
-    store = host(file, one_node, timeout) if rank == 0 else join(file, deadline, timeout)
+    store, own = (host(file, one_node, timeout), "") if rank == 0 else join(file, deadline, timeout)
     met = store.add(f"{KEY}/met", 1)
     while rank == 0 and met < world:
         if time.monotonic() > deadline:
@@ -52,6 +54,9 @@ def meet(file: Path, *, rank: int, world: int, one_node: bool, timeout: timedelt
         met = store.add(f"{KEY}/met", 0)
     if rank == 0:
         file.unlink(missing_ok=True)
+        store.set(ADDRESS, store.get(REACHED).decode() if store.check([REACHED]) else "")
+    if not one_node:
+        use_interface_of(own or store.get(ADDRESS).decode())
     return PrefixStore("group", store)
 
 
@@ -66,8 +71,11 @@ def host(file: Path, one_node: bool, timeout: timedelta) -> TCPStore:
     return store
 
 
-def join(file: Path, deadline: float, timeout: timedelta) -> TCPStore:
-    """Rank 0's store, reached from another rank. `deadline`: by time.monotonic()."""
+def join(file: Path, deadline: float, timeout: timedelta) -> tuple[TCPStore, str]:
+    """Rank 0's store, reached from another rank, and the address of this rank on the way there; empty on rank 0's own node, where every way works.
+
+    `deadline`: by time.monotonic().
+    """
     while not file.exists():
         if time.monotonic() > deadline:
             raise MeetingError(f"rank 0 has not written {file} within {timeout}: its log says why, or this folder is not the same on all nodes")
@@ -78,12 +86,37 @@ def join(file: Path, deadline: float, timeout: timedelta) -> TCPStore:
             store = store_at(address, meeting.port, meeting.secret, timeout)
             if store is not None:
                 os.environ |= {"MASTER_ADDR": address, "MASTER_PORT": str(meeting.port)}
-                return store
+                return store, "" if meeting.host == socket.gethostname() else own_end(store, address, meeting.port)
         time.sleep(PAUSE_S)
     raise MeetingError(
         f"{socket.gethostname()} cannot reach rank 0 at {', '.join(meeting.addresses)}, port {meeting.port}: nodes must accept connections from "
         "each other"
     )
+
+
+def own_end(store: Store, address: str, port: int) -> str:
+    """This rank's address on the way to rank 0. Tells rank 0 which of its addresses is the other end."""
+    with socket.create_connection((address, port), timeout=ANSWER_S) as connection:
+        own, reached = (str(end[0]) for end in (connection.getsockname(), connection.getpeername()))
+    store.set(REACHED, reached)
+    return own
+
+
+def use_interface_of(address: str) -> None:
+    """Lets gloo and NCCL take the network card that has an address of this machine, unless the user has named one.
+
+    gloo takes the card behind the machine's name, which may be the loopback. NCCL takes the first card, which may serve management alone; only with
+    InfiniBand it knows better. `address`: empty or a loopback's where no other node is there.
+    """
+    import psutil
+
+    cards = psutil.net_if_addrs().items()
+    name = next((name for name, addresses in cards if address in (each.address.partition("%")[0] for each in addresses)), None)
+    if name is None or name == "lo":
+        return
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+    if not any(card.startswith(FABRICS) and state.isup for card, state in psutil.net_if_stats().items()):
+        os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={name}")
 
 
 def usable_addresses(meeting: Meeting) -> Sequence[str]:

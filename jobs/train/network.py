@@ -109,7 +109,7 @@ class TrainedNetwork:
         """Replaces the masks, in the averaged weights too."""
         self.masking.apply(masks)
         if self.average is not None:
-            self.masking.zero(self.average.parts)
+            self.masking.zero(self.average.flats)
 
     def shrink(self, structure: Structure) -> None:
         """Removes units and goes on with the smaller network, on the same schedule. Optimizer and averages start anew.
@@ -222,7 +222,8 @@ class TrainedNetwork:
         self.masking.restore_dense(state.get("dense", {}))  # absent from checkpoints of older versions
         self.average = self._average()
         if self.average is not None:
-            self.average.parts = {name: part.to(device) for name, part in state["average"].items()}
+            for name, part in state["average"].items():
+                self.average.parts[name].copy_(part)
             self.average.buffers = {name: buffer.to(device) for name, buffer in state.get("average_buffers", {}).items()}
         if self.view is not None:
             self.view.masks = dict(self.masking.masks)

@@ -93,15 +93,6 @@ def test_the_density_is_that_of_the_weight_even_where_the_layer_is_never_called(
     assert macs(model, {"body.projection.weight": half(model.body.projection.weight)}) == (960, 480)
 
 
-def test_the_function_that_deepspeed_puts_in_place_of_linear_counts_as_it(monkeypatch):
-    from deepspeed.runtime.zero.linear import zero3_linear_wrap
-
-    model = Patches(nn.Linear(12, 7))
-    monkeypatch.setattr(F, "linear", zero3_linear_wrap)
-    costs = count_multiply_adds(model, img_size=8, masks={"body.weight": half(model.body.weight)})
-    assert (costs.macs, costs.macs_nonzero, costs.by_operator) == (1344, 672, {"linear": 1344})
-
-
 def test_attention_under_masks_is_not_discounted():
     model = Patches(Attention())
     dense, sparse = macs(model, {"body.qkv.weight": half(model.body.qkv.weight)})

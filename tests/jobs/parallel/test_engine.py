@@ -164,6 +164,16 @@ def test_a_step_never_waits_for_the_device(monkeypatch, zero_stage):
     engine.close()
 
 
+@pytest.mark.parametrize("zero_stage", [0, 3])
+def test_after_a_stage_torchs_linear_function_is_its_own(zero_stage):
+    """DeepSpeed's, of ZeRO 3, would make every network that this process measures later slower."""
+    before = torch.nn.functional.linear
+    engine = Engine(toy_net(), RecipeSpec(batch_size=4, zero_stage=zero_stage), no_decay=NO_DECAY, ranks=rendezvous(1))
+    assert (torch.nn.functional.linear is before) == (zero_stage == 0)
+    engine.close()
+    assert torch.nn.functional.linear is before
+
+
 def lose_a_rank(folder):
     """Rank 1 leaves in the middle of training."""
     ranks = rendezvous(threads=1)

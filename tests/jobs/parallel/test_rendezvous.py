@@ -2,18 +2,24 @@
 
 import json
 import os
+import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from jobs.parallel import rendezvous
-from jobs.parallel.rendezvous import Meeting, MeetingError, host, meet, own_addresses, store_at, usable_addresses
+from jobs.parallel.rendezvous import Meeting, MeetingError, host, meet, own_addresses, store_at, usable_addresses, use_interface_of
+from tests.support.waiting import PATIENCE_S
 
+ROOT = Path(__file__).parents[3]
 SOON = timedelta(seconds=600)
 
 
@@ -71,3 +77,95 @@ def test_a_rank_0_that_never_comes_is_told_with_the_file(tmp_path: Path) -> None
 def test_ranks_that_never_come_are_counted(tmp_path: Path) -> None:
     with pytest.raises(MeetingError, match="only 1 of 3 ranks"):
         meet(tmp_path / "meeting", rank=0, world=3, one_node=True, timeout=timedelta(seconds=1))
+
+
+CARDS = {"lo": "127.0.0.1", "idrac0": "169.254.0.2", "virbr0": "192.168.122.1", "eno1": "10.1.0.7"}
+
+
+def has_cards(monkeypatch: pytest.MonkeyPatch, **up: bool) -> None:
+    """Plays this machine's network cards. `up`: further ones, without an address."""
+    import psutil
+
+    addresses = {name: [SimpleNamespace(address=address)] for name, address in CARDS.items()} | {name: [] for name in up}
+    monkeypatch.setattr(psutil, "net_if_addrs", lambda: addresses)
+    monkeypatch.setattr(psutil, "net_if_stats", lambda: {name: SimpleNamespace(isup=up.get(name, True)) for name in addresses})
+    for name in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def cards_taken() -> list[str | None]:
+    return [os.environ.get(name) for name in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")]
+
+
+@pytest.mark.parametrize(
+    ("address", "up", "taken"),
+    [
+        ("10.1.0.7", {}, ["=eno1", "eno1"]),
+        ("10.1.0.7", {"ib0": True}, [None, "eno1"]),
+        ("10.1.0.7", {"hsn0": True}, [None, "eno1"]),
+        ("10.1.0.7", {"ib0": False}, ["=eno1", "eno1"]),
+        ("127.0.0.1", {}, [None, None]),
+        ("", {}, [None, None]),
+        ("10.9.9.9", {}, [None, None]),
+    ],
+)
+def test_the_card_of_the_address_that_works_is_taken(monkeypatch: pytest.MonkeyPatch, address: str, up: dict[str, bool], taken: list[str]) -> None:
+    has_cards(monkeypatch, **up)
+    use_interface_of(address)
+    assert cards_taken() == taken
+
+
+def test_a_card_that_the_user_names_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    has_cards(monkeypatch)
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "virbr0")
+    use_interface_of("10.1.0.7")
+    assert cards_taken() == ["virbr0", "eno1"]
+
+
+NAMES = ("vssm-i-a", "vssm-i-b")
+
+
+@pytest.fixture
+def two_nodes() -> Iterator[tuple[str, ...]]:
+    """Two network namespaces with a wire between them, and before it a card that leads nowhere and has the same address in both."""
+
+    def ip(*words: str, check: bool = True) -> None:
+        subprocess.run(["ip", *words], check=check, capture_output=True)
+
+    for name in NAMES:
+        ip("netns", "del", name, check=False)
+        ip("netns", "add", name)
+        ip("-n", name, "link", "add", "bmc0", "type", "veth", "peer", "name", "bmc1")
+        ip("-n", name, "address", "add", "192.168.99.1/24", "dev", "bmc0")
+        for card in ("bmc0", "bmc1", "lo"):
+            ip("-n", name, "link", "set", card, "up")
+    ip("link", "add", "eth9", "netns", NAMES[0], "type", "veth", "peer", "name", "eth9", "netns", NAMES[1])
+    for number, name in enumerate(NAMES, 1):
+        ip("-n", name, "address", "add", f"10.77.0.{number}/24", "dev", "eth9")
+        ip("-n", name, "link", "set", "eth9", "up")
+    yield NAMES
+    for name in NAMES:
+        ip("netns", "del", name, check=False)
+
+
+MEMBER = """
+import os, sys, torch
+from jobs.parallel.engine import rendezvous
+ranks = rendezvous(threads=1)
+print("sum", int(ranks.sum(torch.tensor([ranks.rank + 1]))), os.environ.get("GLOO_SOCKET_IFNAME"), os.environ.get("NCCL_SOCKET_IFNAME"))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("ip") is None, reason="needs root and ip, for networks of its own")
+def test_nodes_with_a_card_that_leads_nowhere_take_the_one_that_leads_to_each_other(tmp_path: Path, two_nodes: tuple[str, ...]) -> None:
+    """Three ranks: two on the first node, where every address answers, and one on the second."""
+    shared = {"WORLD_SIZE": "3", "NNODES": "2", "MEETING_FILE": str(tmp_path / "meeting"), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    members = []
+    for rank, node in enumerate((0, 0, 1)):
+        command = f'hostname node-{node}; exec {sys.executable} -c "$MEMBER"'
+        environment = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank % 2), "MEMBER": MEMBER}
+        words = ["ip", "netns", "exec", two_nodes[node], "unshare", "--uts", "sh", "-c", command]
+        members.append(subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+    outputs = [member.communicate(timeout=PATIENCE_S)[0] for member in members]
+    assert ["sum 6 eth9 =eth9" in output for output in outputs] == [True] * 3, outputs
