@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, distributed, nn
@@ -59,6 +59,12 @@ class Ranks:
     local_rank: int  # within the node
     world: int
     device: torch.device
+    done_together: ClassVar[bool] = False  # all ranks have reached the end of their job
+
+    def finish(self) -> None:
+        """To be called at the end of a job that went well: the ranks wait for each other, and may then leave their group. A collective."""
+        self.barrier()
+        Ranks.done_together = True
 
     def broadcast(self, value: Any) -> Any:
         """Rank 0's `value`, on every rank. It can be anything that pickles."""
@@ -134,9 +140,9 @@ def join_group(rank: int, world: int, backend: str) -> None:
 def leave_group() -> None:
     """Ends gloo's threads before the interpreter ends, because threads that are left then sometimes abort the process.
 
-    NCCL ends its own threads, and would wait here for a collective that a failed rank never joins.
+    NCCL would wait here for a collective that a failed rank never joins, so its group is left only once all ranks have said that they are done.
     """
-    if distributed.is_initialized() and distributed.get_backend() == "gloo":
+    if distributed.is_initialized() and (distributed.get_backend() == "gloo" or Ranks.done_together):
         distributed.destroy_process_group()
 
 
@@ -232,11 +238,16 @@ class Engine:
 
     def step(self, lr: float) -> bool:
         """Updates the weights at learning rate `lr`. False where the gradient was not finite; the weights may then be unusable."""
+        norm = self.update(lr)
+        return norm is None or is_norm(float(norm))
+
+    def update(self, lr: float) -> Tensor | float | None:
+        """`step`, without waiting for the device: the norm of the gradient (see `is_norm`); None where DeepSpeed takes none."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
         self.deepspeed.step()
-        norm = self.deepspeed.get_global_grad_norm()
-        return norm is None or 0 <= float(norm) < math.inf  # DeepSpeed returns -1 for a norm that is not finite
+        norm: Tensor | float | None = self.deepspeed.get_global_grad_norm()
+        return norm
 
     def after_optimizer_step(self, hook: Callable[[], None]) -> RemovableHandle:
         """Calls `hook` after the fp32 masters are updated and before DeepSpeed copies them to the parameters. Returns the handle that removes it."""
@@ -250,6 +261,11 @@ class Engine:
         """Frees DeepSpeed's buffers and hooks, so that one process can train several stages in turn."""
         self.deepspeed.destroy()
         restore_linear()
+
+
+def is_norm(norm: float) -> bool:
+    """False for the norm of a gradient that is not finite; DeepSpeed then returns -1."""
+    return 0 <= norm < math.inf
 
 
 def restore_linear() -> None:

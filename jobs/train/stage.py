@@ -19,8 +19,9 @@ from jobs.parallel.engine import Ranks, batching
 from jobs.parallel.precision import set_precision
 from jobs.train.evaluation import load_model
 from jobs.train.exports import ExportError, StageResult, exported, read_result
+from jobs.train.late_loss import Diverged
 from jobs.train.metrics import ignore
-from jobs.train.stage_trainer import Diverged, StageTrainer
+from jobs.train.stage_trainer import StageTrainer
 from jobs.train.training_state import derived_seed
 
 if TYPE_CHECKING:

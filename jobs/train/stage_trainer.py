@@ -25,6 +25,7 @@ from jobs.parallel.memory import forget_peak, peak_bytes
 from jobs.parallel.snapshot import average_buffers
 from jobs.train.evaluation import evaluate, load_masks
 from jobs.train.exports import ExportError, StageResult, exported, read_result, rewind_file, write_export, write_rewind
+from jobs.train.late_loss import Diverged, UnreadStep
 from jobs.train.lr_schedule import schedule
 from jobs.train.metrics import MetricsLog, Reporter, ignore
 from jobs.train.network import Batches, Samples, TrainedNetwork
@@ -32,10 +33,6 @@ from jobs.train.training_state import TrainingState, derived_seed
 from models.pruning.base import Progress, Stage
 
 LOG_STEPS = 20  # optimizer steps between two lines of metrics
-
-
-class Diverged(RuntimeError):
-    """The loss or the gradient is no longer finite."""
 
 
 class StageTrainer:
@@ -70,6 +67,7 @@ class StageTrainer:
         self.energy = StageEnergy(ranks, 0.0)
         self.epochs_here = 0  # since this process started or resumed
         self.val_loss = math.nan
+        self.unread: UnreadStep | None = None
 
     def run(self, parent: Path | None, rewind: Path | None) -> StageResult:
         """Starts or resumes, trains to the end, exports."""
@@ -161,17 +159,19 @@ class StageTrainer:
         network, lr = self.network, self.schedule.lr(state.step)
         loss = self.backward(batches)
         method, progress = self.spec.stage.method, self._progress(state.step + 1)
-        if network.view is not None and method is not None and method.needs_gradients:
-            method.after_backward(network.view, progress)
-            if state.step == 0 and method.calibration_batches == 1:
-                self.measure_pruned()
+        if network.view is not None and method is not None:
+            UnreadStep.of(loss, None, self.position()).loss(state.last_loss)  # no method sees what is not finite
+            if method.needs_gradients:
+                method.after_backward(network.view, progress)
+                if state.step == 0 and method.calibration_batches == 1:
+                    self.measure_pruned()
         network.masking.zero_gradients()
         network.clip_values()
-        if not network.engine.step(lr):
-            raise Diverged(f"the gradient is not finite at {self.position()}; loss {loss:g}")
+        self.read_loss()
+        self.unread = UnreadStep.of(loss, network.engine.update(lr), self.position())
         state.step += 1
-        state.last_loss, state.epoch_loss, state.epoch_steps = loss, state.epoch_loss + loss, state.epoch_steps + 1
-        state.line_loss, state.line_steps = state.line_loss + loss, state.line_steps + 1
+        if method is not None or self.is_read_at_once():
+            self.read_loss()
         if network.average is not None:
             network.average.update(state.step)
         if network.view is not None and method is not None:
@@ -183,8 +183,23 @@ class StageTrainer:
             state.line_loss, state.line_steps = 0.0, 0
         self.report_progress()
 
-    def backward(self, batches: Iterator[tuple[Tensor, Tensor]]) -> float:
-        """The loss of one global batch; its gradient stays in the engine. Raises Diverged on every rank if the loss is not finite on one."""
+    def is_read_at_once(self) -> bool:
+        """True if something depends on the loss of the step just made: a line, a checkpoint, kept weights, the end of the epoch."""
+        step = self.state.step
+        intervals = (LOG_STEPS, self.training.steps_per_epoch, self.checkpoint_steps)
+        return step in self.spec.stage.keep_steps or any(interval and step % interval == 0 for interval in intervals)
+
+    def read_loss(self) -> None:
+        """Takes the loss of the last step into the sums, unless it was read before. Raises Diverged on every rank if it is not finite on one."""
+        if self.unread is None:
+            return
+        state, loss = self.state, self.unread.loss(self.state.last_loss)
+        self.unread = None
+        state.last_loss, state.epoch_loss, state.epoch_steps = loss, state.epoch_loss + loss, state.epoch_steps + 1
+        state.line_loss, state.line_steps = state.line_loss + loss, state.line_steps + 1
+
+    def backward(self, batches: Iterator[tuple[Tensor, Tensor]]) -> Tensor:
+        """The loss of one global batch, a scalar on the device, fp64; its gradient stays in the engine."""
         engine = self.network.engine
         count = engine.batching.accumulation
         terms = self.network.terms(self.state.step // self.training.steps_per_epoch)
@@ -192,10 +207,7 @@ class StageTrainer:
         for index in range(count):
             images, targets = next(batches)
             losses.append(engine.forward_backward(images, targets, last=index == count - 1, terms=terms))
-        loss = float(self.ranks.sum(torch.stack(losses).double().mean())) / self.ranks.world
-        if not math.isfinite(loss):
-            raise Diverged(f"the loss is {loss} at {self.position()}; the last finite one was {self.state.last_loss}")
-        return loss
+        return self.ranks.sum(torch.stack(losses).double().mean()) / self.ranks.world
 
     def position(self) -> str:
         """The step in the making, in the words of an error."""

@@ -56,6 +56,7 @@ def run_job(job: JobSpec) -> None:
             free_unused()
     if this_job() and not ranks.broadcast(any(run.done(spec.id) for spec in job.stages)):  # one rank looks: over NFS, others may see an old state
         raise NothingDone("no stage of this job has left weights; SLURM does not start the jobs that wait for it")
+    ranks.finish()
 
 
 def attempt_stage(run: RunFolder, spec: StageSpec, job: JobSpec, ranks: "Ranks") -> bool:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from jobs.experiment.specs import RecipeSpec
-from jobs.parallel.engine import BatchError, Batching, Engine, RendezvousError, batching, make_optimizer, rendezvous
+from jobs.parallel.engine import BatchError, Batching, Engine, Ranks, RendezvousError, batching, leave_group, make_optimizer, rendezvous
 from jobs.parallel.fragments import Fragments
 from models.torchvision_shim import load_timm
 from tests.support.networks import CLASSES, NO_DECAY, SIZE, global_batch, toy_net
@@ -200,6 +200,20 @@ def exchange(folder):
     assert ranks.broadcast({"from": ranks.rank}) == {"from": 0}
     assert ranks.sum(torch.tensor([1.0, ranks.rank])).tolist() == [2.0, 1.0]
     ranks.barrier()
+
+
+@pytest.mark.parametrize(("backend", "finished", "left"), [("gloo", False, True), ("nccl", False, False), ("nccl", True, True)])
+def test_nccls_group_is_left_only_where_all_ranks_are_done(monkeypatch, backend, finished, left):
+    """A rank that failed would never join, and without leaving NCCL warns at the end of every job."""
+    calls = []
+    ranks = rendezvous(threads=1)
+    monkeypatch.setattr(Ranks, "done_together", False)
+    monkeypatch.setattr(torch.distributed, "get_backend", lambda: backend)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: calls.append(1))
+    if finished:
+        ranks.finish()
+    leave_group()
+    assert bool(calls) == left
 
 
 def part(folder):

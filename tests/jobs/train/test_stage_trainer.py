@@ -16,8 +16,8 @@ from jobs.experiment.specs import Distillation
 from jobs.parallel.engine import Ranks, rendezvous
 from jobs.train.evaluation import load_masks
 from jobs.train.exports import exported, read_result
+from jobs.train.late_loss import Diverged
 from jobs.train.lr_schedule import schedule
-from jobs.train.stage_trainer import Diverged
 from jobs.train.training_state import derived_seed
 from models.pruning.base import Stage
 from models.pruning.gradient import Gradient
