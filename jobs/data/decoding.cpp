@@ -285,6 +285,9 @@ extern "C" {
 
 int64_t vssm_row_bytes() { return sizeof(Row); }
 
+// Grows with every change of a function's arguments; jobs/data/decoding.py has the same number.
+int64_t vssm_version() { return 2; }
+
 // Fills out, (count, size, size, 3), with the images of `rows`. Returns the number of a damaged one, or -1.
 int64_t vssm_fill(const uint8_t* file, const void* rows, int64_t count, int64_t size, int64_t filter, int64_t scaled, int64_t threads,
                   uint8_t* out) {

@@ -24,6 +24,7 @@ Channels = tuple[tuple[float, float, float], tuple[float, float, float]]  # mean
 
 SELECTION: Final = np.dtype(INDEX.descr + BOX.descr)  # where an image lies in a file, and what is needed of it
 FILTERS: Final[tuple[Interpolation, ...]] = get_args(Interpolation)
+VERSION: Final = 2  # of the arguments of the library's functions; decoding.cpp has the same number
 BUILD: Final = "install a C++ compiler and libjpeg-turbo (apt-get install g++ libjpeg-dev), and run `pip install --no-build-isolation -e .` again"
 
 
@@ -38,11 +39,12 @@ def library() -> ctypes.CDLL | None:
         built = ctypes.CDLL(str(path))
     except OSError as error:
         raise ImportError(f"{path} does not load ({str(error).removeprefix(f'{path}: ')}): {BUILD}, or remove the file") from error
-    if int(built.vssm_row_bytes()) != SELECTION.itemsize:
+    if not hasattr(built, "vssm_version") or (built.vssm_version(), built.vssm_row_bytes()) != (VERSION, SELECTION.itemsize):
         raise ImportError(f"{path} was built from another version of its source: {BUILD}")
     word, address = ctypes.c_int64, ctypes.c_void_p
     built.vssm_fill.argtypes, built.vssm_fill.restype = [address, address, word, word, word, word, word, address], word
     built.vssm_normalise.argtypes, built.vssm_normalise.restype = [address, word, word, address, address, word, address], None
+    built.vssm_turn.argtypes, built.vssm_turn.restype = [address, word, word, address, word, address], None
     return built
 
 

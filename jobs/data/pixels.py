@@ -6,7 +6,6 @@ bicubic shears and translations need one of PIL's five polynomials. Blur alone g
 table    (3, 256) uint8: what becomes of each value of each channel
 """
 
-import ctypes
 import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -270,13 +269,11 @@ def moved(image: Image, name: str, value: float, cubes: bool, fill: NDArray[np.u
 
 def turn(image: Image, matrix: NDArray[np.float64], cubes: bool, fill: NDArray[np.uint8]) -> None:
     """PIL's affine transform by any `matrix`, (a, b, c, d, e, f), in place: (x, y) comes from (a x + b y + c, d x + e y + f)."""
-    turned = getattr(library(), "vssm_turn", None)  # None: no library, or one of before this function
-    if turned is None:
+    built = library()
+    if built is None:
         return (bicubic if cubes else bilinear)(image.copy(), image, matrix, fill)
     assert image.flags.c_contiguous and fill.flags.c_contiguous
-    word, address = ctypes.c_int64, ctypes.c_void_p
-    turned.argtypes, turned.restype = [address, word, word, address, word, address], None
-    turned(image.ctypes.data, *image.shape[:2], matrix.ctypes.data, int(cubes), fill.ctypes.data)
+    built.vssm_turn(image.ctypes.data, *image.shape[:2], matrix.ctypes.data, int(cubes), fill.ctypes.data)
 
 
 @njit(cache=True, nogil=True)

@@ -263,9 +263,10 @@ def test_without_the_library_images_are_nearly_the_same(monkeypatch):
 
 
 @BUILT
-def test_a_library_of_another_version_is_refused(monkeypatch):
+@pytest.mark.parametrize(("name", "value"), [("SELECTION", np.dtype([("ptr", "<i8")])), ("VERSION", decoding.VERSION - 1)])
+def test_a_library_of_another_version_is_refused(monkeypatch, name, value):
     decoding.library.cache_clear()
-    monkeypatch.setattr(decoding, "SELECTION", np.dtype([("ptr", "<i8")]))
+    monkeypatch.setattr(decoding, name, value)
     with pytest.raises(ImportError, match="built from another version of its source"):
         decoding.library()
     monkeypatch.undo()
