@@ -53,9 +53,8 @@ def test_the_same_draws_reach_both_loaders_any_ranks_and_micro_batches(cache: Pa
     assert alone[1].shape == (80, 4) and torch.allclose(alone[1].sum(1), torch.ones(80))
 
 
-@pytest.mark.parametrize("loader", ["ffcv", pytest.param("torch", marks=pytest.mark.slow)])
-def test_threads_and_workers_change_nothing(cache: Path, loader: str) -> None:
-    data, dataset = replace(SMALL, loader=loader), prepare(SMALL, cache)
+def test_threads_change_nothing(cache: Path) -> None:
+    data, dataset = SMALL, prepare(SMALL, cache)
     samples = np.arange(24)
     index = read_index(dataset.train)[samples]
     boxes = train_boxes(data, 16, index["height"], index["width"], samples, seed=0, epoch=0)

@@ -26,10 +26,9 @@ WORDS = (
     "rand-m7-n3-p0.8",
     "rand-m15-n4-mmax20-mstd101",
     "rand-m9-n3-tweights-mstd0.5",
-    "rand-m5-t3a-inc1",
     "rand-n2-t3aw-inc1",
 )
-POLICIES = ("original", "original-mstd0.5", "originalr", "v0", "v0r-mstd1", "3a")
+POLICIES = ("original-mstd0.5", "v0", "3a")
 
 
 def table(words: str, count: int = DRAWS, epoch: int = 3, **settings: Any) -> np.ndarray:

@@ -12,7 +12,7 @@ from jobs.data.loaders import selected
 from jobs.data.prepare import prepare
 from jobs.data.shards import write_beton
 from jobs.data.torch_loader import TorchFeed
-from jobs.experiment.specs import DataSpec
+from jobs.experiment.specs import DataSpec, RecipeSpec
 from tests.support.images import SMALL, joined, train_loader
 
 SIZE = 16
@@ -38,7 +38,9 @@ def test_a_damaged_jpeg_is_named_by_file_and_byte(tmp_path, damage):
 def test_torch_workers_give_the_bits_of_one_process_and_survive_an_early_exit(tmp_path):
     data = replace(SMALL, loader="torch")
     dataset = prepare(data, tmp_path)
-    alone = joined(train_loader(data, dataset).epoch(0))[0]
-    several = train_loader(data, dataset, threads=2)
+    recipe = RecipeSpec(auto_augment="3a", color_jitter=0.4)
+    alone = joined(train_loader(data, dataset, recipe=recipe).epoch(0))[0]
+    several = train_loader(data, dataset, recipe=recipe)
+    several._feed = TorchFeed(dataset.train, img_size=SIZE, batch_size=16, threads=2)  # as on a GPU; on a CPU a rank decodes with one thread
     next(several.epoch(5))
     assert torch.equal(joined(several.epoch(0))[0], alone)

@@ -1,6 +1,7 @@
 """Which words and fields of augmentation a grid takes, and what it says about others."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from jobs.experiment.augment_limits import SETS, WEIGHTED, auto_augment_problem,
 from jobs.experiment.limits import recipe_conflicts
 from jobs.experiment.specs import RecipeSpec
 from models.torchvision_shim import load_timm
+from tests.support.grids import START, mistakes
 
 VALID = (
     "rand",
@@ -100,6 +102,15 @@ def conflicts(ranks: int = 1, **settings: Any) -> dict[str, str]:
 def test_fields_that_make_no_sense_together_are_refused(ranks: int, settings: dict[str, Any], field: str, rule: str) -> None:
     said = conflicts(ranks, **settings)
     assert list(said) == [field] and re.match(rule, said[field])
+
+
+def test_a_grid_says_where_the_wrong_word_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (mistake,) = mistakes(START + "recipe: {mixup: 0.8,\n  auto_augment: rand-m9-msdt0.5}\n")
+    assert mistake.startswith("grid.yaml:6: recipe.auto_augment: unknown section 'msdt0.5'; did you mean 'mstd'? valid: m magnitude")
+    (mistake,) = mistakes(START + "recipe: {mixup: 0.8, batch_size: 36}\ncluster: {kind: local, tasks_per_node: 4}\n")
+    assert "recipe.batch_size: 36 images on 4 ranks are 9 each; mixup and cutmix mix neighbours" in mistake
+    assert mistake.endswith("use a multiple of 8")
 
 
 def test_the_papers_recipe_is_taken() -> None:
