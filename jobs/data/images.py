@@ -83,10 +83,17 @@ def reason(path: str, error: Exception, content: bytes | None = None) -> str:
     if not (os.path.getsize(path) if content is None else content):
         return "it is empty"
     if isinstance(error, UnidentifiedImageError):
-        with open(path, "rb") as file:
-            pointer = file.read(len(GIT_LFS)) == GIT_LFS
+        pointer = first_bytes(path, content, len(GIT_LFS)) == GIT_LFS
         return "it is a pointer of Git LFS; git lfs pull gets the file itself" if pointer else "its content is no image of a known format"
     return str(error) or type(error).__name__
+
+
+def first_bytes(path: str, content: bytes | None, count: int) -> bytes:
+    """The first bytes of a file, which may be in memory."""
+    if content is not None:
+        return content[:count]
+    with open(path, "rb") as file:
+        return file.read(count)
 
 
 def rgb(image: "Image", path: str) -> NDArray[np.uint8]:

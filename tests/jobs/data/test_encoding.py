@@ -13,7 +13,7 @@ from PIL import Image
 
 from jobs.data.beton import JPG, read_index
 from jobs.data.content import Part
-from jobs.data.decoding import SELECTION, fill
+from jobs.data.decoding import SELECTION, fill, library
 from jobs.data.encoding import encoded_sample, fitted
 from jobs.data.faults import UnusableImage
 from jobs.data.images import decoded_bytes
@@ -96,7 +96,6 @@ WRITTEN_ANEW = {
     "enlarged": (jpeg(RGB), {"img_size": 55}),
     "raw": (jpeg(RGB), {"write_mode": "raw"}),
     "of the network's size": (jpeg(RGB.resize((32, 32))), {}),
-    "damaged in its middle": (jpeg(RGB)[:900] + b"\xff\xd0\x00\x11" + jpeg(RGB)[904:], {}),
 }
 
 
@@ -119,6 +118,13 @@ def test_other_images_are_written_anew(content: bytes, settings: dict[str, Any])
     assert stored.content.tobytes() != content
     if stored.mode == JPG:
         assert Image.open(io.BytesIO(stored.content.tobytes())).size == (stored.width, stored.height)
+
+
+@pytest.mark.skipif(library() is None, reason="Pillow and OpenCV see no damage here")
+def test_a_jpeg_in_which_the_loaders_decoder_sees_damage_is_written_anew() -> None:
+    content = KEPT["baseline"][:900] + b"\xff\xd0\x00\x11" + KEPT["baseline"][904:]
+    stored = encoded_sample(DATA, part_of(content), 0)
+    assert stored.content.tobytes() != content and (stored.height, stored.width) == (60, 50)
 
 
 def test_a_png_and_a_cut_jpeg_are_left_to_the_decoder_of_all_formats() -> None:
