@@ -96,6 +96,8 @@ def read_index(run: RunFolder) -> RunIndex:
     try:
         content = parsed(path.read_bytes())
         return _of_0_1(content) if path.name == INDEX_OF_0_1 else _index(content)
+    except OSError as error:
+        raise RunIndexError(f"{path} cannot be read ({error.strerror}): make it readable, or launch the grid again to write it anew.") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunIndexError(f"{path} is damaged ({error!r}). Launch the grid again to write it anew.") from error
 

@@ -81,9 +81,11 @@ def test_a_damaged_index_of_another_run_does_not_hide_an_id_and_is_named_where_n
     for name, content in (("torn", '{"grid": "torn", "sta'), ("list", "[]"), ("empty", "")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "index.json").write_text(content)
+    (tmp_path / "folder" / "index.json").mkdir(parents=True)
     assert find_id("abc", tmp_path).cell == "abc1"
     with pytest.raises(NameNotFound) as caught:
         find_id("ffff", tmp_path)
+    assert f"not searched: {tmp_path}/folder/index.json cannot be read (Is a directory)" in str(caught.value)
     lines = str(caught.value).splitlines()
     assert lines[0].startswith(f"no cell or stage 'ffff' under {tmp_path}") and "abc1" in lines[0]
     assert all(
