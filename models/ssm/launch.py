@@ -23,6 +23,11 @@ class ScanShape:
     warps: int
 
     @property
+    def most_registers(self) -> int | None:
+        """A limit of a thread's registers in the backward pass, without which the compiler aims too low and spills; None: the hardware's."""
+        return 184 if self.padded == 8 else None
+
+    @property
     def blocks(self) -> int:
         """Blocks of channels in a group."""
         return -(-(self.channels // self.groups) // CHANNELS)

@@ -113,42 +113,30 @@ def _scan_backward(grad_y: Tensor, grad_last: Tensor | None, u: list[Tensor], de
                    reverse: bool) -> list[Tensor]:  # fmt: skip
     kernels, shape = _kernels("scan"), scan_shape(u[0].shape, B[0].shape, sides=len(u))
     sides, wide, channels, states = len(u), wide_dtype(u[0]), u[0].shape[1], A.shape[2]
-    du, ddelta = _stacked(u), _stacked(u)
-    dz = _stacked(u) if z is not None else u[0].new_empty(0)
+    own = _stacked(u, 2 if z is None else 3)  # the gradients of u, delta and z
     dA = A.new_empty(sides, shape.batch, states, channels, dtype=wide)
     dD, dbias = (A.new_empty(sides, shape.batch, channels, dtype=wide) for _ in range(2))
-    dB, dC = (A.new_empty(sides, shape.batch, shape.groups, shape.blocks, shape.length, states, dtype=wide) for _ in range(2))
+    shared = A.new_empty(2, sides, shape.batch, shape.groups, shape.blocks, shape.length, states, dtype=wide)
     noted = A.new_empty(shape.noted_elements(), dtype=wide)
     grad_last = None if grad_last is None else grad_last.to(wide).transpose(2, 3).contiguous()
     wide_A, wide_D, wide_bias = _parameters(u[0], A.transpose(1, 2), D, delta_bias)
     kernels.scan_backward[(shape.programs,)](
         u[0], u[-1], delta[0], delta[-1], wide_A, B[0], B[-1], C[0], C[-1], wide_D, _gate(z, u[0]), wide_bias, kept, grad_y, grad_last, noted,
-        du, ddelta, dz, dA, dB, dC, dD, dbias,
-        *u[0].stride(), *delta[0].stride(), *B[0].stride(), *C[0].stride(), *_gate(z, u[0]).stride(), *grad_y.stride(), *du.stride(), *shape.sizes(),
+        own, dA, shared, dD, dbias,
+        *u[0].stride(), *delta[0].stride(), *B[0].stride(), *C[0].stride(), *_gate(z, u[0]).stride(), *grad_y.stride(), *own.stride(), *shape.sizes(),
         **shape.constants(), **_options(u[0], delta_softplus, reverse, D, z, delta_bias), DEPTH=DEPTH, HAS_LAST=grad_last is not None,
-        num_warps=shape.warps)  # fmt: skip
-    shared = [part.sum(3).to(B[0].dtype).transpose(3, 4) for part in (dB, dC)]
+        num_warps=shape.warps, maxnreg=shape.most_registers)  # fmt: skip
     vectors = [part.sum(1).to(part.dtype if like is None else like.dtype) for part, like in ((dD, D), (dbias, delta_bias))]
-    gate = dz if z is None else dz[0] if sides == 1 else dz[0] + dz[1]
-    return [
-        du,
-        ddelta,
-        dA.sum(1).to(A.dtype).transpose(1, 2),
-        *shared,
-        vectors[0],
-        gate.clone() if sides == 1 and z is not None else gate,
-        vectors[1],
-    ]
+    return [own, dA.sum(1).to(A.dtype).transpose(1, 2), shared.sum(4).to(B[0].dtype).transpose(4, 5), *vectors]
 
 
 @_scan_backward.register_fake
 def _(grad_y: Tensor, grad_last: Tensor | None, u: list[Tensor], delta: list[Tensor], A: Tensor, B: list[Tensor], C: list[Tensor], D: Tensor | None,
       z: Tensor | None, delta_bias: Tensor | None, kept: Tensor, delta_softplus: bool, reverse: bool) -> list[Tensor]:  # fmt: skip
-    batch, groups, states, length = B[0].shape
-    shared = [B[0].new_empty(len(u), batch, groups, length, states).transpose(3, 4) for _ in "BC"]
-    vectors = [u[0].new_empty(len(u), u[0].shape[1], dtype=wide_dtype(u[0]) if like is None else like.dtype) for like in (D, delta_bias)]
-    return [_stacked(u), _stacked(u), A.new_empty(len(u), A.shape[2], A.shape[1]).transpose(1, 2), *shared, vectors[0],
-            u[0].new_empty(0) if z is None else _stacked(u)[0].clone(), vectors[1]]  # fmt: skip
+    (batch, groups, states, length), channels = B[0].shape, A.shape[1]
+    vectors = [u[0].new_empty(len(u), channels, dtype=wide_dtype(u[0]) if like is None else like.dtype) for like in (D, delta_bias)]
+    shared = B[0].new_empty(2, len(u), batch, groups, length, states).transpose(4, 5)
+    return [_stacked(u, 2 if z is None else 3), A.new_empty(len(u), states, channels).transpose(1, 2), shared, *vectors]
 
 
 def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -163,12 +151,11 @@ def _scan_gradients(ctx: Any, grad_y: Tensor | None, grad_last: Tensor | None, _
     u, delta, B, C = (list(saved[at * sides : (at + 1) * sides]) for at in range(4))
     A, D, z, delta_bias, kept = saved[4 * sides :]
     grad_y = u[0].new_zeros(()).expand(sides, *u[0].shape) if grad_y is None else grad_y
-    du, ddelta, dA, dB, dC, dD, dz, dbias = _scan_backward(
-        grad_y, grad_last, u, delta, A, B, C, D, z, delta_bias, kept, ctx.delta_softplus, ctx.reverse
-    )
-    split = [list(part.unbind(0)) for part in (du, ddelta, dB, dC)]
-    absent = [None if given is None else grad for given, grad in ((D, dD), (z, dz), (delta_bias, dbias))]
-    return split[0], split[1], dA, split[2], split[3], *absent, None, None, None
+    own, dA, shared, dD, dbias = _scan_backward(
+        grad_y, grad_last, u, delta, A, B, C, D, z, delta_bias, kept, ctx.delta_softplus, ctx.reverse)  # fmt: skip
+    du, ddelta, dB, dC = (list(part.unbind(0)) for part in (own[0], own[1], shared[0], shared[1]))
+    dz = None if z is None else own[2][0] if sides == 1 else own[2][0] + own[2][1]
+    return du, ddelta, dA, dB, dC, None if D is None else dD, dz, None if delta_bias is None else dbias, None, None, None
 
 
 _scan.register_autograd(_scan_gradients, setup_context=_keep_for_backward)
@@ -261,12 +248,12 @@ def _parameters(u: Tensor, *tensors: Tensor | None) -> list[Any]:
     return [None if tensor is None else tensor.to(wide_dtype(u)).contiguous() for tensor in tensors]
 
 
-def _stacked(u: list[Tensor]) -> Tensor:
-    """An unset tensor (S, B, D, L). Its fastest dimension is D if that is the fastest of u, else L."""
+def _stacked(u: list[Tensor], *more: int) -> Tensor:
+    """An unset tensor (*more, S, B, D, L). Its fastest dimension is D if that is the fastest of u, else L."""
     batch, channels, length = u[0].shape
     if u[0].stride(1) == 1:
-        return u[0].new_empty(len(u), batch, length, channels).transpose(2, 3)
-    return u[0].new_empty(len(u), batch, channels, length)
+        return u[0].new_empty(*more, len(u), batch, length, channels).transpose(-1, -2)
+    return u[0].new_empty(*more, len(u), batch, channels, length)
 
 
 def _scan_outputs(u: list[Tensor], A: Tensor, B: list[Tensor], save: bool) -> tuple[Tensor, Tensor, Tensor]:

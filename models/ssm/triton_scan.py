@@ -145,8 +145,8 @@ def walk(
     dbias), the sums so far. Recursive: the compiler unrolls it.
     """
     u_ptr, delta_ptr, z_ptr, gy_ptr, B_ptr, C_ptr = ins
-    du_ptr, ddelta_ptr, dz_ptr, dB_ptr, dC_ptr = outs
-    u_l, delta_l, z_l, gy_l, B_l, C_l, own_l, states = steps
+    own_ptr, shared_ptr = outs
+    u_l, delta_l, z_l, gy_l, B_l, C_l, own_l, states, own_o, shared_o = steps
     u_at, delta_at, z_at, gy_at, B_at, C_at, own_at, n = across
     rate, skip, bias, channel, state = constants
     pos = position(i, length, side, REVERSE)
@@ -166,11 +166,12 @@ def walk(
         z = tl.load(z_ptr + pos * z_l + z_at, mask=inside, other=0.0).to(WIDE)
         s = sigmoid(z)
         ungated = tl.sum(after * C[:, None], 0) + skip * u
-        tl.store(dz_ptr + pos * own_l + own_at, (go * ungated * s * (1.0 + z * (1.0 - s))).to(dz_ptr.dtype.element_ty), mask=inside)
+        dz = go * ungated * s * (1.0 + z * (1.0 - s))
+        tl.store(own_ptr + 2 * own_o + pos * own_l + own_at, dz.to(own_ptr.dtype.element_ty), mask=inside)
         go = go * z * s
-    tl.store(dC_ptr + pos * states + n, tl.sum(go[None, :] * after, 1), mask=shared)
+    tl.store(shared_ptr + shared_o + pos * states + n, tl.sum(go[None, :] * after, 1), mask=shared)
     g = g + go[None, :] * C[:, None]
-    tl.store(dB_ptr + pos * states + n, tl.sum(g * (step * u)[None, :], 1), mask=shared)
+    tl.store(shared_ptr + pos * states + n, tl.sum(g * (step * u)[None, :], 1), mask=shared)
     dx = tl.sum(g * B[:, None], 0)
     g = g * decay
     q = g * h
@@ -181,22 +182,24 @@ def walk(
         dstep = dstep * sigmoid(raw + bias)
     dstep = tl.where(inside, dstep, 0.0)
     dbias += dstep
-    tl.store(du_ptr + pos * own_l + own_at, (dx * step + skip * go).to(du_ptr.dtype.element_ty), mask=inside)
-    tl.store(ddelta_ptr + pos * own_l + own_at, dstep.to(ddelta_ptr.dtype.element_ty), mask=inside)
+    tl.store(own_ptr + pos * own_l + own_at, (dx * step + skip * go).to(own_ptr.dtype.element_ty), mask=inside)
+    tl.store(own_ptr + own_o + pos * own_l + own_at, dstep.to(own_ptr.dtype.element_ty), mask=inside)
     return g, dA, dD, dbias
 
 
 @triton.jit(do_not_specialize=SIZES)
 def scan_backward(
     u_ptr, u2_ptr, delta_ptr, delta2_ptr, A_ptr, B_ptr, B2_ptr, C_ptr, C2_ptr, D_ptr, z_ptr, bias_ptr, kept_ptr, gy_ptr, glast_ptr, noted_ptr,
-    du_ptr, ddelta_ptr, dz_ptr, dA_ptr, dB_ptr, dC_ptr, dD_ptr, dbias_ptr,
+    own_ptr, dA_ptr, shared_ptr, dD_ptr, dbias_ptr,
     u_b, u_d, u_l, delta_b, delta_d, delta_l, B_b, B_g, B_n, B_l, C_b, C_g, C_n, C_l, z_b, z_d, z_l,
-    gy_s, gy_b, gy_d, gy_l, own_s, own_b, own_d, own_l,
+    gy_s, gy_b, gy_d, gy_l, own_o, own_s, own_b, own_d, own_l,
     batch, length, channels, groups, states, blocks,
     N: tl.constexpr, PADDED: tl.constexpr, W: tl.constexpr, CHUNK: tl.constexpr, DEPTH: tl.constexpr, WIDE: tl.constexpr, SOFTPLUS: tl.constexpr,
     REVERSE: tl.constexpr, HAS_D: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_LAST: tl.constexpr,
 ):  # fmt: skip
-    """The gradients of u, delta and z; of A, D and bias for each sample; of B and C for each block of channels. Grid: as scan_forward."""
+    """The gradients of u, delta and z, in `own`; of A, D and bias for each sample; of B and C for each block of channels, in `shared`. Grid: as
+    scan_forward.
+    """
     program = tl.program_id(0)
     block, group = program % blocks, program // blocks % groups
     sample, side = program // (blocks * groups) % batch, program // (blocks * groups * batch)
@@ -226,8 +229,9 @@ def scan_backward(
     own = side * own_s + sample * own_b
     part = program.to(tl.int64) * length * states
     ins = (u_ptr, delta_ptr, z_ptr + sample * z_b, gy_ptr + side * gy_s + sample * gy_b, B_ptr, C_ptr)
-    outs = (du_ptr + own, ddelta_ptr + own, dz_ptr + own, dB_ptr + part, dC_ptr + part)
-    steps = (u_l, delta_l, z_l, gy_l, B_l, C_l, own_l, states)
+    outs = (own_ptr + own, shared_ptr + part)
+    shared_o = tl.num_programs(0).to(tl.int64) * length * states
+    steps = (u_l, delta_l, z_l, gy_l, B_l, C_l, own_l, states, own_o, shared_o)
     across = (d * u_d, d * delta_d, d * z_d, d * gy_d, n * B_n, n * C_n, d * own_d, n)
     constants = (rate, skip, bias, inside, shared)
     chunks = tl.cdiv(length, CHUNK)
