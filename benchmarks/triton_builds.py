@@ -144,9 +144,6 @@ def main(words: list[str] | None = None) -> None:
                     continue
                 done = build(source, architecture)
                 print(json.dumps(asdict(done)) if given.json else line(done), flush=True)
-                print(
-                    json.dumps(asdict(done)) if given.json else f"{row}{done.spilled_bytes:4} B spilled  {done.shared_bytes:6} B shared", flush=True
-                )
 
 
 if __name__ == "__main__":
