@@ -2,7 +2,6 @@
 Du et al., arXiv 2205.14083).
 """
 
-import copy
 from collections.abc import Callable, Mapping
 
 import torch
@@ -41,11 +40,11 @@ def mesa_counts(recipe: RecipeSpec, epoch: int, epochs: int, *, cooldown: int) -
 
 
 class FrozenNetwork:
-    """A copy of a network in evaluation mode, in the dtype of the training, that gives logits and no gradient."""
+    """A network in evaluation mode, in the dtype of the training, that gives logits and no gradient."""
 
     def __init__(self, network: nn.Module, recipe: RecipeSpec) -> None:
-        """`network` is not changed."""
-        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        """Takes `network` over."""
+        self.network = network.eval().requires_grad_(False)
         if recipe.dtype == "bf16":
             keep_statistics_in_fp32(self.network)
         for parameter in self.network.parameters():

@@ -186,7 +186,7 @@ class TrainedNetwork:
         cooldown = recipe.cooldown_epochs if stage.schedule == "train" else 0
         if self.average is None or not mesa_counts(recipe, epoch, stage.epochs, cooldown=cooldown):
             return taught
-        self.averaged = averaged = self.averaged or FrozenNetwork(self.snapshot.model, recipe)
+        self.averaged = averaged = self.averaged or FrozenNetwork(copy.deepcopy(self.snapshot.model), recipe)
         averaged.take(self.average.weights(), dict(self.engine.module.named_buffers()) | self.average.buffers)
         difference = MESA_LOSSES[recipe.mesa_loss]
         return [*taught, lambda images, logits, loss: loss + recipe.mesa * difference(logits, averaged.logits(images))]

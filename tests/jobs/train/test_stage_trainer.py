@@ -249,9 +249,23 @@ def train_on(folder):
         diverge(folder, ranks)
 
 
+TAUGHT = {
+    "ema": 0.9,
+    "ema_warmup": "none",
+    "mesa": 0.2,
+    "mesa_start": 0.0,
+    "loss": "bce",
+    "clip_mode": "value",
+    "clip_grad": 0.01,
+    "distill": Distillation(teacher="dense", temperature=2.0),
+    "lr_every": "epoch",
+}
+
+
 def train_without_norm(folder, ranks):
     for name, micro in {"whole": None, "accumulated": 2}.items():
         train(folder / f"{name}-{ranks.world}", dense(), ranks, micro_batch_size=micro)
+        train(folder / f"taught-{name}-{ranks.world}", dense(), ranks, micro_batch_size=micro, teacher=toy_net(seed=7), **TAUGHT)
 
 
 @pytest.fixture(scope="module")
@@ -288,8 +302,9 @@ def test_a_killed_stage_goes_on_to_the_same_bits_and_a_loss_that_diverges_on_one
 
 
 @pytest.mark.slow
-def test_one_rank_or_two_or_smaller_micro_batches_make_the_same_curve(killed):
-    folders = {f"{name}-{world}": killed[world] / f"{name}-{world}" for name in ("whole", "accumulated") for world in (1, 2)}
+@pytest.mark.parametrize("kind", ["", "taught-"])
+def test_one_rank_or_two_or_smaller_micro_batches_make_the_same_curve(killed, kind):
+    folders = {f"{name}-{world}": killed[world] / f"{kind}{name}-{world}" for name in ("whole", "accumulated") for world in (1, 2)}
     expected, final = [line["loss"] for line in lines(folders["whole-1"], "epoch")], weights(folders["whole-1"])
     assert all(math.isfinite(loss) for loss in expected)
     for folder in folders.values():
