@@ -5,10 +5,13 @@ All crop at random, resize, flip and normalise. Rows with `recipe` add RandAugme
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+
+if TYPE_CHECKING:
+    from jobs.experiment.specs import RecipeSpec
 
 SIZE, BATCH = 224, 64
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -88,19 +91,25 @@ def stock_ffcv(folder: Path, workers: int, kind: str) -> Epoch:
     return lambda number: loader
 
 
+def full_recipe() -> "RecipeSpec":
+    """The recipe of the rows that say so."""
+    from jobs.experiment.specs import RecipeSpec
+
+    return RecipeSpec(auto_augment=RANDAUGMENT, random_erase=ERASING, mixup=MIXUP, cutmix=CUTMIX, label_smoothing=SMOOTHING)
+
+
 def ours(folder: Path, workers: int, kind: str, loader: str, interpolation: str = "area", recipe: bool = False) -> Epoch:
     """This package's TrainLoader, with as many decoding threads as workers. The recipe resizes by PIL's bicubic filter, as timm's row."""
     from jobs.data import loaders
     from jobs.data.beton import read_index
     from jobs.data.prepare import Dataset
-    from jobs.experiment.specs import DataSpec, RecipeSpec
+    from jobs.experiment.specs import DataSpec
 
     path, threads = folder / f"{kind}.beton", max(workers, 1)
     data = DataSpec(source="imagefolder", loader=loader, augment="crop", flip=True, interpolation=interpolation, val_fraction=0.0)  # type: ignore[arg-type]
     count = len(read_index(path))
     dataset = Dataset(classes=4, img_size=SIZE, train=path, test=path, train_samples=count, val_samples=0, test_samples=count, sha256="")
-    full = RecipeSpec(auto_augment=RANDAUGMENT, random_erase=ERASING, mixup=MIXUP, cutmix=CUTMIX, label_smoothing=SMOOTHING)
-    chosen = {"recipe": full} if recipe else {}
+    chosen = {"recipe": full_recipe()} if recipe else {}
     made = loaders.TrainLoader(data, dataset, seed=0, batch_size=BATCH, micro_batch_size=BATCH, rank=0, world=1, threads=1, **chosen)
     made._feed = loaders.feed(data, path, SIZE, BATCH, threads)  # a job on a CPU decodes with one thread
     return made.epoch

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.contenders import CONTENDERS, images_of
+from benchmarks.contenders import CONTENDERS, full_recipe, images_of
 from jobs.worker.environment import cpu_name
 
 CLASSES = 4
@@ -183,7 +183,7 @@ def own_bytes(kind: str) -> int:
 
 
 def memory(path: Path, loader: str) -> None:
-    """Prints the bytes that the loaders of a rank take over a file, at their peak and while they load."""
+    """Prints the bytes that the loaders of a rank take over a file with the full recipe, at their peak and while they load."""
     import threading
 
     import jobs.data.loaders as loaders
@@ -202,7 +202,7 @@ def memory(path: Path, loader: str) -> None:
     data = DataSpec(source="imagefolder", loader=loader, augment="crop", flip=True)  # type: ignore[arg-type]
     dataset = Dataset(classes=1000, img_size=224, train=path, test=path, train_samples=IMAGENET * 9 // 10, val_samples=1, test_samples=1, sha256="")
     options = {"rank": 0, "world": 1, "threads": 1}
-    train = loaders.TrainLoader(data, dataset, seed=0, batch_size=1024, micro_batch_size=128, **options)  # type: ignore[arg-type]
+    train = loaders.TrainLoader(data, dataset, seed=0, batch_size=1024, micro_batch_size=128, recipe=full_recipe(), **options)  # type: ignore[arg-type]
     held_out = loaders.EvalLoader(data, dataset, "val", batch_size=128, **options)  # type: ignore[arg-type]
     epoch = train.epoch(0)
     next(epoch)

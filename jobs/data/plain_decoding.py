@@ -8,6 +8,7 @@ from PIL import Image
 from jobs.data.beton import JPG
 from jobs.data.decoding import Interpolation, damaged_image
 
+cv2.setNumThreads(1)  # threads and processes above call it side by side
 PIL_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 

@@ -128,7 +128,7 @@ def prepare(data: DataSpec, cache: Path, *, by_content: bool = False, workers: i
 
     by_content: read every file to see whether it has changed; otherwise it has not while its name, size and time of change stay.
     workers: the processes that write; 0: the threads of this one. report: is told from time to time how far the writing is.
-    Raises DataError, which names the file and the remedy. FFCV's compiled code is kept in `cache` too, unless NUMBA_CACHE_DIR is set.
+    Raises DataError, which names the file and the remedy. Numba's compiled code is kept in `cache` too, unless NUMBA_CACHE_DIR is set.
     """
     return opened(data, cache, by_content, lambda folder: write_source(data, folder, workers=workers, report=report))
 

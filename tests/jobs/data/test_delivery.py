@@ -13,6 +13,7 @@ from jobs.data.beton import DataError
 from jobs.data.decoding import normalised
 from jobs.data.delivery import PINNED_BUFFERS, carried, delivered, one_ahead
 from jobs.data.loaders import IMAGENET
+from models.registry import MODELS, create_model
 
 
 class Ring:
@@ -157,6 +158,14 @@ def test_a_generator_that_was_never_read_starts_no_thread():
     before = threading.active_count()
     one_ahead(iter(())).close()
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("name", sorted(name for name in MODELS if "micro" in name))
+def test_every_kind_of_network_takes_images_with_channels_last(name):
+    torch.manual_seed(0)
+    network, images = create_model(name, 10, 32).eval(), torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(network(images.contiguous(memory_format=torch.channels_last)), network(images), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.gpu

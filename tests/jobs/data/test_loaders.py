@@ -1,11 +1,13 @@
 """Batches through both loaders: what each rank gets, again and again, and what is refused."""
 
+import io
 import threading
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from jobs.data import loaders
 from jobs.data.augment import held_out
@@ -15,6 +17,7 @@ from jobs.data.loaders import CHANNELS
 from jobs.data.prepare import prepare
 from jobs.data.shards import write_beton
 from jobs.experiment.specs import NATIVE_SIZES, DataSpec
+from models.torchvision_shim import load_timm
 from tests.support.images import SMALL, eval_loader, joined, pixels, stored, train_loader, write_cifar, write_folder
 
 LOADERS = pytest.mark.parametrize("loader", ["ffcv", "torch"])
@@ -255,6 +258,29 @@ def test_batches_that_cannot_be_made_are_refused_with_the_numbers(cache):
 
 
 # channels and epochs
+
+
+@pytest.mark.parametrize(("cores", "device", "threads"), [(8, "cuda:1", 7), (1, "cuda", 1), (8, "cpu", 1), (8, torch.device("cuda", 0), 7)])
+def test_decoding_leaves_the_cores_that_the_network_needs(cores, device, threads):
+    assert loaders.decoding_threads(cores, device) == threads
+
+
+@LOADERS
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_evaluation_of_jpegs_gives_the_pixels_of_timm(tmp_path, loader, interpolation):
+    load_timm()
+    from timm.data import create_transform
+
+    write_folder(tmp_path / "train", count=2, size=(40, 50))
+    write_folder(tmp_path / "val", count=3, size=(90, 61), suffix=".jpg")
+    data = DataSpec(source="imagefolder", path=str(tmp_path), loader=loader, img_size=32, write_mode="jpg", val_fraction=0.5)
+    data = replace(data, interpolation=interpolation, eval_crop=0.9)
+    dataset = prepare(data, tmp_path / "cache")
+    content, transform = dataset.test.read_bytes(), create_transform(32, interpolation=interpolation, crop_pct=0.9, mean=(0, 0, 0), std=(1, 1, 1))
+    files = [io.BytesIO(content[row["ptr"] : row["ptr"] + row["size"]]) for row in read_index(dataset.test)]
+    expected = np.stack([(transform(Image.open(file)) * 255).round().permute(1, 2, 0).numpy() for file in files])
+    shown = pixels(data, joined(eval_loader(data, dataset).batches())[0])
+    assert np.abs(shown - expected).max() <= (1 if library() else 3)
 
 
 def test_the_channels_of_every_source_are_the_published_ones() -> None:
