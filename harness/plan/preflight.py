@@ -1,11 +1,12 @@
 """Problems that would stop a job on its node and can be known before it is queued. The checks import torch, so they run only if cells are to run."""
 
 import os
+import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.grid.read import Grid
 from harness.plan.gpu_checks import device_problems
@@ -24,6 +25,10 @@ class Findings:
 
     problems: list[str] = field(default_factory=list)  # any of them ends the launch
     notes: list[str] = field(default_factory=list)
+
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def preflight(grid: Grid, cells: Sequence[Cell]) -> Findings:
@@ -142,7 +147,9 @@ def model_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
         model = cells_of_network[0].model
         try:
             with torch.device("meta"):
-                network = create_model(model.name, 10, size, **(model.architecture if unread(model) else model.options))
+                network = create_model(model.name, 10, size, **model.architecture)
+                for note in positions_resampled(network, model):
+                    print(f"{grid.location(model, 'pretrained')}: note: {model.label}: {note}", file=sys.stderr)
             weight_decay_groups(network, decay_ssm=True)
         except Exception as error:  # a model that a user added may raise any
             problems.append(f"{grid.location(model)}: model {model.label}: {reason_of(error)}")
@@ -161,6 +168,16 @@ def model_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
             except Exception as error:  # so may a method
                 problems.append(f"{grid.location(method)}: {method_label(method)} on {model.label}: {reason_of(error)}")
     return problems
+
+
+def positions_resampled(network: "nn.Module", model: ModelSpec) -> list[str]:
+    """What of the model's file is not loaded as it stands there, but for the head, whose classes the data decide. ValueError if it does not fit."""
+    if "pretrained" not in model.options or unread(model):
+        return []
+    from models.pretrained import load_pretrained
+
+    notes = load_pretrained(network, Path(model.options["pretrained"]), model.options.get("pretrained_key"))
+    return [note for note in notes if "head" not in note]
 
 
 def teacher_misfit(model: ModelSpec, recipe: RecipeSpec, size: int) -> str | None:

@@ -264,3 +264,11 @@ def test_a_kernel_that_does_not_load_is_a_problem_with_its_remedy(tmp_path: Path
     monkeypatch.setattr(kernel, "load_kernel", kernel.load_kernel.__wrapped__)
     (line,) = problems(tmp_path, "models: [vim_micro]\npruning: [dense]\ncluster: {kind: local}")
     assert line.startswith(f"grid.yaml: recipe.scan: {tmp_path}/_kernel.so does not load (") and "scan: reference" in line
+
+
+def test_positions_that_will_be_resampled_are_told_before_anything_is_queued(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    saved(tmp_path, create_model("vim_micro", 7, 64).state_dict())
+    assert problems(tmp_path, "models: [{name: vim_micro, pretrained: w.pth}]\npruning: [dense, {method: magnitude, sparsity: 0.5}]") == []
+    notes = capsys.readouterr().err.splitlines()
+    told = "models[0].pretrained: note: vim_micro(pretrained=w.pth): position embeddings were resampled from 16 x 16 to 8 x 8 patches, bicubic"
+    assert notes == [f"{tmp_path}/grid.yaml:4: {told}"]

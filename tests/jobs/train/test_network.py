@@ -189,6 +189,21 @@ def test_shards_show_the_same_gradients_without_a_step(tmp_path, zero_stage):
     assert_same(one_shot(tmp_path)[0], one_shot(tmp_path, zero_stage=zero_stage, dtype="bf16")[0])
 
 
+@pytest.mark.parametrize("recipe", [{"dtype": "bf16"}, {"dtype": "bf16", "zero_stage": 3, "ema": 0.9, "ema_buffers": True}], ids=["whole", "shards"])
+def test_without_a_step_nothing_is_rounded(tmp_path, recipe):
+    train(tmp_path / "parent", dense(1), net={"norm": True})
+    train(
+        tmp_path / "same",
+        Stage(name="finetune", epochs=0, schedule="finetune", start="parent"),
+        parent=tmp_path / "parent",
+        net={"norm": True},
+        **recipe,
+    )
+    given = weights(tmp_path / "parent")
+    assert not torch.equal(given["norm.running_mean"].bfloat16().float(), given["norm.running_mean"])
+    assert_same(weights(tmp_path / "same"), given)
+
+
 def masks_of_ranks(folder):
     one_shot(folder, ranks=rendezvous(threads=1))
 
