@@ -144,7 +144,8 @@ class TrainedNetwork:
     def calibrated(self, batches: int) -> Iterator[int]:
         """Counts from 1 the global batches, at most `batches`, whose mean gradient `gradient` reads until the next one. A collective.
 
-        The weights are those of now, in fp32 and in evaluation mode; no weight and no buffer changes. The loss is that of the training; no teacher speaks.
+        The weights are those of now, in fp32 and in evaluation mode; no weight and no buffer changes.
+        The loss is that of the training, without a teacher.
         """
         self.copy_weights()
         network, batching, device = self.snapshot.model.eval(), self.engine.batching, self.ranks.device
