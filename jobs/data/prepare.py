@@ -111,6 +111,9 @@ def label_problems(data: DataSpec, train: NDArray[np.integer], test: NDArray[np.
     problems = []
     if len(np.unique(train)) < 2:
         problems.append(f"{data.path}: all its labels are {train[0]}: a network that learns to tell classes apart needs two or more")
+    if (classes := int(train.max()) + 1) > len(train):
+        fault = f"its labels go up to {classes - 1}, which stands for {classes} classes, and it has {len(train)} images"
+        problems.append(f"{data.path}: {fault}: number the classes from 0, without gaps")
     if unknown := np.setdiff1d(test, train).tolist():
         more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
         names = ", ".join(map(str, unknown[:NAMED])) + more

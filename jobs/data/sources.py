@@ -100,7 +100,8 @@ def cifar_problems(data: DataSpec) -> list[str]:
         return [f"data.path is not set: {remedy}"]
     missing = [path for path in cifar_files(data).values() if not path.is_file()]
     if not missing:
-        return []
+        empty = [path.name for path in cifar_files(data).values() if not path.stat().st_size]
+        return [f"{data.path}: files of 0 bytes: {', '.join(empty)}: {remedy}"] if empty else []
     if not missing[0].parent.is_dir():
         return [f"{missing[0].parent}: no such folder: {remedy}"]
     return [f"{missing[0].parent} lacks {', '.join(path.name for path in missing)}: {remedy}"]

@@ -205,6 +205,7 @@ def test_a_ready_file_of_which_no_image_would_be_held_out_is_refused(tmp_path):
     [
         ([0, 1] * 8, [0, 1, 2, 7], r"test.beton: test labels that no image of .*train.beton has \(2\): 2, 7: write both files with the same labels"),
         ([0, 2] * 8, [0, *range(3, 33)], r"test labels that no image of .* has \(30\): 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 and 20 more"),
+        ([0, 10**12] * 8, [0], r"its labels go up to 1000000000000, which stands for .* classes, and it has 16 images: number the classes from 0"),
         ([3] * 16, [3], "train.beton: all its labels are 3: a network that learns to tell classes apart needs two or more"),
     ],
 )

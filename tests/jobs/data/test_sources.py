@@ -37,6 +37,13 @@ def test_an_absent_cifar_file_is_named_with_the_remedy(tmp_path):
     assert "data.path is not set" in READERS["cifar10"].problems(DataSpec(source="cifar10"))[0]
 
 
+def test_empty_files_of_cifar_are_known_before_a_job_reads_them(tmp_path):
+    write_cifar(tmp_path)
+    (tmp_path / "cifar-10-batches-py" / "data_batch_3").write_bytes(b"")
+    (problem,) = READERS["cifar10"].problems(DataSpec(source="cifar10", path=str(tmp_path)))
+    assert problem.startswith(f"{tmp_path}: files of 0 bytes: data_batch_3: unpack the python version from ")
+
+
 class Attack:
     def __init__(self, path):
         self.path = path
