@@ -58,7 +58,7 @@ def shuffled(samples: Ints, seed: int, epoch: int) -> Ints:
 
 
 def repeated(order: Ints, repeats: int, count: int, batch_size: int) -> tuple[Ints, Ints]:
-    """The first `count` of an order in which each sample stands `repeats` times, and what stands for each of them in draws, both (count,).
+    """The first `count` of an order in which each sample stands `repeats` times, and the number of each in draws, both (count,).
 
     Repeats follow each other from batch to batch, as in timm's RepeatAugSampler over all ranks. Within a batch all first repeats stand before the
     second ones, and so on: neighbours differ, and repeats meet in different micro-batches. `count`: a multiple of `batch_size`.

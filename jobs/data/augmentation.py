@@ -1,6 +1,6 @@
 """What a recipe does to the images and targets of an epoch, besides boxes and flips: operations in the feeds, erasing and mixing on the device.
 
-keys        what stands for a sample in its draws: its position in the file, and which repeat of it this is (`jobs.data.augment.repeated`)
+drawn_as    the number that a sample has in draws: its position in the file, and which repeat of it this is (`jobs.data.augment.repeated`)
 positions   of the samples within the epoch's order, over all ranks
 """
 
@@ -37,9 +37,9 @@ class Augmentation:
     channels: Channels
     seed: int
 
-    def with_operations(self, selection: NDArray[np.void], keys: Ints, epoch: int) -> NDArray[np.void]:
+    def with_operations(self, selection: NDArray[np.void], drawn_as: Ints, epoch: int) -> NDArray[np.void]:
         """The selection with the operations of each row beside it, for `filled`; itself where the recipe has none."""
-        table = draw_operations(self.recipe, keys, img_size=self.img_size, interpolation=self.interpolation, seed=self.seed, epoch=epoch)
+        table = draw_operations(self.recipe, drawn_as, img_size=self.img_size, interpolation=self.interpolation, seed=self.seed, epoch=epoch)
         if table is None:
             return selection
         rows = np.empty(len(selection), [("image", SELECTION), ("operations", OPERATION, table.shape[1:]), ("grey", "u1", (3,))])
@@ -47,18 +47,18 @@ class Augmentation:
         rows["grey"] = [min(255, round(255 * mean)) for mean in self.channels[0]]
         return rows
 
-    def changed(self, batches: Batches, keys: Ints, positions: Ints, epoch: int) -> Batches:
+    def changed(self, batches: Batches, drawn_as: Ints, positions: Ints, epoch: int) -> Batches:
         """The batches with images erased and mixed, in place, and soft targets (b, classes) float32 where the recipe mixes."""
         if not self.recipe.random_erase and not mixes(self.recipe):
             return batches
-        return self._changed(batches, keys, positions, epoch)
+        return self._changed(batches, drawn_as, positions, epoch)
 
-    def _changed(self, batches: Batches, keys: Ints, positions: Ints, epoch: int) -> Batches:
+    def _changed(self, batches: Batches, drawn_as: Ints, positions: Ints, epoch: int) -> Batches:
         import torch
 
         draws: Any = {"img_size": self.img_size, "seed": self.seed, "epoch": epoch}
-        rectangles = draw_rectangles(self.recipe, keys, **draws)
-        seeds = noise_seeds(keys, seed=self.seed, epoch=epoch)
+        rectangles = draw_rectangles(self.recipe, drawn_as, **draws)
+        seeds = noise_seeds(drawn_as, seed=self.seed, epoch=epoch)
         pairs = self._pairs(positions[::2], draws) if mixes(self.recipe) else None
         first, generator = 0, None
         with closing(batches):

@@ -93,14 +93,14 @@ class TrainLoader:
         With mixup or cutmix, soft targets (micro_batch_size, classes) float32 take the labels' place.
         """
         count, batch_size = math.prod(self._shape), self._recipe.batch_size
-        samples, keys = repeated(shuffled(self._samples, self._seed, epoch), self._recipe.repeated_augment, count, batch_size)
+        samples, drawn_as = repeated(shuffled(self._samples, self._seed, epoch), self._recipe.repeated_augment, count, batch_size)
         positions = np.arange(count).reshape(self._shape)[first_step:, :, self._rank].reshape(-1)
-        samples, keys = samples[positions], keys[positions]
+        samples, drawn_as = samples[positions], drawn_as[positions]
         rows = self._index[samples]
-        boxes = train_boxes(self._data, self._dataset.img_size, rows["height"], rows["width"], keys, seed=self._seed, epoch=epoch)
-        selection = self._augmentation.with_operations(selected(self._index, samples, boxes), keys, epoch)
+        boxes = train_boxes(self._data, self._dataset.img_size, rows["height"], rows["width"], drawn_as, seed=self._seed, epoch=epoch)
+        selection = self._augmentation.with_operations(selected(self._index, samples, boxes), drawn_as, epoch)
         batches = delivered(host_batches(self._feed, selection), CHANNELS[self._data.source], self._device)
-        return self._augmentation.changed(batches, keys, positions, epoch)
+        return self._augmentation.changed(batches, drawn_as, positions, epoch)
 
 
 class EvalLoader:

@@ -82,9 +82,9 @@ def test_repeats_have_the_counts_and_steps_of_timms_sampler(images: int, batch_s
     steps = len(samplers[0]) // (batch_size // ranks)
     assert steps == images_of_epoch(RecipeSpec(repeated_augment=repeats), images) // batch_size
     theirs = Counter(sample for sampler in samplers for sample in list(sampler)[: steps * batch_size // ranks])
-    samples, keys = repeated(shuffled(np.arange(images), 3, 0), repeats, steps * batch_size, batch_size)
+    samples, drawn_as = repeated(shuffled(np.arange(images), 3, 0), repeats, steps * batch_size, batch_size)
     assert sorted(Counter(samples.tolist()).values()) == sorted(theirs.values())
-    assert len(set(keys.tolist())) == len(samples) and (keys % 2**REPEAT_BITS == samples).all()
+    assert len(set(drawn_as.tolist())) == len(samples) and (drawn_as % 2**REPEAT_BITS == samples).all()
 
 
 @pytest.mark.parametrize("repeats", [2, 3, 4, 5])
@@ -96,9 +96,13 @@ def test_neighbours_in_a_batch_of_repeats_differ(repeats: int) -> None:
 
 def test_a_batch_of_repeats_holds_the_next_images_in_order() -> None:
     order = shuffled(np.arange(100), 0, 0)
-    samples, keys = repeated(order, 3, 24, 12)
+    samples, drawn_as = repeated(order, 3, 24, 12)
     assert [sorted(samples[:12].tolist()), sorted(samples[12:].tolist())] == [sorted(order[:4].tolist() * 3), sorted(order[4:8].tolist() * 3)]
-    assert samples[:4].tolist() == samples[4:8].tolist() == order[:4].tolist() and (keys[:4] == samples[:4]).all() and (keys[4:8] != keys[:4]).all()
+    assert (
+        samples[:4].tolist() == samples[4:8].tolist() == order[:4].tolist()
+        and (drawn_as[:4] == samples[:4]).all()
+        and (drawn_as[4:8] != drawn_as[:4]).all()
+    )
     assert all((part == order[:24]).all() for part in repeated(order, 1, 24, 12))
 
 
