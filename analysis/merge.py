@@ -13,6 +13,7 @@ from typing import Any
 
 from analysis.decoding import stored_record
 from analysis.labels import Labels, labels_of_plan
+from analysis.protocols import by_protocol
 from analysis.store import Entry, File, Store
 from analysis.validation import check_spec, read_entry, reason
 from jobs.experiment.records import Record
@@ -63,7 +64,7 @@ def merge(runs: Sequence[Path], store: Path | None = None) -> Merged:
         unread = "".join(f"\n  {file.path}: {file.reason}" for file in collected.skipped[:10])
         raise AnalysisError(f"no readable record in {', '.join(map(str, runs))}: no cell has ended there yet{unread}")
     with no_collection():
-        records = tuple(stored_record(entry.text) for entry in collected.entries)
+        records = tuple(by_protocol(stored_record(entry.text) for entry in collected.entries))
     skipped = list(collected.skipped)
     specs, labels = planned(runs, skipped)
     return Merged(records=records, planned=specs, conflicts=collected.conflicts, skipped=tuple(skipped), labels=labels)

@@ -8,7 +8,7 @@ from harness.grid.paths import expanded, path_problem
 from harness.grid.yaml_source import GridError, Node, Report, read_yaml
 from jobs.experiment.files import with_variables
 from jobs.experiment.limits import CLUSTER, PREPARE, cluster_conflicts, violations
-from jobs.experiment.specs import ClusterSpec, PrepareSpec
+from jobs.experiment.specs import ClusterSpec, PrepareSpec, ProfileSpec
 from models.text import valid_names
 from models.typed import Mismatch, convert, fields_of, shown
 
@@ -48,6 +48,7 @@ SWITCHES = ("exclusive", "stderr_to_stdout", "use_srun", "additional_parameters"
 SECTIONS = ("setup", "environment")  # which may be left empty
 BY_NAME = {"local": ClusterSpec(), "debug": ClusterSpec(kind="debug")}
 FIELDS = {name: hint for name, hint in fields_of(ClusterSpec).items() if name != "slurm"}
+PROFILE_FIELDS = fields_of(ProfileSpec)
 PREPARE_FIELDS = {name: hint for name, hint in fields_of(PrepareSpec).items() if name != "slurm"}
 
 
@@ -125,6 +126,8 @@ def _sorted_out(node: Node, key: str, valid: dict[str, Any], report: Report) -> 
             report.add(child.line, path, f"unknown key{valid_names(bare, [*valid, *SLURM_NAMES])}")
         elif name == "prepare":
             fields[name] = _read_prepare(child, path, report)
+        elif name == "profile":
+            fields[name] = _read_axes(child, path, report)
         else:
             _convert(child, name, path, valid, fields, report)
     return fields, slurm
@@ -141,6 +144,24 @@ def _read_prepare(node: Node, key: str, report: Report) -> PrepareSpec | None:
     for violation in violations(prepare, PREPARE):
         report.add(node.line_of([violation.field]), f"{key}.{violation.field}", str(violation))
     return prepare
+
+
+def _read_axes(node: Node, key: str, report: Report) -> ProfileSpec | None:
+    """The measuring protocols, of a mapping of axes. A value of an axis may stand without a list."""
+    if not isinstance(node.value, dict):
+        if node.value is not None:
+            report.add(node.line, key, f"expected a mapping of axes, such as {{compile: true, dtype: [fp32, bf16]}}, got {shown(node.plain)}")
+        return None
+    axes = {}
+    for name, child in node.value.items():
+        if name not in PROFILE_FIELDS:
+            report.add(child.line, f"{key}.{name}", f"unknown key{valid_names(name, PROFILE_FIELDS)}")
+            continue
+        try:
+            axes[name] = convert(child.plain if isinstance(child.value, list) else [child.plain], PROFILE_FIELDS[name])
+        except Mismatch as error:
+            report.add(child.line, f"{key}.{name}", f"{error}{child.remark}")
+    return ProfileSpec(**axes)
 
 
 def _flat(node: Node, key: str, report: Report) -> dict[str, Node]:

@@ -202,6 +202,10 @@ def cluster_conflicts(cluster: ClusterSpec) -> Iterator[Violation]:
     if 0 < cluster.gpus_per_node < cluster.tasks_per_node:
         rule = f"each of the {cluster.tasks_per_node} ranks of a node (tasks_per_node) has a GPU of its own, not {cluster.gpus_per_node} for all"
         yield Violation(field="gpus_per_node", rule=rule)
+    if cluster.profile and not cluster.promised_gpus and cluster.kind != "debug":
+        for axis in ("cuda_graphs", "tf32"):
+            if True in getattr(cluster.profile, axis):
+                yield Violation(field="profile", rule=f"{axis} is of GPUs, and these jobs ask for none: set gpus_per_node, or leave it out")
     if cluster.gpus_per_node > cluster.tasks_per_node:
         rule = f"each rank has one GPU, so of {cluster.gpus_per_node} some would idle: set tasks_per_node, {cluster.tasks_per_node}, to as many"
         yield Violation(field="gpus_per_node", rule=rule)

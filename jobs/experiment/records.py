@@ -83,6 +83,7 @@ class Metrics(Strict):
     train_j: float | None = None  # joules of the devices, of the whole path
     val_top1_pruned: float | None = None  # of the trained network right after its pruning; None: it was pruned while it trained, in rounds, or never
     structure: dict[str, tuple[int, int]] = {}  # units kept and units before, of each group (layers.0.mixer.d_inner) that can lose units
+    speeds: dict[str, dict[str, float | None]] = {}  # by further speed protocols, the fields of this class that are timed
     published_top1: float | None = None  # percent, of its authors, if the cell is an official checkpoint as it is: see `jobs.experiment.published`
     published_top5: float | None = None
     published_source: str | None = None

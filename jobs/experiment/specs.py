@@ -177,6 +177,17 @@ class PrepareSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProfileSpec:
+    """Further ways to time a finished network: every combination of the values of its axes. The plain way is always measured too."""
+
+    compile: tuple[bool, ...] = (False,)  # by torch.compile
+    cuda_graphs: tuple[bool, ...] = (False,)  # launches captured once and replayed
+    channels_last: tuple[bool, ...] = (False,)  # memory layout of images and convolution weights
+    tf32: tuple[bool, ...] = ()  # of fp32 products and convolutions; empty: as the recipe trains
+    dtype: tuple[Literal["fp32", "bf16", "fp16"], ...] = ("fp32",)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClusterSpec:
     """Where stages run. Names are submitit's; `slurm` holds further parameters of submitit's SLURM executor, unchanged."""
 
@@ -192,6 +203,7 @@ class ClusterSpec:
     checkpoint_steps: int | None = None  # optimizer steps between checkpoints, besides the one after each epoch
     profile_s: float = 2.0  # for timing each finished network beside its dense one; more seconds give more exact figures
     profile_batch: int = 32  # images of the batch whose throughput is measured
+    profile: ProfileSpec | None = None  # further measuring protocols of every finished network; None: none
     setup: tuple[str, ...] = ()  # slurm: shell lines before the job
     environment: Mapping[str, str] = field(default_factory=dict)  # slurm: variables of the job
     slurm: Mapping[str, Any] = field(default_factory=dict)  # partition, account, qos, constraint, gres, exclude, ...

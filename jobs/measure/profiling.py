@@ -1,17 +1,18 @@
 """The costs of a network: parameters, multiply-adds, speed, memory and energy, measured on the saved network."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TypedDict
+from typing import TypedDict, cast
 
 import torch
 from torch import Tensor, nn
 
 from jobs.measure.energy import Meter
 from jobs.measure.multiply_adds import CONVENTION, count_multiply_adds
+from jobs.measure.protocols import PLAIN, Network, NotMeasurable, Protocol, images_for, prepared, tf32_of
 from jobs.measure.sparse_kernels import patterned, semi_structured_speedup
 from jobs.measure.speed import FASTER, Timing, clock_mhz, protocol, race, speedup, speedups
 from jobs.measure.uncounted import WORTH_A_NOTE
@@ -51,6 +52,7 @@ class NetworkProfile:
     speedup_latency: float
     infer_j_per_img: float | None
     peak_memory_bytes: int
+    speeds: dict[str, dict[str, float | None]]
     notes: list[str]
 
 
@@ -90,12 +92,13 @@ def profile_network(
     dense: Callable[[], nn.Module] | None = None,
     batch_size: int = 32,
     seconds: float = 2.0,
+    further: Sequence[Protocol] = (),
 ) -> NetworkProfile:
     """Costs of `model` under `masks`, on the device where it is.
 
     `dense`: makes the architecture before pruning, beside which the model is timed; None where it is the model itself. `seconds`: for all timing; the
-    warm-up takes as long again at most. Raises ValueError for a mask without its parameter, a weight that is not zero although its mask drops it, and
-    an operation that has no counter and is not known to be light.
+    warm-up takes as long again at most. `further`: protocols to time besides the plain one, each as long. Raises ValueError for a mask without its
+    parameter, a weight that is not zero although its mask drops it, and an operation that has no counter and is not known to be light.
     """
     check_zeros(model, masks)
     costs = count_multiply_adds(model, img_size=img_size, masks=masks)
@@ -112,6 +115,7 @@ def profile_network(
                 model, masks, img_size=img_size, batch_size=batch_size, seconds=seconds / 2
             )
             speed_notes.append(kernel_note)
+        speeds, further_notes = further_speeds(model, whole, images, seconds, further, same_shape=same_shape)
         joules, energy_note = energy_per_image(model, images)
     model.train(was_training)
     left_out = costs.uncounted_share
@@ -127,7 +131,8 @@ def profile_network(
         throughput_batch=batch_size,
         infer_j_per_img=joules,
         peak_memory_bytes=peak,
-        notes=[note for note in (peak_note, *speed_notes, energy_note, uncounted_note) if note],
+        speeds=speeds,
+        notes=[note for note in (peak_note, *speed_notes, *further_notes, energy_note, uncounted_note) if note],
         **speed,
     )
 
@@ -169,9 +174,43 @@ def parameter_counts(model: nn.Module, whole: nn.Module, masks: Mapping[str, Ten
     }
 
 
-def measure_speed(model: nn.Module, whole: nn.Module, images: Tensor, seconds: float, *, same_shape: bool) -> tuple[Speed, list[str]]:
-    """Latency, throughput, both beside dense, and notes on them. `images`: a batch (B, 3, H, W)."""
-    networks = {"own": model} if whole is model else {"own": model, "dense": whole}
+def further_speeds(
+    model: nn.Module, whole: nn.Module, images: Tensor, seconds: float, further: Sequence[Protocol], *, same_shape: bool
+) -> tuple[dict[str, dict[str, float | None]], list[str]]:
+    """The timed fields by protocol, and notes on them. A protocol that cannot be measured has a note alone."""
+    speeds: dict[str, dict[str, float | None]] = {}
+    notes: list[str] = []
+    for way in further:
+        named = way.name(images.device)
+        try:
+            speed, own_notes = measure_speed(model, whole, images, seconds, same_shape=same_shape, way=way)
+        except NotMeasurable as error:
+            notes.append(f"{named}: not measured: {error}")
+            continue
+        timed_fields = {name: value for name, value in speed.items() if name != "speed_protocol"}
+        speeds[speed["speed_protocol"]] = cast(dict[str, float | None], timed_fields)
+        notes += [f"{named}: {note}" for note in own_notes]
+    return speeds, notes
+
+
+def measure_speed(
+    model: nn.Module, whole: nn.Module, images: Tensor, seconds: float, *, same_shape: bool, way: Protocol = PLAIN
+) -> tuple[Speed, list[str]]:
+    """Latency, throughput, both beside dense, and notes on them. `images`: a batch (B, 3, H, W).
+
+    Raises NotMeasurable where the network or its device cannot run in another way than the plain one.
+    """
+    given = {"own": model} if whole is model else {"own": model, "dense": whole}
+    images = images_for(way, images)
+    with tf32_of(way):
+        networks = {name: prepared(network, way, images) for name, network in given.items()}
+        return race_networks(networks, images, seconds, same_shape=same_shape, masked=same_shape and whole is not model, words=way.words)
+
+
+def race_networks(
+    networks: Mapping[str, Network], images: Tensor, seconds: float, *, same_shape: bool, masked: bool, words: Sequence[str]
+) -> tuple[Speed, list[str]]:
+    """What `measure_speed` returns, of networks that are ready to run. `masked`: the two differ in zeros alone."""
     device, image = images.device, images[:1]
     latencies = race({name: partial(network, image) for name, network in networks.items()}, device, seconds / 2, alone=True)
     batches = race({name: partial(network, images) for name, network in networks.items()}, device, seconds / 2, alone=False)
@@ -179,7 +218,7 @@ def measure_speed(model: nn.Module, whole: nn.Module, images: Tensor, seconds: f
     latency, batch = latencies["own"], batches["own"]
     dense_latency, dense_batch = latencies.get("dense", latency), batches.get("dense", batch)
     speed = Speed(
-        speed_protocol=protocol(device, images.dtype, (1, len(images))),
+        speed_protocol=protocol(device, images.dtype, (1, len(images)), words),
         clock_mhz=clock_mhz(device),
         throughput_img_per_s=len(images) / batch.median_s,
         latency_ms=1e3 * latency.quantile_s(50),
@@ -190,7 +229,7 @@ def measure_speed(model: nn.Module, whole: nn.Module, images: Tensor, seconds: f
         speedup_measured=speedup(batch, dense_batch, same_kernels=same_shape),
         speedup_latency=speedup(latency, dense_latency, same_kernels=same_shape),
     )
-    return speed, [*unsettled(races), *(beside_dense(races) if same_shape and whole is not model else [])]
+    return speed, [*unsettled(races), *(beside_dense(races) if masked else [])]
 
 
 def unsettled(races: Mapping[str, Mapping[str, Timing]]) -> list[str]:

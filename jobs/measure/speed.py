@@ -146,13 +146,13 @@ def gpu_clock_mhz(device: torch.device) -> float | None:
         return None
 
 
-def protocol(device: torch.device, dtype: torch.dtype, batches: Sequence[int]) -> str:
-    """How speeds are measured, as a sentence. Only speeds with the same protocol can be compared."""
+def protocol(device: torch.device, dtype: torch.dtype, batches: Sequence[int], words: Sequence[str] = ()) -> str:
+    """How speeds are measured, as a sentence. Only speeds with the same protocol can be compared. `words`: what is not plain about the network."""
     timer = "CUDA events" if device.type == "cuda" else "perf_counter"
     short = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, str(dtype))
     if device.type == "cuda" and dtype == torch.float32 and torch.backends.cudnn.allow_tf32:
-        short += " (convolutions TF32)"
+        short += " (TF32)"
     return (
-        f"forward pass, {short}, batch {' and '.join(map(str, batches))}; warm until the medians of {GROUP} calls differ by less than {STABLE:.0%}; "
-        f"turns shuffled with dense; median of turns; {timer}"
+        f"forward pass, {', '.join((short, *words))}, batch {' and '.join(map(str, batches))}; "
+        f"warm until the medians of {GROUP} calls differ by less than {STABLE:.0%}; turns shuffled with dense; median of turns; {timer}"
     )

@@ -133,6 +133,7 @@ def cell_record(
 def profile_cell(cell: Cell, data: "Dataset", model: "nn.Module", weights: Path, cluster: ClusterSpec) -> "NetworkProfile":
     """The costs of the saved network, measured beside the dense network if it was pruned."""
     from jobs.measure.profiling import profile_network
+    from jobs.measure.protocols import further_protocols
     from jobs.train.evaluation import load_masks
     from models.registry import create_model
 
@@ -145,6 +146,7 @@ def profile_cell(cell: Cell, data: "Dataset", model: "nn.Module", weights: Path,
         dense=None if cell.method.name == "dense" else whole,
         batch_size=cluster.profile_batch,
         seconds=cluster.profile_s,
+        further=further_protocols(cluster.profile),
     )
 
 

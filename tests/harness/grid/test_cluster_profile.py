@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from harness.grid.read import read_grid
-from jobs.experiment.specs import ClusterSpec, PrepareSpec
+from jobs.experiment.specs import ClusterSpec, PrepareSpec, ProfileSpec
 from tests.support.grids import START, mistakes, read
 
 
@@ -87,6 +87,13 @@ MISTAKES = {
     "prepare without jobs": ("cluster: {kind: slurm, prepare: {jobs: 0}}", "5: cluster.prepare.jobs: must be 1 or more, got 0"),
     "prepare in prepare": ("cluster: {kind: slurm, prepare: {prepare: {}}}", "5: cluster.prepare.prepare: unknown key"),
     "local with nodes": ("cluster: {nodes: 2}", "5: cluster.nodes: local has one node, not 2; kind: slurm takes several"),
+    "an axis that is not there": ("cluster: {profile: {compiled: true}}", "5: cluster.profile.compiled: unknown key; did you mean 'compile'?"),
+    "a value that an axis does not have": ("cluster: {profile: {dtype: [fp32, int8]}}", "5: cluster.profile.dtype: "),
+    "axes without names": ("cluster: {profile: [compile]}", "5: cluster.profile: expected a mapping of axes, such as {compile: true, dtype: [fp32"),
+    "graphs without GPUs": (
+        "cluster: {profile: {cuda_graphs: [false, true]}}",
+        "5: cluster.profile: cuda_graphs is of GPUs, and these jobs ask for none: set gpus_per_node, or leave it out",
+    ),
     "GPUs without ranks": (
         "cluster: {gpus_per_node: 4}",
         "5: cluster.gpus_per_node: each rank has one GPU, so of 4 some would idle: set tasks_per_node, 1, to as many",
@@ -139,3 +146,10 @@ def test_variables_of_the_cache_are_replaced_and_those_of_a_nodes_own_disk_are_l
     monkeypatch.setenv("STORE", "")
     (problem,) = mistakes(START + "cluster: {kind: slurm, cache: $STORE/$NODE_DISK}\n")
     assert "cluster.cache: $STORE/$NODE_DISK: $STORE, $NODE_DISK are not set on this machine, which must see the cache too" in problem
+
+
+def test_axes_take_single_values_and_lists(folder: Path) -> None:
+    text = "{kind: slurm, gpus_per_node: 1, profile: {compile: true, dtype: [fp32, bf16], tf32: [false, true], cuda_graphs: [false, true]}}"
+    axes = ProfileSpec(compile=(True,), dtype=("fp32", "bf16"), tf32=(False, True), cuda_graphs=(False, True))
+    assert read(START + f"cluster: {text}\n").cluster.profile == axes
+    assert read(START + "cluster:\n  profile:\n").cluster == ClusterSpec()
