@@ -9,22 +9,23 @@ import torch
 
 from models.registry import create_model
 from models.ssm import conv, cuda, scan
+from models.ssm.backends import is_installed
 from models.ssm.conv import conv1d_silu
 from tests.support import upstream_kernels
 from tests.support.scans import gradients, problem
 
-gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device with the kernels of slurm/install_cuda.sh")
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+backends = pytest.mark.parametrize(
+    "backend", [pytest.param(name, marks=pytest.mark.skipif(not is_installed(name), reason=f"needs {name}'s kernels")) for name in ("cuda", "triton")]
+)
+TOLERANCES = {torch.float32: (6e-4, 2e-3), torch.bfloat16: (3e-2, 5e-2)}  # mamba-ssm's own
 
 
-@pytest.mark.gpu
-@gpu
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("groups", [0, 2])
-@pytest.mark.parametrize(("dtype", "rtol", "atol"), [(torch.float32, 6e-4, 2e-3), (torch.bfloat16, 3e-2, 5e-2)])
-def test_the_cuda_scan_equals_the_reference(dtype: torch.dtype, rtol: float, atol: float, groups: int, reverse: bool) -> None:
-    inputs = {name: tensor.cuda() for name, tensor in problem(2, 32, 197, 16, groups, dtype).items()}
-    got = gradients(inputs, backend="cuda", reverse=reverse, last=False)
-    want = gradients(inputs, backend="reference", reverse=reverse, last=False)
+def assert_equal_to_the_reference(backend: str, inputs: dict[str, torch.Tensor], *, reverse: bool = False) -> None:
+    """Output and gradients of a scan on the GPU against the reference there."""
+    inputs = {name: tensor.cuda() for name, tensor in inputs.items()}
+    rtol, atol = TOLERANCES[inputs["u"].dtype]
+    got, want = (gradients(inputs, backend=name, reverse=reverse, last=False) for name in (backend, "reference"))
     for name, tensor in want.items():
         scale = 1 if name == "y" else 10  # gradients sum over batch and length
         torch.testing.assert_close(
@@ -34,23 +35,78 @@ def test_the_cuda_scan_equals_the_reference(dtype: torch.dtype, rtol: float, ato
 
 @pytest.mark.gpu
 @gpu
+@backends
 @pytest.mark.parametrize("reverse", [False, True])
-def test_the_cuda_convolution_equals_the_reference(reverse: bool) -> None:
-    x, weight, bias = torch.randn(2, 32, 50).cuda(), torch.randn(32, 1, 4).cuda(), torch.randn(32).cuda()
-    got, want = (conv1d_silu(x, weight, bias, left=3, reverse=reverse, backend=backend) for backend in ("cuda", "reference"))
-    torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-3)
+@pytest.mark.parametrize("groups", [0, 2])
+@pytest.mark.parametrize("dtype", list(TOLERANCES))
+def test_the_scan_on_a_gpu_equals_the_reference(dtype: torch.dtype, groups: int, reverse: bool, backend: str) -> None:
+    assert_equal_to_the_reference(backend, problem(2, 32, 197, 16, groups, dtype), reverse=reverse)
 
 
 @pytest.mark.gpu
 @gpu
-@pytest.mark.parametrize("name", ["vim_tiny", "mambavision_t"])
-def test_models_agree_on_cpu_and_gpu(name: str) -> None:
+@backends
+@pytest.mark.parametrize("dtype", list(TOLERANCES))
+@pytest.mark.parametrize("length", [128, 256, 2100])  # loads of vectors, and more than one chunk
+def test_it_does_at_lengths_that_have_code_of_their_own(length: int, dtype: torch.dtype, backend: str) -> None:
+    inputs = problem(1, 8, length, 4, 1, dtype)
+    inputs["delta"] = inputs["delta"] / 4 - 3  # states that reach far
+    assert_equal_to_the_reference(backend, inputs)
+
+
+@pytest.mark.gpu
+@gpu
+@backends
+@pytest.mark.parametrize(("channels", "states"), [(37, 5), (1, 1), (70, 24), (33, 256)])
+def test_it_does_at_odd_sizes_as_after_the_removal_of_units(channels: int, states: int, backend: str) -> None:
+    assert_equal_to_the_reference(backend, problem(2, channels, 49, states, 0, torch.float32, channels_last=True))
+
+
+@pytest.mark.gpu
+@gpu
+@backends
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-3), (torch.bfloat16, 2e-2)])
+@pytest.mark.parametrize("taps", [2, 4, 5])
+def test_the_convolution_on_a_gpu_equals_the_reference(taps: int, dtype: torch.dtype, tolerance: float, reverse: bool, backend: str) -> None:
     torch.manual_seed(0)
-    model, images = create_model(name).eval(), torch.randn(2, 3, 224, 224)
+    leaves = [torch.randn(shape).cuda().to(dtype).requires_grad_() for shape in ((2, 32, 50), (32, 1, taps), (32,))]
+    results = []
+    for name in (backend, "reference"):
+        y = conv1d_silu(*leaves, left=taps - 1, reverse=reverse, backend=name)
+        results.append((y, *torch.autograd.grad(y.float().square().sum(), leaves)))
+    for got, want in zip(*results, strict=True):
+        assert (got.float() - want.float()).norm() <= tolerance * want.float().norm()
+
+
+@pytest.mark.gpu
+@gpu
+@backends
+@pytest.mark.parametrize(
+    ("name", "options"), [("vim_tiny", {}), ("mambavision_t", {}), ("vim_micro", {"mobilenet": {"kernel": 5}}), ("vim_micro", {"s5": {}})]
+)
+def test_models_agree_on_cpu_and_gpu(name: str, options: dict[str, object], backend: str) -> None:
+    torch.manual_seed(0)
+    model = create_model(name, **options).eval()
+    images = torch.randn(2, 3, *[32 if "micro" in name else 224] * 2)
     with torch.no_grad():
         want = model(images)
+        for module in model.modules():
+            for attribute in {"backend", "scan_backend"} & vars(module).keys():
+                setattr(module, attribute, backend)
         got = model.cuda()(images.cuda()).cpu()
     assert (got - want).norm() / want.norm() < 5e-3
+
+
+@pytest.mark.gpu
+@gpu
+@pytest.mark.skipif(not is_installed("triton"), reason="needs Triton")
+def test_a_training_step_in_triton_repeats_to_the_bit() -> None:
+    torch.manual_seed(0)
+    torch.backends.cudnn.deterministic = True
+    model, images = create_model("vim_tiny", depth=4, scan_backend="triton").cuda().bfloat16(), torch.randn(16, 3, 224, 224).cuda().bfloat16()
+    first, second = (torch.autograd.grad(model(images).float().square().sum(), list(model.parameters())) for _ in range(2))
+    assert all(torch.equal(one_time, again) for one_time, again in zip(first, second, strict=True))
 
 
 @pytest.fixture
