@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-CHUNK = 64  # positions between two kept states
+CHUNK = 32  # positions between two kept states; the workspace of a chunk then stays in the second-level cache
 DEPTH = 2  # positions that the backward pass has in registers at a time; more do not fit
 CHANNELS = 32  # of a program of the scan
 LENGTHS, WIDTH = 32, 64  # positions and channels in a tile of the convolution

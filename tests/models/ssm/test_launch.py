@@ -5,8 +5,8 @@ from models.ssm.launch import CHUNK, conv_grid, scan_shape
 
 def test_a_program_has_32_channels_of_a_group_of_a_sample_of_a_side() -> None:
     shape = scan_shape((3, 384, 197), (3, 1, 16, 197), sides=2)
-    assert (shape.blocks, shape.programs, shape.chunks, shape.padded, shape.warps) == (12, 2 * 3 * 12, 4, 16, 1)
-    assert shape.kept_elements() == shape.programs * 3 * 16 * 32
+    assert (shape.blocks, shape.programs, shape.chunks, shape.padded, shape.warps) == (12, 2 * 3 * 12, 7, 16, 1)
+    assert shape.kept_elements() == shape.programs * 6 * 16 * 32
     assert scan_shape((1, 90, CHUNK), (1, 2, 5, CHUNK), sides=1).programs == 2 * 2
     assert scan_shape((1, 90, CHUNK), (1, 2, 5, CHUNK), sides=1).kept_elements() == 0
 
