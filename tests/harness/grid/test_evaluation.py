@@ -65,3 +65,13 @@ def test_data_are_looked_through_once_and_have_their_line() -> None:
     assert grid.location(files, "path") == "grid.yaml:6: data.path"
     assert {grid.location(cell.data) for cell in grid.cells} == {"grid.yaml:6: data"}
     assert len({id(cell.data) for cell in grid.cells}) == len({cell.data for cell in grid.cells})
+
+
+def test_the_evaluation_of_a_checkpoint_goes_before_that_of_a_preset_and_the_preset_gives_the_rest() -> None:
+    rest = REST.replace("recipe: {epochs: 0}", "recipe: {preset: mambavision_t, epochs: 0}")
+    grid = read(MODELS + rest + DATA % "")
+    labels = ["vim_tiny", "vim_tiny(pretrained=v.pth)", "mambavision_t(pretrained=t.pth)", "mambavision_b(pretrained=b.pth)"]
+    assert crops(grid.cells) == dict(zip(labels, ({1.0}, {0.875}, {1.0}, {1.0}), strict=True))
+    assert {(cell.data.interpolation, cell.data.augment, cell.data.flip) for cell in grid.cells} == {("bicubic", "crop", True)}
+    assert "grid.yaml:6: data: note: eval_crop 0.875 for vim_tiny(pretrained=v.pth), as published; a value in the grid takes its place" in grid.notes
+    assert crops(read(MODELS + rest + DATA % ", eval_crop: 0.9").cells) == dict.fromkeys(labels, {0.9})
