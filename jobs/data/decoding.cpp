@@ -236,7 +236,7 @@ template <class Next> bool resample(const Box& box, int size, bool levels, Next 
     work.across.set(box.across);
     int longest = 1;
     for (const Taps::Span& span : box.down.spans) longest = std::max(longest, span.count);
-    work.wide.resize(source + 1), work.sums.resize(room), work.rows.resize(longest), work.ring.resize(size_t(longest) * room);
+    work.wide.resize(source + BLOCK), work.sums.resize(room), work.rows.resize(longest), work.ring.resize(size_t(longest) * room);
     int read = box.down.first;
     for (const Taps::Span& span : box.down.spans) {
         for (; span.count && read < span.first + span.count; ++read) {
@@ -260,6 +260,7 @@ bool fill_row(const uint8_t* file, const Row& row, int size, Filter filter, bool
     const int denominator = scaled && row.mode == JPG && !row.whole ? coarsest(row, size) : 1;
     Box box = box_of(row, size, filter, denominator);
     if (row.flip) mirror(box.across);
+    if (!box.down.end || !box.across.end) return std::memset(out, 0, size_t(3) * size * size) != nullptr;  // all of it lies outside of the image
     const uint8_t* content = file + row.ptr;
     const bool levels = filter != AREA;
     if (row.mode == RAW) {

@@ -58,8 +58,8 @@ def sent(batches: Generator[HostBatch], channels: Channels, lane: "Lane") -> Gen
     """Images and labels that are on their way, each with the mark of its arrival. A pinned buffer is filled again after its copies are over."""
     import torch
 
-    buffers = cycle([PinnedBatch(lane) for _ in range(PINNED_BUFFERS)])
-    with closing(batches), lane.stream():
+    with closing(batches), lane.stream():  # from here on, for the thread's current GPU is 0 outside
+        buffers = cycle([PinnedBatch(lane) for _ in range(PINNED_BUFFERS)])
         mean, deviation = (lane.copied(255 * torch.tensor(values).view(1, 3, 1, 1)) for values in channels)
         for (pixels, labels), buffer in zip(batches, buffers, strict=False):
             buffer.fill(pixels, labels)
@@ -102,16 +102,19 @@ def one_ahead(items: Generator[T]) -> Generator[T]:
 class PinnedBatch:
     """Pinned memory for one batch, and the mark after the copies out of it."""
 
+    images: "Tensor"
+    labels: "Tensor"
+
     def __init__(self, lane: "Lane") -> None:
-        self._lane, self._memory = lane, (lane.pinned(np.empty((0, 0, 0, 3), np.uint8)), lane.pinned(np.empty(0, np.int64)))
-        self.images, self.labels = self._memory
+        self._lane = lane
         self.left: Any = None
+        self._memory: tuple[Tensor, Tensor] | None = None
 
     def fill(self, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
         """Copies a batch, after the copies out of this memory are over. A last, smaller batch takes part of the memory."""
         if self.left is not None:
             self._lane.wait_for(self.left)
-        if self._memory[0].shape[1:] != images.shape[1:] or len(self._memory[0]) < len(images):
+        if self._memory is None or self._memory[0].shape[1:] != images.shape[1:] or len(self._memory[0]) < len(images):
             self._memory = (self._lane.pinned(images), self._lane.pinned(labels))
         self.images, self.labels = (memory[: len(images)] for memory in self._memory)
         np.copyto(self.images.numpy(), images)

@@ -118,6 +118,15 @@ def test_a_box_of_the_right_size_is_copied():
 
 
 @BUILT
+@pytest.mark.parametrize("box", [{"top": 90}, {"left": 90}, {"top": -40, "left": 3}, {"left": -31, "top": -31}])
+def test_a_box_outside_of_its_image_is_zero(box):
+    image = noise(50, 40)
+    content = jpeg(image)
+    for mode, stored in ((RAW, image.reshape(-1)), (JPG, content)):
+        assert not filled(stored, row(image, mode, stored, rows=31, cols=31, **box), 16, "bicubic").any()
+
+
+@BUILT
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 @settings(max_examples=40, deadline=None)
 @given(box=boxes)

@@ -1,7 +1,8 @@
 """Batches to a device: what arrives, in which sequence of calls, and what is left when a reader leaves early. The lane to a GPU is an imitation."""
 
 import threading
-from contextlib import contextmanager
+from collections import Counter
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from jobs.data.beton import DataError
 from jobs.data.decoding import normalised
-from jobs.data.delivery import PINNED_BUFFERS, carried, delivered, one_ahead
+from jobs.data.delivery import PINNED_BUFFERS, CudaLane, carried, delivered, one_ahead
 from jobs.data.loaders import IMAGENET
 from models.registry import MODELS, create_model
 
@@ -55,6 +56,7 @@ class Late:
         self.on_stream = False
 
     def pinned(self, like):
+        assert self.on_stream, "outside, a thread's current GPU is the first of the node"
         memory = torch.zeros(like.shape, dtype=torch.from_numpy(like).dtype)
         self.pinned_memory.append(memory.untyped_storage().data_ptr())
         return memory
@@ -158,6 +160,43 @@ def test_a_generator_that_was_never_read_starts_no_thread():
     before = threading.active_count()
     one_ahead(iter(())).close()
     assert threading.active_count() == before
+
+
+class Event:
+    def __init__(self, calls):
+        self.calls = calls
+
+    def synchronize(self):
+        self.calls.append("host waits")
+
+
+class Stream:
+    """Stands for torch.cuda.Stream, whose methods it must have."""
+
+    def __init__(self, calls, device=None):
+        self.calls = calls
+
+    def record_event(self):
+        return Event(self.calls)
+
+    def wait_event(self, event):
+        self.calls.append("network's stream waits")
+
+
+def test_the_lane_to_a_gpu_makes_the_network_wait_and_keeps_its_memory(monkeypatch):
+    calls, empty, ring = [], torch.empty, Ring([2] * 5)
+    expected = ring.expected()
+    assert all(hasattr(torch.cuda.Stream, name) for name in vars(Stream) if not name.startswith("__")) and hasattr(torch.cuda.Event, "synchronize")
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream(calls, device))
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream(calls))
+    monkeypatch.setattr(torch, "empty", lambda shape, dtype, pin_memory: calls.append("pinned") or empty(shape, dtype=dtype))
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: calls.append("kept"))
+    lane = CudaLane(torch.device("cpu"))
+    lane.copied = torch.Tensor.clone
+    check(list(carried(ring.batches(), IMAGENET, lane)), expected)
+    counts = Counter(calls)
+    assert counts == {"pinned": 2 * PINNED_BUFFERS, "host waits": 2, "network's stream waits": 5, "kept": 10}
 
 
 @pytest.mark.parametrize("name", sorted(name for name in MODELS if "micro" in name))
