@@ -3,7 +3,7 @@
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -135,8 +135,8 @@ def model_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
         return []
     import torch
 
-    from models.layer_order import layer_numbers
     from models.layers import weight_decay_groups
+    from models.pretrained import NO_HEAD
     from models.registry import create_model
 
     problems = []
@@ -148,20 +148,19 @@ def model_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
         try:
             with torch.device("meta"):
                 network = create_model(model.name, 10, size, **model.architecture)
-                for note in positions_resampled(network, model):
+                notes = not_as_in_the_file(network, model)
+            for note in notes:
+                if "head" not in note:  # whose classes the data decide
                     print(f"{grid.location(model, 'pretrained')}: note: {model.label}: {note}", file=sys.stderr)
             weight_decay_groups(network, decay_ssm=True)
         except Exception as error:  # a model that a user added may raise any
             problems.append(f"{grid.location(model)}: model {model.label}: {reason_of(error)}")
             continue
-        for recipe in {id(cell.recipe): cell.recipe for cell in cells_of_network if cell.recipe.layer_decay is not None}.values():
-            try:
-                layer_numbers(name for name, _ in network.named_parameters())
-            except ValueError as error:
-                problems.append(f"{grid.location(recipe, 'layer_decay')}: {model.label}: {error}")
-        for recipe in {id(cell.recipe): cell.recipe for cell in cells_of_network if cell.recipe.distill is not None}.values():
-            if problem := teacher_misfit(model, recipe, size):
-                problems.append(f"{grid.location(recipe, 'distill')}.teacher: {model.label}: {problem}")
+        recipes = {id(cell.recipe): cell.recipe for cell in cells_of_network}
+        problems += [problem for recipe in recipes.values() for problem in recipe_problems(grid, model, recipe, network, size)]
+        if NO_HEAD in notes and any(recipe.epochs + recipe.finetune_epochs == 0 for recipe in recipes.values()):
+            remedy = "give a file with a head, or raise finetune_epochs"
+            problems.append(f"{grid.location(model, 'pretrained')}: {model.label}: {NO_HEAD}, and no epoch trains it: {remedy}")
         for method in {id(cell.method): cell.method for cell in cells_of_network}.values():
             try:
                 method.check(network)
@@ -170,14 +169,26 @@ def model_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
     return problems
 
 
-def positions_resampled(network: "nn.Module", model: ModelSpec) -> list[str]:
-    """What of the model's file is not loaded as it stands there, but for the head, whose classes the data decide. ValueError if it does not fit."""
+def recipe_problems(grid: Grid, model: ModelSpec, recipe: RecipeSpec, network: "nn.Module", size: int) -> Iterator[str]:
+    """What of a recipe cannot be done with a network."""
+    from models.layer_order import layer_numbers
+
+    if recipe.layer_decay is not None:
+        try:
+            layer_numbers(name for name, _ in network.named_parameters())
+        except ValueError as error:
+            yield f"{grid.location(recipe, 'layer_decay')}: {model.label}: {error}"
+    if recipe.distill is not None and (problem := teacher_misfit(model, recipe, size)):
+        yield f"{grid.location(recipe, 'distill')}.teacher: {model.label}: {problem}"
+
+
+def not_as_in_the_file(network: "nn.Module", model: ModelSpec) -> tuple[str, ...]:
+    """What of the model's file is not loaded as it stands there, one sentence each. ValueError if the file does not fit."""
     if "pretrained" not in model.options or unread(model):
-        return []
+        return ()
     from models.pretrained import load_pretrained
 
-    notes = load_pretrained(network, Path(model.options["pretrained"]), model.options.get("pretrained_key"))
-    return [note for note in notes if "head" not in note]
+    return load_pretrained(network, Path(model.options["pretrained"]), model.options.get("pretrained_key"))
 
 
 def teacher_misfit(model: ModelSpec, recipe: RecipeSpec, size: int) -> str | None:

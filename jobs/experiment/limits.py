@@ -41,7 +41,7 @@ RECIPE: Mapping[str, Limit] = {
     "mesa_start": FRACTION,
     "color_jitter": ABOVE_0,
     "random_erase": PROBABILITY,
-    "random_erase_count": AT_LEAST_1,
+    "random_erase_count": Limit(words="1 to 100", holds=lambda count: 1 <= count <= 100),  # more would share draws with mixing
     "mixup": AT_LEAST_0,
     "cutmix": AT_LEAST_0,
     "mixup_prob": PROBABILITY,

@@ -272,3 +272,19 @@ def test_positions_that_will_be_resampled_are_told_before_anything_is_queued(tmp
     notes = capsys.readouterr().err.splitlines()
     told = "models[0].pretrained: note: vim_micro(pretrained=w.pth): position embeddings were resampled from 16 x 16 to 8 x 8 patches, bicubic"
     assert notes == [f"{tmp_path}/grid.yaml:4: {told}"]
+
+
+def test_a_file_without_a_head_needs_an_epoch_that_trains_one(tmp_path: Path) -> None:
+    saved(tmp_path, {name: weight for name, weight in create_model("vim_micro", 7).state_dict().items() if not name.startswith("head")})
+    path = tmp_path / "grid.yaml"
+    path.write_text("""
+name: t
+seeds: [0]
+models: [{name: vim_micro, pretrained: w.pth}]
+pruning: [dense]
+recipe: {epochs: 0, finetune_epochs: [1, 0]}
+""")
+    grid = read_grid(path)
+    assert preflight(grid, [cell for cell in grid.cells if cell.recipe.finetune_epochs]).problems == []
+    (line,) = preflight(grid, grid.cells).problems
+    assert "the head is fresh, because the file has none, and no epoch trains it: give a file with a head, or raise finetune_epochs" in line
