@@ -4,7 +4,6 @@ A JPEG that need not be resized, turned or converted keeps its own bytes: compre
 """
 
 from io import BytesIO
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +13,6 @@ from jobs.data.content import Part
 from jobs.data.images import orientation
 from jobs.data.stored_size import fits, fitted_size, stored_as_jpg, too_large
 from jobs.experiment.specs import DataSpec, image_size
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 
 def encoded_sample(data: DataSpec, part: Part, sample: int) -> Encoded:
@@ -41,30 +37,40 @@ def kept_jpeg(content: bytes, data: DataSpec) -> Encoded | None:
     try:
         with Image.open(BytesIO(content), formats=["JPEG"]) as image:
             height, width, plain = image.height, image.width, image.format == "JPEG" and image.mode == "RGB" and orientation(image) == 1
-            same_size = fitted_size(height, width, image_size(data), data.max_resolution) == (height, width)
-            if not (plain and same_size and stored_as_jpg(data, height, width) and fits(height, width, jpg=True)):
-                return None
-            if len(content) > PAGE_BYTES or not is_whole(image, content):
-                return None
     except Exception:  # the decoder of all formats says what is wrong with it
+        return None
+    same_size = fitted_size(height, width, image_size(data), data.max_resolution) == (height, width)
+    if not (plain and same_size and stored_as_jpg(data, height, width) and fits(height, width, jpg=True)) or len(content) > PAGE_BYTES:
+        return None
+    if not is_whole(content, height, width):
         return None
     return Encoded(mode=JPG, height=height, width=width, content=np.frombuffer(content, np.uint8))
 
 
-def is_whole(image: "Image", content: bytes) -> bool:
+def is_whole(content: bytes, height: int, width: int) -> bool:
     """True if the loaders' decoder finds no damage in a JPEG. Where its library is not built, Pillow decodes."""
     from jobs.data.decoding import SELECTION, fill, library
 
     if library() is None:
-        image.load()
-        return True
+        return pillow_decodes(content)
     row = np.zeros(1, SELECTION)
-    row["size"], row["mode"], row["height"], row["width"] = len(content), JPG, image.height, image.width
-    row["rows"], row["cols"] = image.height, image.width
-    side = max(1, min(image.height, image.width) // 8)  # at an eighth of the size all bytes are read, and few pixels made
+    row["size"], row["mode"], row["height"], row["width"], row["rows"], row["cols"] = len(content), JPG, height, width, height, width
+    side = max(1, min(height, width) // 8)  # at an eighth of the size all bytes are read, and few pixels made
     try:
         fill(np.frombuffer(content, np.uint8), row, np.empty((1, side, side, 3), np.uint8), "area", threads=1, scaled=True)
     except DataError:
+        return False
+    return True
+
+
+def pillow_decodes(content: bytes) -> bool:
+    """True if Pillow decodes a JPEG."""
+    from PIL import Image
+
+    try:
+        with Image.open(BytesIO(content), formats=["JPEG"]) as image:
+            image.load()
+    except Exception:  # a damaged file makes Pillow raise nearly anything
         return False
     return True
 

@@ -149,3 +149,12 @@ def test_keeping_bytes_belongs_to_the_identity_of_files_alone(tmp_path: Path) ->
     index, content = read_index(dataset.train), dataset.train.read_bytes()
     first = content[index["ptr"][0] : index["ptr"][0] + index["size"][0]]
     assert first == (tmp_path / "train" / "ant" / "0.jpg").read_bytes()
+
+
+def test_a_decoder_that_cannot_be_loaded_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    def of_another_version() -> None:
+        raise ImportError("built from another version")
+
+    monkeypatch.setattr("jobs.data.decoding.library", of_another_version)
+    with pytest.raises(ImportError, match="built from another version"):
+        encoded_sample(DATA, part_of(KEPT["baseline"]), 0)
