@@ -6,24 +6,26 @@
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache as once_a_process
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jobs.cluster.claims import claimed
+from jobs.cluster.slurm import this_job
 from jobs.data.augment import held_out
 from jobs.data.beton import DataError, read_index, sha256_file
 from jobs.data.content import Look
 from jobs.data.faults import NAMED
 from jobs.data.folders import split_problems
 from jobs.data.sources import READERS, content_key
-from jobs.data.writing import Progress, ignore, is_written, readable_source, write_source
+from jobs.data.writing import POLL_S, Progress, ignore, is_written, readable_source, write_source
 from jobs.experiment.digests import ALWAYS_HASHED_BYTES, memory_file, remember_sha256, remembered_sha256
 from jobs.experiment.files import sha256_of
 from jobs.experiment.limits import data_violations
@@ -32,6 +34,7 @@ from jobs.experiment.specs import DataSpec, image_size
 __all__ = ["DataError", "Dataset", "check_data", "data_folder", "images_for_training", "look_at_data", "prepare", "ready"]
 
 FORMAT_VERSION: Final = 1  # to be raised when the same settings would write other bytes
+UNSEEN_S: Final = 60.0  # for which a network's file system may hide what another node has written
 INSTALL_FFCV: Final = "run slurm/install.sh, which builds it, or ask for data.loader: torch by name"
 
 
@@ -139,10 +142,13 @@ def prepare(data: DataSpec, cache: Path, *, by_content: bool = False, workers: i
 def ready(data: DataSpec, cache: Path, *, by_content: bool = False) -> Dataset:
     """The data set on disk. Raises DataError if it is not written yet: jobs that train write no data, since their GPUs would wait for it."""
 
-    def refuse(folder: Path) -> NoReturn:
-        raise DataError(
-            f"the data is not ready: {folder} has not been written to the end: run python -m harness.prepare with this grid, then launch again"
-        )
+    def refuse(folder: Path) -> None:
+        until = time.monotonic() + (UNSEEN_S if this_job() else 0.0)
+        while not is_written(folder):
+            if time.monotonic() >= until:
+                remedy = "run python -m harness.prepare with this grid, then launch again"
+                raise DataError(f"the data is not ready: {folder} has not been written to the end: {remedy}")
+            time.sleep(POLL_S)
 
     return opened(data, cache, by_content, refuse)
 

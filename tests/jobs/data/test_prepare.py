@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -36,6 +37,17 @@ def test_the_same_content_has_the_same_digest_in_another_cache_and_other_content
         for name, data in (("a", SMALL), ("b", SMALL), ("a", replace(SMALL, samples=97)), ("a", replace(SMALL, img_size=17)))
     ]
     assert digests[0] == digests[1] and len(set(digests)) == 3
+
+
+def test_a_job_of_slurm_waits_a_moment_for_files_that_another_node_has_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    writer = threading.Timer(0.3, prepare, (SMALL, tmp_path))
+    writer.start()
+    assert ready(SMALL, tmp_path).train_samples > 0
+    writer.join()
+    monkeypatch.setattr("jobs.data.prepare.UNSEEN_S", 0.1)
+    with pytest.raises(DataError, match="the data is not ready"):
+        ready(SMALL, tmp_path / "another")
 
 
 def test_a_job_that_trains_writes_no_data_and_says_what_to_run(tmp_path):
