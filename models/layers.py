@@ -48,14 +48,21 @@ class SqueezeExcite(nn.Module):
         return x * gate.unsqueeze(1)
 
 
-class DeltaProjection(nn.Linear):
-    """dt_proj of Mamba. Its forward leaves the bias out, because the scan adds it in fp32 (delta_bias), before the softplus."""
+class TokenLinear(nn.Linear):
+    """A linear layer over tokens whose result may lie in memory with positions beside each other, as mamba-ssm's kernels read it. No bias."""
+
+    def forward(self, x: Tensor, positions_last: bool = False) -> Tensor:
+        """(B, L, out) from (B, L, in); in memory (out, B, L) if `positions_last`."""
+        if not positions_last:
+            return F.linear(x, self.weight)
+        y = self.weight @ x.flatten(0, 1).t()
+        return y.view(-1, *x.shape[:2]).permute(1, 2, 0)
+
+
+class DeltaProjection(TokenLinear):
+    """dt_proj of Mamba, (B, L, D) from (B, L, dt_rank). It leaves its bias to the scan, which adds it in fp32 (delta_bias), before the softplus."""
 
     bias: nn.Parameter
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., D) from (..., dt_rank), without the bias."""
-        return F.linear(x, self.weight)
 
 
 class TokenConv1d(nn.Conv1d):

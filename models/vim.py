@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.configs import S5Config, VimConfig
-from models.layers import DeltaProjection, DropPath, InvertedTokenPath, RMSNorm, SqueezeExcite, TokenConv1d
+from models.layers import DeltaProjection, DropPath, InvertedTokenPath, RMSNorm, SqueezeExcite, TokenConv1d, TokenLinear
 from models.ssm.backends import resolve_backend, runs_backwards
 from models.ssm.s4d import S4D
 from models.ssm.s5 import S5
@@ -59,7 +59,7 @@ class BidirectionalMixer(nn.Module):
         dim, d_inner, d_state = config.dim, config.expand * config.dim, config.d_state
         dt_rank = config.dt_rank or math.ceil(dim / 16)
         self.scan, self.scan_backend = selective_scan, scan_backend
-        self.in_proj = nn.Linear(dim, 2 * d_inner, bias=False)
+        self.in_proj = TokenLinear(dim, 2 * d_inner, bias=False)
         self.conv1d, self.conv1d_b = (_path(config, d_inner, scan_backend) for _ in range(2))
         self.fixed = bool(config.s4 or config.s5)  # a state space that does not depend on the input
         if self.fixed:
@@ -73,7 +73,8 @@ class BidirectionalMixer(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, L, dim) from (B, L, dim)."""
-        x, z = self.in_proj(hidden).split([self.out_proj.in_features] * 2, dim=-1)  # sizes are read from the layers, which pruning makes narrower
+        xz = self.in_proj(hidden, resolve_backend(hidden, self.scan_backend) == "cuda")
+        x, z = xz.split([self.out_proj.in_features] * 2, dim=-1)  # sizes are read from the layers, which pruning makes narrower
         if self._scans_together(x):
             both: Tensor = self.out_proj(self._both(x, z) / 2)
             return both
@@ -98,7 +99,7 @@ class BidirectionalMixer(nn.Module):
 
     def _scan(self, x: Tensor, z: Tensor, x_proj: nn.Linear, dt_proj: DeltaProjection, A_log: Tensor, D: Tensor, *, reverse: bool) -> Tensor:
         """y * silu(z), (B, L, d_inner), of one direction: algorithm 1, lines 8 to 17."""
-        delta, B, C = _projected(x, x_proj, dt_proj, A_log)
+        delta, B, C = _projected(x, x_proj, dt_proj, A_log, positions_last=resolve_backend(x, self.scan_backend) == "cuda")
         wide = torch.promote_types(x.dtype, torch.float32)  # A, D and Delta's bias are never rounded to bf16
         y = self.scan(
             x.transpose(1, 2), delta, -torch.exp(A_log.to(wide)), B, C, D.to(wide), z=z.transpose(1, 2), delta_bias=dt_proj.bias.to(wide),
@@ -124,10 +125,10 @@ class BidirectionalMixer(nn.Module):
         return y.sum(0).transpose(1, 2)
 
 
-def _projected(x: Tensor, x_proj: nn.Linear, dt_proj: DeltaProjection, A_log: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _projected(x: Tensor, x_proj: nn.Linear, dt_proj: DeltaProjection, A_log: Tensor, positions_last: bool = False) -> tuple[Tensor, Tensor, Tensor]:
     """(delta, B, C), (B, d_inner or d_state, L), of a direction, from its x, (B, L, d_inner)."""
     dt, B, C = x_proj(x).split([dt_proj.in_features, A_log.shape[1], A_log.shape[1]], dim=-1)
-    return dt_proj(dt).transpose(1, 2), B.transpose(1, 2), C.transpose(1, 2)
+    return dt_proj(dt, positions_last).transpose(1, 2), B.transpose(1, 2), C.transpose(1, 2)
 
 
 class Block(nn.Module):

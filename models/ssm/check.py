@@ -107,6 +107,8 @@ def _fault(kind: str, kernel: Callable[..., Tensor], reference: Callable[..., Te
     length, name = next(iter(inputs.values())).shape[-1], str(dtype).removeprefix("torch.")
     try:
         got = _with_gradients(kernel, {name: tensor.to(device) for name, tensor in inputs.items()})
+    except torch.OutOfMemoryError:  # says nothing of the kernel
+        raise
     except Exception as error:
         return f"{kind} of length {length} in {name}: {type(error).__name__}: {error}"
     for part, want in _with_gradients(reference, {name: tensor.double() for name, tensor in inputs.items()}).items():

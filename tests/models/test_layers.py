@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from models.layers import DropPath, RMSNorm, TokenConv1d, weight_decay_groups
+from models.layers import DropPath, RMSNorm, TokenConv1d, TokenLinear, weight_decay_groups
 from models.registry import create_model
 
 
@@ -53,3 +53,11 @@ def test_the_official_runs_decayed_the_rates() -> None:
     decay, rest = weight_decay_groups(create_model("vim_micro"), decay_ssm=True)
     assert "layers.0.mixer.A_log" in decay and "layers.0.mixer.A_b_log" in decay
     assert "layers.0.mixer.D" in rest  # a vector: timm never decays those
+
+
+def test_a_linear_layer_may_lay_positions_beside_each_other_in_memory() -> None:
+    torch.manual_seed(0)
+    layer, x = TokenLinear(6, 4, bias=False), torch.randn(2, 5, 6)
+    y = layer(x, True)
+    torch.testing.assert_close(y, layer(x))
+    assert y.stride() == (5, 1, 10) and layer(x).is_contiguous()

@@ -9,8 +9,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.layers import InvertedTokenPath
 from models.registry import create_model
-from models.ssm import triton_ops
+from models.ssm import cuda, triton_ops
 from models.vim import BidirectionalMixer
+from tests.support import upstream_kernels
 from tests.support.golden import GOLDEN, LIMITS, NAMES, filled, golden_distance, golden_images, on_meta
 from tests.support.triton_device import DEVICE, needs_triton
 
@@ -167,6 +168,32 @@ def test_triton_scans_both_directions_in_one_launch_and_copies_nothing_into_anot
     mixer.A_b_log = torch.nn.Parameter(mixer.A_b_log[:, :3])  # as after pruning the states of a direction
     mixer.x_proj_b = torch.nn.Linear(32, mixer.dt_proj_b.in_features + 6, bias=False, device=DEVICE)
     assert not mixer._scans_together(hidden) and model(images).isfinite().all()
+
+
+@pytest.mark.parametrize("options", [{}, {"mobilenet": {"kernel": 5}}, {"s4": {}}], ids=lambda options: "+".join(options) or "plain")
+def test_mamba_ssm_s_kernels_agree_and_get_sequences_as_they_read_them(monkeypatch: pytest.MonkeyPatch, options: dict[str, object]) -> None:
+    """With stand-ins for the kernels."""
+    upstream_kernels.install(monkeypatch)
+    as_asked = {"cuda": "cuda", "reference": "reference"}
+    for module in ("scan", "conv", "backends"):
+        monkeypatch.setattr(f"models.ssm.{module}.resolve_backend", lambda tensor, backend: as_asked[backend])
+    monkeypatch.setattr("models.vim.resolve_backend", lambda tensor, backend: as_asked[backend])
+    monkeypatch.setattr("models.ssm.conv.is_installed", lambda backend: False)
+    strides, sequence = [], cuda._sequence
+    monkeypatch.setattr(cuda, "_sequence", lambda part, *rest: strides.append((part.shape[1], part.stride(-1))) or sequence(part, *rest))
+    torch.manual_seed(0)
+    model = create_model("vim_micro", num_classes=10, depth=2, patch_size=8, dim=24, **options)
+    images, results = torch.randn(2, 3, 32, 32), []
+    for backend in ("cuda", "reference"):
+        for module in model.modules():
+            for name in {"backend", "scan_backend"} & vars(module).keys():
+                setattr(module, name, backend)
+        scores = model(images)
+        results.append((scores, *torch.autograd.grad(scores.square().sum(), list(model.parameters()))))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-3, atol=1e-5)
+    channels = [stride for width, stride in strides if width == 48]  # of u, delta and z; B and C, of 1 group, are small
+    assert len(channels) == (0 if "s4" in options else 2 * 2 * 3)
+    assert options or set(channels) == {1}
 
 
 class TransposingCopies(TorchDispatchMode):

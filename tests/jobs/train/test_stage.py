@@ -92,6 +92,14 @@ def test_a_first_stage_alone_reads_the_pretrained_file_and_refuses_another(tmp_p
     assert options_built(monkeypatch, tmp_path, model, "parent") == options_built(monkeypatch, tmp_path, model, "rewind") == {"depth": 2}
 
 
+def test_kernels_are_checked_before_anything_is_trained_with_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def check_kernels(network: object, device_type: str) -> None:
+        raise Built(device_type)
+
+    monkeypatch.setattr("models.ssm.check.check_kernels", check_kernels)
+    assert options_built(monkeypatch, tmp_path, ModelSpec(name="vim_micro", label="x"), "scratch", through=True) == "cpu"
+
+
 def test_a_recipes_stochastic_depth_takes_the_place_of_the_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = ModelSpec(name="vim_micro", label="x", options={"depth": 2})
     assert options_built(monkeypatch, tmp_path, model, "parent", drop_path=0.4) == {"depth": 2, "drop_path": 0.4}

@@ -81,6 +81,14 @@ def test_nan_and_errors_are_faults() -> None:
     assert fault == "convolution of length 5 in float32: RuntimeError: no kernel image is available for execution on the device"
 
 
+def test_a_full_gpu_says_nothing_of_its_kernels() -> None:
+    def full(*parts: object) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        check.convolution_fault(full, "cpu", 5, torch.float32)
+
+
 def test_kernels_of_mamba_ssm_that_are_right_are_taken(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     upstream_kernels.install(monkeypatch)
     monkeypatch.setattr(check, "LENGTHS", (5, 128))
