@@ -7,13 +7,8 @@
 #include <cstring>
 #include <vector>
 
+#include "clones.h"
 #include "jpeg_rows.h"
-
-#if defined(__x86_64__) && defined(__gnu_linux__)  // one library for every CPU: the loader of the system picks the clone
-#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define CLONES
-#endif
 
 namespace {
 
@@ -177,7 +172,7 @@ struct Across {
     }
 };
 
-template <int COUNT> inline __attribute__((always_inline)) void weigh(const float* row, const Across& across, float* out) {
+template <int COUNT> ALWAYS_INLINE void weigh(const float* row, const Across& across, float* out) {
     const int count = COUNT ? COUNT : across.count;
     const float* weight = across.weights.data();
     for (const int first : across.firsts) {

@@ -8,6 +8,8 @@
 
 #include <jpeglib.h>
 
+#include "clones.h"
+
 class HuffmanTable {
   public:
     static constexpr int BITS = 11;  // of a lookup
@@ -49,8 +51,8 @@ class HuffmanTable {
         }
     }
 
-    Entry at(uint64_t bits) const { return entries_[bits >> (64 - BITS)]; }
-    Pair pair_at(uint64_t bits) const { return pairs_[bits >> (64 - BITS)]; }
+    ALWAYS_INLINE Entry at(uint64_t bits) const { return entries_[bits >> (64 - BITS)]; }
+    ALWAYS_INLINE Pair pair_at(uint64_t bits) const { return pairs_[bits >> (64 - BITS)]; }
 
     // For codes that are longer than a lookup. bits of 0: there is no such code.
     Entry longer(uint64_t bits) const {
@@ -106,7 +108,7 @@ class HuffmanDecoder {
     }
 
     // One MCU. `blocks` are zero before; null where their coefficients are not wanted.
-    void decode(JBLOCKROW* blocks) {
+    CLONES void decode(JBLOCKROW* blocks) {
         for (int i = 0; i < blocks_; ++i)
             if (blocks)
                 block<true>(i, *blocks[i]);
@@ -118,7 +120,7 @@ class HuffmanDecoder {
     bool sound() const { return !wrong_ && padding_ <= left_; }
 
   private:
-    template <bool STORE> void block(int i, JCOEF* out) {
+    template <bool STORE> ALWAYS_INLINE void block(int i, JCOEF* out) {
         // Where the k-th coefficient of the zigzag lies; runs beyond the block end in its last place, as in libjpeg.
         static constexpr uint8_t NATURAL[80] = {
             0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,  12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13,
@@ -146,7 +148,7 @@ class HuffmanDecoder {
         }
         bits_ = bits, left_ = left;
     }
-    HuffmanTable::Entry next(const HuffmanTable& table, uint64_t& bits, int& left) {
+    ALWAYS_INLINE HuffmanTable::Entry next(const HuffmanTable& table, uint64_t& bits, int& left) {
         if (left < 32) refill(bits, left);
         HuffmanTable::Entry entry = table.at(bits);
         if (__builtin_expect(entry.bits == 0, 0)) {
@@ -156,7 +158,7 @@ class HuffmanDecoder {
         bits <<= entry.bits, left -= entry.bits;
         return entry;
     }
-    void refill(uint64_t& bits, int& left) {
+    ALWAYS_INLINE void refill(uint64_t& bits, int& left) {
         if (end_ - at_ >= 8) {
             uint64_t word;
             std::memcpy(&word, at_, 8);
