@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-STANDARD = "-std=c++20"  # torch's headers want it
+STANDARD = "-std=c++20"  # the headers of torch 2.14 want it, and those of 2.13 take it
 JOB_GB = 4.0  # of one compilation of the scan's backward kernels
 MOST_JOBS = 8
 PAIR = re.compile(r'^(\s*)cc_flag\.append\("-gencode"\)\n\s*cc_flag\.append\("arch=compute_\d+,code=sm_\d+"\)\n', re.M)
@@ -49,7 +49,7 @@ def compiler_problem(compiler: str) -> str | None:
         error = failure([compiler, STANDARD, "-fsyntax-only", str(source)])
     if error is None:
         return None
-    return f"{compiler} does not compile C++20, which torch's headers want ({error}): load GCC 11 or newer (module load gcc), or set CXX"
+    return f"{compiler} does not compile C++20, which the headers of torch want from 2.14 on ({error}): load GCC 11 or newer (module load gcc), or set CXX"
 
 
 def toolkit_problem(nvcc: str, torch_cuda: str) -> str | None:

@@ -2,7 +2,8 @@
 # Builds mamba-ssm's selective scan and causal-conv1d into .venv, on a machine with the CUDA toolkit (nvcc) that torch was built for.
 #   slurm/install_cuda.sh            for this machine's GPU
 #   CUDA_ARCHS=80,90 slurm/install_cuda.sh   for others (a login node without a GPU builds for the nodes')
-# pip alone cannot: both builds import the installed torch, which build isolation hides, and ask for a C++ standard that torch's headers refuse.
+# pip alone cannot: both builds import the installed torch, which build isolation hides, and mamba-ssm's asks for C++17, which the headers of torch 2.14
+# refuse.
 # slurm/cuda_build.py asks first whether this machine can build, and changes their setup.py.
 set -euo pipefail
 cd "$(dirname "$0")/.."
