@@ -49,7 +49,7 @@ def compiler_problem(compiler: str) -> str | None:
         error = failure([compiler, STANDARD, "-fsyntax-only", str(source)])
     if error is None:
         return None
-    return f"{compiler} does not compile C++20, which the headers of torch want from 2.14 on ({error}): load GCC 11 or newer (module load gcc), or set CXX"
+    return f"{compiler} does not compile C++20, which torch wants from 2.14 on ({error}): load GCC 11 or newer (module load gcc), or set CXX"
 
 
 def toolkit_problem(nvcc: str, torch_cuda: str) -> str | None:
