@@ -73,7 +73,7 @@ def run_job(job: JobSpec) -> None:
     """A job: our own way through its stages and cells, with nothing in place of training and measuring."""
     from jobs.worker import job as worker
 
-    alone = SimpleNamespace(rank=0, world=1, broadcast=lambda value: value)
+    alone = SimpleNamespace(rank=0, world=1, broadcast=lambda value: value, finish=lambda: None)
     sys.modules["jobs.parallel.engine"] = SimpleNamespace(rendezvous=lambda threads, gpus: alone)  # type: ignore[assignment]
     sys.modules["jobs.data.prepare"] = SimpleNamespace(ready=lambda spec, cache, by_content: None)  # type: ignore[assignment]
     sys.modules["jobs.train.stage"] = SimpleNamespace(train_stage=train)  # type: ignore[assignment]

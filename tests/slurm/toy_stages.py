@@ -47,6 +47,9 @@ class Alone:
     def barrier(self) -> None:
         """Returns at once: no other rank is there."""
 
+    def finish(self) -> None:
+        """Returns at once."""
+
 
 def train(
     spec: StageSpec,
