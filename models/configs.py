@@ -3,8 +3,9 @@
 The defaults are those of the family; an entry of `models.registry.MODELS` changes them for its size. A nested dataclass is a variant, or None.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from models.typed import ABOVE_0, AT_LEAST_0, AT_LEAST_1, FRACTION, Limit, between
 
@@ -31,7 +32,9 @@ class MobilePathConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MobileBlockConfig:
-    """MambaVision: MobileNetV2 inverted residuals (arXiv 1801.04381) instead of the convolution blocks of stages 1 and 2."""
+    """MobileNetV2 inverted residuals (arXiv 1801.04381). MambaVision: instead of the convolution blocks of stages 1 and 2. VMamba: instead of the
+    feed-forward layers.
+    """
 
     expand: Count = 4
     kernel: Count = 3  # odd
@@ -164,6 +167,36 @@ class MambaVisionConfig:
         pooled = [(pool.heads, dim) for dim in (8 * self.dim, *([self.dim] if pool.downsample else []))] if pool else []
         divided = [(heads, self.dim * 2**stage) for stage, heads in enumerate(self.heads) if stage >= 2]
         _must_divide(divided + pooled)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VMambaConfig:
+    """VMamba (arXiv 2401.10166). Defaults are VMamba-T's with s1l8."""
+
+    refused: ClassVar[Mapping[str, str]] = {  # variants of other families, and why they are none here
+        "swa": "it has no attention",
+        "attention_pool": "its classifier is the mean over the map, which has no heads",
+        "convnext": "its stem, norms and down-sampling are those of ConvNeXt already",
+    }
+    dim: Pairs = 96  # of stage 1, doubled at every stage
+    depths: Four = (2, 2, 8, 2)
+    stem_strides: tuple[Count, Count] = (2, 2)
+    expand: Count = 1  # inner channels / channels
+    d_state: Annotated[int, between(1, 256)] = 1
+    dt_rank: Count | None = None  # None: a stage's channels / 16, rounded up
+    mlp_ratio: Positive = 4.0
+    drop_path: Fraction = 0.2  # of the last block; it rises linearly from 0
+    se: SEConfig | None = None
+    mobilenet: MobileBlockConfig | None = None  # for the feed-forward layers
+    s4: S4Config | None = None  # one of s4 and s5
+    s5: S5Config | None = None
+    pretrained: str | None = None  # path of an official checkpoint
+    pretrained_key: str | None = None  # the name of the weights in a checkpoint that holds several; None: the last, not the averaged
+
+    def check(self) -> None:
+        """Raises ValueError if options contradict each other."""
+        _at_most_one(s4=self.s4, s5=self.s5)
+        _needs_pretrained(self.pretrained, self.pretrained_key)
 
 
 @dataclass(frozen=True, kw_only=True)

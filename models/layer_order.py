@@ -46,7 +46,7 @@ def beside(name: str, latest: int, blocks: dict[tuple[int, ...], int]) -> int:
         return (min(own) if latest < min(own) else max(own)) if own else latest
     if latest == 0:
         return 0
-    return len(blocks) if name.startswith("norm") else len(blocks) + 1
+    return len(blocks) if name.startswith(("norm", "classifier.norm")) else len(blocks) + 1
 
 
 def layer_scales(network: nn.Module, decay: float) -> dict[str, float]:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from models.positions import resampled, side_of
 from models.weight_files import StateDict, read_weights
 
-HEAD = ("head.weight", "head.bias", "head.fc.weight", "head.fc.bias")  # the last two: of MambaOut
+# the second pair: of MambaOut; the third: of VMamba
+HEAD = ("head.weight", "head.bias", "head.fc.weight", "head.fc.bias", "classifier.head.weight", "classifier.head.bias")
 NO_HEAD = "the head is fresh, because the file has none"
 POSITIONS = "pos_embed"
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.")  # of data parallelism, of torch.compile, of what holds the network
@@ -25,6 +26,8 @@ def load_pretrained(model: nn.Module, path: Path, key: str | None = None) -> tup
     different, or weights that are no finite numbers.
     """
     weights, expected = without_prefixes(read_weights(path, key)), model.state_dict()
+    if renamed := getattr(model, "as_saved_now", None):
+        weights = renamed(weights)
     headless = _headless(weights, expected)
     fresh = {name: expected[name] for name in headless or HEAD if headless or _other_classes(weights.get(name), expected.get(name))}
     given = {name: tensor for name, tensor in weights.items() if name not in fresh}
@@ -79,7 +82,7 @@ def _headless(weights: StateDict, expected: Mapping[str, Tensor]) -> list[str]:
     last = [name for name in HEAD if name in expected]
     if any(name in weights for name in last):
         return []
-    parts = [name for name in expected if name.startswith("head.")]
+    parts = [name for name in expected if name.startswith(("head.", "classifier."))]
     return last if any(name in weights for name in parts) else parts
 
 

@@ -13,7 +13,7 @@ class Published:
     """The figures of an official checkpoint, and the evaluation behind them."""
 
     top1: float  # percent
-    top5: float  # percent
+    top5: float | None = None  # percent; None: not published
     eval_crop: float  # fraction of the shorter side
     img_size: int = 224  # pixels
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"  # PIL's, with which images are resized
@@ -27,6 +27,9 @@ APACHE = "Apache-2.0"
 # README.md for figures and licences; default_cfgs in mambavision/models/mamba_vision.py for the evaluation
 MAMBAVISION = "github.com/NVlabs/MambaVision, commit 7860a50"
 NON_COMMERCIAL = "non-commercial: CC-BY-NC-SA-4.0; the code NVIDIA Source Code License-NC"
+# assets/performance.md, which has no top-5; TEST.CROP and INTERPOLATION in classification/config.py: 224 of 256 pixels
+VMAMBA = "github.com/MzeroMiko/VMamba, commit 2ed52ea"
+MIT = "MIT"
 
 PUBLISHED: Mapping[str, Published] = {  # by the name of a model in `models.registry.MODELS`
     "vim_tiny": Published(top1=76.1, top5=93.0, eval_crop=0.875, source=VIM, licence=APACHE),
@@ -40,4 +43,10 @@ PUBLISHED: Mapping[str, Published] = {  # by the name of a model in `models.regi
     "mambavision_b": Published(top1=84.2, top5=96.9, eval_crop=1.0, source=MAMBAVISION, licence=NON_COMMERCIAL),
     "mambavision_l": Published(top1=85.0, top5=97.1, eval_crop=1.0, source=MAMBAVISION, licence=NON_COMMERCIAL),
     "mambavision_l2": Published(top1=85.3, top5=97.2, eval_crop=1.0, source=MAMBAVISION, licence=NON_COMMERCIAL),
+    "vmamba_tiny_s1l8": Published(top1=82.6, eval_crop=0.875, source=VMAMBA, licence=MIT),
+    "vmamba_tiny_s2l5": Published(top1=82.5, eval_crop=0.875, source=VMAMBA, licence=MIT),
+    "vmamba_small_s2l15": Published(top1=83.6, eval_crop=0.875, source=VMAMBA, licence=MIT),
+    "vmamba_small_s1l20": Published(top1=83.3, eval_crop=0.875, source=VMAMBA, licence=MIT),
+    "vmamba_base_s2l15": Published(top1=83.9, eval_crop=0.875, source=VMAMBA, licence=MIT),
+    "vmamba_base_s1l20": Published(top1=83.8, eval_crop=0.875, source=VMAMBA, licence=MIT),
 }

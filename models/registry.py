@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.configs import MambaOutConfig, MambaVisionConfig, VimConfig, ViTConfig
+from models.configs import MambaOutConfig, MambaVisionConfig, VimConfig, ViTConfig, VMambaConfig
 from models.text import valid_names
 from models.typed import SettingsError, build
 
 if TYPE_CHECKING:
     from torch import nn
 
-Config = VimConfig | MambaVisionConfig | ViTConfig | MambaOutConfig
+Config = VimConfig | MambaVisionConfig | VMambaConfig | ViTConfig | MambaOutConfig
 Build = Callable[[Any, int, int, str], "nn.Module"]  # config, img_size in pixels, num_classes, scan_backend
 
 
@@ -53,6 +53,13 @@ def build_mambavision(config: MambaVisionConfig, img_size: int, num_classes: int
     from models.mambavision import MambaVision
 
     return MambaVision(config, num_classes=num_classes, scan_backend=scan_backend)
+
+
+def build_vmamba(config: VMambaConfig, img_size: int, num_classes: int, scan_backend: str) -> nn.Module:
+    """A VMamba, which takes images of any size."""
+    from models.vmamba import VMamba
+
+    return VMamba(config, num_classes=num_classes, scan_backend=scan_backend)
 
 
 def build_vit(config: ViTConfig, img_size: int, num_classes: int, scan_backend: str) -> nn.Module:
@@ -96,6 +103,15 @@ MODELS: dict[str, ModelEntry] = {
         config=MambaVisionConfig(
             dim=16, in_dim=16, depths=(1, 1, 4, 2), heads=(1, 2, 4, 8), windows=(8, 8, 4, 2), stem_strides=(1, 2), drop_path=0.0
         ),
+    ),
+    "vmamba_tiny_s1l8": ModelEntry(build=build_vmamba, config=VMambaConfig()),
+    "vmamba_tiny_s2l5": ModelEntry(build=build_vmamba, config=VMambaConfig(depths=(2, 2, 5, 2), expand=2)),
+    "vmamba_small_s2l15": ModelEntry(build=build_vmamba, config=VMambaConfig(depths=(2, 2, 15, 2), expand=2, drop_path=0.3)),
+    "vmamba_small_s1l20": ModelEntry(build=build_vmamba, config=VMambaConfig(depths=(2, 2, 20, 2), drop_path=0.3)),
+    "vmamba_base_s2l15": ModelEntry(build=build_vmamba, config=VMambaConfig(dim=128, depths=(2, 2, 15, 2), expand=2, drop_path=0.6)),
+    "vmamba_base_s1l20": ModelEntry(build=build_vmamba, config=VMambaConfig(dim=128, depths=(2, 2, 20, 2), drop_path=0.5)),
+    "vmamba_micro": ModelEntry(
+        build=build_vmamba, img_size=32, config=VMambaConfig(dim=32, depths=(1, 1, 2, 1), stem_strides=(1, 2), drop_path=0.0)
     ),
     "vit_tiny": ModelEntry(build=build_vit, config=ViTConfig()),
     "vit_micro": ModelEntry(build=build_vit, config=ViTConfig(patch_size=4, dim=64, depth=4, heads=4), img_size=32),
@@ -148,6 +164,9 @@ def model_config(name: str, options: Mapping[str, Any]) -> Config:
     OptionError lists every unknown option, wrong type and impossible value.
     """
     default = model_entry(name).config
+    refused = getattr(default, "refused", {})
+    if named := [((key,), f"{name} does not take this variant: {refused[key]}") for key in options if key in refused]:
+        raise OptionError(name, named)
     try:
         given = build(type(default), options)
     except SettingsError as error:

@@ -197,7 +197,7 @@ def initialise(model: Vim) -> None:
             continue
         for dt_proj in (mixer.dt_proj, mixer.dt_proj_b):
             nn.init.uniform_(dt_proj.weight, -(dt_proj.in_features**-0.5), dt_proj.in_features**-0.5)
-        mixer.dt_proj.bias.copy_(_inverse_softplus_of_dt(mixer.dt_proj.bias))
+        mixer.dt_proj.bias.copy_(inverse_softplus_of_dt(mixer.dt_proj.bias))
         nn.init.zeros_(mixer.dt_proj_b.bias)  # the official code zeroes every bias without a mark, and marks only the forward bias
 
 
@@ -213,7 +213,7 @@ def state_rates(channels: int, states: int) -> nn.Parameter:
     return nn.Parameter(torch.log(torch.arange(1, states + 1, dtype=torch.float32)).repeat(channels, 1))
 
 
-def _inverse_softplus_of_dt(like: Tensor) -> Tensor:
+def inverse_softplus_of_dt(like: Tensor) -> Tensor:
     """softplus^-1 of log-uniform values in [DT_MIN, DT_MAX], with the shape of `like`."""
     dt = torch.exp(torch.rand_like(like) * math.log(DT_MAX / DT_MIN) + math.log(DT_MIN)).clamp(min=DT_FLOOR)
     return dt + torch.log(-torch.expm1(-dt))

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.layers import TokenConv1d
+from models.vmamba import DirectionProjection
 
-Layer = nn.Linear | nn.Conv1d | nn.Conv2d
+Layer = nn.Linear | nn.Conv1d | nn.Conv2d | DirectionProjection
 
 
 class InputNorms:
@@ -38,7 +39,7 @@ class InputNorms:
         layer = self.layers[name]
 
         def add(_: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
-            new = squares(layer, inputs[0], **options)
+            new = squares(layer, *inputs, **options)
             self.squares[name] = self.squares[name] + new if name in self.squares else new
 
         return add
@@ -55,6 +56,8 @@ def layer_of(model: nn.Module, name: str) -> Layer:
     """The linear layer or convolution whose weight has this name. ValueError if the name is that of another parameter."""
     owner, _, last = name.rpartition(".")
     layer = model.get_submodule(owner)
+    if last.endswith("_weight") and isinstance(projection := getattr(layer, last.removesuffix("_weight"), None), DirectionProjection):
+        return projection
     if last != "weight" or not isinstance(layer, Layer):
         why = "its inputs have no norms; leave its group out"
         raise ValueError(f"'{name}' is not the weight of a linear layer or a convolution: {why}")
@@ -62,11 +65,14 @@ def layer_of(model: nn.Module, name: str) -> Layer:
 
 
 @torch.no_grad()
-def squares(layer: Layer, x: Tensor, *, reverse: bool = False) -> Tensor:
+def squares(layer: Layer, x: Tensor, weight: Tensor | None = None, *, reverse: bool = False) -> Tensor:
     """Sums in fp64, over samples and positions, of the squared inputs that each weight of `layer` multiplies; broadcasts to the weight's shape."""
     energy = x.double().square()
     if isinstance(layer, nn.Linear):
         return energy.reshape(-1, layer.in_features).sum(0)
+    if isinstance(layer, DirectionProjection):
+        assert weight is not None  # it is given in the call
+        return energy.sum((0, 3)).repeat(len(weight) // x.shape[1], 1).unsqueeze(1)
     weight = layer.weight
     if isinstance(layer, TokenConv1d):  # (B, L, D); models.ssm.conv says how the taps are placed
         around = (weight.shape[-1] - 1 - layer.left, layer.left) if reverse else (layer.left, weight.shape[-1] - 1 - layer.left)

@@ -1,6 +1,6 @@
 """The groups of parameters. Every parameter falls into one group by its name, and a method names the groups that it prunes. No torch at import.
 
-The names are those of the official Vim and MambaVision files. Dense by default: A_log, D, biases, norms, embeddings and state. A zero in A_log means
+The names are those of the official Vim, MambaVision and VMamba files. Dense by default: A_log, D, biases, norms, embeddings and state. A zero in A_log means
 A = -1, not a removed state.
 """
 
@@ -45,10 +45,10 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("patch_embed", r"patch_embed|stem"),
     ("head", r"head"),
     ("se", r"se"),
-    ("conv1d", r"conv1d(_\w+)?"),
+    ("conv1d", r"conv1d(_\w+)?|conv2d"),
     ("in_proj", r"in_proj"),
-    ("x_proj", r"x_proj(_b)?"),
-    ("dt_proj", r"dt_proj(_b)?"),
+    ("x_proj", r"x_proj(_b|_weight)?"),
+    ("dt_proj", r"dt_proj(_b|s_weight)?"),
     ("out_proj", r"out_proj"),
     ("downsample", r"downsample"),
     ("attention", r"attn|attention\w*|pool\w*|qkv|q|k|v|kv|proj|in_proj_weight"),
@@ -63,9 +63,9 @@ def group_of(name: str, dimensions: int) -> str:
     *_, last = parts = name.split(".")
     if last.endswith("bias"):
         return "biases"
-    if re.fullmatch(r"A(_b)?_log", last):
+    if re.fullmatch(r"A(_b)?_logs?", last):
         return "A_log"
-    if re.fullmatch(r"D(_b)?", last):
+    if re.fullmatch(r"D(_b|s)?", last):
         return "D"
     if re.search(r"token|pos_embed|query|queries", last):
         return "embeddings"

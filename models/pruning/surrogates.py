@@ -33,6 +33,11 @@ DIMENSIONS: dict[str, dict[Axis, int]] = {
     "Lambda_im": {"states": 0},
     "log_step": {"states": 0},
     "query": {"channels": 1},
+    "A_logs": {"channels": 0, "states": 1},
+    "Ds": {"channels": 0},
+    "x_proj_weight": {"channels": 2, "states": 1},
+    "dt_projs_weight": {"channels": 1},
+    "dt_projs_bias": {"channels": 1},
 }
 
 
@@ -55,6 +60,8 @@ def surrogate(model: nn.Module, axis: Axis) -> tuple[nn.Module, list[Tensor]]:
                 if parameter.dim() == 3:  # a complex number as a pair; half of it will do, as torch-pruning maps only two dimensions through cat
                     setattr(module, name, nn.Parameter(parameter[..., 0]))
             module.forward = partial(FIXED[kind, axis], module, states)
+        if kind == "SS2D":
+            module.four_ways = partial(_four_ways, axis, module, states)
     return twin, states
 
 
@@ -105,6 +112,25 @@ def _s4d_states(ssm: S4D, states: list[Tensor], u: Tensor, reverse: bool = False
 def _s5_states(ssm: S5, states: list[Tensor], u: Tensor, reverse: bool = False) -> Tensor:
     states.append(ssm.Lambda_re * ssm.Lambda_im * ssm.log_step * ssm.B.sum(1) * ssm.C.sum(0))
     return u * 1
+
+
+def _four_ways(axis: Axis, mixer: Any, states: list[Tensor], x: Tensor) -> Tensor:
+    """Couples the four directions of a map, (B, D, H, W): they share channels, and a state belongs to all of them."""
+    tokens = x.permute(0, 2, 3, 1)
+    if mixer.fixed:
+        for ssm in mixer.ssm:
+            tokens = ssm(tokens)
+    elif axis == "channels":
+        channels = mixer.out_proj.in_features
+        for bare in (mixer.A_logs.sum(1), mixer.Ds):
+            for direction in range(4):
+                tokens = tokens * bare.narrow(0, direction * channels, channels)
+        tokens = tokens * (mixer.x_proj_weight.sum((0, 1)) * mixer.dt_projs_weight.sum((0, 2)) * mixer.dt_projs_bias.sum(0))
+    else:
+        rank, count = mixer.dt_projs_weight.shape[2], mixer.A_logs.shape[1]
+        shared = mixer.x_proj_weight.sum((0, 2))
+        states.append(mixer.A_logs.sum(0) * shared.narrow(0, rank, count) * shared.narrow(0, rank + count, count))
+    return tokens.permute(0, 3, 1, 2) * 1
 
 
 FIXED: dict[tuple[str, Axis], Callable[..., Tensor]] = {

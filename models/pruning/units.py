@@ -78,6 +78,15 @@ def _mambavision_mixer(mixer: Any) -> Iterable[Units]:
         yield _scan_states("d_state", mixer.x_proj, mixer.A_log, mixer.dt_proj)
 
 
+def _four_way_mixer(mixer: Any) -> Iterable[Units]:
+    yield _inputs("d_inner", "inner", mixer.out_proj)
+    if not mixer.fixed:
+        states, rank = mixer.A_logs.shape[1], mixer.dt_projs_weight.shape[2]
+        yield Units(
+            name="d_state", kind="state", root=mixer.A_logs, side="out", consumer=mixer, count=states, weight="x_proj_weight", consumed=rank + states
+        )
+
+
 def _attention(attention: Any) -> Iterable[Units]:
     heads = attention.proj.in_features // attention.head_dim
     yield replace(_inputs("heads", "heads", attention.proj), count=heads, width=attention.head_dim)
@@ -100,6 +109,8 @@ UNITS: Mapping[str, Callable[[Any], Iterable[Units]]] = {
     "models.vim.BidirectionalMixer": _bidirectional_mixer,
     "models.mambavision.SSMMixer": _mambavision_mixer,
     "models.mambavision.MambaVision": _final_pool,
+    "models.vmamba.SS2D": _four_way_mixer,
+    "models.vmamba.VMamba": lambda network: [_outputs("patch_embed.hidden", "conv", network.patch_embed[0], network.patch_embed[5])],
     "models.attention.Attention": _attention,
     "models.attention.SlidingWindowAttention": _attention,
     "models.ssm.s4d.S4D": lambda ssm: [_fixed_states(ssm.log_A_real, ssm)],
