@@ -175,8 +175,8 @@ class VMambaConfig:
 
     refused: ClassVar[Mapping[str, str]] = {  # variants of other families, and why they are none here
         "swa": "it has no attention",
-        "attention_pool": "its classifier is the mean over the map, which has no heads",
-        "convnext": "its stem, norms and down-sampling are those of ConvNeXt already",
+        "attention_pool": "it classifies by the mean over the map, as published",
+        "convnext": "it has the norms, activations and down-sampling of ConvNeXt already",
     }
     dim: Pairs = 96  # of stage 1, doubled at every stage
     depths: Four = (2, 2, 8, 2)

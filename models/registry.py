@@ -110,9 +110,7 @@ MODELS: dict[str, ModelEntry] = {
     "vmamba_small_s1l20": ModelEntry(build=build_vmamba, config=VMambaConfig(depths=(2, 2, 20, 2), drop_path=0.3)),
     "vmamba_base_s2l15": ModelEntry(build=build_vmamba, config=VMambaConfig(dim=128, depths=(2, 2, 15, 2), expand=2, drop_path=0.6)),
     "vmamba_base_s1l20": ModelEntry(build=build_vmamba, config=VMambaConfig(dim=128, depths=(2, 2, 20, 2), drop_path=0.5)),
-    "vmamba_micro": ModelEntry(
-        build=build_vmamba, img_size=32, config=VMambaConfig(dim=32, depths=(1, 1, 2, 1), stem_strides=(1, 2), drop_path=0.0)
-    ),
+    "vmamba_micro": ModelEntry(build=build_vmamba, img_size=32, config=VMambaConfig(dim=32, depths=(1, 1, 2, 1), stem_strides=(1, 2), drop_path=0.0)),
     "vit_tiny": ModelEntry(build=build_vit, config=ViTConfig()),
     "vit_micro": ModelEntry(build=build_vit, config=ViTConfig(patch_size=4, dim=64, depth=4, heads=4), img_size=32),
     "mambaout_femto": ModelEntry(build=build_mambaout, config=MambaOutConfig()),
@@ -165,8 +163,9 @@ def model_config(name: str, options: Mapping[str, Any]) -> Config:
     """
     default = model_entry(name).config
     refused = getattr(default, "refused", {})
-    if named := [((key,), f"{name} does not take this variant: {refused[key]}") for key in options if key in refused]:
-        raise OptionError(name, named)
+    for key in options:
+        if key in refused:
+            raise OptionError(name, [((key,), f"{name} does not take this variant: {refused[key]}")])
     try:
         given = build(type(default), options)
     except SettingsError as error:

@@ -80,10 +80,11 @@ class SS2D(nn.Module):
         sequences = torch.stack((x.flatten(2), x.transpose(2, 3).flatten(2)), dim=1)
         y = self._fixed(sequences) if self.fixed else self._scans(sequences)
         rows, columns = y.unbind(1)
-        return rows.unflatten(2, (height, width)) + columns.unflatten(2, (width, height)).transpose(2, 3)
+        total: Tensor = rows.view(*rows.shape[:2], height, width) + columns.view(*rows.shape[:2], width, height).transpose(2, 3)
+        return total
 
     def _scans(self, x: Tensor) -> Tensor:
-        """Rows and columns, (B, 2, inner, L) from the same, each scanned from both ends. Directions 2 and 3 read the sequences of 0 and 1 backwards."""
+        """Rows and columns, (B, 2, inner, L) from the same, each scanned from both ends: directions 2 and 3 read those of 0 and 1 backwards."""
         wide = torch.promote_types(x.dtype, torch.float32)
         states = self.A_logs.shape[1]
         rank = self.dt_projs_weight.shape[2]
@@ -106,7 +107,7 @@ class SS2D(nn.Module):
             )
             for reverse, pair in enumerate((slice(0, 2), slice(2, 4)))
         )
-        return (ahead + back).view_as(x)
+        return (ahead + back).view(x.shape)
 
     def _fixed(self, x: Tensor) -> Tensor:
         """As `_scans`, by S4 or S5."""
@@ -131,7 +132,7 @@ class Block(nn.Module):
         """(B, H, W, dim) from the same."""
         branch = self.op(self.norm(x))
         if self.se is not None:
-            branch = self.se(branch.flatten(1, 2)).view_as(x)
+            branch = self.se(branch.flatten(1, 2)).view(x.shape)
         x = x + self.drop_path(branch)
         if hasattr(self, "inverted"):
             mixed: Tensor = self.inverted(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)

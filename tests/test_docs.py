@@ -38,7 +38,13 @@ SAMPLES = {"models/pruning/relative.py", "models/tiny_cnn.py"}  # files that a r
 FLOORS = "analysis|benchmarks|harness|jobs|models"
 PATH = re.compile(rf"(?<![\w/.~-])((?:{FLOORS}|docs|slurm|tests|\.ci)/[\w./-]*|\w[\w./-]*\.(?:py|sh|yaml|cff|cfg)\b)")
 COMMAND = re.compile(r"python -m ([\w.]+)([^`\n|#;&]*)")
-FAMILIES = {"Vim": configs.VimConfig, "MambaVision": configs.MambaVisionConfig, "ViT": configs.ViTConfig, "MambaOut": configs.MambaOutConfig}
+FAMILIES = {
+    "Vim": configs.VimConfig,
+    "MambaVision": configs.MambaVisionConfig,
+    "VMamba": configs.VMambaConfig,
+    "ViT": configs.ViTConfig,
+    "MambaOut": configs.MambaOutConfig,
+}
 all_pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 

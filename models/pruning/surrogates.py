@@ -126,7 +126,7 @@ def _four_ways(axis: Axis, mixer: Any, states: list[Tensor], x: Tensor) -> Tenso
             for direction in range(4):
                 tokens = tokens * bare.narrow(0, direction * channels, channels)
         tokens = tokens * (mixer.x_proj_weight.sum((0, 1)) * mixer.dt_projs_weight.sum((0, 2)) * mixer.dt_projs_bias.sum(0))
-    else:
+    elif mixer.A_logs.shape[1] > 1:  # a single state cannot be removed
         rank, count = mixer.dt_projs_weight.shape[2], mixer.A_logs.shape[1]
         shared = mixer.x_proj_weight.sum((0, 2))
         states.append(mixer.A_logs.sum(0) * shared.narrow(0, rank, count) * shared.narrow(0, rank + count, count))

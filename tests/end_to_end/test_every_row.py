@@ -33,6 +33,7 @@ DATA = {"source": "synthetic", "samples": 18, "classes": 2, "loader": "torch"}  
 SMALL: dict[str, dict[str, Any]] = {  # options by family
     "vim": {"depth": 2, "dim": 16},
     "mambavision": {"dim": 8, "in_dim": 8, "depths": [1, 1, 2, 2], "heads": [1, 1, 2, 4]},
+    "vmamba": {"dim": 8, "depths": [1, 1, 1, 1]},
     "vit": {"depth": 2, "dim": 12},
     "mambaout": {"depths": [1, 1, 1, 1], "dims": [8, 8, 8, 8]},
 }

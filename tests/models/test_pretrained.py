@@ -138,14 +138,17 @@ def test_a_file_without_weights_is_refused(tmp_path: Path) -> None:
         micro(pretrained=tmp_path / "absent.pth")
 
 
-@pytest.mark.parametrize("name", ["vim_micro", "mambavision_micro", "vit_micro", "mambaout_micro"])
+HEADS = ("head.", "classifier.head.")
+
+
+@pytest.mark.parametrize("name", ["vim_micro", "mambavision_micro", "vmamba_micro", "vit_micro", "mambaout_micro"])
 @pytest.mark.parametrize("prefix", ["", "backbone.", "module.model."])
 def test_a_file_without_a_head_leaves_the_head_fresh_and_says_so(tmp_path: Path, name: str, prefix: str) -> None:
-    weights = {key: tensor for key, tensor in filled(create_model(name, 10)).state_dict().items() if not key.startswith("head.")}
+    weights = {key: tensor for key, tensor in filled(create_model(name, 10)).state_dict().items() if not key.startswith(HEADS)}
     torch.save({f"{prefix}{key}": tensor for key, tensor in weights.items()}, tmp_path / "backbone.pth")
     torch.manual_seed(3)
     model = create_model(name, 7)
-    head = {key: tensor.clone() for key, tensor in model.state_dict().items() if key.startswith("head.")}
+    head = {key: tensor.clone() for key, tensor in model.state_dict().items() if key.startswith(HEADS)}
     assert load_pretrained(model, tmp_path / "backbone.pth") == ("the head is fresh, because the file has none",)
     loaded = model.state_dict()
     assert head and head.keys() | weights.keys() == loaded.keys()
@@ -170,7 +173,7 @@ def test_only_the_last_layer_of_a_head_may_be_missing(tmp_path: Path) -> None:
     assert all(torch.equal(model.state_dict()[key], tensor) for key, tensor in weights.items())
 
 
-@pytest.mark.parametrize("name", ["vim_micro", "mambavision_micro", "vit_micro", "mambaout_micro"])
+@pytest.mark.parametrize("name", ["vim_micro", "mambavision_micro", "vmamba_micro", "vit_micro", "mambaout_micro"])
 def test_of_every_family_a_head_of_other_classes_stays_fresh(tmp_path: Path, name: str) -> None:
     weights = filled(create_model(name, 9)).state_dict()
     torch.save(weights, tmp_path / "w.pth")

@@ -29,14 +29,18 @@ def noise(name: str, count: int) -> Tensor:
 def weight_for(name: str, shape: tuple[int, ...]) -> Tensor:
     """The fp64 value of a state-dict entry, by its official name and shape."""
     x, (*parents, last) = noise(name, math.prod(shape)), name.split(".")
-    if last in ("A_log", "A_b_log"):
+    if last == "A_log" and len(shape) == 1:  # of VSSD: one rate for each head
+        value = 0.5 * x
+    elif last in ("A_log", "A_b_log", "A_logs"):
         value = torch.arange(1, shape[1] + 1).double().log().repeat(shape[0]) + 0.05 * x
-    elif last in ("D", "D_b", "running_var") or (last == "weight" and len(shape) == 1):
+    elif last in ("D", "D_b", "Ds", "running_var") or (last == "weight" and len(shape) == 1):
         value = 1 + 0.1 * x
     elif last in ("gamma_1", "gamma_2"):
         value = 0.5 + 0.1 * x
-    elif last == "bias" and parents[-1].startswith("dt_proj"):
+    elif last in ("dt_bias", "dt_projs_bias") or (last == "bias" and parents[-1].startswith("dt_proj")):
         value = -2 + 0.3 * x
+    elif last in ("x_proj_weight", "dt_projs_weight"):  # of VMamba: (directions, out, in)
+        value = x * math.sqrt(3 / shape[-1])
     elif last in ("bias", "running_mean", "pos_embed", "cls_token"):
         value = 0.1 * x
     elif last == "weight":

@@ -26,11 +26,17 @@ VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
     "mambavision+se": ("mambavision_micro", {"se": True}),
     "mambavision+mobilenet": ("mambavision_micro", {"mobilenet": {"expand": 2}}),
     "mambavision+mobilenet+convnext+se": ("mambavision_micro", {"mobilenet": True, "convnext": True, "se": True}),
+    "vmamba": ("vmamba_micro", {}),
+    "vmamba, wider": ("vmamba_micro", {"expand": 2, "d_state": 4}),
+    "vmamba+se+mobilenet": ("vmamba_micro", {"se": True, "mobilenet": {"expand": 2}}),
+    "vmamba+s4": ("vmamba_micro", {"s4": {"d_state": 8}}),
+    "vmamba+s5": ("vmamba_micro", {"s5": {"d_state": 8}}),
     "vit": ("vit_micro", {}),
 }
 SMALLER: dict[str, dict[str, object]] = {
     "vim_micro": {"dim": 16, "depth": 2},
     "mambavision_micro": {"dim": 8, "in_dim": 6, "depths": [1, 1, 2, 2]},
+    "vmamba_micro": {"dim": 8, "depths": [1, 1, 1, 1]},
     "vit_micro": {"dim": 16, "depth": 2},
 }
 

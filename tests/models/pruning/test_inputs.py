@@ -9,6 +9,7 @@ from models.layers import DeltaProjection, TokenConv1d
 from models.pruning.inputs import InputNorms
 from models.pruning.scope import prunable_names
 from models.registry import create_model
+from models.vmamba import DirectionProjection
 
 
 def norms_of(layer: nn.Module, *calls: tuple[torch.Tensor, dict[str, bool]]) -> torch.Tensor:
@@ -57,7 +58,8 @@ def test_a_convolution_over_tokens_has_one_for_each_tap(causal, reverse):
         torch.testing.assert_close(norms[:, 0, tap], met.norm(dim=(0, 1)))
 
 
-SEEN = ("vim_micro", "vim_micro+se", "vim_micro+mobilenet", "mambavision_micro", "mambavision_micro+attention_pool", "vit_micro", "mambaout_micro")
+SEEN = ("vim_micro", "vim_micro+se", "vim_micro+mobilenet", "mambavision_micro", "mambavision_micro+attention_pool", "vmamba_micro", "vit_micro",
+        "mambaout_micro")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SEEN)
@@ -70,6 +72,19 @@ def test_every_layer_that_is_pruned_by_default_is_seen(name):
     weights = dict(model.named_parameters())
     for name, norm in inputs.norms(lambda tensor: tensor).items():
         assert norm.expand_as(weights[name]).isfinite().all() and norm.any(), name
+
+
+def test_a_projection_of_directions_has_the_norms_of_the_sequence_that_each_direction_reads():
+    """VMamba's: directions 2 and 3 read the sequences of 0 and 1."""
+    mixer, x = nn.Module(), torch.randn(3, 2, 5, 7)
+    mixer.x_proj, mixer.x_proj_weight = DirectionProjection(), nn.Parameter(torch.randn(4, 6, 5))
+    with InputNorms(mixer, ["x_proj_weight"]) as inputs, torch.no_grad():
+        y = mixer.x_proj(x, mixer.x_proj_weight)
+    norms = inputs.norms(lambda tensor: tensor)["x_proj_weight"].expand_as(mixer.x_proj_weight)
+    for direction in range(4):
+        read = x[:, direction % 2]
+        torch.testing.assert_close(y[:, direction], mixer.x_proj_weight[direction] @ read)
+        torch.testing.assert_close(norms[direction], read.norm(dim=(0, 2)).expand(6, 5))
 
 
 def test_a_parameter_without_inputs_is_refused_by_name():

@@ -55,8 +55,25 @@ MAMBAVISION = {
     "levels.2.blocks.0.mixer.ssm.C": (2, "state"),
 }
 
+VMAMBA = {
+    "patch_embed.5.weight": (4, "patch_embed"),
+    "patch_embed.7.weight": (1, "norms"),
+    "layers.0.downsample.1.weight": (4, "downsample"),
+    "layers.0.blocks.0.op.conv2d.weight": (4, "conv1d"),
+    "layers.0.blocks.0.op.x_proj_weight": (3, "x_proj"),
+    "layers.0.blocks.0.op.dt_projs_weight": (3, "dt_proj"),
+    "layers.0.blocks.0.op.dt_projs_bias": (2, "biases"),
+    "layers.0.blocks.0.op.A_logs": (2, "A_log"),
+    "layers.0.blocks.0.op.Ds": (1, "D"),
+    "layers.0.blocks.0.op.out_norm.weight": (1, "norms"),
+    "layers.0.blocks.0.mlp.fc1.weight": (2, "mlp"),
+    "layers.0.blocks.0.inverted.branch.0.weight": (4, "conv"),
+    "classifier.norm.weight": (1, "norms"),
+    "classifier.head.weight": (2, "head"),
+}
 
-@pytest.mark.parametrize(("name", "dimensions", "group"), [(name, *rest) for name, rest in (VIM | MAMBAVISION).items()])
+
+@pytest.mark.parametrize(("name", "dimensions", "group"), [(name, *rest) for name, rest in (VIM | MAMBAVISION | VMAMBA).items()])
 def test_an_official_name_falls_into_its_group(name, dimensions, group):
     assert group_of(name, dimensions) == group
 

@@ -54,6 +54,10 @@ def test_the_smaller_network_computes_what_the_masked_one_does(variant):
         ("vim_micro", "se", {"se": {"ratio": 4}}, {"se": {"ratio": 8}}),
         ("mambavision_micro", "mlp", {}, {"mlp_ratio": 2.0}),
         ("mambavision_micro", "state", {}, {"d_state": 4}),
+        ("vmamba_micro", "inner", {"expand": 2}, {"expand": 1}),
+        ("vmamba_micro", "inner", {"expand": 2, "s4": {}}, {"expand": 1, "s4": {}}),
+        ("vmamba_micro", "state", {"d_state": 4}, {"d_state": 2}),
+        ("vmamba_micro", "mlp", {}, {"mlp_ratio": 2.0}),
     ],
 )
 def test_half_of_the_units_is_the_architecture_of_half_the_size(name, kind, options, narrower):

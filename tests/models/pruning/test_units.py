@@ -8,6 +8,7 @@ SUFFIXES = {
     "vim": {"d_inner", "d_state", "d_state_b"},
     "vim+mobilenet": {"d_inner", "d_state", "d_state_b", "hidden"},
     "mambavision": {"d_inner_x", "d_inner_z", "d_state", "heads", "hidden"},
+    "vmamba, wider": {"d_inner", "d_state", "hidden"},
     "vit": {"heads", "hidden"},
 }
 
