@@ -246,7 +246,7 @@ def scan_backward(
         g = tl.load(glast_ptr + sequence * matrix + state_at, mask=real, other=0.0)
     for back in range(chunks):
         chunk = chunks - 1 - back
-        h = tl.load(kept_ptr + (chunk - 1) * (N * W) + noted_at, mask=(noted_at >= 0) & (chunk > 0), other=0.0)
+        h = tl.load(kept_ptr + (chunk - 1) * (N * W) + noted_at, mask=noted_at < chunk * (N * W), other=0.0)  # the first starts from 0
         start = chunk * CHUNK
         turns = tl.cdiv(tl.minimum(length - start, CHUNK), DEPTH)
         for turn in range(turns):

@@ -59,7 +59,7 @@ def test_narrow_types_stay_close_to_fp64(dtype: torch.dtype, limit: float, chann
 
 @pytest.mark.parametrize(("dtype", "rtol", "atol"), [(torch.float32, 6e-4, 2e-3), (torch.bfloat16, 3e-2, 5e-2), (torch.float16, 3e-3, 5e-3)])
 def test_it_is_within_mamba_ssm_s_own_tolerances(dtype: torch.dtype, rtol: float, atol: float) -> None:
-    inputs = problem(1, 8, 40, 8, 2, dtype)
+    inputs = problem(1, 8, 36, 8, 1, dtype)
     inputs["A"], inputs["delta"] = -torch.rand_like(inputs["A"]) / 2, inputs["delta"] / 2  # as upstream draws them
     got, want = gradients(on_device(inputs), backend="triton", last=False), gradients(inputs, backend="reference", last=False)
     for name, tensor in want.items():
@@ -70,7 +70,7 @@ def test_it_is_within_mamba_ssm_s_own_tolerances(dtype: torch.dtype, rtol: float
 
 
 def test_a_run_repeats_to_the_bit() -> None:
-    inputs = on_device(problem(2, 40, 9, 4, dtype=torch.float32))
+    inputs = on_device(problem(1, 40, 5, 4, dtype=torch.float32))
     first, second = (gradients(inputs, backend="triton") for _ in range(2))
     assert all(torch.equal(second[name], tensor) for name, tensor in first.items())
 
@@ -92,7 +92,7 @@ def test_infinity_and_nan_are_handed_on() -> None:
 
 def test_softplus_and_its_slope_have_fp32s_precision() -> None:
     """Without decay (A = 0) and with u = B = C = 1, y is softplus(delta)."""
-    delta = torch.cat((torch.linspace(-20, 20, 801), torch.linspace(-0.01, 0.01, 95)))[None, :, None].to(DEVICE)
+    delta = torch.cat((torch.linspace(-20, 20, 401), torch.linspace(-0.01, 0.01, 47)))[None, :, None].to(DEVICE)
     channels, leaf = delta.shape[1], delta.clone().requires_grad_()
     ones = {"u": torch.ones_like(delta), "A": delta.new_zeros(channels, 1), "B": delta.new_ones(1, 1, 1), "C": delta.new_ones(1, 1, 1)}
     y = selective_scan(delta=leaf, **ones, delta_softplus=True, backend="triton")
