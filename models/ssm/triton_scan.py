@@ -146,7 +146,7 @@ def walk(
     """
     u_ptr, delta_ptr, z_ptr, gy_ptr, B_ptr, C_ptr = ins
     own_ptr, shared_ptr = outs
-    u_l, delta_l, z_l, gy_l, B_l, C_l, own_l, states, own_o, shared_o = steps
+    u_l, delta_l, z_l, gy_l, B_l, C_l, own_l, states, plane, shared_o = steps
     u_at, delta_at, z_at, gy_at, B_at, C_at, own_at, n = across
     rate, skip, bias, channel, state = constants
     pos = position(i, length, side, REVERSE)
@@ -167,7 +167,7 @@ def walk(
         s = sigmoid(z)
         ungated = tl.sum(after * C[:, None], 0) + skip * u
         dz = go * ungated * s * (1.0 + z * (1.0 - s))
-        tl.store(own_ptr + 2 * own_o + pos * own_l + own_at, dz.to(own_ptr.dtype.element_ty), mask=inside)
+        tl.store(own_ptr + 2 * plane + pos * own_l + own_at, dz.to(own_ptr.dtype.element_ty), mask=inside)
         go = go * z * s
     tl.store(shared_ptr + shared_o + pos * states + n, tl.sum(go[None, :] * after, 1), mask=shared)
     g = g + go[None, :] * C[:, None]
@@ -183,7 +183,7 @@ def walk(
     dstep = tl.where(inside, dstep, 0.0)
     dbias += dstep
     tl.store(own_ptr + pos * own_l + own_at, (dx * step + skip * go).to(own_ptr.dtype.element_ty), mask=inside)
-    tl.store(own_ptr + own_o + pos * own_l + own_at, dstep.to(own_ptr.dtype.element_ty), mask=inside)
+    tl.store(own_ptr + plane + pos * own_l + own_at, dstep.to(own_ptr.dtype.element_ty), mask=inside)
     return g, dA, dD, dbias
 
 
@@ -231,7 +231,8 @@ def scan_backward(
     ins = (u_ptr, delta_ptr, z_ptr + sample * z_b, gy_ptr + side * gy_s + sample * gy_b, B_ptr, C_ptr)
     outs = (own_ptr + own, shared_ptr + part)
     shared_o = tl.num_programs(0).to(tl.int64) * length * states
-    steps = (u_l, delta_l, z_l, gy_l, B_l, C_l, own_l, states, own_o, shared_o)
+    plane = (side * 0 + own_o).to(tl.int64)  # twice it may exceed 32 bits; as an argument of value 1 it would be no tensor
+    steps = (u_l, delta_l, z_l, gy_l, B_l, C_l, own_l, states, plane, shared_o)
     across = (d * u_d, d * delta_d, d * z_d, d * gy_d, n * B_n, n * C_n, d * own_d, n)
     constants = (rate, skip, bias, inside, shared)
     chunks = tl.cdiv(length, CHUNK)
