@@ -32,8 +32,8 @@ class MobilePathConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MobileBlockConfig:
-    """MobileNetV2 inverted residuals (arXiv 1801.04381). MambaVision: instead of the convolution blocks of stages 1 and 2. VMamba: instead of the
-    feed-forward layers.
+    """MobileNetV2 inverted residuals (arXiv 1801.04381). MambaVision: instead of the convolution blocks of stages 1 and 2. VMamba and VSSD: instead
+    of the feed-forward layers.
     """
 
     expand: Count = 4
@@ -197,6 +197,36 @@ class VMambaConfig:
         """Raises ValueError if options contradict each other."""
         _at_most_one(s4=self.s4, s5=self.s5)
         _needs_pretrained(self.pretrained, self.pretrained_key)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VSSDConfig:
+    """VSSD (arXiv 2407.18559). Defaults are VSSD-Micro's."""
+
+    refused: ClassVar[Mapping[str, str]] = {  # variants of other families, and why they are none here
+        "s4": "it has no scan to replace: every token sees all others through one matrix",
+        "s5": "it has no scan to replace: every token sees all others through one matrix",
+        "swa": "its attention is that of stage 4, which sees the whole map, as published",
+        "attention_pool": "it classifies by the mean over the map, as published",
+        "convnext": "its blocks have no convolutions but depthwise ones",
+    }
+    dim: Pairs = 48  # of stage 1, doubled at every stage
+    depths: Four = (2, 2, 8, 4)
+    heads: Four = (2, 4, 8, 16)  # of the state space in stages 1 to 3, of the attention in stage 4
+    stem_strides: tuple[Count, Count] = (2, 2)
+    expand: Count = 2  # inner channels / channels
+    d_state: Annotated[int, between(1, 256)] = 48
+    mlp_ratio: Positive = 4.0
+    drop_path: Fraction = 0.1  # of the last block; it rises linearly from 0
+    se: SEConfig | None = None
+    mobilenet: MobileBlockConfig | None = None  # for the feed-forward layers
+    pretrained: str | None = None  # path of an official checkpoint
+    pretrained_key: str | None = None  # the name of the weights in a checkpoint that holds several; None: the last, not the averaged
+
+    def check(self) -> None:
+        """Raises ValueError if options contradict each other."""
+        _needs_pretrained(self.pretrained, self.pretrained_key)
+        _must_divide([(heads, self.dim * 2**stage * (self.expand if stage < 3 else 1)) for stage, heads in enumerate(self.heads)])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.configs import MambaOutConfig, MambaVisionConfig, VimConfig, ViTConfig, VMambaConfig
+from models.configs import MambaOutConfig, MambaVisionConfig, VimConfig, ViTConfig, VMambaConfig, VSSDConfig
 from models.text import valid_names
 from models.typed import SettingsError, build
 
 if TYPE_CHECKING:
     from torch import nn
 
-Config = VimConfig | MambaVisionConfig | VMambaConfig | ViTConfig | MambaOutConfig
+Config = VimConfig | MambaVisionConfig | VMambaConfig | VSSDConfig | ViTConfig | MambaOutConfig
 Build = Callable[[Any, int, int, str], "nn.Module"]  # config, img_size in pixels, num_classes, scan_backend
 
 
@@ -60,6 +60,13 @@ def build_vmamba(config: VMambaConfig, img_size: int, num_classes: int, scan_bac
     from models.vmamba import VMamba
 
     return VMamba(config, num_classes=num_classes, scan_backend=scan_backend)
+
+
+def build_vssd(config: VSSDConfig, img_size: int, num_classes: int, scan_backend: str) -> nn.Module:
+    """A VSSD, which takes images of any size and has no scan."""
+    from models.vssd import VSSD
+
+    return VSSD(config, num_classes=num_classes)
 
 
 def build_vit(config: ViTConfig, img_size: int, num_classes: int, scan_backend: str) -> nn.Module:
@@ -111,6 +118,17 @@ MODELS: dict[str, ModelEntry] = {
     "vmamba_base_s2l15": ModelEntry(build=build_vmamba, config=VMambaConfig(dim=128, depths=(2, 2, 15, 2), expand=2, drop_path=0.6)),
     "vmamba_base_s1l20": ModelEntry(build=build_vmamba, config=VMambaConfig(dim=128, depths=(2, 2, 20, 2), drop_path=0.5)),
     "vmamba_micro": ModelEntry(build=build_vmamba, img_size=32, config=VMambaConfig(dim=32, depths=(1, 1, 2, 1), stem_strides=(1, 2), drop_path=0.0)),
+    "vssd_micro": ModelEntry(build=build_vssd, config=VSSDConfig()),
+    "vssd_tiny": ModelEntry(build=build_vssd, config=VSSDConfig(dim=64, depths=(2, 4, 8, 4), d_state=64, drop_path=0.2)),
+    "vssd_small": ModelEntry(build=build_vssd, config=VSSDConfig(dim=64, depths=(3, 4, 21, 5), d_state=64, drop_path=0.4)),
+    "vssd_base": ModelEntry(
+        build=build_vssd, config=VSSDConfig(dim=96, depths=(3, 4, 21, 5), heads=(3, 6, 12, 24), d_state=64, drop_path=0.6)
+    ),
+    "vssd_micro_32": ModelEntry(
+        build=build_vssd,
+        img_size=32,
+        config=VSSDConfig(dim=32, depths=(1, 1, 2, 1), heads=(1, 2, 4, 8), stem_strides=(1, 2), d_state=16, drop_path=0.0),
+    ),
     "vit_tiny": ModelEntry(build=build_vit, config=ViTConfig()),
     "vit_micro": ModelEntry(build=build_vit, config=ViTConfig(patch_size=4, dim=64, depth=4, heads=4), img_size=32),
     "mambaout_femto": ModelEntry(build=build_mambaout, config=MambaOutConfig()),
