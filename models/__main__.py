@@ -27,6 +27,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "mambavision_micro": [{"swa": {"window": 3}}, {"s4": {}}, {"s5": {}}, {"attention_pool": {}}, {"convnext": {}}, {"se": {}}, {"mobilenet": {}}],
     "vmamba_tiny_s1l8": [{"se": {}}, {"mobilenet": {}}, {"s4": {}}, {"s5": {}}],
     "vmamba_micro": [{"se": {}}, {"mobilenet": {}}, {"s4": {}}, {"s5": {}}],
+    "vssd_micro": [{"se": {}}, {"mobilenet": {}}],
+    "vssd_micro_32": [{"se": {}}, {"mobilenet": {}}],
 }
 COLUMNS = ("model", "pixels", "parameters", "GMACs", "scan, GFLOPs", "official weights")
 

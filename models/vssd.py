@@ -93,20 +93,21 @@ class SSD(nn.Module):
         """(B, H, W, dim) from the same."""
         inner, mixed, heads = self.out_proj.in_features, self.conv2d.out_channels, self.A_log.shape[0]  # as pruning leaves them
         z, maps, dt = self.in_proj(x).split([inner, mixed, heads], dim=-1)
-        tokens = F.silu(self.conv2d(maps.permute(0, 3, 1, 2))).flatten(2).transpose(1, 2)
-        X, B, C = tokens.split([inner, (mixed - inner) // 2, (mixed - inner) // 2], dim=-1)
-        Y = self.mix(X, B, C, dt.flatten(1, 2))
-        normed = self.norm(Y.transpose(1, 2).unflatten(2, x.shape[1:3])).permute(0, 2, 3, 1)
-        y: Tensor = self.out_proj(normed * z)  # the gate has no activation
+        mixed_maps = self.mix(F.silu(self.conv2d(maps.permute(0, 3, 1, 2))), dt)
+        y: Tensor = self.out_proj(self.norm(mixed_maps).permute(0, 2, 3, 1) * z)  # the gate has no activation
         return y
 
-    def mix(self, X: Tensor, B: Tensor, C: Tensor, dt: Tensor) -> Tensor:
-        """Y, (B, L, inner)."""
+    def mix(self, maps: Tensor, dt: Tensor) -> Tensor:
+        """Y, (B, inner, H, W), from X, B and C, (B, inner + 2 N, H, W), and dt, (B, H, W, heads)."""
+        inner = self.out_proj.in_features
+        states = (maps.shape[1] - inner) // 2
+        X, B, C = maps.flatten(2).transpose(1, 2).split([inner, states, states], dim=-1)
         wide = torch.promote_types(X.dtype, torch.float32)
-        m = F.softplus(dt.to(wide) + self.dt_bias.to(wide)) * torch.exp(self.A_log.to(wide))
+        m = F.softplus(dt.flatten(1, 2).to(wide) + self.dt_bias.to(wide)) * torch.exp(self.A_log.to(wide))
         heads = X.unflatten(-1, (-1, self.head_dim))
         state = B.transpose(1, 2) @ (m.to(X.dtype).unsqueeze(-1) * heads).flatten(2)  # (B, N, inner), of all heads
-        return C @ state + (self.D.to(X.dtype).unsqueeze(-1) * heads).flatten(2)
+        Y = C @ state + (self.D.to(X.dtype).unsqueeze(-1) * heads).flatten(2)
+        return Y.transpose(1, 2).view(-1, inner, *maps.shape[2:])
 
 
 class Attention(nn.Module):
@@ -122,7 +123,7 @@ class Attention(nn.Module):
         parts = self.to_qkv(x.flatten(1, 2)).split([self.to_out.in_features] * 3, dim=-1)
         query, key, value = (part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for part in parts)
         y: Tensor = self.to_out(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
-        return y.unflatten(1, x.shape[1:3])
+        return y.view(x.shape)
 
 
 class Block(nn.Module):

@@ -37,7 +37,8 @@ def insert_gates(model: nn.Module, groups: Sequence[Group]) -> dict[str, str]:
     names = {id(module): name for name, module in model.named_modules()}
     gates: dict[str, str] = {}
     for group in groups:
-        norm = next((part.name for part in group.parts if part.dimension is None and scales(model.get_submodule(part.name))), None)
+        alone = (part for part in group.parts if part.dimension is None and part.indices.shape[1] == 1)  # a factor for each unit
+        norm = next((part.name for part in alone if scales(model.get_submodule(part.name))), None)
         if norm is not None:
             gates[group.name] = f"{norm}.weight"
             continue

@@ -1,6 +1,6 @@
 """The groups of parameters. Every parameter falls into one group by its name, and a method names the groups that it prunes. No torch at import.
 
-The names are those of the official files of Vim, MambaVision and VMamba. Dense by default: A_log, D, biases, norms, embeddings and state. A zero in
+The names are those of the official files of Vim, MambaVision, VMamba and VSSD. Dense by default: A_log, D, biases, norms, embeddings and state. A zero in
 A_log means A = -1, not a removed state.
 """
 
@@ -51,9 +51,9 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("dt_proj", r"dt_proj(_b|s_weight)?"),
     ("out_proj", r"out_proj"),
     ("downsample", r"downsample"),
-    ("attention", r"attn|attention\w*|pool\w*|qkv|q|k|v|kv|proj|in_proj_weight"),
+    ("attention", r"attn|attention\w*|pool\w*|qkv|q|k|v|kv|proj|in_proj_weight|to_qkv|to_out"),
     ("mlp", r"mlp|fc\d?"),
-    ("conv", r"\w*conv\w*|branch"),
+    ("conv", r"\w*conv\w*|branch|cpe\d"),
 )
 
 

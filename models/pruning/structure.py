@@ -95,7 +95,7 @@ class _Graph:
     def group(self, name: str) -> Group:
         """A group with all that it owns."""
         units = self.units[name]
-        parts = tuple(self.parts(units))
+        parts = (*self.parts(units), *parts_beside(units))
         owned = tuple(parameter for part in parts for parameter in parameters_of(self.twin, part))
         return Group(name=name, kind=units.kind, count=units.count, parts=parts, owned=owned)
 
@@ -111,6 +111,12 @@ class _Graph:
                 for index, root in zip(item.idxs, item.root_idxs, strict=True):
                     indices[(root - units.first) // units.width].append(index)
                 yield Part(name=self.names[id(target)], side=side, dimension=self.dimensions.get(id(target)), indices=torch.tensor(indices))
+
+
+def parts_beside(units: Units) -> Iterator[Part]:
+    """The parts that units own besides those of the graph."""
+    for part in units.beside:
+        yield Part(name=part.name, side="out", dimension=part.dimension, indices=torch.arange(part.first, part.first + units.count).unsqueeze(1))
 
 
 def customized() -> dict[type, Any]:

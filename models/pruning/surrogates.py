@@ -60,6 +60,8 @@ def surrogate(model: nn.Module, axis: Axis) -> tuple[nn.Module, list[Tensor]]:
                 if parameter.dim() == 3:  # a complex number as a pair; half of it will do, as torch-pruning maps only two dimensions through cat
                     setattr(module, name, nn.Parameter(parameter[..., 0]))
             module.forward = partial(FIXED[kind, axis], module, states)
+        if kind == "SSD":
+            module.mix = partial(_first_channels, module)
         if kind == "SS2D":
             module.four_ways = partial(_four_ways, axis, module, states)
     return twin, states
@@ -112,6 +114,11 @@ def _s4d_states(ssm: S4D, states: list[Tensor], u: Tensor, reverse: bool = False
 def _s5_states(ssm: S5, states: list[Tensor], u: Tensor, reverse: bool = False) -> Tensor:
     states.append(ssm.Lambda_re * ssm.Lambda_im * ssm.log_step * ssm.B.sum(1) * ssm.C.sum(0))
     return u * 1
+
+
+def _first_channels(mixer: Any, maps: Tensor, dt: Tensor) -> Tensor:
+    """The channels of VSSD's X. Its heads are no axis of another tensor in the graph; `Units.beside` has what else they own."""
+    return maps.narrow(1, 0, mixer.out_proj.in_features) * 1
 
 
 def _four_ways(axis: Axis, mixer: Any, states: list[Tensor], x: Tensor) -> Tensor:

@@ -26,6 +26,15 @@ DEFAULT_KINDS = ("inner", "heads", "mlp", "conv")
 
 
 @dataclass(frozen=True, kw_only=True)
+class Beside:
+    """Entries that belong to units one by one, and that no dependency graph finds, such as the rate of a head beside the head's channels."""
+
+    name: str  # of a layer, whose outputs they are, or of a bare parameter; as `Units.name`
+    dimension: int | None  # of a bare parameter; None: a layer
+    first: int = 0  # index of the first unit's entry
+
+
+@dataclass(frozen=True, kw_only=True)
 class Units:
     """A group of units of one module, and the layer at which the dependency graph is entered to find all that they own."""
 
@@ -40,6 +49,7 @@ class Units:
     weight: str = "weight"  # a parameter of the consumer
     axis: int = 1  # of that parameter, along which the units are
     consumed: int = 0  # index of the first unit along that axis
+    beside: tuple[Beside, ...] = ()
 
     def indices(self, units: Sequence[int]) -> list[int]:
         """The indices of some units on the root's side."""
@@ -61,7 +71,8 @@ def declared(name: str, module: Module) -> Iterator[Units]:
     """The groups of one module."""
     row = UNITS.get(f"{type(module).__module__}.{type(module).__name__}")
     for units in row(module) if row else ():
-        yield replace(units, name=f"{name}.{units.name}" if name else units.name)
+        start = f"{name}." if name else ""
+        yield replace(units, name=start + units.name, beside=tuple(replace(part, name=start + part.name) for part in units.beside))
 
 
 def _bidirectional_mixer(mixer: Any) -> Iterable[Units]:
@@ -85,6 +96,19 @@ def _four_way_mixer(mixer: Any) -> Iterable[Units]:
         yield Units(
             name="d_state", kind="state", root=mixer.A_logs, side="out", consumer=mixer, count=states, weight="x_proj_weight", consumed=rank + states
         )
+
+
+def _head_mixer(mixer: Any) -> Iterable[Units]:
+    """Of VSSD: a head is its channels, and beside them its rate, its skip weight and the row that makes its Delta."""
+    heads = mixer.A_log.shape[0]
+    row = Beside(name="in_proj", dimension=None, first=mixer.in_proj.out_features - heads)
+    beside = (*(Beside(name=name, dimension=0) for name in ("A_log", "D", "dt_bias")), row)
+    yield replace(_inputs("heads", "heads", mixer.out_proj), count=heads, width=mixer.head_dim, beside=beside)
+
+
+def _vssd_attention(attention: Any) -> Iterable[Units]:
+    heads = attention.to_out.in_features // attention.head_dim
+    yield replace(_inputs("heads", "heads", attention.to_out), count=heads, width=attention.head_dim)
 
 
 def _attention(attention: Any) -> Iterable[Units]:
@@ -111,6 +135,13 @@ UNITS: Mapping[str, Callable[[Any], Iterable[Units]]] = {
     "models.mambavision.MambaVision": _final_pool,
     "models.vmamba.SS2D": _four_way_mixer,
     "models.vmamba.VMamba": lambda network: [_outputs("patch_embed.hidden", "conv", network.patch_embed[0], network.patch_embed[5])],
+    "models.vssd.SSD": _head_mixer,
+    "models.vssd.Attention": _vssd_attention,
+    "models.vssd.Stem": lambda stem: [
+        _outputs("conv2.hidden", "conv", stem.conv2[0].conv, stem.conv2[1].conv),
+        _outputs("conv3.hidden", "conv", stem.conv3[0].conv, stem.conv3[1].conv),
+    ],
+    "models.vssd.Downsample": lambda down: [_outputs("hidden", "conv", down.conv[0].conv, down.conv[2].conv)],
     "models.attention.Attention": _attention,
     "models.attention.SlidingWindowAttention": _attention,
     "models.ssm.s4d.S4D": lambda ssm: [_fixed_states(ssm.log_A_real, ssm)],
