@@ -30,6 +30,9 @@ NON_COMMERCIAL = "non-commercial: CC-BY-NC-SA-4.0; the code NVIDIA Source Code L
 # assets/performance.md, which has no top-5; TEST.CROP and INTERPOLATION in classification/config.py: 224 of 256 pixels
 VMAMBA = "github.com/MzeroMiko/VMamba, commit 2ed52ea"
 MIT = "MIT"
+# README.md, which has no top-5, of the plain weights, not of those trained with MESA; classification/data/build.py: 224 of 256 pixels
+VSSD = "github.com/YuHengsss/VSSD, commit 87b753b"
+NO_LICENCE = "none stated: ask the authors before you use them"
 
 PUBLISHED: Mapping[str, Published] = {  # by the name of a model in `models.registry.MODELS`
     "vim_tiny": Published(top1=76.1, top5=93.0, eval_crop=0.875, source=VIM, licence=APACHE),
@@ -49,4 +52,8 @@ PUBLISHED: Mapping[str, Published] = {  # by the name of a model in `models.regi
     "vmamba_small_s1l20": Published(top1=83.3, eval_crop=0.875, source=VMAMBA, licence=MIT),
     "vmamba_base_s2l15": Published(top1=83.9, eval_crop=0.875, source=VMAMBA, licence=MIT),
     "vmamba_base_s1l20": Published(top1=83.8, eval_crop=0.875, source=VMAMBA, licence=MIT),
+    "vssd_micro": Published(top1=82.5, eval_crop=0.875, source=VSSD, licence=NO_LICENCE),
+    "vssd_tiny": Published(top1=83.6, eval_crop=0.875, source=VSSD, licence=NO_LICENCE),
+    "vssd_small": Published(top1=84.1, eval_crop=0.875, source=VSSD, licence=NO_LICENCE),
+    "vssd_base": Published(top1=84.7, eval_crop=0.875, source=VSSD, licence=NO_LICENCE),
 }

@@ -121,9 +121,7 @@ MODELS: dict[str, ModelEntry] = {
     "vssd_micro": ModelEntry(build=build_vssd, config=VSSDConfig()),
     "vssd_tiny": ModelEntry(build=build_vssd, config=VSSDConfig(dim=64, depths=(2, 4, 8, 4), d_state=64, drop_path=0.2)),
     "vssd_small": ModelEntry(build=build_vssd, config=VSSDConfig(dim=64, depths=(3, 4, 21, 5), d_state=64, drop_path=0.4)),
-    "vssd_base": ModelEntry(
-        build=build_vssd, config=VSSDConfig(dim=96, depths=(3, 4, 21, 5), heads=(3, 6, 12, 24), d_state=64, drop_path=0.6)
-    ),
+    "vssd_base": ModelEntry(build=build_vssd, config=VSSDConfig(dim=96, depths=(3, 4, 21, 5), heads=(3, 6, 12, 24), d_state=64, drop_path=0.6)),
     "vssd_micro_32": ModelEntry(
         build=build_vssd,
         img_size=32,

@@ -101,13 +101,14 @@ class SSD(nn.Module):
         """Y, (B, inner, H, W), from X, B and C, (B, inner + 2 N, H, W), and dt, (B, H, W, heads)."""
         inner = self.out_proj.in_features
         states = (maps.shape[1] - inner) // 2
-        X, B, C = maps.flatten(2).transpose(1, 2).split([inner, states, states], dim=-1)
+        X, B, C = torch.split(maps.flatten(2).transpose(1, 2), [inner, states, states], dim=-1)
         wide = torch.promote_types(X.dtype, torch.float32)
         m = F.softplus(dt.flatten(1, 2).to(wide) + self.dt_bias.to(wide)) * torch.exp(self.A_log.to(wide))
-        heads = X.unflatten(-1, (-1, self.head_dim))
+        heads = X.view(*X.shape[:2], -1, self.head_dim)
         state = B.transpose(1, 2) @ (m.to(X.dtype).unsqueeze(-1) * heads).flatten(2)  # (B, N, inner), of all heads
         Y = C @ state + (self.D.to(X.dtype).unsqueeze(-1) * heads).flatten(2)
-        return Y.transpose(1, 2).view(-1, inner, *maps.shape[2:])
+        mixed: Tensor = Y.transpose(1, 2).view(-1, inner, *maps.shape[2:])
+        return mixed
 
 
 class Attention(nn.Module):
@@ -150,8 +151,8 @@ class Block(nn.Module):
         if hasattr(self, "inverted"):
             mixed: Tensor = self.inverted(x)
             return mixed
-        y = x.permute(0, 2, 3, 1)
-        y = y + self.drop_path(self.mlp(self.norm2(y)))
+        x = x.permute(0, 2, 3, 1)
+        y: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
         return y.permute(0, 3, 1, 2)
 
 

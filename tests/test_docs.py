@@ -42,6 +42,7 @@ FAMILIES = {
     "Vim": configs.VimConfig,
     "MambaVision": configs.MambaVisionConfig,
     "VMamba": configs.VMambaConfig,
+    "VSSD": configs.VSSDConfig,
     "ViT": configs.ViTConfig,
     "MambaOut": configs.MambaOutConfig,
 }

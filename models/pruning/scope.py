@@ -1,7 +1,7 @@
 """The groups of parameters. Every parameter falls into one group by its name, and a method names the groups that it prunes. No torch at import.
 
-The names are those of the official files of Vim, MambaVision, VMamba and VSSD. Dense by default: A_log, D, biases, norms, embeddings and state. A zero in
-A_log means A = -1, not a removed state.
+The names are those of the official files of Vim, MambaVision, VMamba and VSSD. Dense by default: A_log, D, biases, norms, embeddings and state. A
+zero in A_log means A = -1, not a removed state.
 """
 
 from __future__ import annotations

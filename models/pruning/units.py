@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 KINDS: dict[str, str] = {
     "inner": "channels between a mixer's in_proj and out_proj, with their convolution, A, D and Delta",
-    "heads": "attention heads, those of the final attention pooling included",
+    "heads": "attention heads, those of the final attention pooling included, and heads of a state space",
     "mlp": "hidden units of feed-forward layers",
     "conv": "channels between the two convolutions of a block, of the stem, and inside inverted residuals",
     "se": "hidden units of squeeze-and-excitation",

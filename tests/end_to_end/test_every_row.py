@@ -34,6 +34,7 @@ SMALL: dict[str, dict[str, Any]] = {  # options by family
     "vim": {"depth": 2, "dim": 16},
     "mambavision": {"dim": 8, "in_dim": 8, "depths": [1, 1, 2, 2], "heads": [1, 1, 2, 4]},
     "vmamba": {"dim": 8, "depths": [1, 1, 1, 1]},
+    "vssd": {"dim": 8, "depths": [1, 1, 1, 1], "heads": [1, 2, 4, 4], "d_state": 4},
     "vit": {"depth": 2, "dim": 12},
     "mambaout": {"depths": [1, 1, 1, 1], "dims": [8, 8, 8, 8]},
 }

@@ -141,7 +141,7 @@ def test_a_file_without_weights_is_refused(tmp_path: Path) -> None:
 HEADS = ("head.", "classifier.head.")
 
 
-@pytest.mark.parametrize("name", ["vim_micro", "mambavision_micro", "vmamba_micro", "vit_micro", "mambaout_micro"])
+@pytest.mark.parametrize("name", ["vim_micro", "mambavision_micro", "vmamba_micro", "vssd_micro_32", "vit_micro", "mambaout_micro"])
 @pytest.mark.parametrize("prefix", ["", "backbone.", "module.model."])
 def test_a_file_without_a_head_leaves_the_head_fresh_and_says_so(tmp_path: Path, name: str, prefix: str) -> None:
     weights = {key: tensor for key, tensor in filled(create_model(name, 10)).state_dict().items() if not key.startswith(HEADS)}
@@ -173,7 +173,7 @@ def test_only_the_last_layer_of_a_head_may_be_missing(tmp_path: Path) -> None:
     assert all(torch.equal(model.state_dict()[key], tensor) for key, tensor in weights.items())
 
 
-@pytest.mark.parametrize("name", ["vim_micro", "mambavision_micro", "vmamba_micro", "vit_micro", "mambaout_micro"])
+@pytest.mark.parametrize("name", ["vim_micro", "mambavision_micro", "vmamba_micro", "vssd_micro_32", "vit_micro", "mambaout_micro"])
 def test_of_every_family_a_head_of_other_classes_stays_fresh(tmp_path: Path, name: str) -> None:
     weights = filled(create_model(name, 9)).state_dict()
     torch.save(weights, tmp_path / "w.pth")

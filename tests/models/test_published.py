@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from models.configs import MambaVisionConfig, VimConfig, VMambaConfig
+from models.configs import MambaVisionConfig, VimConfig, VMambaConfig, VSSDConfig
 from models.published import PUBLISHED
 from models.registry import MODELS
 
-# README.md of hustvl/Vim at dd0358a and of NVlabs/MambaVision at 7860a50, assets/performance.md of MzeroMiko/VMamba at 2ed52ea; crops: vim/main.py,
-# default_cfgs, and 224 of 256 pixels in classification/data/build.py
+# README.md of hustvl/Vim at dd0358a and of NVlabs/MambaVision at 7860a50, assets/performance.md of MzeroMiko/VMamba at 2ed52ea,
+# README.md of YuHengsss/VSSD at 87b753b; crops: vim/main.py, default_cfgs, and 224 of 256 pixels in classification/data/build.py
 FIGURES = {
     "vim_tiny": (76.1, 93.0, 0.875),
     "vim_tiny_stride8": (78.3, 94.2, 0.875),
@@ -26,6 +26,10 @@ FIGURES = {
     "vmamba_small_s1l20": (83.3, None, 0.875),
     "vmamba_base_s2l15": (83.9, None, 0.875),
     "vmamba_base_s1l20": (83.8, None, 0.875),
+    "vssd_micro": (82.5, None, 0.875),
+    "vssd_tiny": (83.6, None, 0.875),
+    "vssd_small": (84.1, None, 0.875),
+    "vssd_base": (84.7, None, 0.875),
 }
 
 
@@ -35,7 +39,7 @@ def test_the_figures_are_those_of_the_official_pages() -> None:
 
 
 def test_every_full_size_of_an_official_family_has_them_and_nothing_else() -> None:
-    official = VimConfig | MambaVisionConfig | VMambaConfig
+    official = VimConfig | MambaVisionConfig | VMambaConfig | VSSDConfig
     full = [name for name, entry in MODELS.items() if isinstance(entry.config, official) and entry.img_size == 224]
     assert list(PUBLISHED) == full
 

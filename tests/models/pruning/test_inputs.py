@@ -58,8 +58,10 @@ def test_a_convolution_over_tokens_has_one_for_each_tap(causal, reverse):
         torch.testing.assert_close(norms[:, 0, tap], met.norm(dim=(0, 1)))
 
 
-SEEN = ("vim_micro", "vim_micro+se", "vim_micro+mobilenet", "mambavision_micro", "mambavision_micro+attention_pool", "vmamba_micro", "vit_micro",
-        "mambaout_micro")  # fmt: skip
+SEEN = (
+    "vim_micro", "vim_micro+se", "vim_micro+mobilenet", "mambavision_micro", "mambavision_micro+attention_pool", "vmamba_micro", "vssd_micro_32",
+    "vit_micro", "mambaout_micro",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SEEN)

@@ -72,8 +72,23 @@ VMAMBA = {
     "classifier.head.weight": (2, "head"),
 }
 
+VSSD = {
+    "patch_embed.conv3.0.conv.weight": (4, "patch_embed"),
+    "layers.0.blocks.0.cpe1.weight": (4, "conv"),
+    "layers.0.blocks.0.attn.in_proj.weight": (2, "in_proj"),
+    "layers.0.blocks.0.attn.conv2d.weight": (4, "conv1d"),
+    "layers.0.blocks.0.attn.dt_bias": (1, "biases"),
+    "layers.0.blocks.0.attn.A_log": (1, "A_log"),
+    "layers.0.blocks.0.attn.D": (1, "D"),
+    "layers.0.blocks.0.attn.norm.weight": (1, "norms"),
+    "layers.0.blocks.0.attn.out_proj.weight": (2, "out_proj"),
+    "layers.3.blocks.0.attn.to_qkv.weight": (2, "attention"),
+    "layers.3.blocks.0.attn.to_out.weight": (2, "attention"),
+    "layers.0.downsample.conv.1.conv.weight": (4, "downsample"),
+}
 
-@pytest.mark.parametrize(("name", "dimensions", "group"), [(name, *rest) for name, rest in (VIM | MAMBAVISION | VMAMBA).items()])
+
+@pytest.mark.parametrize(("name", "dimensions", "group"), [(name, *rest) for name, rest in (VIM | MAMBAVISION | VMAMBA | VSSD).items()])
 def test_an_official_name_falls_into_its_group(name, dimensions, group):
     assert group_of(name, dimensions) == group
 
