@@ -35,7 +35,7 @@ def write_jpeg(path: Path, seed: list[int], size: tuple[int, int]) -> None:
 
 
 def vim_file(path: Path, weights: Mapping[str, Tensor], averaged: Mapping[str, Tensor] | None = None) -> None:
-    """As vim/main.py saves: last and averaged weights, optimizer, schedule, scaler and command line."""
+    """As the main.py of Vim, and nearly that of VMamba, saves: last and averaged weights, optimizer, schedule, scaler and command line."""
     optimizer = {"state": {0: {"step": 1, "exp_avg": torch.zeros(2)}}, "param_groups": [{"lr": 1e-5, "params": [0]}]}
     args = argparse.Namespace(model="vim", batch_size=128, lr=5e-4, opt_betas=None)
     rest: dict[str, Any] = {"optimizer": optimizer, "lr_scheduler": {"t_initial": 300, "base_values": [5e-4]}, "epoch": 299, "scaler": "none"}
@@ -50,7 +50,7 @@ def mambavision_file(path: Path, weights: Mapping[str, Tensor]) -> None:
 
 def write_official(path: Path, model: str, weights: Mapping[str, Tensor]) -> None:
     """A checkpoint of a model in the format of its authors."""
-    (vim_file if model.startswith("vim") else mambavision_file)(path, weights)
+    (vim_file if model.startswith(("vim", "vmamba")) else mambavision_file)(path, weights)
 
 
 def hollow(model: str, img_size: int = 224) -> dict[str, Tensor]:
