@@ -19,11 +19,16 @@ TRAINING_ON_SLURM = ("test_survival", "test_outages")
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests on a real SLURM come first, in two workers with a cluster each: they wait for its daemons most of the time, while others compute."""
+    """Tests on a real SLURM come first, in two workers with a cluster each: they wait for its daemons most of the time, while others compute.
+
+    The slow tests of a file run in one worker, because they share what the file trains.
+    """
     for item in items:
         if item.get_closest_marker("slurm"):
             trains = any(item.nodeid.split("::")[0].endswith(f"{name}.py") for name in TRAINING_ON_SLURM)
             item.add_marker(pytest.mark.xdist_group("training on slurm" if trains else "slurm"))
+        elif item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))
     items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
 
 

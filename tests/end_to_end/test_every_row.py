@@ -23,7 +23,9 @@ from jobs.experiment.specs import NATIVE_SIZES, RecipeSpec
 from models.__main__ import entries
 from models.pruning.registry import METHODS
 from models.registry import MODELS, model_label
+from tests.jobs.data.test_huggingface import table, write_parquet
 from tests.jobs.data.test_sources import write_cifar, write_folder
+from tests.jobs.data.test_webdataset import members, write_tar
 from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.slow
@@ -70,6 +72,8 @@ def sources(folder: Path) -> Iterator[dict[str, Any]]:
     write_cifar(folder / "cifar100", "cifar100")
     write_folder(folder / "images" / "train", count=20)
     write_folder(folder / "images" / "val", count=2)
+    write_tar(folder / "tar" / "train-0.tar", members(range(20)))
+    write_tar(folder / "tar" / "val-0.tar", members(range(20, 23)))
     pixels = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
     for part in ("train", "test"):
         write_beton(folder / f"{part}.beton", lambda sample: encoded(pixels[sample], jpg=False), np.arange(40) % 2)
@@ -77,6 +81,8 @@ def sources(folder: Path) -> Iterator[dict[str, Any]]:
         "cifar10": {"path": str(folder / "cifar10")},
         "cifar100": {"path": str(folder / "cifar100")},
         "imagefolder": {"path": str(folder / "images"), "img_size": 32},
+        "huggingface": {"path": write_parquet(folder / "hub", table(range(20)), table(range(20, 23))).path, "img_size": 32},
+        "webdataset": {"path": str(folder / "tar"), "img_size": 32},
         "beton": {"path": str(folder / "train.beton"), "test_path": str(folder / "test.beton"), "img_size": 32},
         "synthetic": {"samples": 18, "classes": 2},
     }
