@@ -55,10 +55,13 @@ class EarlyBird(PruningMethod):
         return from_scratch(budget, replace(self, search_epochs=min(self.search_epochs or budget.epochs or total, total) or None))
 
     def check(self, network: Module) -> None:
-        """Raises ValueError if a group of units would be left empty."""
+        """Raises ValueError if a group of units would be left empty, or can have no gate."""
+        from models.pruning.gates import check_gates
         from models.pruning.selection import check_ratio
 
-        check_ratio(units_of(network, self.units), self.ratio, self.scope, self.units)
+        groups = units_of(network, self.units)
+        check_ratio(groups, self.ratio, self.scope, self.units)
+        check_gates(groups)
 
     def gate(self, network: Module, groups: tuple[Group, ...]) -> Mapping[str, str]:
         """Gates for the kinds of units that this method removes."""

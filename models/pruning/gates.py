@@ -32,7 +32,10 @@ class Gate(nn.Module):
 
 
 def insert_gates(model: nn.Module, groups: Sequence[Group]) -> dict[str, str]:
-    """The name of each group's gate parameter, by the group's name. Adds a gate for every group whose units no norm scales."""
+    """The name of each group's gate parameter, by the group's name. Adds a gate for every group whose units no norm scales.
+
+    ValueError for units that no weight scales.
+    """
     declared = {units.name: units for units in units_of(model)}
     names = {id(module): name for name, module in model.named_modules()}
     gates: dict[str, str] = {}
@@ -43,6 +46,7 @@ def insert_gates(model: nn.Module, groups: Sequence[Group]) -> dict[str, str]:
             gates[group.name] = f"{norm}.weight"
             continue
         units = declared[group.name]
+        check_gates([units])
         module, weight = units.consumer, units.weight
         gate = Gate(units, getattr(module, weight))
         if not parametrize.is_parametrized(module):
@@ -50,6 +54,14 @@ def insert_gates(model: nn.Module, groups: Sequence[Group]) -> dict[str, str]:
         parametrize.register_parametrization(module, weight, gate)
         gates[group.name] = f"{names[id(module)]}.parametrizations.{weight}.{len(module.parametrizations[weight]) - 1}.scale"
     return gates
+
+
+def check_gates(groups: Sequence[Units]) -> None:
+    """Raises ValueError for units that can have no gate."""
+    for units in groups:
+        if units.consumer is None:
+            reason = "no weight carries all that such a unit does, so that it can have no learned factor"
+            raise ValueError(f"{units.name}: {reason}; leave {units.kind} out of units, or remove them with the method structured")
 
 
 def scales(layer: nn.Module) -> bool:

@@ -61,7 +61,7 @@ def surrogate(model: nn.Module, axis: Axis) -> tuple[nn.Module, list[Tensor]]:
                     setattr(module, name, nn.Parameter(parameter[..., 0]))
             module.forward = partial(FIXED[kind, axis], module, states)
         if kind == "SSD":
-            module.mix = partial(_first_channels, module)
+            module.mix = partial(_heads, axis, module, states)
         if kind == "SS2D":
             module.four_ways = partial(_four_ways, axis, module, states)
     return twin, states
@@ -116,9 +116,13 @@ def _s5_states(ssm: S5, states: list[Tensor], u: Tensor, reverse: bool = False) 
     return u * 1
 
 
-def _first_channels(mixer: Any, maps: Tensor, dt: Tensor) -> Tensor:
-    """The channels of VSSD's X. Its heads are no axis of another tensor in the graph; `Units.beside` has what else they own."""
-    return maps.narrow(1, 0, mixer.out_proj.in_features) * 1
+def _heads(axis: Axis, mixer: Any, states: list[Tensor], maps: Tensor, dt: Tensor) -> Tensor:
+    """The channels of VSSD's X, or its states, which couple B and C. Heads are no axis in the graph: `Units.beside` has what they own beside X."""
+    inner = mixer.out_proj.in_features
+    if axis == "states":
+        count = (maps.shape[1] - inner) // 2
+        states.append(maps.narrow(1, inner, count) * maps.narrow(1, inner + count, count))
+    return maps.narrow(1, 0, inner) * 1
 
 
 def _four_ways(axis: Axis, mixer: Any, states: list[Tensor], x: Tensor) -> Tensor:

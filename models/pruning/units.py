@@ -42,7 +42,7 @@ class Units:
     kind: str
     root: Any  # a layer or a bare parameter
     side: str  # of the root, on which the units are: its outputs, "out", or its inputs, "in"
-    consumer: Any  # a module whose `weight` all of a unit's effect goes through: a factor on the unit's entries is a factor on the unit
+    consumer: Any  # a module whose `weight` all of a unit's effect goes through: a factor on its entries is a factor on the unit; None: there is none
     count: int
     first: int = 0  # index of the first unit on the root's side
     width: int = 1  # indices that a unit takes
@@ -99,11 +99,16 @@ def _four_way_mixer(mixer: Any) -> Iterable[Units]:
 
 
 def _head_mixer(mixer: Any) -> Iterable[Units]:
-    """Of VSSD: a head is its channels, and beside them its rate, its skip weight and the row that makes its Delta."""
+    """Of VSSD: a head is its channels, and beside them its rate, its skip weight and the row that makes its Delta. A state is B times C, each behind
+    a SiLU, so that no weight scales it.
+    """
     heads = mixer.A_log.shape[0]
     row = Beside(name="in_proj", dimension=None, first=mixer.in_proj.out_features - heads)
     beside = (*(Beside(name=name, dimension=0) for name in ("A_log", "D", "dt_bias")), row)
     yield replace(_inputs("heads", "heads", mixer.out_proj), count=heads, width=mixer.head_dim, beside=beside)
+    inner = mixer.out_proj.in_features
+    states = (mixer.conv2d.out_channels - inner) // 2
+    yield Units(name="d_state", kind="state", root=mixer.conv2d, side="out", consumer=None, count=states, first=inner)
 
 
 def _vssd_attention(attention: Any) -> Iterable[Units]:

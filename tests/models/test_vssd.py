@@ -156,10 +156,20 @@ def test_a_head_takes_its_rate_skip_weight_and_delta_along() -> None:
     assert torch.equal(mixer.out_proj.weight, before["out_proj.weight"][:, channels])
 
 
-def test_single_channels_and_states_are_no_units() -> None:
-    """A head's channels share one rate, so heads stay equally wide; and no weight carries all that a state does."""
-    assert {units.kind for units in units_of(small_network("vssd+se+mobilenet"))} == {"heads", "conv", "se"}
-    assert {units.kind for units in units_of(small_network("vssd"))} == {"heads", "conv", "mlp"}
+def test_a_state_takes_its_rows_of_b_and_c_along() -> None:
+    network = small_network("vssd")
+    mixer = network.layers[0].blocks[0].attn  # 16 inner channels, 4 states
+    before = {name: parameter.detach().clone() for name, parameter in mixer.named_parameters()}
+    remove(network, find_groups(network, 32), {"layers.0.blocks.0.attn.d_state": [1, 2]})
+    kept = [*range(16), 17, 18, 21, 22]
+    assert torch.equal(mixer.conv2d.weight, before["conv2d.weight"][kept]) and torch.equal(mixer.conv2d.bias, before["conv2d.bias"][kept])
+    assert torch.equal(mixer.in_proj.weight, before["in_proj.weight"][[*range(16), *(16 + row for row in kept), 40, 41]])
+
+
+def test_single_channels_are_no_units() -> None:
+    """A head's channels share one rate, and heads stay equally wide."""
+    assert {units.kind for units in units_of(small_network("vssd+se+mobilenet"))} == {"heads", "conv", "se", "state"}
+    assert {units.kind for units in units_of(small_network("vssd"))} == {"heads", "conv", "mlp", "state"}
 
 
 def test_official_checkpoints_load_strictly(tmp_path: Path) -> None:

@@ -31,15 +31,15 @@ VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
     "vmamba+se+mobilenet": ("vmamba_micro", {"se": True, "mobilenet": {"expand": 2}}),
     "vmamba+s4": ("vmamba_micro", {"s4": {"d_state": 8}}),
     "vmamba+s5": ("vmamba_micro", {"s5": {"d_state": 8}}),
-    "vssd": ("vssd_micro_32", {}),
-    "vssd+se+mobilenet": ("vssd_micro_32", {"se": True, "mobilenet": {"expand": 2}}),
+    "vssd": ("vssd_micro_32", {"d_state": 4}),
+    "vssd+se+mobilenet": ("vssd_micro_32", {"d_state": 4, "se": True, "mobilenet": {"expand": 2}}),
     "vit": ("vit_micro", {}),
 }
 SMALLER: dict[str, dict[str, object]] = {
     "vim_micro": {"dim": 16, "depth": 2},
     "mambavision_micro": {"dim": 8, "in_dim": 6, "depths": [1, 1, 2, 2]},
     "vmamba_micro": {"dim": 8, "depths": [1, 1, 1, 1]},
-    "vssd_micro_32": {"dim": 8, "depths": [1, 1, 1, 1], "heads": [2, 4, 4, 4], "d_state": 4},
+    "vssd_micro_32": {"dim": 8, "depths": [1, 1, 1, 1], "heads": [2, 4, 4, 4]},
     "vit_micro": {"dim": 16, "depth": 2},
 }
 

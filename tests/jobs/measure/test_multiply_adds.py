@@ -119,7 +119,7 @@ def unfilled(name: str) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name.endswith("_micro")])
+@pytest.mark.parametrize("name", [name for name in MODELS if "_micro" in name])
 def test_of_the_smallest_models_less_than_a_fifth_goes_uncounted(name):
     assert count_multiply_adds(create_model(name, num_classes=10), img_size=32, masks={}).uncounted_share < 0.2
 
@@ -150,12 +150,32 @@ def test_mambavision_costs_what_was_counted_on_the_official_code(name, layers, a
     assert sum(operators.values()) == pytest.approx(1e9 * (layers + attention), rel=0.01)
 
 
-@pytest.mark.parametrize("name", ["vim_micro", "mambavision_t", "vit_micro", "mambaout_micro"])
+@pytest.mark.parametrize("name", ["vim_micro", "mambavision_t", "vmamba_micro", "vssd_micro_32", "vit_micro", "mambaout_micro"])
 def test_torchs_own_counter_agrees(name):
     model = create_model(name)
     size = MODELS[name].img_size
     ours, second = count_multiply_adds(model, img_size=size, masks={}), costs(deepcopy(model).to("meta"), size)
     assert ours.macs - ours.by_operator.get("selective_scan", 0) == second.macs
+
+
+@pytest.mark.parametrize(
+    ("name", "projections", "scans"),
+    [("vmamba_tiny_s1l8", 4.813, 0.057), ("vmamba_tiny_s2l5", 4.716, 0.098), ("vssd_micro", 2.387, 0.0), ("vssd_tiny", 4.664, 0.0)],
+)
+def test_vmamba_and_vssd_cost_what_was_counted_by_hand(name, projections, scans):
+    operators = count_multiply_adds(unfilled(name), img_size=224, masks={}).by_operator
+    attention, scan = (operators.get(operator, 0) for operator in ("scaled_dot_product_attention", "selective_scan"))
+    assert sum(operators.values()) - scan == pytest.approx(1e9 * projections, rel=0.001)
+    assert scan == pytest.approx(1e9 * scans * 10 / 9, rel=0.02)  # 9 of N = 1 and 1 of the skip
+    assert (attention > 0) == name.startswith("vssd")
+
+
+def test_zeros_in_the_bare_projections_of_vmamba_cost_nothing():
+    model = create_model("vmamba_micro", num_classes=10)
+    for name, macs_of_it in (("x_proj_weight", 256 * 4 * 4 * 32), ("dt_projs_weight", 256 * 4 * 2 * 32)):
+        weight = f"layers.0.blocks.0.op.{name}"
+        dense, sparse = macs(model, {weight: half(model.get_parameter(weight))}, img_size=32)
+        assert dense - sparse == macs_of_it // 2
 
 
 def test_a_zero_in_a_mixers_convolution_costs_nothing():

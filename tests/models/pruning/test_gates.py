@@ -3,15 +3,23 @@ import copy
 import pytest
 import torch
 
+from models.pruning.early_bird import EarlyBird
 from models.pruning.gates import Gate, fold_gates, insert_gates
 from models.pruning.structure import find_groups, remove
+from models.pruning.units import units_of
 from tests.support.removal import VARIANTS, images, small_network
+
+
+def with_gates(network):
+    """The groups that can have a gate: all but the states of VSSD."""
+    consumers = {units.name: units.consumer for units in units_of(network)}
+    return [group for group in find_groups(network, 32) if consumers[group.name] is not None]
 
 
 def gated_copy(network, seed=5):
     """A copy with gates, all of them away from 1, and the gates by group."""
     copied = copy.deepcopy(network)
-    gates = insert_gates(copied, find_groups(copied, 32))
+    gates = insert_gates(copied, with_gates(copied))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for module in copied.modules():
@@ -91,3 +99,12 @@ def test_gates_learn():
     gates = insert_gates(network, [group for group in find_groups(network, 32) if group.kind == "inner"])
     network(images()).square().sum().backward()
     assert all(network.get_parameter(gate).grad.count_nonzero() == 32 for gate in gates.values())
+
+
+def test_states_that_no_weight_scales_are_refused_before_anything_trains():
+    network = small_network("vssd")
+    reason = "layers.0.blocks.0.attn.d_state: no weight carries all .*leave state out of units, or remove them with the method structured"
+    with pytest.raises(ValueError, match=reason):
+        EarlyBird(ratio=0.3, units=("heads", "state")).check(network)
+    with pytest.raises(ValueError, match=reason):
+        insert_gates(network, [group for group in find_groups(network, 32) if group.kind == "state"])

@@ -59,6 +59,7 @@ def test_the_smaller_network_computes_what_the_masked_one_does(variant):
         ("vmamba_micro", "state", {"d_state": 4}, {"d_state": 2}),
         ("vmamba_micro", "mlp", {}, {"mlp_ratio": 2.0}),
         ("vssd_micro_32", "mlp", {}, {"mlp_ratio": 2.0}),
+        ("vssd_micro_32", "state", {"d_state": 4}, {"d_state": 2}),
     ],
 )
 def test_half_of_the_units_is_the_architecture_of_half_the_size(name, kind, options, narrower):

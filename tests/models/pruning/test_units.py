@@ -9,7 +9,7 @@ SUFFIXES = {
     "vim+mobilenet": {"d_inner", "d_state", "d_state_b", "hidden"},
     "mambavision": {"d_inner_x", "d_inner_z", "d_state", "heads", "hidden"},
     "vmamba, wider": {"d_inner", "d_state", "hidden"},
-    "vssd": {"heads", "hidden"},
+    "vssd": {"heads", "hidden", "d_state"},
     "vit": {"heads", "hidden"},
 }
 
