@@ -91,6 +91,6 @@ def opens_text(call: ast.Call) -> bool:
     if name in ("read_text", "write_text"):
         return isinstance(call.func, ast.Attribute)  # jobs.experiment.files.write_text is a function, and writes UTF-8
     owner = call.func.value if isinstance(call.func, ast.Attribute) else None
-    if name != "open" or (isinstance(owner, ast.Name) and owner.id in ("os", "Image")):
+    if name != "open" or (isinstance(owner, ast.Name) and owner.id in ("os", "Image", "tarfile")):
         return False
     return not any(isinstance(value, ast.Constant) and "b" in str(value.value) for value in (*call.args, *(word.value for word in call.keywords)))

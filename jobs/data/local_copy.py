@@ -85,7 +85,7 @@ def copy(original: Path, target: Path, dataset_sha256: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     beside = sha256_file(original)
-    written = beside.read_text().split()[:1] if beside.exists() else [digest.hexdigest()]
+    written = beside.read_text(encoding="ascii").split()[:1] if beside.exists() else [digest.hexdigest()]
     if written != [digest.hexdigest()]:
         torn.unlink()
         raise DataError(f"{original}: its content is not what was written (its sha256 is {digest.hexdigest()}): write or copy it again")

@@ -89,12 +89,13 @@ def test_the_seed_grid_plans_on_a_login_node(tmp_path, monkeypatch, capsys):
     for name in (*(f"data_batch_{part}" for part in range(1, 6)), "test_batch"):
         path = tmp_path / "data" / "cifar-10-batches-py" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+        path.write_bytes(b"not looked into by a plan")
     srun = tmp_path / "srun"
     srun.write_text("#!/bin/sh\n")
     srun.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setattr("jobs.cluster.slurm_limits.slurm_problems", lambda cluster: [])  # what the cluster offers is asked elsewhere
+    monkeypatch.setattr("torch.version.cuda", "13.0")  # the build that a cluster with GPUs has
     monkeypatch.chdir(tmp_path)
     assert main([str(SEED), "--dry-run"]) == 0
     assert "seed: 189 cells" in capsys.readouterr().out
