@@ -146,7 +146,7 @@ def report(rows: Sequence[Row], merged: Merged, runs: Sequence[Path]) -> str:
     )
     return environment.get_template("report.html").render(
         boards=boards,
-        columns=SHOWN,
+        columns=shown_columns(rows),
         explained=LEADERBOARD,
         sort_value=sort_value,
         cells=lambda row: sorted(row.done + row.failed, key=lambda record: record.seed),
@@ -163,6 +163,12 @@ def report(rows: Sequence[Row], merged: Merged, runs: Sequence[Path]) -> str:
         scripts=scripts,
         style=(HERE / "report.css").read_text(encoding="utf-8"),
     )
+
+
+def shown_columns(rows: Sequence[Row]) -> list[Shown]:
+    """The columns of the tables; those on official checkpoints only if a row holds one."""
+    official = ("published_top1", "top1_vs_published")
+    return [shown for shown in SHOWN if shown.column not in official or any(shown.text(row) for row in rows)]
 
 
 def make_boards(rows: Sequence[Row]) -> list[Board]:

@@ -12,7 +12,7 @@ import analysis.report
 from analysis.merge import merge
 from analysis.report import report, script_safe
 from analysis.rows import make_rows
-from tests.support.records import EVIL, evil_run, fake_grid, fake_record, fake_run
+from tests.support.records import EVIL, evil_run, fake_grid, fake_record, fake_run, rows_of
 
 
 def page_of(run: Path) -> str:
@@ -91,3 +91,12 @@ def test_a_page_holds_what_a_browser_can_and_says_what_it_leaves_out(tmp_path: P
     monkeypatch.setattr(analysis.report, "MANY", 4)
     page = page_of(run)
     assert page.count("<tr data-row=") == 4 and "leaderboard.csv has 6 more rows" in page
+
+
+def test_official_figures_have_columns_only_where_a_row_has_one() -> None:
+    def headings(**metrics: float) -> set[str]:
+        rows = rows_of(fake_record(76.0, **metrics))
+        return {shown.heading for shown in analysis.report.shown_columns(rows)}
+
+    official = {"published", "vs published"}
+    assert not official & headings() and official <= headings(published_top1=76.1)
