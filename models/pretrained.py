@@ -1,6 +1,7 @@
 """Loads checkpoint files into our models, strictly: only the head may be missing or of other classes, and positions of another image size."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,15 +12,28 @@ from models.weight_files import StateDict, read_weights
 
 # the second pair: of MambaOut; the third: of VMamba
 HEAD = ("head.weight", "head.bias", "head.fc.weight", "head.fc.bias", "classifier.head.weight", "classifier.head.bias")
-NO_HEAD = "the head is fresh, because the file has none"
 POSITIONS = "pos_embed"
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.")  # of data parallelism, of torch.compile, of what holds the network
 ENCODER = "encoder."  # of a network with a decoder, which is left out
 MOST_PROBLEMS = 5  # that a message lists
 
 
-def load_pretrained(model: nn.Module, path: Path, key: str | None = None) -> tuple[str, ...]:
-    """Fills every parameter and buffer of `model` from a file, and returns what of it is not as it stands there, one sentence each.
+@dataclass(frozen=True, kw_only=True)
+class Differences:
+    """What of a network is not as it stands in the file that filled it, in sentences."""
+
+    fresh_head: str | None = None  # why the head is fresh
+    headless: bool = False  # the head is fresh because the file has none, whatever the classes
+    positions: str | None = None  # how position embeddings were resampled
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """All that there are."""
+        return tuple(sentence for sentence in (self.fresh_head, self.positions) if sentence is not None)
+
+
+def load_pretrained(model: nn.Module, path: Path, key: str | None = None) -> Differences:
+    """Fills every parameter and buffer of `model` from a file, and returns what of it is not as it stands there.
 
     The head stays as it is if the file has none, or one of another number of classes. Position embeddings of another number of patches are resampled.
     `key` names the weights in a file that holds several. ValueError: no such file, no weights in it, names or shapes that are missing, unexpected or
@@ -38,13 +52,15 @@ def load_pretrained(model: nn.Module, path: Path, key: str | None = None) -> tup
     for name, tensor in given.items():
         if fault := _fault(tensor, expected[name]):
             raise ValueError(f"pretrained: {path}: {name} {fault}")
-    notes = [NO_HEAD if headless else _fresh_head(weights[name], fresh[name]) for name in list(fresh)[:1]]
     if sides:
         given[POSITIONS] = resampled(given[POSITIONS], sides[1], model)
-        notes.append(f"position embeddings were resampled from {sides[0]} x {sides[0]} to {sides[1]} x {sides[1]} patches, bicubic")
     if not any(tensor.is_meta for tensor in expected.values()):  # the launcher checks a model that has no memory
         model.load_state_dict(given | fresh)
-    return tuple(notes)
+    return Differences(
+        fresh_head=next((_fresh_head(weights.get(name), tensor) for name, tensor in fresh.items()), None),
+        headless=bool(headless),
+        positions=f"position embeddings were resampled from {sides[0]} x {sides[0]} to {sides[1]} x {sides[1]} patches, bicubic" if sides else None,
+    )
 
 
 def _sides(given: Tensor | None, wanted: Tensor | None) -> tuple[int, int] | None:
@@ -55,7 +71,9 @@ def _sides(given: Tensor | None, wanted: Tensor | None) -> tuple[int, int] | Non
     return None if old is None or new is None else (old, new)
 
 
-def _fresh_head(given: Tensor, wanted: Tensor) -> str:
+def _fresh_head(given: Tensor | None, wanted: Tensor) -> str:
+    if given is None:
+        return "the head is fresh, because the file has none"
     return f"the head is fresh, because the file's has {given.shape[0]} classes and the data {wanted.shape[0]}"
 
 

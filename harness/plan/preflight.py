@@ -18,6 +18,11 @@ from jobs.experiment.specs import DENSE, ClusterSpec, DataSpec, ModelSpec, Recip
 from models.pruning.base import Budget
 from models.pruning.registry import method_label
 
+if TYPE_CHECKING:
+    from torch import nn
+
+    from models.pretrained import Differences
+
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
@@ -25,10 +30,6 @@ class Findings:
 
     problems: list[str] = field(default_factory=list)  # any of them ends the launch
     notes: list[str] = field(default_factory=list)
-
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 def preflight(grid: Grid, cells: Sequence[Cell]) -> Findings:
@@ -136,7 +137,6 @@ def model_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
     import torch
 
     from models.layers import weight_decay_groups
-    from models.pretrained import NO_HEAD
     from models.registry import create_model
 
     problems = []
@@ -148,19 +148,18 @@ def model_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
         try:
             with torch.device("meta"):
                 network = create_model(model.name, 10, size, **model.architecture)
-                notes = not_as_in_the_file(network, model)
-            for note in notes:
-                if "head" not in note:  # whose classes the data decide
-                    print(f"{grid.location(model, 'pretrained')}: note: {model.label}: {note}", file=sys.stderr)
+                differences = differences_from_file(network, model)
+            if differences and differences.positions:
+                print(f"{grid.location(model, 'pretrained')}: note: {model.label}: {differences.positions}", file=sys.stderr)
             weight_decay_groups(network, decay_ssm=True)
         except Exception as error:  # a model that a user added may raise any
             problems.append(f"{grid.location(model)}: model {model.label}: {reason_of(error)}")
             continue
         recipes = {id(cell.recipe): cell.recipe for cell in cells_of_network}
         problems += [problem for recipe in recipes.values() for problem in recipe_problems(grid, model, recipe, network, size)]
-        if NO_HEAD in notes and any(recipe.epochs + recipe.finetune_epochs == 0 for recipe in recipes.values()):
+        if differences and differences.headless and any(recipe.epochs + recipe.finetune_epochs == 0 for recipe in recipes.values()):
             remedy = "give a file with a head, or raise finetune_epochs"
-            problems.append(f"{grid.location(model, 'pretrained')}: {model.label}: {NO_HEAD}, and no epoch trains it: {remedy}")
+            problems.append(f"{grid.location(model, 'pretrained')}: {model.label}: {differences.fresh_head}, and no epoch trains it: {remedy}")
         for method in {id(cell.method): cell.method for cell in cells_of_network}.values():
             try:
                 method.check(network)
@@ -182,10 +181,10 @@ def recipe_problems(grid: Grid, model: ModelSpec, recipe: RecipeSpec, network: "
         yield f"{grid.location(recipe, 'distill')}.teacher: {model.label}: {problem}"
 
 
-def not_as_in_the_file(network: "nn.Module", model: ModelSpec) -> tuple[str, ...]:
-    """What of the model's file is not loaded as it stands there, one sentence each. ValueError if the file does not fit."""
+def differences_from_file(network: "nn.Module", model: ModelSpec) -> "Differences | None":
+    """What of the model's file is not loaded as it stands there; None without a file that can be read. ValueError if the file does not fit."""
     if "pretrained" not in model.options or unread(model):
-        return ()
+        return None
     from models.pretrained import load_pretrained
 
     return load_pretrained(network, Path(model.options["pretrained"]), model.options.get("pretrained_key"))

@@ -8,7 +8,7 @@ value    the argument of timm's function, after noise, sign and scale
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -222,8 +222,3 @@ BASES: Final[Mapping[str, str]] = {
     name: {"Desaturate": "Color"}.get(name, name.removesuffix("Rel").removesuffix("Rand").removesuffix("Increasing").removesuffix("Original"))
     for name in VALUES
 }
-
-
-def names_of(table: NDArray[np.void]) -> Sequence[Sequence[str]]:
-    """The names of a table's operations, one sequence for each sample, for messages and tests."""
-    return [[NAMES[code] for code in row] for row in table["code"]]

@@ -145,9 +145,8 @@ def teacher_network(spec: StageSpec, data: "Dataset", folder: Path | None, memor
 
     check_teacher(distill, memory)
     network = create_model(spec.model.name, data.classes, data.img_size, scan_backend=spec.recipe.scan, **spec.model.architecture)
-    for note in load_pretrained(network, Path(distill.file), distill.key):
-        if "head" in note:
-            raise PretrainedError(f"distill.teacher: {distill.file} cannot teach: {note}")
+    if fresh := load_pretrained(network, Path(distill.file), distill.key).fresh_head:
+        raise PretrainedError(f"distill.teacher: {distill.file} cannot teach: {fresh}")
     return network
 
 
@@ -162,4 +161,4 @@ def load_given(network: "nn.Module", model: ModelSpec, memory: Path | None) -> t
     if path is None:
         return ()
     check_pretrained(model, memory)
-    return load_pretrained(network, Path(path), model.options.get("pretrained_key"))
+    return load_pretrained(network, Path(path), model.options.get("pretrained_key")).sentences

@@ -94,10 +94,10 @@ def test_weights_of_another_image_size_are_loaded_with_their_positions_resampled
     weights = filled(micro(img_size=64)).state_dict()
     torch.save(weights, tmp_path / "w.pth")
     model = micro()
-    assert load_pretrained(model, tmp_path / "w.pth") == ("position embeddings were resampled from 16 x 16 to 8 x 8 patches, bicubic",)
+    assert load_pretrained(model, tmp_path / "w.pth").sentences == ("position embeddings were resampled from 16 x 16 to 8 x 8 patches, bicubic",)
     assert torch.equal(model.pos_embed, resampled(weights["pos_embed"], 8, model))
     assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items() if name != "pos_embed")
-    assert load_pretrained(micro(img_size=64), tmp_path / "w.pth") == ()
+    assert load_pretrained(micro(img_size=64), tmp_path / "w.pth").sentences == ()
     with torch.device("meta"):
         micro(pretrained=tmp_path / "w.pth")
 
@@ -149,7 +149,7 @@ def test_a_file_without_a_head_leaves_the_head_fresh_and_says_so(tmp_path: Path,
     torch.manual_seed(3)
     model = create_model(name, 7)
     head = {key: tensor.clone() for key, tensor in model.state_dict().items() if key.startswith(HEADS)}
-    assert load_pretrained(model, tmp_path / "backbone.pth") == ("the head is fresh, because the file has none",)
+    assert load_pretrained(model, tmp_path / "backbone.pth").sentences == ("the head is fresh, because the file has none",)
     loaded = model.state_dict()
     assert head and head.keys() | weights.keys() == loaded.keys()
     assert all(torch.equal(loaded[key], tensor) for key, tensor in (head | weights).items())
@@ -169,7 +169,7 @@ def test_only_the_last_layer_of_a_head_may_be_missing(tmp_path: Path) -> None:
     weights = {key: tensor for key, tensor in filled(create_model("mambaout_micro", 10)).state_dict().items() if not key.startswith("head.fc.")}
     torch.save(weights, tmp_path / "w.pth")
     model = create_model("mambaout_micro", 7)
-    assert load_pretrained(model, tmp_path / "w.pth") == ("the head is fresh, because the file has none",)
+    assert load_pretrained(model, tmp_path / "w.pth").sentences == ("the head is fresh, because the file has none",)
     assert all(torch.equal(model.state_dict()[key], tensor) for key, tensor in weights.items())
 
 
@@ -178,7 +178,7 @@ def test_of_every_family_a_head_of_other_classes_stays_fresh(tmp_path: Path, nam
     weights = filled(create_model(name, 9)).state_dict()
     torch.save(weights, tmp_path / "w.pth")
     model = create_model(name, 7)
-    assert load_pretrained(model, tmp_path / "w.pth") == ("the head is fresh, because the file's has 9 classes and the data 7",)
+    assert load_pretrained(model, tmp_path / "w.pth").sentences == ("the head is fresh, because the file's has 9 classes and the data 7",)
     other = [key for key, tensor in model.state_dict().items() if not torch.equal(tensor, weights[key])]
     assert len(other) == 2 and {key.rpartition(".")[2] for key in other} == {"weight", "bias"}
 
@@ -186,7 +186,7 @@ def test_of_every_family_a_head_of_other_classes_stays_fresh(tmp_path: Path, nam
 def test_a_head_of_other_classes_stays_fresh(tmp_path: Path) -> None:
     torch.save({"model": filled(create_model("vim_micro", num_classes=1000, depth=1)).state_dict()}, tmp_path / "official.pth")
     model = micro()
-    assert load_pretrained(model, tmp_path / "official.pth") == ("the head is fresh, because the file's has 1000 classes and the data 10",)
+    assert load_pretrained(model, tmp_path / "official.pth").sentences == ("the head is fresh, because the file's has 1000 classes and the data 10",)
     assert model.head.weight.shape == (10, 64) and not model.head.bias.any()
     assert torch.equal(model.norm_f.weight, filled(micro()).norm_f.weight)
 

@@ -110,7 +110,7 @@ def test_older_checkpoints_load_under_todays_names_and_shapes(tmp_path: Path) ->
         older[name] = tensor[:, :, None, None] if convolved else tensor
     torch.save({"model": older, "epoch": 264}, tmp_path / "vssm.pth")
     model = create_model("vmamba_micro", 10)
-    assert load_pretrained(model, tmp_path / "vssm.pth") == ()
+    assert load_pretrained(model, tmp_path / "vssm.pth").sentences == ()
     assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
     assert {"norm.weight", "head.bias", "layers.0.blocks.0.self_attention.A_logs", "layers.0.blocks.0.ln_1.weight"} <= set(older)
 
