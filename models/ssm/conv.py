@@ -77,12 +77,14 @@ def _backward(grad_out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, 
 
 
 @_backward.register_fake
-def _(grad_out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, left: int, reverse: bool) -> list[Tensor]:
+def gradients_like(grad_out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, left: int, reverse: bool) -> list[Tensor]:
+    """Empty gradients of x, weight and bias, for operators of this signature: the shapes without the numbers."""
     vector = x.new_empty(x.shape[1], dtype=wide_dtype(x) if bias is None else bias.dtype)
     return [empty_like(x), torch.empty_like(weight, memory_format=torch.contiguous_format), vector]
 
 
-def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None, int, bool], output: Tensor) -> None:
+def keep_inputs(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None, int, bool], output: Tensor) -> None:
+    """Keeps what the backward pass of a convolution needs: x, weight, bias, left, reverse."""
     x, weight, bias, left, reverse = inputs
     ctx.save_for_backward(x, weight, bias)
     ctx.left, ctx.reverse = left, reverse
@@ -94,7 +96,7 @@ def _autograd(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
     return grad_x, grad_weight, None if bias is None else grad_bias, None, None
 
 
-_forward.register_autograd(_autograd, setup_context=_setup_context)
+_forward.register_autograd(_autograd, setup_context=keep_inputs)
 
 
 def _arguments(x: Tensor, weight: Tensor, bias: Tensor | None, left: int, reverse: bool) -> tuple[ConvArgs, list[Tensor | None]]:

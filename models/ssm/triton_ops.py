@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from models.ssm.buffers import empty_like, wide_dtype
+from models.ssm.conv import gradients_like, keep_inputs
 from models.ssm.launch import CHANNELS, DEPTH, LENGTHS, WIDTH, conv_grid, scan_shape
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -196,16 +197,7 @@ def _conv_backward(grad_y: Tensor, x: Tensor, weight: Tensor, bias: Tensor | Non
     return [dx, total, dbias.sum(0).to(wide if bias is None else bias.dtype)]
 
 
-@_conv_backward.register_fake
-def _(grad_y: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, left: int, reverse: bool) -> list[Tensor]:
-    vector = x.new_empty(x.shape[1], dtype=wide_dtype(x) if bias is None else bias.dtype)
-    return [empty_like(x), torch.empty_like(weight, memory_format=torch.contiguous_format), vector]
-
-
-def _keep_conv(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None, int, bool], output: Tensor) -> None:
-    x, weight, bias, left, reverse = inputs
-    ctx.save_for_backward(x, weight, bias)
-    ctx.left, ctx.reverse = left, reverse
+_conv_backward.register_fake(gradients_like)
 
 
 def _conv_gradients(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
@@ -214,7 +206,7 @@ def _conv_gradients(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
     return dx, dweight, None if bias is None else dbias, None, None
 
 
-_conv.register_autograd(_conv_gradients, setup_context=_keep_conv)
+_conv.register_autograd(_conv_gradients, setup_context=keep_inputs)
 
 
 # what both need
