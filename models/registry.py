@@ -130,7 +130,10 @@ MODELS: dict[str, ModelEntry] = {
     "vit_tiny": ModelEntry(build=build_vit, config=ViTConfig()),
     "vit_micro": ModelEntry(build=build_vit, config=ViTConfig(patch_size=4, dim=64, depth=4, heads=4), img_size=32),
     "mambaout_femto": ModelEntry(build=build_mambaout, config=MambaOutConfig()),
+    "mambaout_kobe": ModelEntry(build=build_mambaout, config=MambaOutConfig(depths=(3, 3, 15, 3))),
     "mambaout_tiny": ModelEntry(build=build_mambaout, config=MambaOutConfig(dims=(96, 192, 384, 576))),
+    "mambaout_small": ModelEntry(build=build_mambaout, config=MambaOutConfig(depths=(3, 4, 27, 3), dims=(96, 192, 384, 576))),
+    "mambaout_base": ModelEntry(build=build_mambaout, config=MambaOutConfig(depths=(3, 4, 27, 3), dims=(128, 256, 512, 768))),
     "mambaout_micro": ModelEntry(build=build_mambaout, config=MambaOutConfig(depths=(1, 1, 2, 1), dims=(16, 32, 64, 96)), img_size=32),
 }
 

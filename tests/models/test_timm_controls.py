@@ -10,7 +10,15 @@ from models.torchvision_shim import load_timm
 
 
 @pytest.mark.parametrize(
-    ("name", "timms", "parameters"), [("vit_tiny", "vit_tiny_patch16_224", 5_717_416), ("mambaout_femto", "mambaout_femto", 7_304_536)]
+    ("name", "timms", "parameters"),
+    [
+        ("vit_tiny", "vit_tiny_patch16_224", 5_717_416),
+        ("mambaout_femto", "mambaout_femto", 7_304_536),  # 7.3, 9.1, 26.5, 48.5 and 84.8 million in the paper
+        ("mambaout_kobe", "mambaout_kobe", 9_141_208),
+        ("mambaout_tiny", "mambaout_tiny", 26_545_096),
+        ("mambaout_small", "mambaout_small", 48_488_072),
+        ("mambaout_base", "mambaout_base", 84_813_092),
+    ],
 )
 def test_a_control_is_timms_network_of_this_name(name: str, timms: str, parameters: int) -> None:
     with torch.device("meta"):
