@@ -1,0 +1,1 @@
+"""The one command for a lent GPU: `python -m benchmarks.gpu`. Ten minutes, one page."""
