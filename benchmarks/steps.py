@@ -3,8 +3,7 @@
 Every step is timed in its own process, with torch's default use of memory, and with freed memory kept, as in jobs: the loops allocate and free
 gigabytes per step, so much of their time goes into the system's pages.
 
-With --gpu: images/s of training and inference on a CUDA device, fp32 and bf16, with mamba-ssm's kernels (slurm/install_cuda.sh), of this package's
-composition of the kernels and of the official composition (benchmarks/official.py), after their logits have been compared.
+For a GPU: `python -m benchmarks.gpu`.
 """
 
 import argparse
@@ -20,7 +19,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.official import composed_officially, upstream_kernels
 from benchmarks.scan import processor, scan_by_unbind
 from jobs.parallel.memory import keep_freed_memory
 from models.registry import create_model
@@ -117,47 +115,6 @@ def shares(name: str, batch: int) -> Counter[str]:
     return Counter({group: time / total for group, time in spent.items()})
 
 
-def made_for_gpu(name: str, batch: int, dtype: torch.dtype, official: bool) -> tuple[nn.Module, torch.Tensor, torch.Tensor, torch.optim.Optimizer]:
-    """`made` on the GPU; if `official`, with the mixers as the official code composes them."""
-    model, *others = made(name, batch, "cuda", "cuda", dtype)
-    return (composed_officially(model, *upstream_kernels()) if official else model, *others)  # type: ignore[return-value]
-
-
-def images_per_s(name: str, batch: int, dtype: torch.dtype, official: bool, train: bool) -> float:
-    """Images per second on the GPU: the median of five times ten steps, after three steps for warm-up."""
-    model, images, labels, optimizer = made_for_gpu(name, batch, dtype, official)
-    model.train(train)
-
-    def run() -> None:
-        if train:
-            step(model, images, labels, optimizer)
-        else:
-            with torch.no_grad():
-                model(images)
-
-    for _ in range(3):
-        run()
-    times = []
-    for _ in range(5):
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        for _ in range(10):
-            run()
-        torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return 10 * batch / statistics.median(times)
-
-
-def check_agreement(name: str) -> None:
-    """Raises AssertionError unless both compositions give the same fp32 logits, to the tolerance of upstream's own tests."""
-    logits = []
-    for official in (False, True):
-        model, images, *_ = made_for_gpu(name, 2, torch.float32, official)
-        with torch.no_grad():
-            logits.append(model.eval()(images))
-    torch.testing.assert_close(logits[1], logits[0], rtol=6e-4, atol=2e-3)
-
-
 def on_cpu(batch: int) -> None:
     """Prints the tables of the CPU."""
     torch.set_num_threads(1)
@@ -176,30 +133,17 @@ def on_cpu(batch: int) -> None:
         print(f"| {group} | " + " | ".join(f"{part[group]:.0%}" for part in spent) + " |")
 
 
-def on_gpu(batch: int) -> None:
-    """Prints the table of the GPU."""
-    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, 224 px, batch {batch}, images/s\n")
-    print("| model | dtype | composition | training | inference |\n|---|---|---|---:|---:|")
-    for name in MODELS:
-        check_agreement(name)
-        for dtype in (torch.float32, torch.bfloat16):
-            for composition in ("ours", "official"):
-                train, infer = (images_per_s(name, batch, dtype, composition == "official", train) for train in (True, False))
-                print(f"| {name} | {str(dtype).removeprefix('torch.')} | {composition} | {train:.0f} | {infer:.0f} |", flush=True)
-
-
 def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--gpu", action="store_true")
-    parser.add_argument("--batch", type=int, help="images of a step; default 8, on a GPU 128")
+    parser.add_argument("--batch", type=int, default=8, help="images of a step; default: 8")
     parser.add_argument("--step-of", choices=MODELS, help="print the seconds of this model's step alone")
     parser.add_argument("--scan", choices=list(SCANS), default="cpu", help="with --step-of")
     parser.add_argument("--keep", action="store_true", help="with --step-of: keep freed memory, as jobs do")
     arguments = parser.parse_args()
     if arguments.step_of:
-        return print_step_s(arguments.step_of, arguments.batch or 8, arguments.scan, arguments.keep)
-    on_gpu(arguments.batch or 128) if arguments.gpu else on_cpu(arguments.batch or 8)
+        return print_step_s(arguments.step_of, arguments.batch, arguments.scan, arguments.keep)
+    on_cpu(arguments.batch)
 
 
 if __name__ == "__main__":

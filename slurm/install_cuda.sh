@@ -47,6 +47,6 @@ build "$CONV" CAUSAL_CONV1D
 build "$MAMBA" MAMBA
 "$VENV/bin/python" -c 'import torch, selective_scan_cuda, causal_conv1d' || die "the kernels were built and do not load"
 "$VENV/bin/python" -c 'from mamba_ssm.ops.selective_scan_interface import selective_scan_fn' ||
-    say "mamba-ssm's own Python does not load (see above): all runs but \`python -m benchmarks.steps --gpu\`"
+    say "mamba-ssm's own Python does not load (see above): all runs but the rows of the official composition in \`python -m benchmarks.gpu\`"
 "$VENV/bin/python" -m models.ssm.check || say "kernels are wrong (see above): where they are mamba-ssm's, scans on a GPU run in Triton instead"
 say "ready: scans on a GPU run mamba-ssm's kernel, if it is right"
