@@ -81,12 +81,18 @@ class Augmentation:
 
 
 def fill_augmented(
-    content: NDArray[np.uint8], rows: NDArray[np.void], out: NDArray[np.uint8], interpolation: Interpolation, threads: int, scaled: bool = False
+    content: NDArray[np.uint8],
+    rows: NDArray[np.void],
+    out: NDArray[np.uint8],
+    interpolation: Interpolation,
+    threads: int,
+    scaled: bool = False,
+    starts: NDArray[np.uint8] | None = None,
 ) -> None:
     """`jobs.data.decoding.fill`, then the operations of rows that have some. `rows`: SELECTION (b,), or from `Augmentation.with_operations`."""
     if rows.dtype == SELECTION:
-        return fill(content, rows, out, interpolation, threads, scaled)
-    fill(content, rows["image"], out, interpolation, threads, scaled)
+        return fill(content, rows, out, interpolation, threads, scaled, starts)
+    fill(content, rows["image"], out, interpolation, threads, scaled, starts)
     from jobs.data.pixels import change
 
     change(out, rows["operations"], rows["grey"][0], threads)

@@ -47,6 +47,7 @@ class Encoded:
     height: int
     width: int
     content: NDArray[np.uint8]  # (bytes,)
+    starts: NDArray[np.void] | None = None  # of a JPEG's rows, if they are known (`jobs.data.decoding.row_starts`)
 
 
 # writing

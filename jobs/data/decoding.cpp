@@ -20,6 +20,11 @@ struct Row {  // jobs.data.decoding.SELECTION, field for field
     int64_t ptr, size, label;
     int32_t height, width, mode;
     int32_t top, left, rows, cols, flip, whole;
+    int64_t starts;  // where its Starts lie; 0: nowhere
+};
+struct Starts {  // of an image's rows of MCUs, in a file that jobs/data/row_starts.py writes
+    uint32_t count;
+    RowStart first[1];
 };
 #pragma pack(pop)
 
@@ -251,7 +256,7 @@ template <class Next> bool resample(const Box& box, int size, bool levels, Next 
     return true;
 }
 
-bool fill_row(const uint8_t* file, const Row& row, int size, Filter filter, bool scaled, Work& work, uint8_t* out) {
+bool fill_row(const uint8_t* file, const uint8_t* starts_file, const Row& row, int size, Filter filter, bool scaled, Work& work, uint8_t* out) {
     const int denominator = scaled && row.mode == JPG && !row.whole ? coarsest(row, size) : 1;
     Box box = box_of(row, size, filter, denominator);
     if (row.flip) mirror(box.across);
@@ -264,7 +269,10 @@ bool fill_row(const uint8_t* file, const Row& row, int size, Filter filter, bool
         return resample(box, size, levels, [&] { return (at += length) - length; }, work, out);
     }
     JpegRows rows(content, size_t(row.size));
-    if (!rows.start(row.height, row.width, denominator, box.down.first, box.across.first, box.across.end)) return false;
+    const Starts* starts = starts_file && row.starts ? reinterpret_cast<const Starts*>(starts_file + row.starts) : nullptr;
+    if (!rows.start(row.height, row.width, denominator, box.down.first, box.across.first, box.across.end, starts ? starts->first : nullptr,
+                    starts ? int(starts->count) : 0))
+        return false;
     return resample(box, size, levels, [&] { return rows.next(); }, work, out) && rows.sound();
 }
 
@@ -282,20 +290,26 @@ extern "C" {
 int64_t vssm_row_bytes() { return sizeof(Row); }
 
 // Grows with every change of a function's arguments; jobs/data/decoding.py has the same number.
-int64_t vssm_version() { return 2; }
+int64_t vssm_version() { return 3; }
 
-// Fills out, (count, size, size, 3), with the images of `rows`. Returns the number of a damaged one, or -1.
-int64_t vssm_fill(const uint8_t* file, const void* rows, int64_t count, int64_t size, int64_t filter, int64_t scaled, int64_t threads,
-                  uint8_t* out) {
+// Fills out, (count, size, size, 3), with the images of `rows`. starts: null, or the content of their file. Returns the number of a damaged one, or -1.
+int64_t vssm_fill(const uint8_t* file, const uint8_t* starts, const void* rows, int64_t count, int64_t size, int64_t filter, int64_t scaled,
+                  int64_t threads, uint8_t* out) {
     int64_t damaged = -1;
 #pragma omp parallel num_threads(int(threads)) if (threads > 1) reduction(max : damaged)
     {
         Work work;
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < count; ++i)
-            if (!fill_row(file, static_cast<const Row*>(rows)[i], int(size), Filter(filter), scaled, work, out + i * size * size * 3)) damaged = i;
+            if (!fill_row(file, starts, static_cast<const Row*>(rows)[i], int(size), Filter(filter), scaled, work, out + i * size * size * 3))
+                damaged = i;
     }
     return damaged;
+}
+
+// Writes where the rows of MCUs of a JPEG start. Returns their number, 0 where they cannot be known or are more than `room`.
+int64_t vssm_row_starts(const uint8_t* jpeg, int64_t bytes, int64_t room, void* starts) {
+    return JpegRows(jpeg, size_t(bytes)).find_starts(static_cast<RowStart*>(starts), int(room));
 }
 
 // images (count, pixels, 3) to out (count, 3, pixels): (value - mean) / deviation, in fp32.

@@ -22,9 +22,12 @@ if TYPE_CHECKING:
 Interpolation = Literal["area", "bilinear", "bicubic"]
 Channels = tuple[tuple[float, float, float], tuple[float, float, float]]  # mean and standard deviation, in units of white
 
-SELECTION: Final = np.dtype(INDEX.descr + BOX.descr)  # where an image lies in a file, and what is needed of it
+# where an image lies in a file, what is needed of it, and where the starts of its rows lie in theirs (`jobs.data.row_starts`; 0: nowhere)
+SELECTION: Final = np.dtype([*INDEX.descr, *BOX.descr, ("starts", "<i8")])
+START: Final = np.dtype([("bit", "<u4"), ("last", "<i2", 3)])  # where the codes of a row of MCUs start, and the first coefficients before it
 FILTERS: Final[tuple[Interpolation, ...]] = get_args(Interpolation)
-VERSION: Final = 2  # of the arguments of the library's functions; decoding.cpp has the same number
+VERSION: Final = 3  # of the arguments of the library's functions; decoding.cpp has the same number
+MOST_ROWS: Final = 8192  # of MCUs, which are 8 pixels high or more: no JPEG has more than 65,535 pixels
 BUILD: Final = "install a C++ compiler and libjpeg-turbo (apt-get install g++ libjpeg-dev), and run `pip install --no-build-isolation -e .` again"
 
 
@@ -42,14 +45,21 @@ def library() -> ctypes.CDLL | None:
     if not hasattr(built, "vssm_version") or (built.vssm_version(), built.vssm_row_bytes()) != (VERSION, SELECTION.itemsize):
         raise ImportError(f"{path} was built from another version of its source: {BUILD}")
     word, address = ctypes.c_int64, ctypes.c_void_p
-    built.vssm_fill.argtypes, built.vssm_fill.restype = [address, address, word, word, word, word, word, address], word
+    built.vssm_fill.argtypes, built.vssm_fill.restype = [address, address, address, word, word, word, word, word, address], word
+    built.vssm_row_starts.argtypes, built.vssm_row_starts.restype = [address, word, word, address], word
     built.vssm_normalise.argtypes, built.vssm_normalise.restype = [address, word, word, address, address, word, address], None
     built.vssm_turn.argtypes, built.vssm_turn.restype = [address, word, word, address, word, address], None
     return built
 
 
 def fill(
-    content: NDArray[np.uint8], rows: NDArray[np.void], out: NDArray[np.uint8], interpolation: Interpolation, threads: int, scaled: bool = False
+    content: NDArray[np.uint8],
+    rows: NDArray[np.void],
+    out: NDArray[np.uint8],
+    interpolation: Interpolation,
+    threads: int,
+    scaled: bool = False,
+    starts: NDArray[np.uint8] | None = None,
 ) -> None:
     """Fills `out`, (b, S, S, 3), with the boxes of `rows`, SELECTION (b,), resized to S x S. `content`: the bytes of the whole file.
 
@@ -57,6 +67,8 @@ def fill(
 
     scaled: a JPEG whose box has d S pixels or more on both sides is decoded at 1/d of its size, d = 2, 4 or 8: libjpeg then transforms fewer
     frequencies. That saves time and changes pixels a little. `whole` rows, which evaluation uses, are never scaled.
+
+    starts: the bytes of the file's row starts, if there are some (`jobs.data.row_starts`); they save time, and change nothing.
     """
     built = library()
     if built is None:
@@ -65,10 +77,16 @@ def fill(
         return fill_plainly(content, rows, out, interpolation)
     rows = np.ascontiguousarray(rows)
     assert rows.dtype == SELECTION and out.flags.c_contiguous and len(out) == len(rows)
-    arguments = content.ctypes.data, rows.ctypes.data, len(rows), out.shape[1], FILTERS.index(interpolation), scaled, threads, out.ctypes.data
-    damaged = built.vssm_fill(*arguments)
+    files = content.ctypes.data, None if starts is None else starts.ctypes.data
+    damaged = built.vssm_fill(*files, rows.ctypes.data, len(rows), out.shape[1], FILTERS.index(interpolation), scaled, threads, out.ctypes.data)
     if damaged >= 0:
         raise damaged_image(rows[damaged])
+
+
+def row_starts(jpeg: NDArray[np.uint8]) -> NDArray[np.void]:
+    """Where the codes of each row of MCUs start in the bytes of a JPEG, START (rows,). Empty where that cannot be known: progressive, damaged."""
+    built, room = library(), np.empty(MOST_ROWS, START)
+    return room[: built.vssm_row_starts(jpeg.ctypes.data, len(jpeg), len(room), room.ctypes.data)] if built else room[:0]
 
 
 def damaged_image(row: np.void) -> DataError:

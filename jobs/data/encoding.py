@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from jobs.data.beton import JPG, PAGE_BYTES, DataError, Encoded, encoded
 from jobs.data.content import Part
+from jobs.data.decoding import SELECTION, fill, library, row_starts
 from jobs.data.images import orientation
 from jobs.data.stored_size import fits, fitted_size, stored_as_jpg, too_large
 from jobs.experiment.specs import DataSpec, image_size
@@ -42,15 +43,15 @@ def kept_jpeg(content: bytes, data: DataSpec) -> Encoded | None:
     same_size = fitted_size(height, width, image_size(data), data.max_resolution) == (height, width)
     if not (plain and same_size and stored_as_jpg(data, height, width) and fits(height, width, jpg=True)) or len(content) > PAGE_BYTES:
         return None
-    if not is_whole(content, height, width):
+    kept = np.frombuffer(content, np.uint8)
+    starts = row_starts(kept)  # a pass over all codes, which finds damage
+    if len(starts) == 0 and not is_whole(content, height, width):
         return None
-    return Encoded(mode=JPG, height=height, width=width, content=np.frombuffer(content, np.uint8))
+    return Encoded(mode=JPG, height=height, width=width, content=kept, starts=starts)
 
 
 def is_whole(content: bytes, height: int, width: int) -> bool:
     """True if the loaders' decoder finds no damage in a JPEG. Where its library is not built, Pillow decodes."""
-    from jobs.data.decoding import SELECTION, fill, library
-
     if library() is None:
         return pillow_decodes(content)
     row = np.zeros(1, SELECTION)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from jobs.data.augmentation import fill_augmented
 from jobs.data.beton import DataError, read_index
 from jobs.data.decoding import Interpolation
+from jobs.data.row_starts import mapped_starts
 
 
 @contextmanager
@@ -67,8 +68,9 @@ ffcv_epoch.IS_CUDA = False  # no stream or event for each slot of the ring: noth
 class SelectionDecoder(SimpleRGBImageDecoder):  # type: ignore[misc]  # FFCV has no types, and takes no other class for an image field
     """Head of the pipeline: rows of a selection in, (b, img_size, img_size, 3) uint8 out."""
 
-    def __init__(self, img_size: int, interpolation: Interpolation, scaled: bool, threads: int) -> None:
+    def __init__(self, path: Path, img_size: int, interpolation: Interpolation, scaled: bool, threads: int) -> None:
         super().__init__()
+        self._starts = mapped_starts(path)
         self._shape, self._interpolation, self._scaled, self._threads = (img_size, img_size, 3), interpolation, scaled, threads
 
     def declare_state_and_memory(self, previous_state: State) -> tuple[State, AllocationQuery]:
@@ -79,7 +81,7 @@ class SelectionDecoder(SimpleRGBImageDecoder):  # type: ignore[misc]  # FFCV has
         """The function that FFCV calls for each batch."""
 
         def decode_batch(rows: NDArray[np.void], out: NDArray[np.uint8], metadata: Any, storage: tuple[NDArray[Any], ...]) -> NDArray[np.uint8]:
-            fill_augmented(storage[0], rows, out, self._interpolation, self._threads, self._scaled)
+            fill_augmented(storage[0], rows, out, self._interpolation, self._threads, self._scaled, self._starts)
             return out
 
         return decode_batch
@@ -124,7 +126,7 @@ class FfcvFeed:
                 num_workers=threads,
                 os_cache=True,
                 drop_last=False,
-                pipelines={**unread, "image": [SelectionDecoder(img_size, interpolation, scaled, threads)]},
+                pipelines={**unread, "image": [SelectionDecoder(path, img_size, interpolation, scaled, threads)]},
             )
         self._path = path
 

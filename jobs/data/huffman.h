@@ -83,6 +83,13 @@ class HuffmanTable {
     bool made_ = false, direct_ = false;
 };
 
+#pragma pack(push, 1)
+struct RowStart {  // jobs.data.row_starts.START, field for field
+    uint32_t bit;  // of the JPEG's bytes: where the codes of a row of MCUs begin
+    int16_t last[3];  // the first coefficients of the components' blocks before, from which the next ones differ
+};
+#pragma pack(pop)
+
 class HuffmanDecoder {
   public:
     // False where this is not a JPEG for it: other codings, several scans, restarts.
@@ -104,10 +111,38 @@ class HuffmanDecoder {
         }
         blocks_ = decoder.blocks_in_MCU;
         at_ = decoder.src->next_input_byte, end_ = at_ + decoder.src->bytes_in_buffer;
+        across_ = int(decoder.MCUs_per_row);
         return true;
     }
 
-    // One MCU. `blocks` are zero before; null where their coefficients are not wanted.
+    // With the starts of all rows of MCUs, only the codes of a box are read: within columns [first, last] of MCUs, of rows that are wanted.
+    // content: the bytes from which starts count. Without effect where they are not those of this JPEG.
+    void use(const RowStart* starts, int rows, const uint8_t* content, int first, int last) {
+        if (rows == 0 || starts[0].bit != 8 * size_t(at_ - content) || starts[0].last[0] || starts[0].last[1] || starts[0].last[2]) return;
+        starts_ = starts, rows_ = rows, content_ = content, first_column_ = first, last_column_ = last;
+    }
+
+    // Where the next code begins.
+    RowStart start_here(const uint8_t* content) const {
+        const uint8_t* at = at_;
+        int unread = left_ - padding_;  // bits of bytes before `at`
+        for (; unread > 0; unread -= 8) at -= at - content >= 2 && at[-1] == 0 && at[-2] == 0xFF ? 2 : 1;
+        return {uint32_t(8 * (at - content) - unread), {int16_t(last_[0]), int16_t(last_[1]), int16_t(last_[2])}};
+    }
+
+    // The next MCU. `blocks` are zero before; null where their coefficients are not wanted.
+    void next_mcu(JBLOCKROW* blocks) {
+        if (starts_) {
+            const int column = column_, row = row_;
+            if (++column_ == across_) column_ = 0, ++row_;
+            if (!blocks || column > last_column_) return;
+            if (column == 0) go_to(row);
+            if (column < first_column_) blocks = nullptr;
+        }
+        decode(blocks);
+    }
+
+    // One MCU, as `next_mcu` says.
     CLONES void decode(JBLOCKROW* blocks) {
         for (int i = 0; i < blocks_; ++i)
             if (blocks)
@@ -120,6 +155,18 @@ class HuffmanDecoder {
     bool sound() const { return !wrong_ && padding_ <= left_; }
 
   private:
+    void go_to(int row) {
+        const RowStart* start = starts_ + row;
+        if (row >= rows_ || content_ + start->bit / 8 > end_ || padding_ > left_) {
+            wrong_ = true;
+            return;
+        }
+        at_ = content_ + start->bit / 8, bits_ = 0, left_ = padding_ = 0;
+        for (int i = 0; i < 3; ++i) last_[i] = start->last[i];
+        refill(bits_, left_);
+        bits_ <<= start->bit % 8, left_ -= int(start->bit % 8);
+    }
+
     template <bool STORE> ALWAYS_INLINE void block(int i, JCOEF* out) {
         // Where the k-th coefficient of the zigzag lies; runs beyond the block end in its last place, as in libjpeg.
         static constexpr uint8_t NATURAL[80] = {
@@ -188,4 +235,7 @@ class HuffmanDecoder {
     uint64_t bits_ = 0;
     int left_ = 0, padding_ = 0;  // bits that are in `bits_`, and zeros that were appended to it
     bool wrong_ = false;
+    const RowStart* starts_ = nullptr;
+    const uint8_t* content_ = nullptr;
+    int across_ = 0, rows_ = 0, first_column_ = 0, last_column_ = 0, column_ = 0, row_ = 0;  // MCUs
 };

@@ -24,6 +24,7 @@ from jobs.data.beton import DataError, read_index
 from jobs.data.decoding import SELECTION, Channels
 from jobs.data.delivery import HostBatch, delivered
 from jobs.data.prepare import Dataset
+from jobs.data.row_starts import starts_of
 from jobs.experiment.augment_limits import images_of_epoch
 from jobs.experiment.limits import batch_conflict
 from jobs.experiment.specs import DataSpec, RecipeSpec
@@ -81,6 +82,7 @@ class TrainLoader:
         self._data, self._dataset, self._seed, self._rank = data, dataset, seed, rank
         self._shape = (self.steps_per_epoch, batch_size // (micro_batch_size * world), world, micro_batch_size)
         self._index = read_index(dataset.train)
+        self._starts = starts_of(dataset.train, self._index)
         self._samples = np.flatnonzero(~held_out(self._index["label"], data.val_fraction, data.split_seed))
         self._device, self._recipe = device, replace(recipe, batch_size=batch_size, micro_batch_size=micro_batch_size)
         self._augmentation = augmentation(self._recipe, data, dataset, seed)
@@ -98,7 +100,7 @@ class TrainLoader:
         samples, drawn_as = samples[positions], drawn_as[positions]
         rows = self._index[samples]
         boxes = train_boxes(self._data, self._dataset.img_size, rows["height"], rows["width"], drawn_as, seed=self._seed, epoch=epoch)
-        selection = self._augmentation.with_operations(selected(self._index, samples, boxes), drawn_as, epoch)
+        selection = self._augmentation.with_operations(selected(self._index, samples, boxes, self._starts), drawn_as, epoch)
         batches = delivered(host_batches(self._feed, selection), CHANNELS[self._data.source], self._device)
         return self._augmentation.changed(batches, drawn_as, positions, epoch)
 
@@ -131,7 +133,7 @@ class EvalLoader:
         self.batches_of_longest_rank = math.ceil(samples_of_longest_rank / batch_size)
         samples = samples[rank::world]
         boxes = eval_boxes(data, dataset.img_size, index["height"][samples], index["width"][samples])
-        self._selection = selected(index, samples, boxes)
+        self._selection = selected(index, samples, boxes, starts_of(path, index))
         self._channels, self._device = CHANNELS[data.source], device
         self._feed = feed(data, path, dataset.img_size, batch_size, decoding_threads(threads, device))
 
@@ -173,12 +175,15 @@ def decoding_threads(cores: int, device: "torch.device | str") -> int:
     return max(1, cores - 1) if str(device).startswith("cuda") else 1
 
 
-def selected(index: NDArray[np.void], samples: NDArray[np.integer], boxes: NDArray[np.void]) -> NDArray[np.void]:
-    """SELECTION (n,) of `samples`, which are positions in the file, and their boxes."""
+def selected(
+    index: NDArray[np.void], samples: NDArray[np.integer], boxes: NDArray[np.void], starts: NDArray[np.int64] | None = None
+) -> NDArray[np.void]:
+    """SELECTION (n,) of `samples`, which are positions in the file, and their boxes. starts: of all samples (`jobs.data.row_starts.starts_of`)."""
     selection = np.empty(len(samples), SELECTION)
     for columns in (index[samples], boxes):
         for name in columns.dtype.names or ():
             selection[name] = columns[name]
+    selection["starts"] = 0 if starts is None else starts[samples]
     return selection
 
 

@@ -11,8 +11,9 @@ from typing import Final
 from jobs.cluster.claims import claimed
 from jobs.data.beton import DataError, sha256_file
 from jobs.data.prepare import Dataset, verified_sha256
+from jobs.data.row_starts import starts_file
 from jobs.data.space import shown
-from jobs.experiment.files import this_host, with_variables, write_json, write_text
+from jobs.experiment.files import this_host, with_variables, write_json, write_text, written_aside
 
 CHUNK: Final = 8 << 20  # bytes
 
@@ -36,6 +37,7 @@ def copied(dataset: Dataset, local: Path) -> Dataset:
             wanted = [path for path in (dataset.train, dataset.test) if not is_copied(path, folder / path.name, dataset.sha256, local)]
             check_room(wanted, folder)
             for path in wanted:
+                copy_starts(path, folder / path.name)
                 copy(path, folder / path.name, dataset.sha256)
     except OSError as error:
         where = error.filename or folder
@@ -62,7 +64,7 @@ def note_path(copy: Path) -> Path:
 
 def check_room(files: list[Path], folder: Path) -> None:
     """DataError if the disk of `folder` has no room for copies of `files`. What a killed copy left there counts as free."""
-    needed = sum(path.stat().st_size for path in files)
+    needed = sum(file.stat().st_size for path in files for file in (path, starts_file(path)) if file.exists())
     left = sum(torn.stat().st_size for path in files for torn in (folder / f".{path.name}.torn", folder / path.name) if torn.exists())
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free + left
@@ -71,6 +73,15 @@ def check_room(files: list[Path], folder: Path) -> None:
             f"{folder} on {this_host()}: a copy of the data needs {shown(needed)}, and {shown(free)} are free: free space there, or leave out "
             "cluster.cache_local"
         )
+
+
+def copy_starts(original: Path, target: Path) -> None:
+    """Copies the row starts of a file, if it has some. A loader checks them itself."""
+    if starts_file(original).exists():
+        with written_aside(starts_file(target)) as aside:
+            shutil.copyfile(starts_file(original), aside)
+    else:
+        starts_file(target).unlink(missing_ok=True)
 
 
 def copy(original: Path, target: Path, dataset_sha256: str) -> None:

@@ -5,6 +5,7 @@ other, and they move to their offsets when all shards are there. The bytes of th
 
 <part>-<number>.images   the images of a shard; gone once they are in the assembled file
 <part>-<number>.faults   its images that cannot be used, if there are any. A black pixel stands for each
+<part>-<number>.starts   where the rows of its JPEGs start: how many there are in each image, (n,) u4, then START of all (`jobs.data.row_starts`)
 <part>-<number>.npy      STORED of its images. It is written last: a shard that has it is complete
 <part>-<number>.lock     the claim of the process that writes it
 files/<part>.beton       the file, while it is assembled; it is whole once its digest is beside it
@@ -23,8 +24,10 @@ from typing import BinaryIO, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.data.beton import PAGE_BYTES, RAW, STORED, DataError, Encoded, laid_out, sha256_file, write_at, write_sha256, write_tables
+from jobs.data.beton import JPG, PAGE_BYTES, RAW, STORED, DataError, Encoded, laid_out, sha256_file, write_at, write_sha256, write_tables
+from jobs.data.decoding import START, row_starts
 from jobs.data.faults import Faults, UnusableImage
+from jobs.data.row_starts import starts_file, write_starts
 from jobs.experiment.files import write_json, written_aside
 
 SAMPLES: Final = 1024  # of a shard: what a kill costs each process
@@ -64,7 +67,7 @@ def write_shard(shard: Shard, encode: Encode, *, threads: int = 1, tick: Callabl
     An UnusableImage is kept for `raise_faults`, so that all images are tried.
     Raises OSError when the disk does not take them; what was written then goes, so that the disk has room for smaller things.
     """
-    stored = np.zeros(len(shard.samples), STORED)
+    stored, counts, starts = np.zeros(len(shard.samples), STORED), np.zeros(len(shard.samples), np.uint32), []
     faults: list[UnusableImage] = []
     images = shard.path("images")
     try:
@@ -73,6 +76,9 @@ def write_shard(shard: Shard, encode: Encode, *, threads: int = 1, tick: Callabl
                 check_size(shard.samples[row], image)
                 file.write(image.content.data)
                 stored[row] = (image.mode, image.width, image.height, image.content.size)
+                if image.mode == JPG:
+                    starts.append(row_starts(image.content) if image.starts is None else image.starts)
+                    counts[row] = len(starts[-1])
                 tick(1)
             file.flush()
             os.fsync(file.fileno())
@@ -81,6 +87,8 @@ def write_shard(shard: Shard, encode: Encode, *, threads: int = 1, tick: Callabl
         raise
     if faults:
         write_json(shard.path("faults"), [fault.to_json() for fault in faults])
+    with written_aside(shard.path("starts")) as aside:
+        aside.write_bytes(counts.tobytes() + b"".join(rows.tobytes() for rows in starts))
     with written_aside(shard.path("npy")) as aside, aside.open("wb") as index:
         np.save(index, stored)
 
@@ -176,7 +184,16 @@ def assemble(shards: Sequence[Shard], labels: NDArray[np.integer]) -> None:
         write_tables(file, stored, labels)
         file.flush()
         os.fsync(file.fileno())
+    write_starts(path, offsets, stored["size"], [rows for shard in shards for rows in starts_of_shard(shard)])
     write_sha256(path)
+
+
+def starts_of_shard(shard: Shard) -> list[NDArray[np.void]]:
+    """The row starts of each image of a complete shard, START (rows,). An older version wrote shards without them."""
+    images, file = len(shard.samples), shard.path("starts")
+    content = np.fromfile(file, np.uint8) if file.exists() else np.zeros(4 * images, np.uint8)
+    counts, starts = content[: 4 * images].view(np.uint32), content[4 * images :].view(START)
+    return np.split(starts, np.cumsum(counts)[:-1].astype(int))
 
 
 def move_images(shard: Shard, file: BinaryIO, offsets: NDArray[np.integer], sizes: NDArray[np.integer]) -> None:
@@ -199,4 +216,8 @@ def write_beton(path: Path, encode: Encode, labels: NDArray[np.integer]) -> None
             write_shard(shard, encode, threads=len(os.sched_getaffinity(0)))
         raise_faults(shards)
         assemble(shards, labels)
-        assembled_path(Path(folder), "all").replace(path)
+        assembled = assembled_path(Path(folder), "all")
+        starts_file(path).unlink(missing_ok=True)
+        if starts_file(assembled).exists():
+            starts_file(assembled).replace(starts_file(path))
+        assembled.replace(path)

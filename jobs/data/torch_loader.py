@@ -11,22 +11,24 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from jobs.data.augmentation import fill_augmented
 from jobs.data.beton import DataError
 from jobs.data.decoding import Interpolation
+from jobs.data.row_starts import mapped_starts
 
 
 class SelectedImages(Dataset[torch.Tensor]):
-    """Takes rows of a selection as index and gives their images. The file is mapped on first use, so every worker maps its own."""
+    """Takes rows of a selection as index and gives their images. The files are mapped on first use, so every worker maps its own."""
 
     def __init__(self, path: Path, img_size: int, interpolation: Interpolation, scaled: bool) -> None:
         self._path, self._img_size, self._interpolation, self._scaled = path, img_size, interpolation, scaled
         self._bytes: NDArray[np.uint8] | None = None
+        self._starts: NDArray[np.uint8] | None = None
 
     def __getitem__(self, rows: NDArray[np.void]) -> torch.Tensor:
         """The images of `rows`, (b, img_size, img_size, 3) uint8."""
         if self._bytes is None:
-            self._bytes = np.memmap(self._path, np.uint8, "r")
+            self._bytes, self._starts = np.memmap(self._path, np.uint8, "r"), mapped_starts(self._path)
         images = np.empty((len(rows), self._img_size, self._img_size, 3), np.uint8)
         try:
-            fill_augmented(self._bytes, rows, images, self._interpolation, 1, self._scaled)
+            fill_augmented(self._bytes, rows, images, self._interpolation, 1, self._scaled, self._starts)
         except DataError as error:
             raise DataError(f"{self._path}: {error}") from error
         return torch.from_numpy(images)

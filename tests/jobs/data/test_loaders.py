@@ -342,9 +342,9 @@ def test_the_box_of_an_image_is_drawn_anew_in_every_epoch(cache, augment, monkey
     loader = train_loader(data, prepare(data, cache))
     select = loaders.selected
 
-    def noted(index, samples, chosen):
+    def noted(index, samples, chosen, starts):
         boxes.setdefault(len(boxes), dict(zip(samples.tolist(), chosen.tolist(), strict=True)))
-        return select(index, samples, chosen)
+        return select(index, samples, chosen, starts)
 
     monkeypatch.setattr(loaders, "selected", noted)
     for epoch in (0, 1):
