@@ -79,6 +79,12 @@ class Ranks:
         if self.world > 1:
             distributed.barrier(device_ids=[self.device.index] if self.device.type == "cuda" else None)
 
+    def share(self, tensor: Tensor) -> Tensor:
+        """Rank 0's `tensor` (contiguous, on `device`), on every rank, in place."""
+        if self.world > 1:
+            distributed.broadcast(tensor, src=0)
+        return tensor
+
     def sum(self, tensor: Tensor) -> Tensor:
         """`tensor` (any shape, on `device`), summed over ranks in place."""
         if self.world > 1:

@@ -1,7 +1,7 @@
 """A network in training: its engine, the masks and averages of its weights, the units removed from it, and a whole fp32 copy."""
 
 import copy
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import islice
 from typing import Any, Protocol
@@ -18,8 +18,9 @@ from jobs.parallel.masking import Masking
 from jobs.parallel.snapshot import Snapshot
 from jobs.train.distillation import MESA_LOSSES, FrozenNetwork, distilled, mesa_counts
 from jobs.train.removal import Removal, structure_from_json, structure_to_json
-from models.pruning.base import NetworkView
+from models.pruning.base import NetworkView, Solve
 from models.pruning.inputs import InputNorms
+from models.pruning.products import visit_layers
 from models.pruning.structure import Structure
 
 
@@ -87,6 +88,7 @@ class TrainedNetwork:
             read_weight=lambda name: self.masking.weight(name),  # of the current engine: removing units makes a new one
             read_gradient=lambda name: self.gradient(name),
             input_norms=self.input_norms,
+            rewrite=self.rewrite,
             apply=self.apply_masks,
             groups=self.removal.groups,
             gates=self.removal.gates,
@@ -131,11 +133,36 @@ class TrainedNetwork:
         assert self.view is not None
         self.copy_weights()
         network = self.snapshot.model.eval()
-        count = min(batches, self.training.steps_per_epoch) * self.engine.batching.accumulation
-        with closing(self.training.epoch(0)) as images, InputNorms(network, self.view.names) as inputs, torch.no_grad():
-            for micro_batch, _ in islice(images, count):
-                network(micro_batch.to(self.ranks.device))
+        with InputNorms(network, self.view.names) as inputs, torch.no_grad():
+            for images in self.first_images(batches):
+                network(images)
         return inputs.norms(self.ranks.sum)
+
+    def rewrite(self, batches: int, names: Sequence[str], solve: Solve) -> dict[str, Tensor]:
+        """Changes weights in the order in which a forward pass uses them (see `NetworkView`). All images of this rank go through it at once.
+
+        Every rank solves, and rank 0's result counts, because machines may round differently.
+        """
+        self.copy_weights()
+        network, masks = self.snapshot.model.eval(), {}
+
+        def change(name: str, products: Tensor) -> None:
+            weight = network.get_parameter(name)
+            changed, mask = solve(name, weight.detach(), self.ranks.sum(products))
+            weight.copy_(self.ranks.share(changed.contiguous()))
+            masks[name] = self.ranks.share(mask.to(torch.uint8)).bool()
+
+        visit_layers(network, names, torch.cat(list(self.first_images(batches))), change)
+        self.fragments.write({name: network.get_parameter(name).detach() for name in masks})
+        self.average = self._average()
+        return masks
+
+    def first_images(self, batches: int) -> Iterator[Tensor]:
+        """This rank's micro-batches, on its device, of the first `batches` global batches of an epoch."""
+        count = min(batches, self.training.steps_per_epoch) * self.engine.batching.accumulation
+        with closing(self.training.epoch(0)) as images:
+            for micro_batch, _ in islice(images, count):
+                yield micro_batch.to(self.ranks.device)
 
     def gradient(self, name: str) -> Tensor:
         """The gradient of a parameter: of the batch in the engine, or of the last batch of a calibration."""

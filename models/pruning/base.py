@@ -5,9 +5,9 @@ No torch at import. The login node needs a method's knobs and stages; the hooks 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, NoReturn
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from models.pruning.structure import Group, Structure
 
 
-def _no_engine(*_: object) -> None:
-    raise RuntimeError("this NetworkView has no engine, so it cannot remove units or add gradients")
+def _no_engine(*_: object) -> NoReturn:
+    raise RuntimeError("this NetworkView has no engine, so it cannot remove units, add gradients or run the network")
+
+
+Solve = Callable[[str, "Tensor", "Tensor"], tuple["Tensor", "Tensor"]]  # a weight's name, the weight, the products of its inputs -> new weight, mask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +62,10 @@ class NetworkView:
     """A method's view of the network in training. Tensors are whole (gathered over ranks), in fp32, and the same on every rank.
 
     The engine makes it and provides the callables. A mask is True where a weight lives; only prunable parameters have masks.
+
+    rewrite(batches, names, solve): sends the first global batches through the network once. Where it reaches the layer of a weight, `solve` gets the
+    weight and `models.pruning.products.input_products`, and the layer computes with the weight that it returns: later layers see what earlier ones
+    have become. Returns the masks of `solve`, by name.
     """
 
     names: tuple[str, ...]  # prunable parameters, in the model's order
@@ -70,6 +77,7 @@ class NetworkView:
     read_weight: Callable[[str], Tensor]  # if the method keeps_dense, with the weights under the mask
     read_gradient: Callable[[str], Tensor]  # only within after_backward; mean over the global batch
     input_norms: Callable[[int], Mapping[str, Tensor]]  # only within begin; over that many global batches; see `models.pruning.inputs.InputNorms`
+    rewrite: Callable[[int, Sequence[str], Solve], Mapping[str, Tensor]] = _no_engine  # only within begin; see below
     apply: Callable[[Mapping[str, Tensor]], None]  # zeroes the weights that the masks drop, and keeps them zero
     groups: tuple[Group, ...] = ()  # if the method removes_units: the groups that can be removed
     gates: Mapping[str, str] = field(default_factory=dict)  # the return value of the method's `gate`

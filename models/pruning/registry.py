@@ -15,6 +15,7 @@ from models.pruning.magnitude import Magnitude
 from models.pruning.random_masks import Random
 from models.pruning.rigl import RigL
 from models.pruning.semi_structured import SemiStructured
+from models.pruning.sparsegpt import SparseGPT
 from models.pruning.structured import Structured
 from models.pruning.wanda import Wanda
 from models.text import did_you_mean
@@ -30,6 +31,7 @@ METHODS: dict[str, type[PruningMethod]] = {
     "rigl": RigL,
     "wanda": Wanda,
     "semi_structured": SemiStructured,
+    "sparsegpt": SparseGPT,
     "structured": Structured,
 }
 
@@ -55,7 +57,8 @@ def required(field: Any) -> bool:
 
 def method_label(method: PruningMethod) -> str:
     """The name in a leaderboard, such as 'magnitude(0.9, scope=layer)': the sparsity first, then the knobs that differ from their default."""
-    shown = [shown_value(method.sparsity)] if hasattr(method, "sparsity") else []
+    sparsity = getattr(method, "sparsity", None)
+    shown = [] if sparsity is None else [shown_value(sparsity)]
     for field in fields(method):
         value = getattr(method, field.name)
         if field.name != "sparsity" and (required(field) or value != field.default):

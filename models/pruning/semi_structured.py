@@ -31,15 +31,20 @@ class SemiStructured(Scoped):
 
     def check_reach(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """ValueError if no parameter takes the pattern."""
-        if not any(map(takes_pattern, shapes.values())):
-            largest = sorted(shapes.items(), key=lambda item: -math.prod(item[1]))[:3]
-            given = ", ".join(f"{name} {shape}" for name, shape in largest)
-            none = f"0 of {len(shapes)} prunable parameters are matrices whose inputs are a multiple of {BLOCK}"
-            raise ValueError(f"{none}: {given}; choose other groups")
+        check_pattern(shapes)
 
     def begin(self, network: NetworkView) -> None:
         """Draws the mask from the trained weights."""
         network.set_masks({name: two_of_four(weight) for name, weight in network.weights().items()})
+
+
+def check_pattern(shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raises ValueError if none of these parameters takes the pattern."""
+    if not any(map(takes_pattern, shapes.values())):
+        largest = sorted(shapes.items(), key=lambda item: -math.prod(item[1]))[:3]
+        given = ", ".join(f"{name} {shape}" for name, shape in largest)
+        none = f"0 of {len(shapes)} prunable parameters are matrices whose inputs are a multiple of {BLOCK}"
+        raise ValueError(f"{none}: {given}; choose other groups")
 
 
 def takes_pattern(shape: Sequence[int]) -> bool:

@@ -45,6 +45,7 @@ KNOBS: dict[str, dict[str, Any]] = {  # of the methods that need some, or more e
     "early_bird": {"ratio": 0.3, "search_epochs": 2, "fifo": 2},
     "iterative_magnitude": {"rate": 0.5, "rounds": 1, "rewind_step": 1},
     "semi_structured": {},
+    "sparsegpt": {"pattern": "2:4"},
     "structured": {"ratio": 0.3},
 }
 

@@ -15,6 +15,7 @@ from models.pruning.base import Budget
 from models.pruning.gradient import Gradient
 from models.pruning.masks import sparsity_of
 from models.pruning.registry import METHODS, create_method
+from tests.models.pruning.test_second_order import damped, surgeon
 from tests.support.network_views import lowest_dropped, same
 from tests.support.networks import NO_DECAY, ToyBatches, ToySamples, global_batch, toy_net, toy_spec
 from tests.support.processes import run_ranks
@@ -38,6 +39,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "RigL": ("rigl", {"sparsity": 0.6, "interval": 2}),
     "Wanda": ("wanda", {"sparsity": 0.6, "batches": 3}),
     "2:4": ("semi_structured", {}),
+    "SparseGPT": ("sparsegpt", {"sparsity": 0.6, "batches": 3, "block": 16}),
+    "SparseGPT 2:4": ("sparsegpt", {"pattern": "2:4"}),
 }
 SPARSITY = {"dense": 0.0, "dense as long as IMP": 0.0, "IMP": 0.64, "IMP, rate rewound": 0.64, "IMP, nothing rewound": 0.64}
 SPARSITY["Wanda"] = (5 * 16 + 9 * 48 + 7 * 5) / 918  # by rows
@@ -73,7 +76,7 @@ def test_every_method_has_a_case():
 @pytest.mark.parametrize("case", CASES)
 def test_a_cell_ends_at_its_sparsity_with_exact_zeros_and_living_weights(tmp_path, case):
     masks, weights = masks_and_weights(train_path(tmp_path, case, rendezvous(threads=1)))
-    expected = PATTERNED if case == "2:4" else SPARSITY.get(case, 0.6)
+    expected = PATTERNED if "2:4" in case else SPARSITY.get(case, 0.6)
     assert sparsity_of(masks) == pytest.approx(expected, abs=1e-3)
     for name, mask in masks.items():
         assert not weights[name][~mask].any()
@@ -95,6 +98,36 @@ def test_wanda_chooses_by_the_norms_of_the_first_training_images_through_the_tra
         zeros = round(0.6 * weight.shape[1])
         kept = scores > scores.kthvalue(zeros, dim=1, keepdim=True).values
         assert torch.equal(masks[name].flatten(1), kept), name
+
+
+@pytest.mark.parametrize(("zero_stage", "dtype"), [(0, "fp32"), (0, "bf16"), (2, "bf16"), (3, "fp32")])
+def test_sparsegpt_prunes_and_updates_each_layer_by_its_inputs_from_those_already_pruned(tmp_path, monkeypatch, zero_stage, dtype):
+    """Against explicit inverses on the exported dense weights; seen at the start of the fine-tuning."""
+    seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def look(trainer: StageTrainer) -> None:
+        network = trainer.network
+        seen.update({name: (network.masking.weight(name), mask) for name, mask in network.masking.masks.items()})
+        assert network.average is not None
+        assert all(torch.equal(network.average.weights()[name], weight) for name, (weight, _) in seen.items())
+        held = network.engine.module.state_dict()
+        assert zero_stage == 3 or all(torch.equal(held[name], weight.to(held[name].dtype)) for name, (weight, _) in seen.items())
+
+    monkeypatch.setattr(StageTrainer, "measure_pruned", look)
+    train_path(tmp_path, "SparseGPT", rendezvous(threads=1), zero_stage=zero_stage, dtype=dtype, micro_batch_size=4, ema=0.9)
+    network = toy_net().double()
+    network.load_state_dict(load_file(exported(tmp_path / "0_train").weights))
+    images = torch.cat([global_batch(step, 16)[0] for step in range(3)]).double()
+    inputs = {"conv.weight": torch.nn.functional.unfold(images, 3, padding=1).mT.flatten(0, 1)}
+    for name in ("conv.weight", "fc.weight", "head.weight"):
+        weight = network.get_parameter(name)
+        rows = weight.detach().flatten(1)
+        new, mask = surgeon(rows, damped(inputs[name].T.detach()), torch.ones_like(rows, dtype=torch.bool), 0.6, 16)
+        assert torch.equal(seen[name][1].flatten(1), mask), name
+        torch.testing.assert_close(seen[name][0].flatten(1).double(), new, rtol=1e-4, atol=1e-5)
+        weight.data.copy_(new.view(weight.shape))
+        hidden = torch.relu(network.conv(images)).flatten(1)
+        inputs |= {"fc.weight": hidden, "head.weight": torch.relu(network.fc(hidden))}
 
 
 @pytest.mark.parametrize("zero_stage", [0, 3])
@@ -130,7 +163,7 @@ def test_each_round_of_imp_drops_the_smallest_weights_that_the_round_before_trai
     assert dropped.max() <= kept.min()
 
 
-SHARED = ("SNIP", "Taylor", "movement", "RigL", "dynamic", "dynamic, regrown", "Wanda")
+SHARED = ("SNIP", "Taylor", "movement", "RigL", "dynamic", "dynamic, regrown", "Wanda", "SparseGPT")
 
 
 def draw_masks(folder: Path) -> None:
@@ -150,4 +183,4 @@ def test_one_rank_and_two_draw_the_same_masks(tmp_path):
         assert first and first.keys() == second.keys()
         differing = sum(int((first[name] != second[name]).sum()) for name in first)
         # two ranks round their sums differently, and steps add up
-        assert differing <= (0 if path.name.startswith(("SNIP", "Wanda")) else 4), path.name
+        assert differing <= (0 if path.name.startswith(("SNIP", "Wanda", "SparseGPT")) else 4), path.name

@@ -20,13 +20,14 @@ models:
   - {name: vim_micro, dim: 16, depth: 2, pretrained: given.pth}
   - {name: vim_micro, dim: 16, depth: 2, pretrained: larger.pth, label: larger}
 exclude:
-  - {model: {label: larger}, pruning: [random, semi_structured, wanda, gradient, structured, magnitude]}
+  - {model: {label: larger}, pruning: [random, semi_structured, wanda, sparsegpt, gradient, structured, magnitude]}
 pruning:
   - dense
   - {method: magnitude, sparsity: 0.5}
   - {method: random, sparsity: 0.5}
   - semi_structured
   - {method: wanda, sparsity: 0.5, groups: [in_proj, out_proj]}
+  - {method: sparsegpt, pattern: 2:4, batches: 2}
   - {method: gradient, sparsity: 0.5}
   - {method: gradient, criterion: gradient, sparsity: 0.5, batches: 3}
   - {method: structured, ratio: 0.5}
@@ -63,7 +64,7 @@ def weights(runs: Path, record: Record) -> dict[str, torch.Tensor]:
 
 def test_every_method_that_needs_no_step_has_a_record(runs: Path) -> None:
     found = records(runs)
-    assert len(found) == 10 and {record.status for record in found.values()} == {"done"}
+    assert len(found) == 11 and {record.status for record in found.values()} == {"done"}
     for label, record in found.items():
         metrics = record.metrics
         assert metrics is not None and (metrics.epochs, metrics.train_loss, metrics.train_img_per_s) == (0, None, 0.0), label
@@ -80,12 +81,25 @@ def test_the_dense_cell_is_the_file(runs: Path) -> None:
 def test_masks_drop_weights_of_the_file_and_change_no_other(runs: Path) -> None:
     given = torch.load(runs.parent / "given.pth", weights_only=True)["model"]
     for label, record in records(runs).items():
-        if label.startswith("structured") or label in ("dense", "larger"):
+        if label.startswith(("structured", "sparsegpt")) or label in ("dense", "larger"):
             continue
         saved = weights(runs, record)
         assert all(torch.equal(saved[name], given[name] * (saved[name] != 0)) for name in given), label
         whole = label in ("magnitude(0.5)", "random(0.5)", "gradient(0.5)")  # the others leave layers out
         assert record.metrics is not None and record.metrics.sparsity_prunable == pytest.approx(0.5 if whole else 0.3, abs=0.001 if whole else 0.2)
+
+
+def test_sparsegpt_keeps_two_of_four_and_updates_them(runs: Path) -> None:
+    given = torch.load(runs.parent / "given.pth", weights_only=True)["model"]
+    saved = weights(runs, records(runs)["sparsegpt(pattern=2:4, batches=2)"])
+    matrices = [name for name, tensor in given.items() if "proj" in name and tensor.ndim == 2 and tensor.shape[1] % 4 == 0]
+    assert len(matrices) == 8
+    for name in given:
+        lives = saved[name] != 0
+        if name in (*matrices, "head.weight"):
+            assert (lives.reshape(-1, 4).sum(1) == 2).all() and not torch.equal(saved[name], given[name] * lives), name
+        else:
+            assert torch.equal(saved[name], given[name]), name
 
 
 def test_units_are_removed_and_what_is_left_is_the_files(runs: Path) -> None:
