@@ -3,6 +3,7 @@
 The defaults are those of the family; an entry of `models.registry.MODELS` changes them for its size. A nested dataclass is a variant, or None.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
@@ -12,6 +13,9 @@ from models.typed import ABOVE_0, AT_LEAST_0, AT_LEAST_1, FRACTION, Limit, betwe
 Count = Annotated[int, AT_LEAST_1]
 Fraction = Annotated[float, FRACTION]
 Positive = Annotated[float, ABOVE_0]
+SCAN_PATH = re.compile(r"(h|v|w([2-9]|[1-9]\d+))(_flip)?", re.ASCII)
+PATH_WORDS = "h, v, or w and the side of a window (w2, w7), each with or without _flip"
+ScanPath = Annotated[str, Limit(words=PATH_WORDS, holds=lambda value: SCAN_PATH.fullmatch(value) is not None)]
 Pairs = Annotated[int, Limit(words="even and 2 or more", holds=lambda value: value >= 2 and value % 2 == 0)]
 
 
@@ -116,6 +120,7 @@ class VimConfig:
     expand: Count = 2  # inner channels / dim
     dt_rank: Count | None = None  # None: dim / 16, rounded up
     drop_path: Fraction = 0.0  # of the last block; it rises linearly from 0
+    scan: tuple[ScanPath, ...] = ("h", "h_flip")  # the paths of every block, `models.scan_paths`; each has parameters of its own
     se: SEConfig | None = None
     mobilenet: MobilePathConfig | None = None
     s4: S4Config | None = None  # one of s4 and s5
@@ -127,6 +132,8 @@ class VimConfig:
         """Raises ValueError if options contradict each other."""
         _at_most_one(s4=self.s4, s5=self.s5)
         _needs_pretrained(self.pretrained, self.pretrained_key)
+        if not self.scan:
+            raise ValueError("scan must name at least one path, such as [h, h_flip]")
 
 
 Four = tuple[Count, Count, Count, Count]

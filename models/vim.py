@@ -6,11 +6,15 @@ and mamba-1p1p1/mamba_ssm/modules/mamba_simple.py, bimamba v2, absolute position
 | patches and the class token, embedded | tokens: (B, L, D) |
 | T_l, T_{l-1} | hidden (the branch) and residual (their running sum, fp32) |
 | E (inner channels), N (state), R (rank of Delta) | d_inner, d_state, dt_rank |
-| forward and backward SSM | suffix none and `_b` |
+| forward and backward SSM | directions `h` and `h_flip`; suffix none and `_b` |
 """
 
+import functools
 import math
-from typing import ClassVar
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +22,7 @@ from torch import Tensor, nn
 
 from models.configs import S5Config, VimConfig
 from models.layers import DeltaProjection, DropPath, InvertedTokenPath, RMSNorm, SqueezeExcite, TokenConv1d, TokenLinear
+from models.scan_paths import Direction, by_path, directions_of, tokens_along
 from models.ssm.backends import resolve_backend, runs_backwards
 from models.ssm.s4d import S4D
 from models.ssm.s5 import S5
@@ -36,7 +41,8 @@ class PatchEmbed(nn.Module):
         if img_size < patch_size:
             raise ValueError(f"patch_size {patch_size} is larger than the image, {img_size} px")
         self.img_size = img_size
-        self.tokens = ((img_size - patch_size) // stride + 1) ** 2
+        self.side = (img_size - patch_size) // stride + 1  # patches
+        self.tokens = self.side**2
         self.proj = nn.Conv2d(3, dim, patch_size, stride)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -48,81 +54,116 @@ class PatchEmbed(nn.Module):
 
 
 class BidirectionalMixer(nn.Module):
-    """Mamba over the sequence and over its reverse. The directions share in_proj, gate and out_proj; each has its own convolution, x_proj, dt_proj, A
-    and D.
+    """Mamba along the paths of `scan`, by default over the sequence and over its reverse. The directions share in_proj, gate and out_proj; each has
+    its own convolution, x_proj, dt_proj, A and D. Their mean goes to out_proj.
     """
 
-    ssm_parameters: ClassVar[tuple[str, ...]] = ("A_log", "A_b_log", "D", "D_b")
-
-    def __init__(self, config: VimConfig, scan_backend: str) -> None:
+    def __init__(self, config: VimConfig, scan_backend: str, side: int) -> None:
         super().__init__()
         dim, d_inner, d_state = config.dim, config.expand * config.dim, config.d_state
         dt_rank = config.dt_rank or math.ceil(dim / 16)
         self.scan, self.scan_backend = selective_scan, scan_backend
-        self.in_proj = TokenLinear(dim, 2 * d_inner, bias=False)
-        self.conv1d, self.conv1d_b = (_path(config, d_inner, scan_backend) for _ in range(2))
+        self.directions = directions_of(config.scan)
+        self.paths = by_path(self.directions)
+        self.ssm_parameters = tuple(name for each in self.directions for name in (each.A_log, f"D{each.ending}"))
         self.fixed = bool(config.s4 or config.s5)  # a state space that does not depend on the input
+        self.in_proj = TokenLinear(dim, 2 * d_inner, bias=False)
+        self._each("conv1d", lambda: _path(config, d_inner, scan_backend))
         if self.fixed:
-            self.ssm, self.ssm_b = (S4D(d_inner, config.s4) if config.s4 else S5(d_inner, config.s5 or S5Config()) for _ in range(2))
+            self._each("ssm", lambda: S4D(d_inner, config.s4) if config.s4 else S5(d_inner, config.s5 or S5Config()))
         else:
-            self.x_proj, self.x_proj_b = (nn.Linear(d_inner, dt_rank + 2 * d_state, bias=False) for _ in range(2))
-            self.dt_proj, self.dt_proj_b = (DeltaProjection(dt_rank, d_inner) for _ in range(2))
-            self.A_log, self.A_b_log = (state_rates(d_inner, d_state) for _ in range(2))
-            self.D, self.D_b = (nn.Parameter(torch.ones(d_inner)) for _ in range(2))
+            self._each("x_proj", lambda: nn.Linear(d_inner, dt_rank + 2 * d_state, bias=False))
+            self._each("dt_proj", lambda: DeltaProjection(dt_rank, d_inner))
+            for each in self.directions:
+                setattr(self, each.A_log, state_rates(d_inner, d_state))
+            self._each("D", lambda: nn.Parameter(torch.ones(d_inner)))
         self.out_proj = nn.Linear(d_inner, dim, bias=False)
+        for path in self.paths.keys() - {"h"}:
+            tokens = torch.tensor(tokens_along(path, side))
+            self.register_buffer(f"tokens_{path}", tokens, persistent=False)
+            self.register_buffer(f"back_{path}", tokens.argsort(), persistent=False)
+
+    def _each(self, name: str, part: Callable[[], nn.Module | nn.Parameter]) -> None:
+        for each in self.directions:
+            setattr(self, f"{name}{each.ending}", part())
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, L, dim) from (B, L, dim)."""
-        xz = self.in_proj(hidden, resolve_backend(hidden, self.scan_backend) == "cuda")
-        x, z = xz.split([self.out_proj.in_features] * 2, dim=-1)  # sizes are read from the layers, which pruning makes narrower
-        if self._scans_together(x):
-            both: Tensor = self.out_proj(self._both(x, z) / 2)
-            return both
-        ahead = self._ahead(x, z, reverse=False)
-        back = self._back(x, z, reverse=True) if runs_backwards(x, self.scan_backend) else self._back(x.flip(1), z.flip(1), reverse=False).flip(1)
-        y: Tensor = self.out_proj((ahead + back) / 2)
+        positions_last = resolve_backend(hidden, self.scan_backend) == "cuda"
+        xz = self.in_proj(hidden, positions_last)
+        parts = [self._along(xz, path, directions, positions_last) for path, directions in self.paths.items()]
+        y: Tensor = self.out_proj(functools.reduce(operator.add, parts) / len(self.directions))
         return y
 
-    def _ahead(self, x: Tensor, z: Tensor, *, reverse: bool) -> Tensor:
-        x = self.conv1d(x, reverse=reverse)
-        if self.fixed:
-            y: Tensor = self.ssm(x, reverse=reverse)
-            return y * F.silu(z)
-        return self._scan(x, z, self.x_proj, self.dt_proj, self.A_log, self.D, reverse=reverse)
+    def _along(self, xz: Tensor, path: str, directions: list[Direction], positions_last: bool) -> Tensor:
+        """The sum of y * silu(z) of the directions of a path, each token at its own position: (B, L, d_inner)."""
+        if path != "h":
+            xz = _moved(xz, self.get_buffer(f"tokens_{path}"), path, positions_last)
+        # sizes are read from the layers, which pruning makes narrower
+        x, z = xz.split([self.out_proj.in_features] * 2, dim=-1)  # type: ignore[no-untyped-call]
+        if self._scans_together(x, directions):
+            y = self._both(x, z, directions)
+        else:
+            y = functools.reduce(operator.add, [self._one_way(x, z, each) for each in directions])
+        return y if path == "h" else _moved(y, self.get_buffer(f"back_{path}"), path, positions_last)
 
-    def _back(self, x: Tensor, z: Tensor, *, reverse: bool) -> Tensor:
-        x = self.conv1d_b(x, reverse=reverse)
-        if self.fixed:
-            y: Tensor = self.ssm_b(x, reverse=reverse)
-            return y * F.silu(z)
-        return self._scan(x, z, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b, reverse=reverse)
+    def _one_way(self, x: Tensor, z: Tensor, direction: Direction) -> Tensor:
+        """y * silu(z) of a direction; one that reads from the end flips its sequence where the kernels do not read backwards."""
+        if direction.reverse and not runs_backwards(x, self.scan_backend):
+            return self._pass(x.flip(1), z.flip(1), direction, reverse=False).flip(1)
+        return self._pass(x, z, direction, reverse=direction.reverse)
 
-    def _scan(self, x: Tensor, z: Tensor, x_proj: nn.Linear, dt_proj: DeltaProjection, A_log: Tensor, D: Tensor, *, reverse: bool) -> Tensor:
+    def _pass(self, x: Tensor, z: Tensor, direction: Direction, *, reverse: bool) -> Tensor:
+        x = self.part("conv1d", direction)(x, reverse=reverse)
+        if self.fixed:
+            y: Tensor = self.part("ssm", direction)(x, reverse=reverse)
+            return y * F.silu(z)
+        return self._scan(x, z, direction, reverse=reverse)
+
+    def part(self, name: str, direction: Direction) -> Any:
+        """A direction's layer or parameter, such as dt_proj."""
+        return getattr(self, f"{name}{direction.ending}")
+
+    def _rates(self, direction: Direction) -> Tensor:
+        """A_log, (d_inner, d_state)."""
+        return self.get_parameter(direction.A_log)
+
+    def _scan(self, x: Tensor, z: Tensor, direction: Direction, *, reverse: bool) -> Tensor:
         """y * silu(z), (B, L, d_inner), of one direction: algorithm 1, lines 8 to 17."""
-        delta, B, C = _projected(x, x_proj, dt_proj, A_log, positions_last=resolve_backend(x, self.scan_backend) == "cuda")
+        dt_proj, A_log, D = self.part("dt_proj", direction), self._rates(direction), self.part("D", direction)
+        delta, B, C = _projected(x, self.part("x_proj", direction), dt_proj, A_log, positions_last=resolve_backend(x, self.scan_backend) == "cuda")
         wide = torch.promote_types(x.dtype, torch.float32)  # A, D and Delta's bias are never rounded to bf16
         y = self.scan(
             x.transpose(1, 2), delta, -torch.exp(A_log.to(wide)), B, C, D.to(wide), z=z.transpose(1, 2), delta_bias=dt_proj.bias.to(wide),
             delta_softplus=True, reverse=reverse, backend=self.scan_backend)  # fmt: skip
         return y.transpose(1, 2)
 
-    def _scans_together(self, x: Tensor) -> bool:
-        """True if one launch scans both directions: in Triton, where the directions have as many states, which pruning may change."""
+    def _scans_together(self, x: Tensor, directions: list[Direction]) -> bool:
+        """True if one launch scans a path from both ends: in Triton, where the directions have as many states, which pruning may change."""
         if self.fixed or self.scan is not selective_scan or resolve_backend(x, self.scan_backend) != "triton":
             return False
-        return self.A_log.shape == self.A_b_log.shape
+        if [each.reverse for each in directions] != [False, True]:
+            return False
+        return self._rates(directions[0]).shape == self._rates(directions[1]).shape
 
-    def _both(self, x: Tensor, z: Tensor) -> Tensor:
-        """The sum of y * silu(z) of both directions, (B, L, d_inner). Nothing is copied into another layout."""
-        u = self.conv1d(x), self.conv1d_b(x, reverse=True)
-        sides = (self.x_proj, self.dt_proj, self.A_log), (self.x_proj_b, self.dt_proj_b, self.A_b_log)
-        delta, B, C = zip(*(_projected(part, *side) for part, side in zip(u, sides, strict=True)), strict=True)
+    def _both(self, x: Tensor, z: Tensor, directions: list[Direction]) -> Tensor:
+        """The sum of y * silu(z) of a scan ahead and a scan back, (B, L, d_inner). Nothing is copied into another layout."""
+        u = [self.part("conv1d", each)(x, reverse=each.reverse) for each in directions]
+        dt_projs, A_logs = [self.part("dt_proj", each) for each in directions], [self._rates(each) for each in directions]
+        sides = zip(u, [self.part("x_proj", each) for each in directions], dt_projs, A_logs, strict=True)
+        delta, B, C = zip(*(_projected(*side) for side in sides), strict=True)
         wide = torch.promote_types(x.dtype, torch.float32)
-        A, D, bias = (
-            torch.stack(pair).to(wide) for pair in ((self.A_log, self.A_b_log), (self.D, self.D_b), (self.dt_proj.bias, self.dt_proj_b.bias))
-        )
+        skips, offsets = [self.part("D", each) for each in directions], [dt_proj.bias for dt_proj in dt_projs]
+        A, D, bias = (torch.stack(pair).to(wide) for pair in (A_logs, skips, offsets))
         y = scan_both_ways([part.transpose(1, 2) for part in u], delta, -torch.exp(A), B, C, D, z=z.transpose(1, 2), delta_bias=bias)
         return y.sum(0).transpose(1, 2)
+
+
+def _moved(x: Tensor, tokens: Tensor, path: str, positions_last: bool) -> Tensor:
+    """The tokens of x, (B, L, D), in another sequence; with positions beside each other in memory if `positions_last`."""
+    if x.shape[1] != len(tokens):
+        raise ValueError(f"scan: the path {path!r} reads the whole grid, {len(tokens)} tokens with the class token, and got {x.shape[1]}")
+    return x.transpose(1, 2).index_select(2, tokens).transpose(1, 2) if positions_last else x.index_select(1, tokens)
 
 
 def _projected(x: Tensor, x_proj: nn.Linear, dt_proj: DeltaProjection, A_log: Tensor, positions_last: bool = False) -> tuple[Tensor, Tensor, Tensor]:
@@ -134,9 +175,9 @@ def _projected(x: Tensor, x_proj: nn.Linear, dt_proj: DeltaProjection, A_log: Te
 class Block(nn.Module):
     """Add, normalise, mix. A block returns the new branch and the sum of the branches before it, which is kept in fp32."""
 
-    def __init__(self, config: VimConfig, drop_path: float, scan_backend: str) -> None:
+    def __init__(self, config: VimConfig, drop_path: float, scan_backend: str, side: int) -> None:
         super().__init__()
-        self.mixer = BidirectionalMixer(config, scan_backend)
+        self.mixer = BidirectionalMixer(config, scan_backend, side)
         self.norm = RMSNorm(config.dim, eps=NORM_EPS)
         self.drop_path = DropPath(drop_path)
         self.se = SqueezeExcite(config.dim, config.se.ratio) if config.se else nn.Identity()
@@ -160,9 +201,10 @@ class Vim(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1, self.patch_embed.tokens + 1, dim))
         # The branch of block i is added, and dropped, at the start of block i + 1. Hence the additional rate, 0, in front.
         rates = [0.0, *torch.linspace(0, config.drop_path, depth, device="cpu").tolist()]
-        self.layers = nn.ModuleList(Block(config, rates[i], scan_backend) for i in range(depth))
+        self.layers = nn.ModuleList(Block(config, rates[i], scan_backend, self.patch_embed.side) for i in range(depth))
         self.drop_path = DropPath(config.drop_path)
         self.norm_f = RMSNorm(dim, eps=NORM_EPS)
+        self.scan = f"[{', '.join(config.scan)}]"
         self.head = nn.Linear(dim, num_classes)
         initialise(self)
 
@@ -180,6 +222,15 @@ class Vim(nn.Module):
         scores: Tensor = self.head(self.norm_f(token, hidden.dtype))
         return scores
 
+    def as_saved_now(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weights. ValueError if they have another number of directions, or Vim's own where the model has others: none is left out or fresh."""
+        expected, given = (endings_in(names) for names in (self.state_dict(), weights))
+        if expected != given and given:
+            held = "Vim's own directions, [h, h_flip]" if "_b" in given else f"{len(given)} directions of another scan"
+            remedy = "give the scan that they were trained with, or train from scratch"
+            raise ValueError(f"pretrained: the weights hold {held}, and the model scans {self.scan}: {remedy}")
+        return dict(weights)
+
 
 @torch.no_grad()
 def initialise(model: Vim) -> None:
@@ -195,10 +246,11 @@ def initialise(model: Vim) -> None:
         nn.init.kaiming_uniform_(mixer.out_proj.weight, a=math.sqrt(5)).div_(math.sqrt(len(model.layers)))
         if mixer.fixed:
             continue
-        for dt_proj in (mixer.dt_proj, mixer.dt_proj_b):
+        sides = [(mixer.part("dt_proj", each), each.reverse) for each in mixer.directions]
+        for dt_proj, _ in sides:
             nn.init.uniform_(dt_proj.weight, -(dt_proj.in_features**-0.5), dt_proj.in_features**-0.5)
-        mixer.dt_proj.bias.copy_(inverse_softplus_of_dt(mixer.dt_proj.bias))
-        nn.init.zeros_(mixer.dt_proj_b.bias)  # the official code zeroes every bias without a mark, and marks only the forward bias
+        for dt_proj, reverse in sides:  # the official code zeroes every bias without a mark, and marks only the forward bias
+            dt_proj.bias.copy_(torch.zeros_like(dt_proj.bias) if reverse else inverse_softplus_of_dt(dt_proj.bias))
 
 
 def _path(config: VimConfig, channels: int, backend: str) -> nn.Module:
@@ -206,6 +258,11 @@ def _path(config: VimConfig, channels: int, backend: str) -> nn.Module:
     if config.mobilenet:
         return InvertedTokenPath(channels, config.mobilenet.expand, config.mobilenet.kernel, backend)
     return TokenConv1d(channels, config.d_conv, causal=True, bias=True, backend=backend)
+
+
+def endings_in(names: Iterable[str]) -> set[str]:
+    """The endings of directions in the names of a Vim's weights: none and `_b`, or `_0`, `_1`, ..."""
+    return {match[1] or "" for name in names if (match := re.search(r"\.conv1d(_\w+)?\.", name))}
 
 
 def state_rates(channels: int, states: int) -> nn.Parameter:

@@ -14,7 +14,7 @@ WORTH_A_NOTE = 0.05  # fraction of all operations; networks of a few channels ha
 
 # Operations on one element, rounded up. A copy costs memory traffic but no arithmetic; an exponential or an error function costs about twenty.
 KINDS: dict[int, str] = {
-    0: "alias clone complex expand_as fill_ flip imag lift_fresh meshgrid movedim numpy_T pad pixel_shuffle pixel_unshuffle real repeat "
+    0: "alias clone complex expand_as fill_ flip imag index_select lift_fresh meshgrid movedim numpy_T pad pixel_shuffle pixel_unshuffle real repeat "
     "repeat_interleave unflatten view_as_complex view_as_real zero_",
     1: "__or__ abs add add_ addcmul cumsum adaptive_avg_pool1d adaptive_avg_pool2d amax div div_ hardtanh hardtanh_ le lt mean mul mul_ ne neg "
     "reciprocal relu6 rsub square sub sub_ sum where",

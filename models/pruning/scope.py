@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 GROUPS: dict[str, str] = {
     "patch_embed": "convolutions that turn the image into tokens",
     "in_proj": "input projection of a mixer",
-    "conv1d": "depthwise convolutions of a mixer, both directions or both halves",
+    "conv1d": "depthwise convolutions of a mixer, all directions or both halves",
     "x_proj": "projections to B, C and the rank of delta",
     "dt_proj": "projections from that rank to delta",
     "out_proj": "output projection of a mixer",
@@ -30,8 +30,8 @@ GROUPS: dict[str, str] = {
     "se": "squeeze-and-excitation",
     "head": "the classifier's weight",
     "other": "weights of two or more dimensions that no other group names",
-    "A_log": "logarithms of the state matrix's diagonal, both directions",
-    "D": "skip weights of the scan, both directions",
+    "A_log": "logarithms of the state matrix's diagonal, all directions",
+    "D": "skip weights of the scan, all directions",
     "biases": "every bias",
     "norms": "scales of norms and of layer scale",
     "embeddings": "class token, position embedding, learned queries",
@@ -47,8 +47,8 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("se", r"se"),
     ("conv1d", r"conv1d(_\w+)?|conv2d"),
     ("in_proj", r"in_proj"),
-    ("x_proj", r"x_proj(_b|_weight)?"),
-    ("dt_proj", r"dt_proj(_b|s_weight)?"),
+    ("x_proj", r"x_proj(_b|_weight|_\d+)?"),
+    ("dt_proj", r"dt_proj(_b|s_weight|_\d+)?"),
     ("out_proj", r"out_proj"),
     ("downsample", r"downsample"),
     ("attention", r"attn|attention\w*|pool\w*|qkv|q|k|v|kv|proj|in_proj_weight|to_qkv|to_out"),
@@ -63,9 +63,9 @@ def group_of(name: str, dimensions: int) -> str:
     *_, last = parts = name.split(".")
     if last.endswith("bias"):
         return "biases"
-    if re.fullmatch(r"A(_b)?_logs?", last):
+    if re.fullmatch(r"A(_b)?_logs?(_\d+)?", last):
         return "A_log"
-    if re.fullmatch(r"D(_b|s)?", last):
+    if re.fullmatch(r"D(_b|s|_\d+)?", last):
         return "D"
     if re.search(r"token|pos_embed|query|queries", last):
         return "embeddings"

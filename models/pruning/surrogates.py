@@ -5,6 +5,7 @@ owns a column of A_log, a row of B and a row of C. A surrogate multiplies the te
 """
 
 import copy
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from models.ssm.s5 import S5
 
 Axis = Literal["channels", "states"]
 
-# The dimensions of bare parameters that hold channels and states, by the last part of the name.
+# The dimensions of bare parameters that hold channels and states, by the last part of the name, without the number of a direction.
 DIMENSIONS: dict[str, dict[Axis, int]] = {
     "A_log": {"channels": 0, "states": 1},
     "A_b_log": {"channels": 0, "states": 1},
@@ -70,7 +71,7 @@ def surrogate(model: nn.Module, axis: Axis) -> tuple[nn.Module, list[Tensor]]:
 def bare_parameters(model: nn.Module, axis: Axis) -> Iterator[tuple[nn.Parameter, int]]:
     """Parameters outside of layers that have the axis, each with the dimension of the axis."""
     for name, parameter in model.named_parameters():
-        dimensions: Mapping[Axis, int] = DIMENSIONS.get(name.split(".")[-1], {})
+        dimensions: Mapping[Axis, int] = DIMENSIONS.get(re.sub(r"_\d+$", "", name.split(".")[-1]), {})
         if axis in dimensions:
             yield parameter, dimensions[axis]
 

@@ -78,8 +78,9 @@ def declared(name: str, module: Module) -> Iterator[Units]:
 def _bidirectional_mixer(mixer: Any) -> Iterable[Units]:
     yield _inputs("d_inner", "inner", mixer.out_proj)
     if not mixer.fixed:
-        yield _scan_states("d_state", mixer.x_proj, mixer.A_log, mixer.dt_proj)
-        yield _scan_states("d_state_b", mixer.x_proj_b, mixer.A_b_log, mixer.dt_proj_b)
+        for each in mixer.directions:
+            A_log = mixer.get_parameter(each.A_log)
+            yield _scan_states(f"d_state{each.ending}", mixer.part("x_proj", each), A_log, mixer.part("dt_proj", each))
 
 
 def _mambavision_mixer(mixer: Any) -> Iterable[Units]:

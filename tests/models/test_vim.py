@@ -167,7 +167,7 @@ def test_triton_scans_both_directions_in_one_launch_and_copies_nothing_into_anot
     assert copies.count == 0
     mixer.A_b_log = torch.nn.Parameter(mixer.A_b_log[:, :3])  # as after pruning the states of a direction
     mixer.x_proj_b = torch.nn.Linear(32, mixer.dt_proj_b.in_features + 6, bias=False, device=DEVICE)
-    assert not mixer._scans_together(hidden) and model(images).isfinite().all()
+    assert not mixer._scans_together(hidden, list(mixer.directions)) and model(images).isfinite().all()
 
 
 @pytest.mark.parametrize("options", [{}, {"mobilenet": {"kernel": 5}}, {"s4": {}}], ids=lambda options: "+".join(options) or "plain")

@@ -14,6 +14,8 @@ VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
     "vim+mobilenet": ("vim_micro", {"mobilenet": {"expand": 2}}),
     "vim+s4": ("vim_micro", {"s4": True}),
     "vim+s5": ("vim_micro", {"s5": {"d_state": 8, "blocks": 2}}),
+    "vim, four paths": ("vim_micro", {"scan": ["h", "h_flip", "w2", "v_flip"]}),
+    "vim, three paths+mobilenet+s4+se": ("vim_micro", {"scan": ["v", "w4_flip", "v"], "mobilenet": True, "s4": True, "se": True}),
     "mambavision": ("mambavision_micro", {}),
     "mambavision, layer scale": ("mambavision_micro", {"layer_scale": 0.5}),
     "mambavision+swa": ("mambavision_micro", {"swa": {"window": 3, "shift": 1}}),

@@ -7,6 +7,7 @@ from tests.support.removal import VARIANTS, small_network
 SUFFIXES = {
     "vim": {"d_inner", "d_state", "d_state_b"},
     "vim+mobilenet": {"d_inner", "d_state", "d_state_b", "hidden"},
+    "vim, four paths": {"d_inner", "d_state_0", "d_state_1", "d_state_2", "d_state_3"},
     "mambavision": {"d_inner_x", "d_inner_z", "d_state", "heads", "hidden"},
     "vmamba, wider": {"d_inner", "d_state", "hidden"},
     "vssd": {"heads", "hidden", "d_state"},
