@@ -10,7 +10,14 @@ from models.published import PUBLISHED
 from models.registry import MODELS, create_model, effective_options, model_label
 
 VARIANTS: dict[str, list[dict[str, Any]]] = {
-    "vim_tiny": [{"se": {}}, {"mobilenet": {}}, {"s4": {}}, {"s5": {}}, {"scan": ["h", "h_flip", "v", "v_flip"]}, {"scan": ["h", "h_flip", "w2", "w2_flip"]}],
+    "vim_tiny": [
+        {"se": {}},
+        {"mobilenet": {}},
+        {"s4": {}},
+        {"s5": {}},
+        {"scan": ["h", "h_flip", "v", "v_flip"]},
+        {"scan": ["h", "h_flip", "w2", "w2_flip"]},
+    ],
     "vim_micro": [{"se": {}}, {"mobilenet": {}}, {"s4": {}}, {"s5": {}}, {"scan": ["h", "h_flip", "w2", "w2_flip"]}],
     "mambavision_t": [
         {"swa": {}},
