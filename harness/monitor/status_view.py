@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from harness.monitor.data_sets import data_notes
 from harness.monitor.incidents import IncidentGroup, grouped, incidents, nodes_of, remedy
 from harness.monitor.survey import STATES, State, Survey, heard_s, survey
 from harness.monitor.training_time import left_s, trained_s
@@ -134,8 +135,8 @@ def incident_lines(group: IncidentGroup, surveyed: Survey) -> list[Text]:
 
 
 def notes(surveyed: Survey) -> list[str]:
-    """Lines about nodes, memory, held jobs, SLURM's silence, open cells and a changed grid, each where there is something to say."""
-    lines = [*node_notes(surveyed.run), *memory_notes(surveyed), *queue_notes(surveyed)]
+    """Lines about data, nodes, memory, held jobs, SLURM's silence, open cells and a changed grid, each where there is something to say."""
+    lines = [*data_notes(surveyed.run), *node_notes(surveyed.run), *memory_notes(surveyed), *queue_notes(surveyed)]
     still_open = sum(state == "open" for state in surveyed.states.values())
     if still_open:
         cells = "1 cell is open: no job has it" if still_open == 1 else f"{still_open} cells are open: no job has them"

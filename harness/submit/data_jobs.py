@@ -13,9 +13,9 @@ from jobs.cluster.slurm import in_queue
 from jobs.cluster.slurm_arrays import submit_array
 from jobs.experiment.files import write_json
 from jobs.experiment.ids import JobId
-from jobs.experiment.run_folder import RunFolder
+from jobs.experiment.run_folder import DATA, RunFolder
 from jobs.experiment.specs import ClusterSpec, DataSpec, PrepareSpec
-from jobs.worker.data_job import DataJob, failure_path, shards_there, write_data
+from jobs.worker.data_job import DataJob, failure_path, job_path, shards_there, write_data
 
 # Options of the trainings that hold for these jobs too; the others are about GPUs, nodes or time.
 INHERITED: Final = ("partition", "account", "qos", "exclude", "wckey", "comment", "mail_type", "mail_user", "stderr_to_stdout")
@@ -31,6 +31,7 @@ def submit_data(cluster: ClusterSpec, run: RunFolder, data: Sequence[DataSpec]) 
         folder = folders[spec]
         assert folder is not None
         jobs[folder] = living_job(folder, spec) or submit_array_for(cluster, run, spec, folder)
+    write_json(run.path / DATA, {title(spec): str(folder) for spec, folder in folders.items() if folder in jobs})
     return {spec: jobs[folder] for spec, folder in folders.items() if folder in jobs}
 
 
@@ -61,11 +62,6 @@ def submit_array_for(cluster: ClusterSpec, run: RunFolder, data: DataSpec, folde
     size = f"{counted(len(ids), 'job')} of {counted(writing.cpus_per_task, 'CPU')}"
     print(f"{title(data)}: written first, by SLURM job {number} ({size}), logs in {logs}", flush=True)
     return number
-
-
-def job_path(folder: Path) -> Path:
-    """Where it is noted which job writes a data set."""
-    return folder.with_name(f"{folder.name}.job.json")
 
 
 def prepare_of(cluster: ClusterSpec) -> PrepareSpec:

@@ -3,6 +3,7 @@
 runs/<grid>/
     grid.yaml  plan.json  index.json    the grid as launched, its cells with all settings, the titles of its cells and stages
     code.json  code.diff                the version of the code that runs it
+    data.json                           the data sets that SLURM jobs write for it first
     launch.lock                         locked while a launch works
     stages/<id>/        stage.json  micro_batch.json  metrics.jsonl  progress.json  checkpoints/  export/ | failure.json
     cells/<id>/         record.json  model.safetensors  masks.safetensors  structure.json
@@ -24,7 +25,7 @@ from jobs.experiment.records import Failure, Record, RecordError, read_as, read_
 RUNS = Path("runs")  # where run folders are kept unless --runs says otherwise
 # Of the run folder itself
 INDEX, INDEX_OF_0_1 = "index.json", "forest.json"  # stages and cells, as jobs.experiment.index reads them
-GRID, PLAN, CODE, CODE_DIFF, LAUNCH_LOCK = "grid.yaml", "plan.json", "code.json", "code.diff", "launch.lock"
+GRID, PLAN, CODE, CODE_DIFF, DATA, LAUNCH_LOCK = "grid.yaml", "plan.json", "code.json", "code.diff", "data.json", "launch.lock"
 STAGES, CELLS, JOBS, CLAIMS, CANCELLED, NODES, REPRODUCTIONS = "stages", "cells", "jobs", "claims", "cancelled", "nodes", "reproductions"
 # Of a stage's folder
 STAGE, PROGRESS, METRICS, CHECKPOINTS = "stage.json", "progress.json", "metrics.jsonl", "checkpoints"

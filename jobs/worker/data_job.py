@@ -52,6 +52,18 @@ def failure_path(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.failure.json")
 
 
+def job_path(folder: Path) -> Path:
+    """Where it is noted which job writes a data set, and where its logs are."""
+    return folder.with_name(f"{folder.name}.job.json")
+
+
+def images_there(folder: Path) -> int:
+    """About how many images of a data set are encoded: those of complete shards, the last of which may be smaller."""
+    from jobs.data.shards import SAMPLES
+
+    return SAMPLES * sum(1 for _ in folder.with_name(f"{folder.name}.shards").glob("*.npy"))
+
+
 def shards_there(job: DataJob) -> object:
     """A value that changes whenever the data set makes progress."""
     from jobs.data.prepare import data_folder

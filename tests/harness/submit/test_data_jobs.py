@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.grid.read import Grid
+from harness.monitor.data_sets import data_notes
 from harness.submit.data_first import data_sets, written_here
 from harness.submit.data_jobs import data_cluster, submit_data
 from harness.submit.slurm import submit_arrays
@@ -59,6 +60,8 @@ def test_first_trainings_wait_for_the_array_and_later_ones_for_their_parents(gri
     slurm.says("sbatch", "Submitted batch job 20")
     data_jobs = submit_data(grid.cluster, run, data_sets(grid.cells))
     assert set(data_jobs.values()) == {JobId(number=20)}
+    (note,) = data_notes(run)
+    assert note.startswith("images: SLURM job 20 writes it before")
     jobs, _ = jobs_of(grid, run)
     slurm.says("sbatch", "Submitted batch job 21")
     submit_arrays(grid.cluster, run, jobs, {}, data_jobs)
