@@ -9,6 +9,7 @@ from typing import Any
 from analysis.columns import COLUMNS
 from analysis.comparability import differing, same_but_seed
 from analysis.csv_files import Value
+from analysis.labels import knobs_of, method_name
 from analysis.merge import Merged
 from analysis.printing import HEADINGS, shown, title
 from analysis.rows import Row
@@ -63,15 +64,16 @@ def varied_knobs(planned: Iterable[Mapping[str, Any]]) -> set[tuple[str, str]]:
     """(method, knob) for every knob with several values in the grid."""
     values: dict[tuple[str, str], set[str]] = defaultdict(set)
     for pruning in (spec["pruning"] for spec in planned):
-        for name, value in pruning.get("knobs", {}).items():
-            values[pruning["method"], name].add(repr(value))
+        for name, value in knobs_of(pruning).items():
+            values[method_name(pruning), name].add(repr(value))
     return {knob for knob, different in values.items() if len(different) > 1}
 
 
 def pruning_label(pruning: Mapping[str, Any], varied: set[tuple[str, str]]) -> str:
     """The label of a planned pruning: the user's, else the method and the knobs that the grid varies."""
-    knobs = [f"{name}={value}" for name, value in pruning.get("knobs", {}).items() if (pruning["method"], name) in varied]
-    return str(pruning.get("label") or " ".join([pruning["method"], *knobs]))
+    method = method_name(pruning)
+    knobs = [f"{name}={value}" for name, value in knobs_of(pruning).items() if (method, name) in varied]
+    return str(pruning.get("label") or " ".join([method, *knobs]))
 
 
 def coverage_line(model: str, pruning: str, row: Row | None, missing: dict[str, int], expected: int | None) -> dict[str, Value]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from analysis.columns import COLUMNS
 from analysis.comparability import digest
 from analysis.exports import COSTS, front
+from analysis.labels import knobs_of
 from analysis.rows import Row
 
 if TYPE_CHECKING:
@@ -64,9 +65,9 @@ def line_name(group: Sequence[Row], alike: Sequence[Sequence[Row]]) -> str:
 
 
 def other_knobs(row: Row) -> dict[str, Any]:
-    """The knobs of the row's method, without the sparsity."""
-    knobs = row.spec.get("pruning", {}).get("knobs", {})
-    return {name: value for name, value in knobs.items() if name != "sparsity"}
+    """The knobs of the row's method, or of its methods, without their sparsity."""
+    knobs = knobs_of(row.spec.get("pruning", {}))
+    return {name: value for name, value in knobs.items() if name.rpartition(".")[2] != "sparsity"}
 
 
 def sparsity(row: Row) -> float:

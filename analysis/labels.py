@@ -14,6 +14,8 @@ from jobs.experiment.output import printable
 from jobs.experiment.records import Record
 from jobs.experiment.run_folder import RunFolder
 
+CHAIN = "chain"  # the method of a cell that runs several methods one after another
+
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
@@ -39,6 +41,26 @@ def labels_of_spec(spec: Mapping[str, Any], title: str) -> Labels:
     named = title[len(before) : -len(seed)] if title.startswith(before) and title.endswith(seed) else None
     own = spec["pruning"].get("label")
     return Labels(model=model, pruning=str(own) if own else named or None)
+
+
+def method_name(pruning: Mapping[str, Any]) -> str:
+    """The method of a cell's JSON form, without its knobs; of a chain 'structured + magnitude'."""
+    links = links_of(pruning)
+    return " + ".join(str(link.get("method")) for link in links) if links else str(pruning["method"])
+
+
+def knobs_of(pruning: Mapping[str, Any]) -> dict[str, Any]:
+    """The knobs of a cell's JSON form by name; of a chain '1.structured.ratio', and the parts of the fine-tuning."""
+    links, knobs = links_of(pruning), pruning.get("knobs", {})
+    if not links:
+        return dict(knobs)
+    flat = {f"{number}.{link['method']}.{name}": value for number, link in enumerate(links, 1) for name, value in link.get("knobs", {}).items()}
+    return flat | {"split": knobs.get("split")}
+
+
+def links_of(pruning: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The methods of a chain in a cell's JSON form; empty for any other method."""
+    return pruning.get("knobs", {}).get("methods", []) if pruning.get("method") == CHAIN else []
 
 
 def labels_of_row(records: Sequence[Record], by_cell: Mapping[str, Labels], of_row: Labels | None) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from statistics import fmean, median
 from typing import Any
 
 from analysis.comparability import Key, digest, row_and_key, same_but_seed, unlabelled
-from analysis.labels import Labels, labels_of_row
+from analysis.labels import Labels, labels_of_row, method_name
 from analysis.merge import Merged
 from analysis.statistics import Standing, Summary, differences, holm, paired_p_values, standings, summarize
 from jobs.experiment.records import Metrics, Record
@@ -43,7 +43,8 @@ class Row:
     @property
     def method(self) -> str:
         """The pruning method's name, without its knobs."""
-        return str(self.spec.get("pruning", {}).get("method", self.pruning))
+        pruning = self.spec.get("pruning", {})
+        return method_name(pruning) if "method" in pruning else self.pruning
 
     @property
     def epochs(self) -> int | None:

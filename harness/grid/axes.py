@@ -10,16 +10,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, Literal, TypeVar
 
-from harness.grid.expansion import choices, given_fields, variants
+from harness.grid.expansion import choices, variants
 from harness.grid.labels import label_problem, look
 from harness.grid.paths import absolute_path, path_problem, short_names
 from harness.grid.yaml_source import Node, Report
-from jobs.experiment.identity import canonical, data_identity, method_identity, model_identity, plain
+from jobs.experiment.identity import canonical, data_identity, model_identity, plain
 from jobs.experiment.limits import DATA, Violation, data_conflicts, violations
 from jobs.experiment.pretrained import pretrained_sha256
 from jobs.experiment.specs import DataSpec, ModelSpec, RecipeSpec
 from models.pruning.base import PruningMethod
-from models.pruning.registry import METHODS, method_label, required
 from models.registry import MODELS, OptionError, effective_options, model_config, model_label, model_options
 from models.text import valid_names
 from models.typed import Limit, SettingsError, build, fields_of, shown
@@ -88,19 +87,24 @@ def entries(node: Node | None, key: str, report: Report) -> list[tuple[Node, str
 
 
 def named_entries(node: Node | None, key: str, word: str, valid: Iterable[str], report: Report) -> Iterator[tuple[Node, str, str]]:
-    """Entries of models or pruning as (mapping, key, name). An entry is a name, or a mapping with a name or several names under `word`."""
+    """Entries of models as (mapping, key, name)."""
     for entry, path in entries(node, key, report):
-        if isinstance(entry.value, dict) and word not in entry.value:
-            report.add(entry.line, path, f"needs {word}:{valid_names('', valid)}")
-            continue
-        given = entry.value[word] if isinstance(entry.value, dict) else entry
-        mapping = entry if isinstance(entry.value, dict) else Node(value={}, line=entry.line)
-        where = f"{path}.{word}" if isinstance(entry.value, dict) else path
-        for name in choices(given, str, where, report):
-            if name in valid:
-                yield mapping, path, name
-            else:
-                report.add(given.line, where, f"unknown {'model' if word == 'name' else 'method'} {name!r}{valid_names(name, valid)}")
+        yield from named_entry(entry, path, word, valid, report)
+
+
+def named_entry(entry: Node, path: str, word: str, valid: Iterable[str], report: Report) -> Iterator[tuple[Node, str, str]]:
+    """An entry of models or pruning as (mapping, key, name). It is a name, or a mapping with a name or several names under `word`."""
+    if isinstance(entry.value, dict) and word not in entry.value:
+        report.add(entry.line, path, f"needs {word}:{valid_names('', valid)}")
+        return
+    given = entry.value[word] if isinstance(entry.value, dict) else entry
+    mapping = entry if isinstance(entry.value, dict) else Node(value={}, line=entry.line)
+    where = f"{path}.{word}" if isinstance(entry.value, dict) else path
+    for name in choices(given, str, where, report):
+        if name in valid:
+            yield mapping, path, name
+        else:
+            report.add(given.line, where, f"unknown {'model' if word == 'name' else 'method'} {name!r}{valid_names(name, valid)}")
 
 
 def own_label(entry: Node, key: str, count: int, report: Report) -> str | None:
@@ -217,34 +221,6 @@ def _model(
         label=label,
         entry=entry,
     )
-
-
-def read_pruning(node: Node | None, report: Report) -> list[Choice[PruningMethod]]:
-    """Every method with every choice of its knobs; dense once."""
-    methods = []
-    for entry, key, name in named_entries(node, "pruning", "method", METHODS, report):
-        knobs = variants(entry, fields_of(METHODS[name]), key, report, apart=("method", "label"))
-        label = own_label(entry, key, len(knobs), report)
-        methods += [choice for given in knobs if (choice := _method(entry, key, name, given, label, report))]
-    return distinct(methods, report)
-
-
-def _method(entry: Node, key: str, name: str, given: Mapping[str, Any], label: str | None, report: Report) -> Choice[PruningMethod] | None:
-    missing = [field.name for field in dataclasses.fields(METHODS[name]) if required(field) and field.name not in given]
-    if missing:
-        if absent := [knob for knob in missing if knob not in given_fields(entry)]:  # a knob that was given and is wrong has been reported
-            report.add(entry.line, key, f"{name} needs {', '.join(absent)}")
-        return None
-    try:
-        method = build(METHODS[name], given)
-    except SettingsError as error:
-        for path, message in error.errors:
-            at = path or tuple(knob for knob in given if message.startswith(knob))[:1]  # a method's own messages begin with the knob
-            report.add(entry.line_of(at), ".".join((key, *at)), message)
-        return None
-    names = (label or method_label(method), name)
-    identity, fields = canonical(method_identity(method)), plain(method)
-    return Choice(value=method, identity=identity, names=names, fields=fields, line=entry.line, key=key, label=label, entry=entry)
 
 
 def read_data(node: Node | None, folder: Path, report: Report) -> list[Choice[DataSpec]]:

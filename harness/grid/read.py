@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from harness.grid.axes import Axes, Choice, read_data, read_models, read_pruning, read_seeds
+from harness.grid.axes import Axes, Choice, read_data, read_models, read_seeds
 from harness.grid.cluster_profile import read_cluster
 from harness.grid.evaluation import Evaluations, note_evaluations
 from harness.grid.exclude import check_patterns, read_exclusions
 from harness.grid.labels import name_problem
+from harness.grid.methods import read_pruning
 from harness.grid.paths import expanded
 from harness.grid.recipes import read_recipes
 from harness.grid.yaml_source import GridError, Node, Report, read_yaml

@@ -8,7 +8,6 @@ from jobs.experiment.cell import Cell
 from jobs.experiment.identity import (
     canonical,
     data_identity,
-    is_trunk,
     model_identity,
     stage_id,
     stage_identity,
@@ -18,7 +17,7 @@ from jobs.experiment.identity import (
 from jobs.experiment.ids import CellId, StageId
 from jobs.experiment.specs import RecipeSpec, StageSpec
 from models.pruning.base import Budget, Stage
-from models.pruning.knobs import trunk
+from models.pruning.knobs import is_trunk, trunk
 
 T = TypeVar("T")
 

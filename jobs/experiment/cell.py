@@ -18,6 +18,7 @@ from jobs.experiment.identity import (
 from jobs.experiment.ids import CellId
 from jobs.experiment.specs import DataSpec, ModelSpec, RecipeSpec
 from models.pruning.base import PruningMethod
+from models.pruning.chain import Chain
 from models.pruning.registry import METHODS, method_label
 from models.registry import effective_options, model_config
 from models.text import valid_names
@@ -38,7 +39,7 @@ class PruningJson(TypedDict):
 
     method: str
     label: str | None
-    knobs: dict[str, Any]
+    knobs: dict[str, Any]  # of a chain: {"methods": [{"method": ..., "knobs": ...}, ...], "split": [...]}
 
 
 class CellJson(TypedDict):
@@ -76,7 +77,7 @@ class Cell:
             model["pretrained_sha256"] = self.model.pretrained_sha256
         return {
             "model": model,
-            "pruning": {"method": self.method.name, "label": self.label, "knobs": plain(self.method)},
+            "pruning": {"method": self.method.name, "label": self.label, "knobs": knobs_to_json(self.method)},
             "data": plain(self.data),
             "recipe": plain(self.recipe) | training_protocol(self.recipe),
             "seed": self.seed,
@@ -89,13 +90,30 @@ class Cell:
         Raises KeyError if a part is missing, ValueError for a field, value, model or method that this version does not have.
         """
         given, pruning = spec["model"], spec["pruning"]
-        if pruning["method"] not in METHODS:
-            raise ValueError(f"unknown method {pruning['method']!r}{valid_names(pruning['method'], METHODS)}")
         options = effective_options(given["name"], given["options"])
         model = ModelSpec(name=given["name"], label=given["label"], options=options, pretrained_sha256=given.get("pretrained_sha256"))
-        method = build(METHODS[pruning["method"]], pruning["knobs"])
+        method = method_from_json(pruning)
         settings = {name: value for name, value in spec["recipe"].items() if name != PROTOCOL}  # this version's takes its place
         data, recipe, seed = build(DataSpec, spec["data"]), build(RecipeSpec, settings), spec["seed"]
         model_text, method_text = canonical(model_identity(model)), canonical(method_identity(method))
         named = cell_id(model_text, method_text, canonical(data_identity(data)), canonical(recipe_identity(recipe)), seed)
         return cls(id=named, model=model, method=method, data=data, recipe=recipe, seed=seed, label=pruning["label"])
+
+
+def knobs_to_json(method: PruningMethod) -> dict[str, Any]:
+    """All knobs of a method; of a chain its methods, each with its knobs, and the parts of the fine-tuning."""
+    if isinstance(method, Chain):
+        methods = [{"method": link.name, "knobs": knobs_to_json(link)} for link in method.methods]
+        return {"methods": methods, "split": list(method.proportions)}
+    knobs: dict[str, Any] = plain(method)
+    return knobs
+
+
+def method_from_json(pruning: Mapping[str, Any]) -> PruningMethod:
+    """The method of a cell's JSON form. Raises ValueError for a method or a knob that this version does not have."""
+    name, knobs = pruning["method"], pruning["knobs"]
+    if name == Chain.name:
+        return Chain(methods=tuple(map(method_from_json, knobs["methods"])), split=tuple(knobs["split"]))
+    if name not in METHODS:
+        raise ValueError(f"unknown method {name!r}{valid_names(name, METHODS)}")
+    return build(METHODS[name], knobs)

@@ -15,6 +15,8 @@ from typing import Any
 from jobs.experiment.ids import CellId, StageId
 from jobs.experiment.specs import DataSpec, ModelSpec, RecipeSpec
 from models.pruning.base import PruningMethod, Stage
+from models.pruning.chain import Chain
+from models.pruning.knobs import is_trunk
 from models.registry import effective_options
 from models.typed import fields_of, item_types, members
 
@@ -93,7 +95,10 @@ def model_identity(model: ModelSpec) -> dict[str, Any]:
 
 
 def method_identity(method: PruningMethod) -> dict[str, Any]:
-    """The method's name and the knobs that are not at their default."""
+    """The method's name and the knobs that are not at their default; of a chain the identities of its methods."""
+    if isinstance(method, Chain):
+        split = {"split": list(method.proportions)} if method.proportions else {}
+        return {"name": method.name, "methods": [method_identity(link) for link in method.methods], **split}
     return {"name": method.name, "knobs": changed(method)}
 
 
@@ -180,11 +185,6 @@ def stage_recipe_identity(recipe: RecipeSpec, stage: Stage) -> dict[str, Any]:
         {"epochs", "finetune_epochs"} | ({"finetune_lr"} if stage.schedule == "train" else set()) | ({"distill"} if is_trunk(stage) else set())
     )
     return {key: value for key, value in recipe_identity(recipe).items() if key not in elsewhere}
-
-
-def is_trunk(stage: Stage) -> bool:
-    """True for the dense training, from which most methods start, and which is the dense teacher."""
-    return stage.schedule == "train" and stage.start == "scratch" and stage.method is None
 
 
 def stage_identity(stage: Stage) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from jobs.train.distillation import MESA_LOSSES, FrozenNetwork, distilled, mesa_
 from jobs.train.removal import Removal, structure_from_json, structure_to_json
 from models.pruning.base import NetworkView, Solve
 from models.pruning.inputs import InputNorms
+from models.pruning.masks import living
 from models.pruning.products import visit_layers
 from models.pruning.structure import Structure
 
@@ -55,6 +56,7 @@ class TrainedNetwork:
         self.no_decay = [*no_decay, *self.removal.gates.values()]
         self.snapshot = Snapshot(copy.deepcopy(model), ranks)
         self.teacher = None if teacher is None else FrozenNetwork(teacher.to(ranks.device), spec.recipe)
+        self.pruned = False  # by this stage's method, since the process began
         self._set_up(model)
         self.calibration: Mapping[str, Tensor] | None = None  # gradients by parameter, while a method calibrates
         self.view = self._view()
@@ -92,7 +94,7 @@ class TrainedNetwork:
             apply=self.apply_masks,
             groups=self.removal.groups,
             gates=self.removal.gates,
-            remove=self.shrink,
+            remove=self.remove_units,
             add_l1=lambda name, strength: self.fragments.add_l1(name, strength),
         )
 
@@ -105,28 +107,40 @@ class TrainedNetwork:
         self.masking.apply(masks)
         self.average = self._average()
         if self.view is not None:
-            self.view.masks = dict(self.masking.masks)
+            self.view.masks = self.view.inherited = dict(self.masking.masks)
 
     def apply_masks(self, masks: Mapping[str, Tensor]) -> None:
         """Replaces the masks, in the averaged weights too."""
+        self.pruned = True
         self.masking.apply(masks)
         if self.average is not None:
             self.masking.zero(self.average.flats)
 
-    def shrink(self, structure: Structure) -> None:
-        """Removes units and goes on with the smaller network, on the same schedule. Optimizer and averages start anew.
+    def inherit(self, structure: Structure, *, finished: bool = False) -> None:
+        """Makes the whole network as small as a stage before this one left it. `finished`: this stage's method has removed its units too."""
+        self.removal.inherit(self.snapshot.model, structure, finished=finished)
+        self._rebuild({})
 
-        Raises ValueError if there are masks, or if units were removed before.
+    def remove_units(self, structure: Structure) -> None:
+        """Removes units and goes on with the smaller network, on the same schedule. Masks lose what belongs to the units. Optimizer and averages
+        start anew. Raises ValueError if the stage's method has removed units before.
         """
-        if self.masking.masks:
-            raise ValueError("units are removed from a network without masks, which have the shapes of the whole one; set masks afterwards")
+        self.pruned = True
         self.copy_weights()
+        assert self.view is not None
+        masks, inherited = (self.removal.cut(self.snapshot.model, structure, given) for given in (self.masking.masks, self.view.inherited))
         self.removal.apply(self.snapshot.model, structure)
+        self._rebuild(masks)
+        self.view.masks, self.view.inherited = dict(self.masking.masks), inherited
+
+    def _rebuild(self, masks: Mapping[str, Tensor]) -> None:
+        """Goes on with the network of the copy, under `masks`."""
         self.engine.close()
         self._set_up(copy.deepcopy(self.snapshot.model).train())
+        self.masking.apply(masks)
         self.average = self._average()
         if self.view is not None:
-            self.view.groups, self.view.gates = (), {}
+            self.view.groups, self.view.gates = self.removal.groups, self.removal.gates
 
     def input_norms(self, batches: int) -> dict[str, Tensor]:
         """Norms of the inputs of the prunable weights over the first `batches` global batches, each image once (see `NetworkView`)."""
@@ -205,7 +219,10 @@ class TrainedNetwork:
 
     def sparsity(self) -> float:
         """The fraction of zeros in the masked parameters; once units were removed, the fraction of all parameters that is gone."""
-        return self.removal.fraction_removed(self.snapshot.model) if self.removal.done else self.masking.sparsity()
+        masks = self.masking.masks.values()
+        if self.removal.done is None:
+            return self.masking.sparsity()
+        return self.removal.fraction_removed(self.snapshot.model, masked=sum(mask.numel() - living(mask) for mask in masks))
 
     def terms(self, epoch: int) -> list[Term]:
         """The terms that the recipe adds to the loss of the next step, which is in an epoch counted from 0. A collective."""
@@ -230,6 +247,9 @@ class TrainedNetwork:
     def state(self) -> dict[str, Any]:
         """This rank's part of the state from which `restore` resumes to the bit."""
         averaged = {} if self.average is None or not self.average.buffers else {"average_buffers": self.average.buffers}
+        inherited: dict[str, Any] = {} if self.view is None or not self.view.inherited else {"inherited": self.view.inherited}
+        if self.removal.done is not None and not self.removal.finished:
+            inherited["finished"] = False
         return {
             "training": training_state(self.engine, self.fragments),
             "average": None if self.average is None else self.average.parts,
@@ -238,13 +258,14 @@ class TrainedNetwork:
             "structure": structure_to_json(self.removal.done),
             "method": None if self.view is None else self.view.state,
             **averaged,
+            **inherited,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Restores the state of a checkpoint."""
         device, structure = self.ranks.device, structure_from_json(state.get("structure"))
         if structure is not None:
-            self.shrink(structure)
+            self.inherit(structure, finished=state.get("finished", True))  # absent from checkpoints of older versions, as is "inherited"
         restore_training(self.engine, self.fragments, state["training"])
         self.masking.apply(state["masks"])
         self.masking.restore_dense(state.get("dense", {}))  # absent from checkpoints of older versions
@@ -255,4 +276,5 @@ class TrainedNetwork:
             self.average.buffers = {name: buffer.to(device) for name, buffer in state.get("average_buffers", {}).items()}
         if self.view is not None:
             self.view.masks = dict(self.masking.masks)
+            self.view.inherited = {name: mask.to(device) for name, mask in state.get("inherited", {}).items()}
             self.view.state = {key: tensor.to(device) for key, tensor in state["method"].items()}

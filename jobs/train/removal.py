@@ -3,17 +3,19 @@
 structure.json, beside model.safetensors:  {"kept": {group: [units that stay]}, "counts": {group: units before}, "notes": [...]}
 """
 
+import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypedDict
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from jobs.experiment.run_folder import STRUCTURE
 from jobs.experiment.specs import StageSpec, image_size
 from models.pruning.gates import fold_gates
-from models.pruning.structure import Group, Structure, find_groups, remove
+from models.pruning.structure import Group, Structure, composed, find_groups, remove
 
 
 class StructureJson(TypedDict):
@@ -30,30 +32,57 @@ def parameters(network: nn.Module) -> int:
 
 
 class Removal:
-    """The units that a stage may remove from `network`, and those that it has removed. The whole network gets the gates of the stage's method."""
+    """The units that a stage may remove from `network`, and those that are gone. The whole network gets the gates of the stage's method."""
 
     def __init__(self, spec: StageSpec, network: nn.Module) -> None:
         """Traces the network if the stage's method removes units."""
         method, self.img_size = spec.stage.method, image_size(spec.data)
         self.groups: tuple[Group, ...] = ()
         self.gates: Mapping[str, str] = {}
-        self.done: Structure | None = None
+        self.done: Structure | None = None  # all that is gone from the whole network, by the stages before this one too
+        self.finished = False  # the stage's own method has removed its units
         self.params = parameters(network)
         if method is not None and method.removes_units:
             self.groups = find_groups(network, self.img_size)
             self.gates = method.gate(network, self.groups)
 
-    def apply(self, network: nn.Module, structure: Structure) -> None:
-        """Makes a copy of the whole network smaller in place and folds its gates. Raises ValueError if units were removed before."""
-        if self.done is not None:
-            raise ValueError("units can be removed once, from a whole network; this network is smaller already")
+    def inherit(self, network: nn.Module, structure: Structure, *, finished: bool) -> None:
+        """Makes a copy of the whole network as small as `structure` says. `finished`: the stage's own method has taken part in it."""
         fold_gates(network)
         remove(network, self.groups or find_groups(network, self.img_size), structure.kept)
-        self.groups, self.gates, self.done = (), {}, structure
+        acts = bool(self.groups) and not finished
+        self.groups, self.gates = find_groups(network, self.img_size) if acts else (), {}
+        self.done, self.finished = structure, finished
 
-    def fraction_removed(self, network: nn.Module) -> float:
-        """The fraction of the whole network's parameters that is gone; 0 before a removal."""
-        return 1 - parameters(network) / self.params if self.done else 0.0
+    def apply(self, network: nn.Module, structure: Structure) -> None:
+        """Removes units of `groups` from a copy of the network in place and folds its gates. Raises ValueError if the method did so before."""
+        self.check_unfinished()
+        fold_gates(network)
+        remove(network, self.groups or find_groups(network, self.img_size), structure.kept)
+        self.groups, self.gates, self.finished = (), {}, True
+        self.done = structure if self.done is None else composed(self.done, structure)
+
+    def check_unfinished(self) -> None:
+        """Raises ValueError if the stage's method has removed its units."""
+        if self.finished:
+            raise ValueError("a method removes units once in a stage; this network is smaller already")
+
+    def cut(self, network: nn.Module, structure: Structure, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The masks of a network without the units that `structure` removes from it; `network` itself is not changed."""
+        if not masks:
+            return {}
+        self.check_unfinished()
+        twin = copy.deepcopy(network)
+        with torch.no_grad():
+            for name, mask in masks.items():
+                twin.get_parameter(name).copy_(mask)
+        remove(twin, self.groups or find_groups(network, self.img_size), structure.kept)
+        smaller = dict(twin.named_parameters())
+        return {name: smaller[name].detach() != 0 for name in masks if name in smaller}
+
+    def fraction_removed(self, network: nn.Module, masked: int = 0) -> float:
+        """The fraction of the whole network's parameters that is gone, with those that masks drop; 0 before a removal."""
+        return 1 - (parameters(network) - masked) / self.params if self.done else 0.0
 
 
 def structure_to_json(structure: Structure | None) -> StructureJson | None:

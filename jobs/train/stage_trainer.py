@@ -105,7 +105,7 @@ class StageTrainer:
                 source = rewind_file(rewind, stage.rewind_step)
                 self.state.step = min(stage.rewind_step or 0, self.steps)  # the rates and the order of images go on from there
             if export.structure is not None:
-                self.network.shrink(export.structure)
+                self.network.inherit(export.structure)
             self.network.snapshot.load(source)
         self.network.begin(masks)
         torch.manual_seed(derived_seed(self.spec.seed, "dropout", stage.name, self.ranks.rank))
@@ -128,8 +128,7 @@ class StageTrainer:
 
     def measure_pruned(self) -> None:
         """Validates a trained network right after its pruning, before any weight has learnt from it. Nothing if it is not pruned yet."""
-        pruned = self.network.masking.masks or self.network.removal.done
-        if pruned and self.spec.stage.start == "parent":
+        if self.network.pruned and self.spec.stage.start == "parent":
             self.network.copy_result()
             self.state.val_top1_pruned = evaluate(self.network.snapshot.model, self.validation.batches(), self.ranks).top1
 

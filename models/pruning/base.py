@@ -70,6 +70,7 @@ class NetworkView:
 
     names: tuple[str, ...]  # prunable parameters, in the model's order
     masks: Mapping[str, Tensor] = field(default_factory=dict)  # empty: dense
+    inherited: Mapping[str, Tensor] = field(default_factory=dict)  # of the methods before this one in a chain; what they have dropped stays dropped
     state: dict[str, Tensor] = field(
         default_factory=dict
     )  # the method keeps it between hooks; it is saved in checkpoints, and empty again in the next stage
@@ -92,9 +93,18 @@ class NetworkView:
         """The gradients of every prunable parameter."""
         return {name: self.read_gradient(name) for name in self.names}
 
+    def kept(self) -> dict[str, Tensor]:
+        """The masks, with one of all True for every prunable parameter that has none; empty if no prunable parameter has one."""
+        if not any(name in self.masks for name in self.names):
+            return {}
+        import torch
+
+        return {name: self.masks[name] if name in self.masks else torch.ones_like(self.read_weight(name), dtype=torch.bool) for name in self.names}
+
     def set_masks(self, masks: Mapping[str, Tensor]) -> None:
-        """Replaces the masks. The weights that they drop are zero before the next forward pass."""
-        self.masks = dict(masks)
+        """Replaces the masks. The weights that they drop are zero before the next forward pass; so are those that a method before has dropped."""
+        within = {name: mask & self.inherited[name] if name in self.inherited else mask for name, mask in masks.items()}
+        self.masks = {**self.inherited, **within}
         self.apply(self.masks)
 
 
@@ -109,6 +119,11 @@ class PruningMethod:
     @property
     def keeps_dense(self) -> bool:
         """True: masked weights go on training, and can come back. Only the forward and backward passes see the mask."""
+        return False
+
+    @property
+    def keeps_pattern(self) -> bool:
+        """True: its masks keep a pattern among the neighbours of a row, which a removal of units would break."""
         return False
 
     @property

@@ -68,7 +68,7 @@ class Gradient(Gradual):
             return
         from models.pruning.masks import choose
 
-        network.set_masks(choose(self.scores(network), sparsity, self.scope, within=network.masks))
+        network.set_masks(choose(self.scores(network), sparsity, self.scope, within=network.kept()))
         if self.criterion != "movement" or progress.step == self.last_step(progress.steps):
             network.state.clear()
 

@@ -79,5 +79,6 @@ class IterativeMagnitude(Scoped):
 
         scores = {name: network.read_weight(name).abs() for name in network.names}
         total = sum(score.numel() for score in scores.values())
-        left = sum(living(mask) for mask in network.masks.values()) if network.masks else total
-        network.set_masks(drop(scores, total - left + round(self.rate * left), within=network.masks))
+        kept = network.kept()
+        left = sum(living(mask) for mask in kept.values()) if kept else total
+        network.set_masks(drop(scores, total - left + round(self.rate * left), within=kept))

@@ -120,6 +120,11 @@ def trunk(budget: Budget) -> Stage:
     return Stage(name="train", epochs=budget.epochs)
 
 
+def is_trunk(stage: Stage) -> bool:
+    """True for the dense training, from which most methods start, and which is the dense teacher."""
+    return stage.schedule == "train" and stage.start == "scratch" and stage.method is None
+
+
 def finetune(budget: Budget, method: PruningMethod | None) -> Stage:
     """The stage after the trunk, in which `method` acts. None: the dense control, which goes on without a mask."""
     return Stage(name="finetune", epochs=budget.finetune_epochs, schedule="finetune", method=method, start="parent")

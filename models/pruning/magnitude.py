@@ -21,4 +21,5 @@ class Magnitude(Targeted):
         """Draws the mask from the trained weights."""
         from models.pruning.masks import choose
 
-        network.set_masks(choose({name: network.read_weight(name).abs() for name in network.names}, self.sparsity, self.scope))
+        magnitudes = {name: network.read_weight(name).abs() for name in network.names}
+        network.set_masks(choose(magnitudes, self.sparsity, self.scope, within=network.kept()))

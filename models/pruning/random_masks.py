@@ -47,10 +47,10 @@ class Random(Targeted):
 
         scores = random_scores(network, network.seed if self.mask_seed is None else self.mask_seed)
         if self.ratios == "uniform":
-            network.set_masks(choose(scores, self.sparsity, self.scope))
+            network.set_masks(choose(scores, self.sparsity, self.scope, within=network.kept()))
         else:
-            zeros = self.zeros(network)
-            network.set_masks({name: drop({name: score}, zeros[name])[name] for name, score in scores.items()})
+            zeros, kept = self.zeros(network), network.kept()
+            network.set_masks({name: drop({name: score}, zeros[name], kept)[name] for name, score in scores.items()})
 
     def zeros(self, network: NetworkView) -> dict[str, int]:
         """Zeros of each parameter under the rule that sets the ratios."""
@@ -59,7 +59,7 @@ class Random(Targeted):
         weights = network.weights()
         if self.ratios == "erk":
             return erk({name: weight.shape for name, weight in weights.items()}, self.sparsity)
-        masks = choose({name: weight.abs() for name, weight in weights.items()}, self.sparsity, "global")
+        masks = choose({name: weight.abs() for name, weight in weights.items()}, self.sparsity, "global", network.kept())
         return {name: mask.numel() - living(mask) for name, mask in masks.items()}
 
 

@@ -6,6 +6,7 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from models.pruning.base import PruningMethod
+from models.pruning.chain import Chain
 from models.pruning.dense import Dense
 from models.pruning.dynamic import Dynamic
 from models.pruning.early_bird import EarlyBird
@@ -56,7 +57,13 @@ def required(field: Any) -> bool:
 
 
 def method_label(method: PruningMethod) -> str:
-    """The name in a leaderboard, such as 'magnitude(0.9, scope=layer)': the sparsity first, then the knobs that differ from their default."""
+    """The name in a leaderboard, such as 'magnitude(0.9, scope=layer)': the sparsity first, then the knobs that differ from their default.
+
+    A chain is named after its methods: 'structured(ratio=0.3) + wanda(0.5)', with the parts of the fine-tuning if they are not equal.
+    """
+    if isinstance(method, Chain):
+        split = f", {':'.join(map(str, method.proportions))}" if method.proportions else ""
+        return " + ".join(map(method_label, method.methods)) + split
     sparsity = getattr(method, "sparsity", None)
     shown = [] if sparsity is None else [shown_value(sparsity)]
     for field in fields(method):

@@ -25,6 +25,11 @@ class SemiStructured(Scoped):
 
     name: ClassVar[str] = "semi_structured"
 
+    @property
+    def keeps_pattern(self) -> bool:
+        """True: two of every four."""
+        return True
+
     def stages(self, budget: Budget) -> tuple[Stage, ...]:
         """The dense training, then fine-tuning under the mask."""
         return trunk(budget), finetune(budget, self)

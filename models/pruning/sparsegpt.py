@@ -51,6 +51,11 @@ class SparseGPT(Scoped):
         if without := [group for group in self.groups if group in DENSE_BY_DEFAULT]:
             raise ValueError(f"groups must be weights of layers, which have inputs; leave out {', '.join(without)}")
 
+    @property
+    def keeps_pattern(self) -> bool:
+        """True with a pattern."""
+        return self.pattern != "unstructured"
+
     def stages(self, budget: Budget) -> tuple[Stage, ...]:
         """The dense training, then fine-tuning under the mask."""
         return trunk(budget), finetune(budget, self)

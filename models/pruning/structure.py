@@ -63,6 +63,12 @@ class Structure:
         return {name: (len(self.kept[name]) if name in self.kept else count, count) for name, count in self.counts.items()}
 
 
+def composed(first: Structure, second: Structure) -> Structure:
+    """Two removals as one removal from the whole network. `second` counts the units that `first` has left."""
+    kept = {name: [first.kept[name][unit] for unit in units] if name in first.kept else units for name, units in second.kept.items()}
+    return Structure(kept={**first.kept, **kept}, counts={**second.counts, **first.counts}, notes=(*first.notes, *second.notes))
+
+
 def find_groups(model: nn.Module, img_size: int) -> tuple[Group, ...]:
     """The groups of units of the whole network `model`, in the model's order. The graph is traced on the meta device, so nothing is computed."""
     declared = units_of(model)

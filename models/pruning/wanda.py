@@ -55,7 +55,10 @@ class Wanda(Scoped):
     def begin(self, network: NetworkView) -> None:
         """Draws the mask from the trained weights and their inputs."""
         norms = network.input_norms(self.batches)
-        network.set_masks({name: drop_in_rows(network.read_weight(name).abs() * norms[name], self.sparsity) for name in network.names})
+        scores = {name: network.read_weight(name).abs() * norms[name] for name in network.names}
+        for name, mask in network.kept().items():
+            scores[name] = scores[name].masked_fill(~mask, -1.0)  # what is gone counts first, before the weights of an input that is always 0
+        network.set_masks({name: drop_in_rows(score, self.sparsity) for name, score in scores.items()})
 
 
 def zeros_of_row(width: int, sparsity: float) -> int:

@@ -30,6 +30,17 @@ def test_knobs_other_than_the_sparsity_make_lines_of_their_own() -> None:
     assert sorted(line.name for line in drawn) == ["vim_micro magnitude scope=global", "vim_micro magnitude scope=layer"]
 
 
+def test_chains_of_the_same_methods_are_a_line_at_growing_sparsity_of_any_link() -> None:
+    def record(ratio: float, sparsity: float) -> Record:
+        links = [{"method": "structured", "knobs": {"ratio": ratio}}, {"method": "wanda", "knobs": {"sparsity": sparsity}}]
+        spec = fake_spec("dense", 0) | {"pruning": {"method": "chain", "label": f"{ratio}{sparsity}", "knobs": {"methods": links, "split": []}}}
+        return fake_record(90.0, pruning=f"{ratio}{sparsity}", spec=spec)
+
+    drawn = lines(rows_of(*(record(ratio, sparsity) for ratio in (0.2, 0.3) for sparsity in (0.5, 0.9))))
+    names = [f"vim_micro structured + wanda 1.structured.ratio={ratio}" for ratio in (0.2, 0.3)]
+    assert sorted(line.name for line in drawn) == names and all(len(line.rows) == 2 for line in drawn)
+
+
 def test_error_bars_reach_the_ends_of_the_interval() -> None:
     (trace,) = accuracy_figure(rows_of(*(fake_record(top1, seed=seed) for seed, top1 in enumerate((95.0, 96.0, 97.0)))))["data"]
     assert (trace["y"], trace["error_y"]["array"], trace["error_y"]["arrayminus"]) == (

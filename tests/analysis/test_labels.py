@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from analysis.csv_files import read_csv
-from analysis.labels import Labels, labels_of_row, labels_of_spec
+from analysis.labels import Labels, knobs_of, labels_of_row, labels_of_spec, method_name
 from analysis.leaderboard import publish
 from jobs.experiment.index import CellEntry, RunIndex, write_index
 from jobs.experiment.records import Record
@@ -81,3 +81,11 @@ def test_a_title_of_another_form_names_nothing(title: str) -> None:
 
 def test_labels_of_old_records_are_shown_on_one_line() -> None:
     assert labels_of_row([fake_record(97.0, model="a\nb", pruning="\x1b[2J")], {}, None) == (r"a\nb", r"\x1b[2J")
+
+
+def test_a_chain_is_called_by_its_methods_and_its_knobs_by_their_link() -> None:
+    links = [{"method": "structured", "knobs": {"ratio": 0.3}}, {"method": "wanda", "knobs": {"sparsity": 0.5}}]
+    chain = {"method": "chain", "label": None, "knobs": {"methods": links, "split": []}}
+    assert method_name(chain) == "structured + wanda" and method_name({"method": "wanda", "knobs": {}}) == "wanda"
+    assert knobs_of(chain) == {"1.structured.ratio": 0.3, "2.wanda.sparsity": 0.5, "split": []}
+    assert knobs_of({"method": "wanda", "knobs": {"sparsity": 0.5}}) == {"sparsity": 0.5} and knobs_of({"method": "dense"}) == {}

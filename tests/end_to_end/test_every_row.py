@@ -48,6 +48,7 @@ KNOBS: dict[str, dict[str, Any]] = {  # of the methods that need some, or more e
     "sparsegpt": {"pattern": "2:4"},
     "structured": {"ratio": 0.3},
 }
+CHAIN = [{"method": "magnitude", "sparsity": 0.3}, {"method": "structured", "ratio": 0.3}, {"method": "wanda", "sparsity": 0.6}]
 
 
 def smaller(name: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -108,6 +109,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """Four launches, each one process."""
     folder = tmp_path_factory.mktemp("every_row")
     methods = [{"method": name, **KNOBS.get(name, {"sparsity": 0.3})} for name in METHODS]
+    methods.append({"chain": CHAIN, "label": "chain"})
     recipes = [RECIPE | {"optimizer": name} for name in literals("optimizer")] + [RECIPE | {"dtype": name} for name in literals("dtype")[1:]]
     grids = [
         grid("models", models=[smaller(name, options) for name, options in entries()], data=DATA | {"img_size": 64}),
@@ -143,7 +145,7 @@ def test_every_row_of_the_registry_is_among_them() -> None:
     assert {name for name, _ in entries()} == set(MODELS)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [*METHODS, "chain"])
 def test_every_method_trains(runs: Runs, name: str) -> None:
     record = next((record for record in runs.records("methods") if record.pruning.split("(")[0] == name), None)
     assert record is not None, told(runs, "methods")

@@ -4,9 +4,11 @@ from jobs.experiment.cell import Cell
 from jobs.experiment.identity import canonical, cell_id, data_identity, method_identity, model_identity, recipe_identity
 from jobs.experiment.specs import DataSpec, ModelSpec, RecipeSpec
 from models.pruning.base import PruningMethod
+from models.pruning.chain import Chain
 from models.pruning.dense import Dense
 from models.pruning.dynamic import Dynamic
 from models.pruning.magnitude import Magnitude
+from models.pruning.wanda import Wanda
 
 
 def make_cell(
@@ -33,6 +35,9 @@ DIFFERENT = [
     make_cell(method=Magnitude(sparsity=0.5)),
     make_cell(method=Magnitude(sparsity=0.50001)),
     make_cell(method=Dynamic(sparsity=0.5)),
+    make_cell(method=Chain(methods=(Magnitude(sparsity=0.5), Wanda(sparsity=0.8)))),
+    make_cell(method=Chain(methods=(Wanda(sparsity=0.5), Magnitude(sparsity=0.8)))),
+    make_cell(method=Chain(methods=(Magnitude(sparsity=0.5), Wanda(sparsity=0.8)), split=(1, 2))),
     make_cell(data=DataSpec(loader="torch")),
     make_cell(data=DataSpec(flip=True)),
     make_cell(recipe=RecipeSpec(epochs=13)),

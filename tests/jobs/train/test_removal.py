@@ -13,12 +13,14 @@ from safetensors.torch import load_file
 from jobs.experiment.specs import DataSpec, ModelSpec, RecipeSpec, StageSpec
 from jobs.measure.multiply_adds import count_multiply_adds
 from jobs.parallel.engine import Ranks, rendezvous
-from jobs.train.evaluation import WeightsError, evaluate, load_model
+from jobs.train.evaluation import WeightsError, evaluate, load_masks, load_model
 from jobs.train.exports import StageResult, exported
 from jobs.train.removal import load_structure
 from jobs.train.stage_trainer import StageTrainer
 from models.layers import weight_decay_groups
 from models.pruning.base import Budget, NetworkView, PruningMethod, Stage
+from models.pruning.chain import Chain
+from models.pruning.masks import living
 from models.pruning.registry import create_method
 from models.pruning.structure import Structure, find_groups, remove
 from models.registry import create_model
@@ -37,7 +39,12 @@ METHODS: dict[str, Any] = {
     "states": create_method("structured", ratio=0.5, units=("inner", "state"), criterion="random"),
     "early_bird": create_method("early_bird", ratio=0.5, fifo=2, epsilon=0.5, units=("inner", "heads", "mlp", "conv", "state")),
 }
-ON_RANKS = {"taylor": 2, "early_bird": 3}  # their ZeRO stages
+MASKED = create_method("magnitude", sparsity=0.5)
+METHODS["masks, then units"] = Chain(methods=(MASKED, METHODS["taylor"]), split=(0, 1))
+METHODS["units, masks, units, masks"] = Chain(
+    methods=(METHODS["norm"], MASKED, METHODS["taylor"], create_method("magnitude", sparsity=0.8)), split=(0, 0, 1, 0)
+)
+ON_RANKS = {"taylor": 2, "early_bird": 3, "masks, then units": 1, "units, masks, units, masks": 3}  # their ZeRO stages
 BUDGET = Budget(epochs=3, finetune_epochs=1)
 
 
@@ -101,10 +108,10 @@ def train_path(folder: Path, method: str, ranks: Ranks, **options: Any) -> tuple
     """The last stage's folder and result, the stages before it trained once."""
     *before, last = METHODS[method].stages(BUDGET)
     parent = None
-    for stage in before:
-        parent = folder / stage.name
+    for number, stage in enumerate(before):
+        source, parent = parent, folder / f"{number}_{stage.name}"
         if not (parent / "export").exists():
-            train(parent, stage, ranks, **{key: value for key, value in options.items() if key != "cut"})
+            train(parent, stage, ranks, parent=source, **{key: value for key, value in options.items() if key != "cut"})
     return folder / method, train(folder / method, last, ranks, parent=parent, **options)
 
 
@@ -157,7 +164,7 @@ def test_before_fine_tuning_the_outputs_are_those_of_the_masked_network(tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "cuts"), [("taylor", (1, 2)), ("early_bird", (5, 8))])
+@pytest.mark.parametrize(("method", "cuts"), [("taylor", (1, 2)), ("early_bird", (5, 8)), ("masks, then units", (1, 2))])
 def test_a_killed_stage_goes_on_bit_for_bit_before_and_after_removal(tmp_path, method, cuts):
     ranks = rendezvous(threads=1)
     whole, _ = train_path(tmp_path / "whole", method, ranks)
@@ -212,12 +219,51 @@ class Twice(PruningMethod):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("masks", "said"), [(True, "without masks.* set masks afterwards"), (False, "once, from a whole network; this network is smaller already")]
-)
-def test_units_are_removed_once_and_before_masks(tmp_path, masks, said):
-    with pytest.raises(ValueError, match=said):
+@pytest.mark.parametrize("masks", [True, False])
+def test_units_are_removed_once_in_a_stage(tmp_path, masks):
+    with pytest.raises(ValueError, match="removes units once in a stage; this network is smaller already"):
         train(tmp_path, Stage(name="train", epochs=1, method=Twice(masks=masks)), rendezvous(threads=1))
+
+
+def cut_by_hand(masks: dict[str, torch.Tensor], structure: Structure) -> dict[str, torch.Tensor]:
+    """Masks of the whole network without the entries that removed units own."""
+    smaller = {name: mask.clone() for name, mask in masks.items()}
+    gone: dict[tuple[str, int], set[int]] = {}
+    for group in find_groups(network_of(MODELS["vim"]), 32):
+        dropped = sorted(set(range(group.count)) - set(structure.kept.get(group.name, range(group.count))))
+        for owned in group.owned:
+            gone.setdefault((owned.parameter, owned.dimension), set()).update(owned.indices[dropped].flatten().tolist())
+    for (name, dimension), indices in gone.items():
+        if name in smaller:
+            stay = [index for index in range(smaller[name].shape[dimension]) if index not in indices]
+            smaller[name] = smaller[name].index_select(dimension, torch.tensor(stay))
+    return smaller
+
+
+@pytest.mark.slow
+def test_masks_lose_what_removed_units_own_and_stay_exact_zeros(tmp_path):
+    folder, result = train_path(tmp_path, "masks, then units", rendezvous(threads=1))
+    before, after, weights = load_masks(tmp_path / "1_finetune" / "export"), load_masks(folder / "export"), load_file(exported(folder).weights)
+    structure = load_structure(folder / "export")
+    assert structure is not None and structure.kept
+    expected = cut_by_hand(before, structure)
+    assert after.keys() == expected.keys() and all(torch.equal(after[name], expected[name]) for name in after)
+    assert all(not weights[name][~mask].any() for name, mask in after.items()) and result.val_top1_pruned is None
+    gone = sum(mask.numel() - living(mask) for mask in after.values())
+    alive = sum(parameter.numel() for parameter in loaded(folder).parameters()) - gone
+    assert result.sparsity == pytest.approx(1 - alive / sum(parameter.numel() for parameter in network_of(MODELS["vim"]).parameters()))
+
+
+@pytest.mark.slow
+def test_a_chain_removes_units_twice_with_masks_between(tmp_path):
+    folder, _ = train_path(tmp_path, "units, masks, units, masks", rendezvous(threads=1))
+    path = [load_structure(stage / "export") for stage in (tmp_path / "1_finetune", tmp_path / "3_finetune", folder)]
+    first, second, last = [structure.summary for structure in path if structure is not None]
+    assert last == second and all(second[name][0] < first[name][0] < first[name][1] == second[name][1] for name in first)
+    masks, weights = load_masks(folder / "export"), load_file(exported(folder).weights)
+    total = sum(mask.numel() for mask in masks.values())
+    assert sum(map(living, masks.values())) == total - round(0.8 * total)
+    assert all(not weights[name][~mask].any() for name, mask in masks.items())
 
 
 def test_multiply_adds_are_those_of_the_narrower_architecture():
@@ -251,7 +297,7 @@ def test_the_accuracy_of_removal_alone_is_that_of_the_smaller_network_before_its
     structure = load_structure(folder / "export")
     assert structure is not None
     network = network_of(MODELS["vim"])
-    network.load_state_dict(load_file(exported(tmp_path / "train").weights))
+    network.load_state_dict(load_file(exported(tmp_path / "0_train").weights))
     remove(network, find_groups(network, 32), structure.kept)
     images, labels = pictures(999)
     with torch.no_grad():

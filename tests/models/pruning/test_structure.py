@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.pruning.structure import find_groups, remove
+from models.pruning.structure import Structure, composed, find_groups, remove
 from models.registry import create_model
 from tests.support.removal import SMALLER, VARIANTS, images, moved, silence, small_network
 
@@ -136,3 +136,21 @@ def test_what_cannot_be_kept_is_refused(kept, said):
     network = small_network("vim")
     with pytest.raises(ValueError, match=said):
         remove(network, find_groups(network, 32), kept)
+
+
+@pytest.mark.parametrize("variant", ["vim", "mambavision+se", "vmamba", "vssd", "vit"])
+def test_two_removals_are_one_from_the_whole_network(variant):
+    twice = small_network(variant)
+    once = copy.deepcopy(twice)
+    parts = []
+    for seed in (1, 2):
+        groups = find_groups(twice, 32)
+        parts.append(Structure(kept=drawn(groups[seed % 2 :], seed), counts={group.name: group.count for group in groups}))
+        remove(twice, groups, parts[-1].kept)
+    whole = find_groups(once, 32)
+    both = composed(*parts)
+    remove(once, whole, both.kept)
+    assert shapes(twice) == shapes(once) and both.counts == {group.name: group.count for group in whole}
+    assert all(torch.equal(first, second) for first, second in zip(twice.state_dict().values(), once.state_dict().values(), strict=True))
+    with torch.no_grad():
+        assert torch.equal(twice(images()), once(images()))
