@@ -19,6 +19,20 @@ ScanPath = Annotated[str, Limit(words=PATH_WORDS, holds=lambda value: SCAN_PATH.
 Pairs = Annotated[int, Limit(words="even and 2 or more", holds=lambda value: value >= 2 and value % 2 == 0)]
 
 
+CONTROL = "it is a control, built as timm builds it"
+NO_SCAN = "it has no scan"
+OF_TIMM: Mapping[str, str] = {  # variants that timm's networks do not take, and why
+    "se": CONTROL,
+    "mobilenet": CONTROL,
+    "s4": NO_SCAN,
+    "s5": NO_SCAN,
+    "scan": NO_SCAN,
+    "swa": CONTROL,
+    "attention_pool": CONTROL,
+    "convnext": CONTROL,
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class SEConfig:
     """Squeeze-and-excitation on a block's branch (arXiv 1709.01507): fc C/ratio, ReLU, fc, sigmoid of the mean over tokens."""
@@ -111,6 +125,11 @@ class ConvNeXtConfig:
 class VimConfig:
     """Vision Mamba (arXiv 2401.09417). Defaults are Vim-Ti's."""
 
+    refused: ClassVar[Mapping[str, str]] = {  # variants of other families, and why they are none here
+        "swa": "it has no attention",
+        "attention_pool": "it classifies by the class token in the middle, as published",
+        "convnext": "it has no convolutional stages",
+    }
     patch_size: Count = 16  # pixels
     stride: Count | None = None  # pixels between patches; None: patch_size
     dim: Count = 192
@@ -143,6 +162,9 @@ Four = tuple[Count, Count, Count, Count]
 class MambaVisionConfig:
     """MambaVision (arXiv 2407.08083). Defaults are MambaVision-T's."""
 
+    refused: ClassVar[Mapping[str, str]] = {
+        "scan": "it scans its windows row by row, as published, and mixes their tokens by attention; Vim takes paths"
+    }
     dim: Count = 80  # of stage 1; it doubles at every stage
     in_dim: Count = 32  # between the stem's convolutions
     depths: Four = (1, 3, 8, 4)
@@ -184,6 +206,7 @@ class VMambaConfig:
         "swa": "it has no attention",
         "attention_pool": "it classifies by the mean over the map, as published",
         "convnext": "it has the norms, activations and down-sampling of ConvNeXt already",
+        "scan": "its four directions share their convolution, as published; Vim takes the same four as [h, v, h_flip, v_flip]",
     }
     dim: Pairs = 96  # of stage 1, doubled at every stage
     depths: Four = (2, 2, 8, 2)
@@ -216,6 +239,7 @@ class VSSDConfig:
         "swa": "its attention is that of stage 4, which sees the whole map, as published",
         "attention_pool": "it classifies by the mean over the map, as published",
         "convnext": "its blocks have no convolutions but depthwise ones",
+        "scan": "it has no scan, so no path: every token sees all others through one matrix",
     }
     dim: Pairs = 48  # of stage 1, doubled at every stage
     depths: Four = (2, 2, 8, 4)
@@ -240,6 +264,7 @@ class VSSDConfig:
 class ViTConfig:
     """timm's plain vision transformer, a control without a state space. Defaults are ViT-Ti's."""
 
+    refused: ClassVar[Mapping[str, str]] = OF_TIMM
     patch_size: Count = 16  # pixels
     dim: Count = 192
     depth: Count = 12
@@ -258,6 +283,7 @@ class ViTConfig:
 class MambaOutConfig:
     """timm's MambaOut (arXiv 2405.07992): Mamba's gated blocks without the state space. Defaults are MambaOut-Femto's."""
 
+    refused: ClassVar[Mapping[str, str]] = OF_TIMM
     depths: Four = (3, 3, 9, 3)
     dims: Four = (48, 96, 192, 288)
     drop_path: Fraction = 0.0

@@ -254,6 +254,12 @@ def test_every_variant_has_its_line_and_the_defaults_of_its_knobs() -> None:
     assert found == {family: {name: {f.name: default(f) for f in fields(part)} for name, part in named.items()} for family, named in parts.items()}
 
 
+def test_every_variant_is_taken_or_refused_by_every_family_as_the_table_says() -> None:
+    shown = {variant: cells for variant, cells in rows(section("docs/models.md", "Options")).items() if len(cells) == len(FAMILIES)}
+    taken = {name for config in FAMILIES.values() for name in variants_of(config)} | {"scan"}
+    assert shown == {name: [config.refused.get(name, "yes") for config in FAMILIES.values()] for name in shown} and shown.keys() == taken
+
+
 def test_the_model_works_as_it_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     options, network, entry = blocks("docs/models.md", "python")
     made = {name: ModuleType(name) for name in ("tiny_cnn_options", "models.tiny_cnn")}

@@ -1,13 +1,16 @@
 """Options have bounds, and options that exclude each other are refused."""
 
-from dataclasses import asdict
+import re
+from dataclasses import asdict, fields
+from itertools import combinations
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import pytest
+import torch
 
 from models import configs
 from models.configs import AttentionPoolConfig, ConvNeXtConfig, MambaOutConfig, MambaVisionConfig, S5Config, SWAConfig, VimConfig, ViTConfig
-from models.registry import MODELS, OptionError, model_config
+from models.registry import MODELS, OptionError, create_model, model_config
 from models.typed import SettingsError, build
 
 OPTIONS = [kind for kind in vars(configs).values() if isinstance(kind, type) and kind.__name__.endswith("Config")]
@@ -105,6 +108,43 @@ def test_any_options_of_mambaout_go_together() -> None:
 def test_options_that_cannot_be_are_refused_by_the_registry_too(options: dict[str, object], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         model_config("mambavision_micro", options)  # before anything is built: the launcher reports it
+
+
+VARIANTS = ("se", "mobilenet", "s4", "s5", "swa", "attention_pool", "convnext", "scan")
+NARROW: dict[str, dict[str, Any]] = {  # a model of each family
+    "vim_micro": {"dim": 8, "depth": 1},
+    "mambavision_micro": {"dim": 8, "in_dim": 8, "depths": [1, 1, 2, 2]},
+    "vmamba_micro": {"dim": 8, "depths": [1, 1, 1, 1]},
+    "vssd_micro_32": {"dim": 8, "depths": [1, 1, 1, 1], "d_state": 4},
+    "vit_micro": {},
+    "mambaout_micro": {},
+}
+
+
+def test_every_family_has_a_model_in_the_product() -> None:
+    assert {type(MODELS[name].config) for name in NARROW} == {type(entry.config) for entry in MODELS.values()}
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_every_variant_is_taken_or_refused_with_the_reason_and_all_that_are_taken_compose(name: str) -> None:
+    config = type(MODELS[name].config)
+    given: dict[str, Any] = dict.fromkeys(VARIANTS, True) | {"scan": ["h", "v", "w2_flip"], "s5": {"d_state": 4}}
+    taken = [variant for variant in VARIANTS if variant not in config.refused]
+    assert config.refused.keys() <= set(VARIANTS) and not config.refused.keys() & {field.name for field in fields(config)}
+    for variant, reason in config.refused.items():
+        with pytest.raises(OptionError, match=f"{variant}: {name} does not take this variant: {re.escape(reason)}"):
+            model_config(name, {variant: given[variant]})
+    for chosen in [*combinations(taken, 1), *combinations(taken, 2), tuple(part for part in taken if part != "s5")]:
+        options = NARROW[name] | {variant: given[variant] for variant in chosen}
+        if set(chosen) == {"s4", "s5"}:
+            with pytest.raises(OptionError, match="give only one"):
+                model_config(name, options)
+            continue
+        with torch.device("meta"):
+            model = create_model(name, num_classes=10, **options)
+        scores = model(torch.empty(2, 3, 32, 32, device="meta"))
+        gradients = torch.autograd.grad(scores.sum(), list(model.parameters()), allow_unused=True)
+        assert scores.shape == (2, 10) and all(gradient is not None for gradient in gradients), chosen
 
 
 def test_defaults_are_those_of_the_smallest_published_size() -> None:
