@@ -150,7 +150,7 @@ class VimConfig:
     def check(self) -> None:
         """Raises ValueError if options contradict each other."""
         _at_most_one(s4=self.s4, s5=self.s5)
-        _needs_pretrained(self.pretrained, self.pretrained_key)
+        needs_pretrained(self.pretrained, self.pretrained_key)
         if not self.scan:
             raise ValueError("scan must name at least one path, such as [h, h_flip]")
 
@@ -189,7 +189,7 @@ class MambaVisionConfig:
     def check(self) -> None:
         """Raises ValueError if options contradict each other."""
         _at_most_one(s4=self.s4, s5=self.s5)
-        _needs_pretrained(self.pretrained, self.pretrained_key)
+        needs_pretrained(self.pretrained, self.pretrained_key)
         if self.dim % 2:
             raise ValueError(f"dim must be even, for the two halves of a mixer; not {self.dim}")
         pool = self.attention_pool
@@ -226,7 +226,7 @@ class VMambaConfig:
     def check(self) -> None:
         """Raises ValueError if options contradict each other."""
         _at_most_one(s4=self.s4, s5=self.s5)
-        _needs_pretrained(self.pretrained, self.pretrained_key)
+        needs_pretrained(self.pretrained, self.pretrained_key)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,7 +256,7 @@ class VSSDConfig:
 
     def check(self) -> None:
         """Raises ValueError if options contradict each other."""
-        _needs_pretrained(self.pretrained, self.pretrained_key)
+        needs_pretrained(self.pretrained, self.pretrained_key)
         _must_divide([(heads, self.dim * 2**stage * (self.expand if stage < 3 else 1)) for stage, heads in enumerate(self.heads)])
 
 
@@ -275,7 +275,7 @@ class ViTConfig:
 
     def check(self) -> None:
         """Raises ValueError if options contradict each other."""
-        _needs_pretrained(self.pretrained, self.pretrained_key)
+        needs_pretrained(self.pretrained, self.pretrained_key)
         _must_divide([(self.heads, self.dim)])
 
 
@@ -292,7 +292,7 @@ class MambaOutConfig:
 
     def check(self) -> None:
         """Raises ValueError if options contradict each other."""
-        _needs_pretrained(self.pretrained, self.pretrained_key)
+        needs_pretrained(self.pretrained, self.pretrained_key)
 
 
 def _at_most_one(**variants: object) -> None:
@@ -301,7 +301,8 @@ def _at_most_one(**variants: object) -> None:
         raise ValueError(f"{' and '.join(given)} both replace the selective scan: give only one")
 
 
-def _needs_pretrained(pretrained: str | None, key: str | None) -> None:
+def needs_pretrained(pretrained: str | None, key: str | None) -> None:
+    """Raises ValueError if weights are named and no file."""
     if key is not None and pretrained is None:
         raise ValueError(f"pretrained_key {key!r} names weights in a checkpoint: give its path as pretrained, or leave the key out")
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from torch import nn
 
@@ -49,8 +50,19 @@ def beside(name: str, latest: int, blocks: dict[tuple[int, ...], int]) -> int:
     return len(blocks) if name.startswith(("norm", "classifier.norm")) else len(blocks) + 1
 
 
+def layers_of(network: nn.Module) -> dict[str, int]:
+    """The layer of every parameter of a network, as `layer_numbers` has it; of timm's networks as timm's own `group_matcher` has it."""
+    matcher: Any = getattr(network, "group_matcher", None) if hasattr(network, "timm_name") else None
+    if matcher is None:
+        return layer_numbers(name for name, _ in network.named_parameters())
+    from timm.models import group_parameters
+
+    numbers: dict[str, int] = group_parameters(network, matcher(coarse=False), reverse=True)
+    return numbers
+
+
 def layer_scales(network: nn.Module, decay: float) -> dict[str, float]:
     """The factor of the learning rate of every parameter: decay^(layers above it), 1 for the head. ValueError as in `layer_numbers`."""
-    numbers = layer_numbers(name for name, _ in network.named_parameters())
+    numbers = layers_of(network)
     top = max(numbers.values())
     return {name: decay ** (top - number) for name, number in numbers.items()}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.positions import resampled, side_of
+from models.pruning.layer_kinds import listed
 from models.weight_files import StateDict, read_weights
 
 # the second pair: of MambaOut; the third: of VMamba
@@ -42,8 +43,9 @@ def load_pretrained(model: nn.Module, path: Path, key: str | None = None) -> Dif
     weights, expected = without_prefixes(read_weights(path, key)), model.state_dict()
     if renamed := getattr(model, "as_saved_now", None):
         weights = renamed(weights)
-    headless = _headless(weights, expected)
-    fresh = {name: expected[name] for name in headless or HEAD if headless or _other_classes(weights.get(name), expected.get(name))}
+    head = head_names(model)
+    headless = _headless(weights, expected, head)
+    fresh = {name: expected[name] for name in headless or head if headless or _other_classes(weights.get(name), expected.get(name))}
     given = {name: tensor for name, tensor in weights.items() if name not in fresh}
     sides = _sides(given.get(POSITIONS), expected.get(POSITIONS))
     positions = {POSITIONS: expected[POSITIONS]} if sides else {}
@@ -95,12 +97,19 @@ def _bare(weights: StateDict) -> StateDict:
         weights = bare
 
 
-def _headless(weights: StateDict, expected: Mapping[str, Tensor]) -> list[str]:
+def head_names(model: nn.Module) -> tuple[str, ...]:
+    """The names that the parameters of a model's last layer may have."""
+    if not hasattr(model, "timm_name"):
+        return HEAD
+    return tuple(f"{layer}.{part}" for layer in listed(model, "classifier") for part in ("weight", "bias"))
+
+
+def _headless(weights: StateDict, expected: Mapping[str, Tensor], head: tuple[str, ...]) -> list[str]:
     """The names of the model's head if the file has nothing of it, or nothing of its last layer; else none."""
-    last = [name for name in HEAD if name in expected]
+    last = [name for name in head if name in expected]
     if any(name in weights for name in last):
         return []
-    parts = [name for name in expected if name.startswith(("head.", "classifier."))]
+    parts = [name for name in expected if name in last or name.startswith(("head.", "classifier."))]
     return last if any(name in weights for name in parts) else parts
 
 

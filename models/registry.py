@@ -2,6 +2,8 @@
 
 Models with official checkpoints, which load strictly unless an option changes names or shapes, are those of `models.published.PUBLISHED`.
 
+Every other image classifier of timm is there too, as `timm/<name>` (`models.timm_models`).
+
 A new model is an entry here. A new family also needs a dataclass of options in `models.configs` and a function that builds it.
 """
 
@@ -15,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from models.configs import MambaOutConfig, MambaVisionConfig, VimConfig, ViTConfig, VMambaConfig, VSSDConfig
 from models.text import valid_names
-from models.typed import SettingsError, build
+from models.timm_models import PREFIX, SIZE, TimmConfig, build_timm, is_timm, tag_problem, timm_options, timm_problem, timm_refused
+from models.typed import SettingsError, build, fields_of
 
 if TYPE_CHECKING:
     from torch import nn
 
-Config = VimConfig | MambaVisionConfig | VMambaConfig | VSSDConfig | ViTConfig | MambaOutConfig
+Config = VimConfig | MambaVisionConfig | VMambaConfig | VSSDConfig | ViTConfig | MambaOutConfig | TimmConfig
 Build = Callable[[Any, int, int, str], "nn.Module"]  # config, img_size in pixels, num_classes, scan_backend
 
 
@@ -163,11 +166,31 @@ def create_model(
     return model
 
 
+def model_problem(name: str) -> str | None:
+    """Why there is no model of this name, with the nearest and the valid names; None if there is."""
+    if is_timm(name):
+        return timm_problem(name)
+    if name in MODELS:
+        return None
+    if timm_problem(PREFIX + name) is None:
+        return f"unknown model {name!r}; did you mean {PREFIX + name!r}?"
+    return f"unknown model {name!r}{valid_names(name, MODELS)}, and {PREFIX}<a name of timm's>"
+
+
 def model_entry(name: str) -> ModelEntry:
-    """The entry of MODELS. ValueError names the nearest and all valid names."""
-    if name not in MODELS:
-        raise ValueError(f"unknown model {name!r}{valid_names(name, MODELS)}")
-    return MODELS[name]
+    """The entry of MODELS, or that of one of timm's models. ValueError names the nearest and all valid names."""
+    if problem := model_problem(name):
+        raise ValueError(problem)
+    return timm_entry(name) if is_timm(name) else MODELS[name]
+
+
+def timm_entry(name: str) -> ModelEntry:
+    """The entry of a model of timm's, which has no scan."""
+
+    def build(config: TimmConfig, img_size: int, num_classes: int, scan_backend: str) -> nn.Module:
+        return build_timm(name, config, img_size, num_classes)
+
+    return ModelEntry(build=build, config=timm_options(name)(), img_size=SIZE)
 
 
 def model_options(name: str) -> type:
@@ -180,11 +203,10 @@ def model_config(name: str, options: Mapping[str, Any]) -> Config:
 
     OptionError lists every unknown option, wrong type and impossible value.
     """
-    default = model_entry(name).config
-    refused = getattr(default, "refused", {})
+    default, refused = model_entry(name).config, refused_options(name)
     for key in options:
         if key in refused:
-            raise OptionError(name, [((key,), f"{name} does not take this variant: {refused[key]}")])
+            raise OptionError(name, [((key,), refused[key])])
     try:
         given = build(type(default), options)
     except SettingsError as error:
@@ -195,6 +217,32 @@ def model_config(name: str, options: Mapping[str, Any]) -> Config:
     except ValueError as error:
         raise OptionError(name, [((), str(error))]) from None
     return config
+
+
+def refused_options(name: str) -> Mapping[str, str]:
+    """Options that a model does not take, and that others do, each with the reason and what to do."""
+    if is_timm(name):
+        return timm_refused(name)
+    variants: Mapping[str, str] = getattr(model_entry(name).config, "refused", {})
+    return {key: f"{name} does not take this variant: {reason}" for key, reason in variants.items()}
+
+
+def weights_problem(name: str, options: Mapping[str, Any]) -> str | None:
+    """Why a name stands for weights that are not given; None if it does not."""
+    return tag_problem(name, options) if is_timm(name) else None
+
+
+def drop_path_option(name: str) -> str | None:
+    """The option that is a model's rate of stochastic depth; None if it has none."""
+    names = ("drop_path_rate",) if is_timm(name) else ("drop_path",)
+    return next((option for option in names if option in fields_of(model_options(name))), None)
+
+
+def recorded_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of a model by name, those at their default too; of timm's models those that are given, because timm has the defaults."""
+    config = model_config(name, options)
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return {key: value for key, value in values.items() if value is not None} if is_timm(name) else values
 
 
 def effective_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, Literal, TypeVar
 
-from harness.grid.expansion import choices, variants
+from harness.grid.expansion import choices, given_fields, variants
 from harness.grid.labels import label_problem, look
 from harness.grid.paths import absolute_path, path_problem, short_names
 from harness.grid.yaml_source import Node, Report
@@ -19,7 +19,17 @@ from jobs.experiment.limits import DATA, Violation, data_conflicts, violations
 from jobs.experiment.pretrained import pretrained_sha256
 from jobs.experiment.specs import DataSpec, ModelSpec, RecipeSpec
 from models.pruning.base import PruningMethod
-from models.registry import MODELS, OptionError, effective_options, model_config, model_label, model_options
+from models.registry import (
+    MODELS,
+    OptionError,
+    effective_options,
+    model_config,
+    model_label,
+    model_options,
+    model_problem,
+    refused_options,
+    weights_problem,
+)
 from models.text import valid_names
 from models.typed import Limit, SettingsError, build, fields_of, shown
 
@@ -86,14 +96,21 @@ def entries(node: Node | None, key: str, report: Report) -> list[tuple[Node, str
     return [(node, key)]
 
 
-def named_entries(node: Node | None, key: str, word: str, valid: Iterable[str], report: Report) -> Iterator[tuple[Node, str, str]]:
-    """Entries of models as (mapping, key, name)."""
+def named_entries(
+    node: Node | None, key: str, word: str, valid: Iterable[str], problem: Callable[[str], str | None], report: Report
+) -> Iterator[tuple[Node, str, str]]:
+    """Entries of models as (mapping, key, name). `problem`: why a name is none, or None."""
     for entry, path in entries(node, key, report):
-        yield from named_entry(entry, path, word, valid, report)
+        yield from named_entry(entry, path, word, valid, problem, report)
 
 
-def named_entry(entry: Node, path: str, word: str, valid: Iterable[str], report: Report) -> Iterator[tuple[Node, str, str]]:
-    """An entry of models or pruning as (mapping, key, name). It is a name, or a mapping with a name or several names under `word`."""
+def named_entry(
+    entry: Node, path: str, word: str, valid: Iterable[str], problem: Callable[[str], str | None], report: Report
+) -> Iterator[tuple[Node, str, str]]:
+    """An entry of models or pruning as (mapping, key, name). It is a name, or a mapping with a name or several names under `word`.
+
+    `problem`: why a name is none, or None.
+    """
     if isinstance(entry.value, dict) and word not in entry.value:
         report.add(entry.line, path, f"needs {word}:{valid_names('', valid)}")
         return
@@ -101,10 +118,10 @@ def named_entry(entry: Node, path: str, word: str, valid: Iterable[str], report:
     mapping = entry if isinstance(entry.value, dict) else Node(value={}, line=entry.line)
     where = f"{path}.{word}" if isinstance(entry.value, dict) else path
     for name in choices(given, str, where, report):
-        if name in valid:
+        if (wrong := problem(name)) is None:
             yield mapping, path, name
         else:
-            report.add(given.line, where, f"unknown {'model' if word == 'name' else 'method'} {name!r}{valid_names(name, valid)}")
+            report.add(given.line, where, wrong)
 
 
 def own_label(entry: Node, key: str, count: int, report: Report) -> str | None:
@@ -154,8 +171,8 @@ def _same_label(label: str, first: Choice[Value]) -> str:
 def read_models(node: Node | None, folder: Path, report: Report, sha256: Sha256 = pretrained_sha256) -> list[Choice[ModelSpec]]:
     """Every model and variant. Relative paths of weights are looked for in `folder`, the grid's own, then in the current one."""
     models = []
-    for entry, key, name in named_entries(node, "models", "name", MODELS, report):
-        options = variants(entry, fields_of(model_options(name)), key, report, apart=("name", "label"))
+    for entry, key, name in named_entries(node, "models", "name", MODELS, model_problem, report):
+        options = variants(entry, fields_of(model_options(name)), key, report, apart=("name", "label"), refused=refused_options(name))
         label = own_label(entry, key, len(options), report)
         models += [choice for given in options if (choice := _model(entry, key, name, given, folder, label, report, sha256))]
     return distinct(without_copies(named_by_files(models), report), report)
@@ -200,6 +217,9 @@ def _model(
     given_file = written.get("pretrained")
     if isinstance(given_file, str) and (problem := path_problem(given_file)):
         report.add(entry.line_of(["pretrained"]), f"{key}.pretrained", problem)
+        return None
+    if problem := weights_problem(name, written):
+        report.add(entry.line_of(["name"]), f"{key}.name" if "name" in given_fields(entry) else key, problem)
         return None
     file = absolute_path(given_file, folder) if given_file is not None else None
     given = dict(written) if file is None else {**written, "pretrained": str(file)}

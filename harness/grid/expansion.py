@@ -8,17 +8,22 @@ import itertools
 import math
 import typing
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from harness.grid.yaml_source import Node, Report
 from models.text import valid_names
 from models.typed import LISTS, Mismatch, convert, fields_of, members, nested, shown
 
+NONE: Mapping[str, str] = MappingProxyType({})
 MOST_CHOICES = 100_000  # of an entry
 
 
-def variants(node: Node, hints: Mapping[str, Any], key: str, report: Report, apart: Collection[str] = ()) -> list[dict[str, Any]]:
-    """Every choice that a mapping stands for, the first field varying slowest. `apart`: keys that the caller reads itself.
+def variants(
+    node: Node, hints: Mapping[str, Any], key: str, report: Report, apart: Collection[str] = (), refused: Mapping[str, str] = NONE
+) -> list[dict[str, Any]]:
+    """Every choice that a mapping stands for, the first field varying slowest. `apart`: keys that the caller reads itself; `refused`: keys that
+    others take, each with the reason why this entry does not.
 
     Mistakes go to the report; a field with a mistake is left out, so that the others can still be checked.
     """
@@ -32,6 +37,8 @@ def variants(node: Node, hints: Mapping[str, Any], key: str, report: Report, apa
             continue
         if name == "zip" and "zip" not in hints:
             axes += [_zipped(pair, hints, path, report, taken=node.value) for pair in one_or_several(child)]
+        elif name in refused:
+            report.add(child.line, path, refused[name])
         elif name not in hints:
             report.add(child.line, path, f"unknown key{valid_names(name, [*apart, *hints])}")
         else:

@@ -31,11 +31,16 @@ def read_pruning(node: Node | None, report: Report) -> list[Choice[PruningMethod
 def _methods(entry: Node, key: str, report: Report) -> list[Choice[PruningMethod]]:
     """The methods of an entry that is no chain."""
     methods: list[Choice[PruningMethod]] = []
-    for mapping, path, name in named_entry(entry, key, "method", METHODS, report):
+    for mapping, path, name in named_entry(entry, key, "method", METHODS, method_problem, report):
         knobs = variants(mapping, fields_of(METHODS[name]), path, report, apart=("method", "label"))
         label = own_label(mapping, path, len(knobs), report)
         methods += [choice for given in knobs if (choice := _method(mapping, path, name, given, label, report))]
     return methods
+
+
+def method_problem(name: str) -> str | None:
+    """Why there is no method of this name; None if there is."""
+    return None if name in METHODS else f"unknown method {name!r}{valid_names(name, METHODS)}"
 
 
 def _method(entry: Node, key: str, name: str, given: Mapping[str, Any], label: str | None, report: Report) -> Choice[PruningMethod] | None:

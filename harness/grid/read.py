@@ -25,9 +25,8 @@ from jobs.experiment.limits import oversized_batch, training_images, unreachable
 from jobs.experiment.pretrained import pretrained_sha256
 from jobs.experiment.specs import ClusterSpec, DataSpec, ModelSpec, RecipeSpec
 from models.pruning.base import Budget, PruningMethod
-from models.registry import model_options
+from models.registry import drop_path_option
 from models.text import valid_names
-from models.typed import fields_of
 
 KEYS = ("name", "data", "recipe", "models", "pruning", "seeds", "exclude", "cluster")
 MOST_CELLS = 1_000_000  # before `exclude`: a hundred times as many as a run folder has been tested with
@@ -145,10 +144,11 @@ def _check_drop_path(axes: Axes, report: Report) -> None:
     for recipe, model in itertools.product(axes.recipe, axes.model):
         if recipe.value.drop_path is None:
             continue
-        if "drop_path" not in fields_of(model_options(model.value.name)):
+        option = drop_path_option(model.value.name)
+        if option is None:
             report.add(recipe.line_of("drop_path"), f"{recipe.key}.drop_path", f"{model.value.name} has no stochastic depth; leave drop_path out")
-        elif "drop_path" in model.value.options:
-            own = f"{model.names[0]} has a drop_path of its own (line {model.line}); give it in one of the two"
+        elif option in model.value.options:
+            own = f"{model.names[0]} has a {option} of its own (line {model.line}); give it in one of the two"
             report.add(recipe.line_of("drop_path"), f"{recipe.key}.drop_path", own)
 
 

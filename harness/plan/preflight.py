@@ -138,6 +138,7 @@ def model_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
 
     from models.layers import weight_decay_groups
     from models.registry import create_model
+    from models.timm_models import check_logits, is_timm
 
     problems = []
     distinct: dict[tuple[int, int], list[Cell]] = {}
@@ -152,6 +153,8 @@ def model_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
             if differences and differences.positions:
                 print(f"{grid.location(model, 'pretrained')}: note: {model.label}: {differences.positions}", file=sys.stderr)
             weight_decay_groups(network, decay_ssm=True)
+            if is_timm(model.name):
+                check_logits(network, size, 10)
         except Exception as error:  # a model that a user added may raise any
             problems.append(f"{grid.location(model)}: model {model.label}: {reason_of(error)}")
             continue
@@ -170,11 +173,11 @@ def model_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
 
 def recipe_problems(grid: Grid, model: ModelSpec, recipe: RecipeSpec, network: "nn.Module", size: int) -> Iterator[str]:
     """What of a recipe cannot be done with a network."""
-    from models.layer_order import layer_numbers
+    from models.layer_order import layers_of
 
     if recipe.layer_decay is not None:
         try:
-            layer_numbers(name for name, _ in network.named_parameters())
+            layers_of(network)
         except ValueError as error:
             yield f"{grid.location(recipe, 'layer_decay')}: {model.label}: {error}"
     if recipe.distill is not None and (problem := teacher_misfit(model, recipe, size)):

@@ -20,7 +20,7 @@ from jobs.experiment.specs import DataSpec, ModelSpec, RecipeSpec
 from models.pruning.base import PruningMethod
 from models.pruning.chain import Chain
 from models.pruning.registry import METHODS, method_label
-from models.registry import effective_options, model_config
+from models.registry import effective_options, recorded_options
 from models.text import valid_names
 from models.typed import build
 
@@ -71,7 +71,7 @@ class Cell:
 
     def to_json(self) -> CellJson:
         """The cell as a record's `spec` and plan.json hold it."""
-        options = plain(model_config(self.model.name, self.model.options))
+        options = plain(recorded_options(self.model.name, self.model.options))
         model = ModelJson(name=self.model.name, label=self.model.label, options=options)
         if self.model.pretrained_sha256 is not None:
             model["pretrained_sha256"] = self.model.pretrained_sha256

@@ -83,7 +83,7 @@ def prepared_run(
     """A trainer for the stage in `folder`, with its network, loaders and engine. The engine is closed at the end of the block."""
     from jobs.data.loaders import EvalLoader, TrainLoader
     from models.layers import weight_decay_groups
-    from models.registry import create_model
+    from models.registry import create_model, drop_path_option
     from models.ssm.check import check_kernels
 
     recipe = spec.recipe
@@ -92,8 +92,8 @@ def prepared_run(
     set_precision(recipe.dtype)
     torch.manual_seed(spec.seed)
     options = spec.model.architecture
-    if recipe.drop_path is not None:
-        options["drop_path"] = recipe.drop_path
+    if recipe.drop_path is not None and (option := drop_path_option(spec.model.name)):  # the grid's reading refuses models without one
+        options[option] = recipe.drop_path
     model = create_model(spec.model.name, data.classes, data.img_size, scan_backend=recipe.scan, **options)
     check_kernels(model, ranks.device.type)
     memory = None if cluster.hash_data else Path(cluster.cache).expanduser()  # of digests

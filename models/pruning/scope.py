@@ -1,7 +1,7 @@
 """The groups of parameters. Every parameter falls into one group by its name, and a method names the groups that it prunes. No torch at import.
 
-The names are those of the official files of Vim, MambaVision, VMamba and VSSD. Dense by default: A_log, D, biases, norms, embeddings and state. A
-zero in A_log means A = -1, not a removed state.
+The names are those of the official files of Vim, MambaVision, VMamba and VSSD; of timm's models the kind of a layer decides. Dense by default: A_log,
+D, biases, norms, embeddings and state. A zero in A_log means A = -1, not a removed state.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
+from models.pruning.layer_kinds import layer_groups
 from models.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -91,10 +92,16 @@ def check_names(knob: str, noun: str, names: Sequence[str], valid: Collection[st
         raise ValueError(f"{knob} must name at least one {noun}, each once, got {list(names)}. {choices}")
 
 
+def parameter_groups(model: Module) -> dict[str, str]:
+    """The group of every parameter, in the model's order: by its name; in timm's networks by the kind of its layer, if it is a layer's weight."""
+    kinds = layer_groups(model) if hasattr(model, "timm_name") else {}
+    return {name: kinds.get(name) or group_of(name, parameter.dim()) for name, parameter in model.named_parameters()}
+
+
 def prunable_names(model: Module, groups: Sequence[str] = DEFAULT_GROUPS) -> tuple[str, ...]:
     """Names of the parameters in `groups`, in the model's order. ValueError: an unknown group, or a model without a parameter in them."""
     check_groups(groups)
-    present = {name: group_of(name, parameter.dim()) for name, parameter in model.named_parameters()}
+    present = parameter_groups(model)
     names = tuple(name for name, group in present.items() if group in groups)
     if not names:
         raise ValueError(f"the model has no parameter in {', '.join(groups)}; it has {', '.join(sorted(set(present.values())))}")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.layer_order import layer_numbers, layer_scales
+from models.layer_order import layer_numbers, layer_scales, layers_of
 from models.registry import create_model
 from models.torchvision_shim import load_timm
 
@@ -55,3 +55,12 @@ def test_mambavisions_downsampling_belongs_to_the_block_before_it() -> None:
 def test_a_network_without_numbered_blocks_is_refused() -> None:
     with pytest.raises(ValueError, match="whose blocks have numbers, such as layers.0 and layers.1"):
         layer_scales(nn.Sequential(nn.Linear(2, 2)), 0.5)
+
+
+def test_timms_networks_have_timms_order() -> None:
+    with torch.device("meta"):
+        network = create_model("timm/test_efficientnet", 10, 32)
+    from timm.models import group_parameters
+
+    assert layers_of(network) == group_parameters(network, network.group_matcher(), reverse=True)
+    assert layer_scales(network, 0.5)["classifier.weight"] == 1.0

@@ -16,6 +16,17 @@ def test_names_may_be_a_list(folder: Path) -> None:
     assert [cell.model.label for cell in grid.cells] == ["vim_micro(depth=2)", "vim_micro(depth=3)", "vim_tiny(depth=2)", "vim_tiny(depth=3)"]
 
 
+def test_arguments_of_timm_expand_and_enter_the_id(folder: Path) -> None:
+    entries = "[{name: timm/resnet18, layers: [1, 1, 1, 1], drop_rate: [0.1, 0.2]}, {name: timm/resnet18, layers: [[1, 1], [2, 2]]}]"
+    grid = read(f"name: t\npruning: [dense]\nseeds: 1\nmodels: {entries}\n")
+    labels = ["(layers=1-1-1-1,drop_rate=0.1)", "(layers=1-1-1-1,drop_rate=0.2)", "(layers=1-1)", "(layers=2-2)"]
+    assert [cell.model.label for cell in grid.cells] == [f"timm/resnet18{label}" for label in labels]
+    assert len({cell.id for cell in grid.cells}) == 4
+    for cell in grid.cells:
+        assert Cell.from_json(cell.to_json()) == cell
+    assert grid.cells[2].to_json()["model"]["options"] == {"layers": [1, 1]}  # timm has the defaults, so a record holds what is given
+
+
 def test_dense_is_there_once_however_often_it_is_listed(folder: Path) -> None:
     assert prunings("[dense, {method: dense}, {method: [dense, dense]}]") == ["dense"]
 
@@ -78,6 +89,32 @@ ENTRIES = {
     "label for two": ("models: [{name: vim_micro, depth: [2, 3], label: x}]", "1: models[0].label: one label for 2 choices;"),
     "label taken": ("models:\n- vim_micro\n- {name: vim_tiny, label: vim_micro}", "3: models[1]: the label 'vim_micro' is already used on line 2"),
     "label is a number": ("models: [{name: vim_micro, label: 3}]", "1: models[0].label: expected text"),
+    "a model of timm's that is none": (
+        "models: [timm/resnet19]",
+        "1: models[0]: unknown model 'timm/resnet19'; did you mean 'timm/resnet18'? `python -m models.timm_source` prints all ",
+    ),
+    "timm's model without its prefix": ("models: [resnet18]", "1: models[0]: unknown model 'resnet18'; did you mean 'timm/resnet18'?"),
+    "a tag without weights": (
+        "models: [vim_micro, timm/resnet18.a1_in1k]",
+        "1: models[1]: the tag a1_in1k names weights, and nothing is downloaded here: give their file as pretrained, or leave the tag out",
+    ),
+    "an argument that the harness owns": (
+        "models: [{name: timm/resnet18, in_chans: 1}]",
+        "1: models[0].in_chans: images have three channels here: leave in_chans out",
+    ),
+    "an argument that timm's model gives itself": (
+        "models: [{name: timm/mixer_s32_224, num_blocks: 2}]",
+        "1: models[0].num_blocks: timm/mixer_s32_224 sets num_blocks itself; choose another of timm's models",
+    ),
+    "an argument that timm does not have": (
+        "models: [{name: timm/resnet18, drop_path_rte: 2}]",
+        "1: models[0].drop_path_rte: unknown key; did you mean 'drop_path_rate'? valid: name, label, pretrained, pretrained_key, layers, ",
+    ),
+    "an argument of a wrong type": ("models: [{name: timm/resnet18, layers: 2}]", "1: models[0].layers: expected a list of whole numbers"),
+    "a variant of another family": (
+        "models: [{name: vssd_micro, s4: true}]",
+        "1: models[0].s4: vssd_micro does not take this variant: it has no scan",
+    ),
     "no models": ("models: []", "1: models: missing: the grid needs at least one entry"),
     "unknown method": ("pruning: [dense, magnitud]", "1: pruning[1]: unknown method 'magnitud'; did you mean 'magnitude'? valid: dense, "),
     "method without method": ("pruning: [{sparsity: 0.5}]", "1: pruning[0]: needs method:"),

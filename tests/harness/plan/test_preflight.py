@@ -30,6 +30,18 @@ def problems(folder: Path, text: str) -> list[str]:
 
 
 PROBLEMS = {
+    "a network of timm's that cannot be built": (
+        "models: [{name: timm/test_vit, num_heads: 5}]\npruning: [dense]",
+        "grid.yaml:4: models[0]: model timm/test_vit(num_heads=5): timm does not build it for images of 32 px with num_heads 5: ",
+    ),
+    "a network of timm's that gives maps": (
+        "models: [{name: timm/test_convnext, global_pool: ''}]\npruning: [dense]",
+        "grid.yaml:4: models[0]: model timm/test_convnext(global_pool=): timm/test_convnext gives an output of shape 1 x 10 x 1 x 1, not",
+    ),
+    "images that are too small for one of timm's": (
+        "models: [timm/inception_v4]\npruning: [dense]",
+        "grid.yaml:4: models[0]: model timm/inception_v4: timm/inception_v4 does not run on images of 32 px: ",
+    ),
     "group that is not there": (
         "models: [vim_micro]\npruning:\n- dense\n- {method: magnitude, sparsity: 0.5, groups: [attention]}",
         "grid.yaml:7: pruning[1]: magnitude(0.5, groups=attention) on vim_micro: the model has no parameter in attention; it has A_log,",
