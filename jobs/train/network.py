@@ -22,6 +22,7 @@ from models.pruning.base import NetworkView, Solve
 from models.pruning.inputs import InputNorms
 from models.pruning.masks import living
 from models.pruning.products import visit_layers
+from models.pruning.state_votes import StateImportance
 from models.pruning.structure import Structure
 
 
@@ -91,6 +92,7 @@ class TrainedNetwork:
             read_gradient=lambda name: self.gradient(name),
             input_norms=self.input_norms,
             rewrite=self.rewrite,
+            state_importance=self.state_importance,
             apply=self.apply_masks,
             groups=self.removal.groups,
             gates=self.removal.gates,
@@ -170,6 +172,15 @@ class TrainedNetwork:
         self.fragments.write({name: network.get_parameter(name).detach() for name in masks})
         self.average = self._average()
         return masks
+
+    def state_importance(self, batches: int) -> dict[str, Tensor]:
+        """The importance of the states of selective scans over the first `batches` global batches (see `NetworkView`)."""
+        self.copy_weights()
+        network = self.snapshot.model.eval()
+        with StateImportance(network) as states, torch.no_grad():
+            for images in self.first_images(batches):
+                network(images)
+        return states.totals(self.ranks.sum)
 
     def first_images(self, batches: int) -> Iterator[Tensor]:
         """This rank's micro-batches, on its device, of the first `batches` global batches of an epoch."""

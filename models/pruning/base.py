@@ -79,6 +79,7 @@ class NetworkView:
     read_gradient: Callable[[str], Tensor]  # only within after_backward; mean over the global batch
     input_norms: Callable[[int], Mapping[str, Tensor]]  # only within begin; over that many global batches; see `models.pruning.inputs.InputNorms`
     rewrite: Callable[[int, Sequence[str], Solve], Mapping[str, Tensor]] = _no_engine  # only within begin; see below
+    state_importance: Callable[[int], Mapping[str, Tensor]] = _no_engine  # only within begin; see `models.pruning.state_votes.StateImportance`
     apply: Callable[[Mapping[str, Tensor]], None]  # zeroes the weights that the masks drop, and keeps them zero
     groups: tuple[Group, ...] = ()  # if the method removes_units: the groups that can be removed
     gates: Mapping[str, str] = field(default_factory=dict)  # the return value of the method's `gate`

@@ -32,25 +32,29 @@ class Structured(PruningMethod):
     | magnitude | sum of absolute values (Li et al., arXiv 1608.08710, section 3.1, over the whole group) |
     | taylor | sum over batches of (sum of g w)^2 (Molchanov et al., arXiv 1906.10771, eq. 8, with a unit's weights as one) |
     | random | a random number: the baseline |
+    | sparsessm | of a state: steps of its scan that vote for others (Tuo and Wang, arXiv 2506.09613; see `models.pruning.state_votes`) |
 
     taylor reads the first `batches` batches of the fine-tuning, then removes units; biases and bare parameters count too. Without epochs to fine-tune
-    it scores the weights as they are, in evaluation mode, on those batches. With scope: global, norm and magnitude are divided by their mean over the
-    group, because groups own different numbers of weights.
+    it scores the weights as they are, in evaluation mode, on those batches. sparsessm reads `batches` batches of training images through the trained
+    network in evaluation mode, before any unit is removed; it goes with units: [state] alone. With scope: global, norm and magnitude are divided by
+    their mean over the group, because groups own different numbers of weights.
     """
 
     name: ClassVar[str] = "structured"
     needs_gradients: ClassVar[bool] = True
     removes_units: ClassVar[bool] = True
     ratio: float  # of units, not of weights
-    criterion: Literal["norm", "magnitude", "taylor", "random"] = "norm"
+    criterion: Literal["norm", "magnitude", "taylor", "random", "sparsessm"] = "norm"
     scope: Scope = "layer"
     units: tuple[str, ...] = DEFAULT_KINDS
-    batches: int = 8  # only for taylor: global batches
+    batches: int = 8  # only for taylor and sparsessm: global batches
 
     def __post_init__(self) -> None:
         check_share("ratio", self.ratio)
         check_kinds(self.units)
         check_count("batches", self.batches, "batch")
+        if self.criterion == "sparsessm" and self.units != ("state",):
+            raise ValueError(f"criterion sparsessm scores states alone: set units: [state], got {', '.join(self.units)}")
 
     @property
     def calibration_batches(self) -> int:
@@ -62,15 +66,24 @@ class Structured(PruningMethod):
         return trunk(budget), finetune(budget, self)
 
     def check(self, network: Module) -> None:
-        """Raises ValueError if a group of units would be left empty."""
+        """Raises ValueError if a group of units would be left empty, or cannot be scored by the criterion."""
         from models.pruning.selection import check_ratio
+        from models.pruning.state_votes import check_states
 
-        check_ratio(units_of(network, self.units), self.ratio, self.scope, self.units)
+        groups = units_of(network, self.units)
+        check_ratio(groups, self.ratio, self.scope, self.units)
+        if self.criterion == "sparsessm":
+            check_states(network, groups)
 
     def begin(self, network: NetworkView) -> None:
         """Removes units of the trained network, unless gradients are needed first."""
         if self.criterion == "random":
             self.remove(network, {group.name: random_scores(network.seed, group) for group in self.groups(network)})
+        elif self.criterion == "sparsessm":
+            from models.pruning.state_votes import vote
+
+            sums = network.state_importance(self.batches)
+            self.remove(network, {group.name: vote(sums[group.name], self.ratio) for group in self.groups(network)})
         elif self.criterion != "taylor":
             self.remove(network, {group.name: self.size(network, group) for group in self.groups(network)})
 

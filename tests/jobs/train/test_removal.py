@@ -37,6 +37,7 @@ METHODS: dict[str, Any] = {
     "norm": create_method("structured", ratio=0.5),
     "taylor": create_method("structured", ratio=0.5, criterion="taylor", batches=2),
     "states": create_method("structured", ratio=0.5, units=("inner", "state"), criterion="random"),
+    "sparsessm": create_method("structured", ratio=0.5, units=("state",), criterion="sparsessm", batches=2),
     "early_bird": create_method("early_bird", ratio=0.5, fifo=2, epsilon=0.5, units=("inner", "heads", "mlp", "conv", "state")),
 }
 MASKED = create_method("magnitude", sparsity=0.5)
@@ -44,7 +45,7 @@ METHODS["masks, then units"] = Chain(methods=(MASKED, METHODS["taylor"]), split=
 METHODS["units, masks, units, masks"] = Chain(
     methods=(METHODS["norm"], MASKED, METHODS["taylor"], create_method("magnitude", sparsity=0.8)), split=(0, 0, 1, 0)
 )
-ON_RANKS = {"taylor": 2, "early_bird": 3, "masks, then units": 1, "units, masks, units, masks": 3}  # their ZeRO stages
+ON_RANKS = {"taylor": 2, "sparsessm": 1, "early_bird": 3, "masks, then units": 1, "units, masks, units, masks": 3}  # their ZeRO stages
 BUDGET = Budget(epochs=3, finetune_epochs=1)
 
 

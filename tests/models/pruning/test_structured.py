@@ -90,6 +90,16 @@ def test_taylor_squares_what_the_loss_would_change_by_batch_and_sums():
     assert len(caught.structures) == 1
 
 
+def test_states_with_the_most_votes_go():
+    caught, asked = Caught("vim"), []
+    order = torch.tensor([3.0, 1.0, 4.0, 0.5, 5.0, 9.0, 2.0, 6.0])
+    names = [f"layers.{layer}.mixer.{group}" for layer in range(2) for group in ("d_state", "d_state_b")]
+    caught.view.state_importance = lambda batches: asked.append(batches) or {name: order.roll(at).expand(5, 8) for at, name in enumerate(names)}
+    create_method("structured", ratio=0.5, criterion="sparsessm", units=("state",), batches=3).begin(caught.view)
+    assert asked == [3]
+    assert caught.kept == {name: best(order.roll(at).tolist(), 4) for at, name in enumerate(names)}
+
+
 def test_lots_depend_on_the_seed_alone():
     knobs = {"ratio": 0.5, "criterion": "random", "units": ("inner", "state")}
     kept = []
@@ -144,6 +154,8 @@ def test_it_starts_from_the_dense_training_that_others_share():
         ({"ratio": 1.0}, "ratio must be in"),
         ({"ratio": 0.5, "units": ("channels",)}, "unknown kind of unit 'channels'"),
         ({"ratio": 0.5, "batches": 0}, "batches must be"),
+        ({"ratio": 0.5, "criterion": "sparsessm"}, r"criterion sparsessm scores states alone: set units: \[state\], got inner, heads, mlp, conv"),
+        ({"ratio": 0.5, "criterion": "sparsessm", "units": ("state", "inner")}, "got state, inner"),
     ],
 )
 def test_impossible_knobs_are_refused(knobs, said):
