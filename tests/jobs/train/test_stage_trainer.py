@@ -22,6 +22,7 @@ from jobs.train.training_state import derived_seed
 from models.pruning.base import Stage
 from models.pruning.gradient import Gradient
 from models.pruning.magnitude import Magnitude
+from models.pruning.sparsegpt import SparseGPT
 from tests.support.networks import Halve, ToyBatches, global_batch, toy_net, toy_spec
 from tests.support.processes import finish_ranks, run_ranks, start_ranks
 from tests.support.stages import REGROWN, assert_same, dense, lines, stage_run, train, weights
@@ -191,12 +192,14 @@ def diverge(folder, ranks):
         train(folder / "stage", dense(), ranks, batches=PoisonedOnRank1)
 
 
+UPDATED = SparseGPT(sparsity=0.5, batches=2, block=16, groups=Halve(move=7).groups)
 CASES = {
     "dense": {},
     "pruned": {"stage": {"method": Halve(move=7)}, "zero_stage": 2, "ema": 0.9, "micro_batch_size": 4},
     "regrown": {"stage": {"method": REGROWN}, "zero_stage": 1, "ema": 0.9, "dtype": "bf16", "optimizer": "sgd"},
     "bf16": {"stage": {"method": Halve(move=7)}, "zero_stage": 3, "dtype": "bf16", "ema": 0.9, "mesa": 0.2, "mesa_start": 0.0},
     "taught": {"stage": {"method": Halve(move=7)}, "zero_stage": 1, "distill": Distillation(teacher="dense", temperature=2.0)},
+    "updated": {"stage": {"method": UPDATED}, "zero_stage": 2, "dtype": "bf16", "ema": 0.9, "micro_batch_size": 4},
     "sgd": {"zero_stage": 1, "optimizer": "sgd", "net": {"norm": True, "dropout": 0.3}},
     "timm": {
         "ema": 0.9,

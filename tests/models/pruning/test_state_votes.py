@@ -72,7 +72,7 @@ def test_both_directions_of_vim_have_their_own():
         torch.testing.assert_close(got[f"mixer.{name}"], torch.tensor(rows, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("variant", ["vim", "vim+mobilenet", "mambavision", "vmamba, wider"])
+@pytest.mark.parametrize("variant", ["vim", "vim+mobilenet", "vim, four paths", "mambavision", "vmamba, wider"])
 def test_every_selective_scan_is_seen_and_outputs_stay(variant):
     network, pictures = small_network(variant), images()
     with torch.no_grad():
