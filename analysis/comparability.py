@@ -9,6 +9,7 @@ from typing import Any
 
 from analysis.decoding import decoded, parts_of
 from jobs.experiment.identity import PATHS, result_settings, without_newer_defaults
+from jobs.experiment.plugins import NAME as PLUGIN
 from jobs.experiment.published import EVALUATION, follows_published
 from jobs.experiment.records import Record
 
@@ -66,8 +67,8 @@ def evaluation_as_one(model: Mapping[str, Any], data: Mapping[str, Any]) -> Mapp
 
 
 def make_key(data: Mapping[str, Any], recipe: Mapping[str, Any], around: tuple[Any, ...], protocol: tuple[Any, ...]) -> Key:
-    """The key of data settings, recipe, environment and measuring protocol. Paths are not part of it, because data_sha256 identifies the data."""
-    content = {name: value for name, value in without_newer_defaults("data", data).items() if name not in PATHS}
+    """The key of data settings, recipe, environment and measuring protocol. Paths and names are not part of it: digests identify the content."""
+    content = {name: value for name, value in without_newer_defaults("data", data).items() if name not in (*PATHS, PLUGIN)}
     data_sha256, device, ranks, threads, loader, scan = around
     infer_batch_size, flops_convention, speed_protocol = protocol
     return Key(

@@ -20,7 +20,7 @@ from harness.monitor.survey import cell_states
 from harness.plan.dry_run import describe
 from harness.plan.jobs import done_stages, make_jobs, planned_cells, to_replay
 from harness.plan.preflight import Findings, can_be_planned_elsewhere, check_machine, model_problems, preflight
-from harness.plan.snapshot import cells_with_new_labels, refresh_labels, save_launch, warn_of_stale_records
+from harness.plan.snapshot import cells_with_new_labels, edited_plugins, refresh_labels, save_launch, warn_of_stale_records
 from harness.plan.stages import StageGraph, make_graph
 from harness.submit.data_first import cores, data_sets, missing, prepare_here, title, written_here
 from harness.submit.previous import assign, previous_jobs
@@ -93,7 +93,7 @@ def plan_and_launch(grid: Grid, graph: StageGraph, run: RunFolder, options: argp
     cells = planned_cells(grid, graph)
     left, failed = to_run(run, cells, options.retry_failed)
     warn_of_stale_records(run, cells)
-    print("".join(f"{note}\n" for note in grid.notes), end="", file=sys.stderr)
+    print("".join(f"{note}\n" for note in (*grid.notes, *edited_plugins(grid, run))), end="", file=sys.stderr)
     to_check = [planned.cell for planned in left]
     plan_only = options.dry_run and can_be_planned_elsewhere(grid.cluster)
     findings = Findings(problems=model_problems(grid, to_check)) if plan_only else preflight(grid, to_check)

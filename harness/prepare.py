@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harness.grid.read import Grid, read_grid
 from harness.grid.yaml_source import GridError
+from harness.plan.snapshot import save_plugins
 from harness.submit.data_first import cores, data_sets, prepare_here
 from harness.text import counted
 from jobs.cluster.slurm import SchedulerError, available
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run = RunFolder(options.runs / grid.name)
     try:
         if options.workers is None and grid.cluster.kind == "slurm" and available():
+            save_plugins(grid, run)
             return submit(grid.cluster, run, data_sets(grid.cells))
         return OK if prepare_here(grid.cluster, data_sets(grid.cells), workers=options.workers or cores()) else FAILED
     except KeyboardInterrupt:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.configs import MambaOutConfig, MambaVisionConfig, VimConfig, ViTConfig, VMambaConfig, VSSDConfig
+from models.plugins.installed import installed_names
 from models.text import valid_names
 from models.timm_models import PREFIX, SIZE, TimmConfig, build_timm, is_timm, tag_problem, timm_options, timm_problem, timm_refused
 from models.typed import SettingsError, build, fields_of
@@ -174,7 +175,7 @@ def model_problem(name: str) -> str | None:
         return None
     if timm_problem(PREFIX + name) is None:
         return f"unknown model {name!r}; did you mean {PREFIX + name!r}?"
-    return f"unknown model {name!r}{valid_names(name, MODELS)}, and {PREFIX}<a name of timm's>"
+    return f"unknown model {name!r}{valid_names(name, dict.fromkeys([*MODELS, *installed_names("models")]))}, and {PREFIX}<a name of timm's>"
 
 
 def model_entry(name: str) -> ModelEntry:

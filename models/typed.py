@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union
 from models.text import valid_names
 
 Settings = TypeVar("Settings")
+Kind = TypeVar("Kind")
 FieldErrors = Iterable[tuple[tuple[str, ...], str]]  # path of fields, message
 
 LISTS = (tuple, list, Sequence)
@@ -43,6 +44,19 @@ def between(least: int, most: int) -> Limit:
     return Limit(words=f"from {least} to {most}", holds=lambda value: least <= value <= most)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RowOf:
+    """What a name must also satisfy: it is a key of a table, which plug-ins may add to."""
+
+    table: Mapping[str, Any]
+    others: Callable[[], Iterable[str]] = tuple  # names that are not in the table yet, for advice
+
+    def check(self, name: str) -> None:
+        """Raises Mismatch, with the nearest and all valid names."""
+        if name not in self.table:
+            raise Mismatch(f"unknown value {name!r}{valid_names(name, dict.fromkeys([*self.table, *self.others()]))}")
+
+
 class Mismatch(ValueError):
     """A value does not fit its field; the message says what was expected."""
 
@@ -62,8 +76,9 @@ def fields_of(spec: type) -> dict[str, Any]:
 
 @cache
 def _fields_of(spec: type, *, annotated: bool) -> dict[str, Any]:
-    hints = typing.get_type_hints(spec, include_extras=annotated)
-    return {field.name: hints[field.name] for field in dataclasses.fields(spec) if field.init}
+    hints, every = (typing.get_type_hints(spec, include_extras=extras) for extras in (annotated, True))
+    rows = {name: hint for name, hint in every.items() if any(_metadata(hint, RowOf))}  # which types are by names that may come later
+    return {field.name: rows.get(field.name, hints[field.name]) for field in dataclasses.fields(spec) if field.init}
 
 
 def build(spec: type[Settings], values: Mapping[str, Any]) -> Settings:
@@ -106,12 +121,18 @@ def _field(spec: type, name: str, value: Any) -> Any:
     return converted
 
 
+def _metadata(hint: Any, kind: type[Kind]) -> Iterator[Kind]:
+    """The parts of one kind in a field's annotation."""
+    if typing.get_origin(hint) is Annotated:
+        yield from (part for part in hint.__metadata__ if isinstance(part, kind))
+
+
 def _limited(value: Any, hint: Any) -> Iterator[tuple[Any, Limit]]:
     """Every number in a field's value with the limit of its annotation."""
     if value is None:
         return
     if typing.get_origin(hint) is Annotated:
-        yield from ((value, limit) for limit in hint.__metadata__ if isinstance(limit, Limit))
+        yield from ((value, limit) for limit in _metadata(hint, Limit))
     elif isinstance(value, tuple):
         for item, inner in zip(value, item_types(hint, len(value)), strict=True):
             yield from _limited(item, inner)
@@ -157,6 +178,8 @@ def convert(value: Any, hint: Any) -> Any:
 
 def _convert(value: Any, hint: Any) -> Any:
     origin = typing.get_origin(hint)
+    if origin is Annotated:
+        return _row_name(_convert(value, typing.get_args(hint)[0]), hint)
     if origin is Literal:
         return _literal(value, typing.get_args(hint))
     if origin in LISTS and isinstance(value, list | tuple):
@@ -170,6 +193,12 @@ def _convert(value: Any, hint: Any) -> Any:
     if hint is Any:
         return value
     raise Mismatch(f"expected {type_in_words(hint)}, got {shown(value)}")
+
+
+def _row_name(name: str, hint: Any) -> str:
+    for row in _metadata(hint, RowOf):
+        row.check(name)
+    return name
 
 
 def _number(value: Any) -> float | None:

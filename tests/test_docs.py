@@ -22,7 +22,8 @@ import yaml
 from harness.grid.read import GridError, read_grid
 from harness.plan.preflight import model_problems
 from jobs.experiment import run_folder
-from jobs.experiment.specs import NATIVE_SIZES, ClusterSpec, DataSpec, RecipeSpec
+from jobs.experiment.sources import SOURCES
+from jobs.experiment.specs import ClusterSpec, DataSpec, RecipeSpec
 from models import configs, registry
 from models.__main__ import entries, row
 from models.pruning.base import Budget, NetworkView
@@ -206,14 +207,16 @@ def same_but_for_the_end(shown: str, printed: list[str]) -> None:
 
 @pytest.mark.parametrize(("heading", "spec"), [("Data", DataSpec), ("Recipe", RecipeSpec), ("Cluster", ClusterSpec)])
 def test_every_key_of_a_grid_has_its_line_and_its_default(heading: str, spec: type) -> None:
-    shown = {key: value(rest[0]) for key, rest in rows(section("docs/grid.md", heading)).items() if len(rest) == 2 and key not in NATIVE_SIZES}
+    shown = {key: value(rest[0]) for key, rest in rows(section("docs/grid.md", heading)).items() if len(rest) == 2 and key not in SOURCES}
     shown = {key: given for key, given in shown.items() if not key.startswith("cifar10`")}
     assert shown == {field.name: default(field) for field in fields(spec)}
 
 
 def test_every_source_has_its_line_and_its_size() -> None:
     lines = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| (\d+) \|", section("docs/grid.md", "Data"), re.M)
-    assert {source: int(size) for names, size in lines for source in re.findall(r"\w+", names)} == NATIVE_SIZES
+    assert {source: int(size) for names, size in lines for source in re.findall(r"\w+", names)} == {
+        name: row.img_size for name, row in SOURCES.items()
+    }
 
 
 # docs/models.md

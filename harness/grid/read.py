@@ -16,6 +16,7 @@ from harness.grid.exclude import check_patterns, read_exclusions
 from harness.grid.labels import name_problem
 from harness.grid.methods import read_pruning
 from harness.grid.paths import expanded
+from harness.grid.plugins import read_plugins
 from harness.grid.recipes import read_recipes
 from harness.grid.yaml_source import GridError, Node, Report, read_yaml
 from jobs.experiment.augment_limits import images_of_epoch
@@ -24,11 +25,12 @@ from jobs.experiment.identity import cell_id
 from jobs.experiment.limits import oversized_batch, training_images, unreachable_rewind, untaught, untrained
 from jobs.experiment.pretrained import pretrained_sha256
 from jobs.experiment.specs import ClusterSpec, DataSpec, ModelSpec, RecipeSpec
+from models.plugins.loading import Loaded
 from models.pruning.base import Budget, PruningMethod
 from models.registry import drop_path_option
 from models.text import valid_names
 
-KEYS = ("name", "data", "recipe", "models", "pruning", "seeds", "exclude", "cluster")
+KEYS = ("name", "data", "recipe", "models", "pruning", "seeds", "exclude", "cluster", "plugins")
 MOST_CELLS = 1_000_000  # before `exclude`: a hundred times as many as a run folder has been tested with
 
 
@@ -43,6 +45,7 @@ class Grid:
     source: str  # the file's text, for the snapshot in the run folder
     choices: tuple[Choice[object], ...] = ()  # whose values the cells share
     notes: tuple[str, ...] = ()  # what the user should know and need not mend
+    plugins: tuple[Loaded, ...] = ()
 
     def location(self, value: ModelSpec | PruningMethod | DataSpec | RecipeSpec, field: str = "") -> str:
         """The line and key of a part of a cell, or of one of its fields: 'grid.yaml:3: models[0]'. The file alone if no choice has this value."""
@@ -61,6 +64,9 @@ def read_grid(path: Path) -> Grid:
         if key not in KEYS and not key.startswith("x-"):  # x-...: room for anchors
             report.add(node.line, key, f"unknown key{valid_names(key, KEYS)}")
     name = _name(keys.get("name"), report)
+    plugins = read_plugins(keys, path.parent, report)
+    if plugins is None:  # without their rows, all that follows would be held against the wrong tables
+        raise GridError(report.problems)
     cluster = read_cluster(keys.get("cluster"), path, report)
     digest = partial(pretrained_sha256, memory=None if cluster.hash_data else expanded(cluster.cache))
     axes = Axes(
@@ -80,7 +86,8 @@ def read_grid(path: Path) -> Grid:
         raise GridError(report.problems)
     note_evaluations(axes, evaluations, report)
     choices = tuple(itertools.chain(*axes.by_name().values(), evaluations.resolved.values()))
-    return Grid(name=name, cells=cells, cluster=cluster, path=path, source=source, choices=choices, notes=tuple(map(str, report.notes)))
+    notes = tuple(map(str, report.notes))
+    return Grid(name=name, cells=cells, cluster=cluster, path=path, source=source, choices=choices, notes=notes, plugins=tuple(plugins))
 
 
 def _name(node: Node | None, report: Report) -> str:

@@ -10,12 +10,14 @@ from harness.plan.stages import StageGraph
 from jobs.experiment.ids import StageId
 from jobs.experiment.job import JobSpec
 from jobs.experiment.output import encodable
+from models.plugins.loading import DIGITS
+from models.plugins.tables import rows_of
 
 
 def describe(graph: StageGraph, grid: Grid, jobs: Sequence[JobSpec], done: AbstractSet[StageId] = frozenset()) -> str:
     """The text of `--dry-run`. `done`: the stages that are finished."""
     finished = len(done & graph.stages.keys())
-    return "\n\n".join([_cells(grid), _stages(graph), _epochs(graph, done), _jobs(grid, jobs, len(graph.stages), finished)])
+    return "\n\n".join([_cells(grid), *_plugins(grid), _stages(graph), _epochs(graph, done), _jobs(grid, jobs, len(graph.stages), finished)])
 
 
 def _cells(grid: Grid) -> str:
@@ -29,6 +31,12 @@ def _cells(grid: Grid) -> str:
     others = {"data sets": len({id(cell.data) for cell in grid.cells}), "recipes": len({id(cell.recipe) for cell in grid.cells})}
     several = "".join(f", {count} {kind}" for kind, count in others.items() if count > 1)
     return f"{grid.name}: {len(grid.cells)} cells (seeds {shown}{several})\n{_table(rows)}"
+
+
+def _plugins(grid: Grid) -> list[str]:
+    """The plug-ins, each with the beginning of its digest and the rows that it adds; no text if there are none."""
+    rows = [[loaded.plugin.name, loaded.plugin.sha256[:DIGITS], ", ".join(rows_of(loaded.plugin))] for loaded in grid.plugins]
+    return [_table([["plug-in", "sha256", "adds"], *rows])] if rows else []
 
 
 def _stages(graph: StageGraph) -> str:

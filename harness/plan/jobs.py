@@ -7,6 +7,7 @@ from harness.plan.stages import StageGraph
 from jobs.cluster.submitit_jobs import local_slots
 from jobs.experiment.ids import StageId
 from jobs.experiment.job import JobSpec, PlannedCell
+from jobs.experiment.plugins import copy_in
 from jobs.experiment.rewinds import missing_steps
 from jobs.experiment.run_folder import RunFolder
 from jobs.experiment.specs import StageSpec
@@ -43,8 +44,10 @@ def make_jobs(grid: Grid, graph: StageGraph, run: RunFolder, cells: Sequence[Pla
     for index, planned in enumerate(cells):
         for stage in planned.stages:
             cells_of.setdefault(stage, []).append(index)
+    plugins = tuple(copy_in(run, loaded.plugin.sha256) for loaded in grid.plugins)
     return [
         JobSpec(
+            plugins=plugins,
             run=str(run.path.resolve()),
             grid=grid.name,
             stages=stages,

@@ -15,6 +15,7 @@ from jobs.experiment.cell import Cell
 from jobs.experiment.limits import oversized_batch, unreachable_rewind
 from jobs.experiment.published import EVALUATION
 from jobs.experiment.specs import DENSE, ClusterSpec, DataSpec, ModelSpec, RecipeSpec, image_size
+from models.plugins.modules import line_in_plugin
 from models.pruning.base import Budget
 from models.pruning.registry import method_label
 
@@ -212,11 +213,12 @@ def teacher_misfit(model: ModelSpec, recipe: RecipeSpec, size: int) -> str | Non
 
 def reason_of(error: Exception) -> str:
     """A ValueError's own words. Any other error is a fault in the code of a model or a method, and is named with its line there."""
+    plugin = line_in_plugin(error)
     if isinstance(error, ValueError):
-        return str(error)
+        return f"{error} ({plugin})" if plugin else str(error)
     frame = traceback.extract_tb(error.__traceback__)[-1]
     message = " ".join(str(error).split()) or "no message"
-    return f"cannot be built: {type(error).__name__}: {message} (in {frame.filename}, line {frame.lineno})"
+    return f"cannot be built: {type(error).__name__}: {message} (in {plugin or f'{frame.filename}, line {frame.lineno}'})"
 
 
 def cache_problems(cluster: ClusterSpec) -> list[str]:

@@ -8,19 +8,23 @@ from typing import Any
 
 from harness.grid.read import Grid
 from harness.plan.stages import StageGraph
+from harness.text import counted
 from jobs.experiment.files import json_text, write_json, write_text, written_aside
 from jobs.experiment.identity import result_settings
 from jobs.experiment.ids import CellId
 from jobs.experiment.index import CellEntry, RunIndex, RunIndexError, cell_entry, read_index, stage_entry, write_index
 from jobs.experiment.job import PlannedCell
+from jobs.experiment.plugins import NAME, SHA256, digests_of
 from jobs.experiment.records import RecordError
 from jobs.experiment.run_folder import CODE, CODE_DIFF, RunFolder
 from jobs.worker.code_diff import code_diff
 from jobs.worker.environment import code_version
+from models.plugins.loading import write_copy
 
 
 def save_launch(grid: Grid, graph: StageGraph, run: RunFolder) -> None:
-    """Writes the grid as launched, its plan, the index of the run folder, and the version of the code."""
+    """Writes the grid as launched, its plug-ins and its plan, the index of the run folder, and the version of the code."""
+    save_plugins(grid, run)
     save_plan(grid, run, planned_specs(grid, graph), make_index(grid, graph))
     commit, dirty = code_version()
     write_json(run.path / CODE, {"commit": commit, "dirty": dirty})
@@ -29,6 +33,27 @@ def save_launch(grid: Grid, graph: StageGraph, run: RunFolder) -> None:
             aside.write_bytes(code_diff())
     else:  # that of a previous launch is not this one's
         (run.path / CODE_DIFF).unlink(missing_ok=True)
+
+
+def save_plugins(grid: Grid, run: RunFolder) -> None:
+    """Writes a copy of each plug-in of the grid, from which its jobs load it."""
+    for loaded in grid.plugins:
+        write_copy(loaded, run.plugins_dir)
+
+
+def edited_plugins(grid: Grid, run: RunFolder) -> list[str]:
+    """Notes on the plug-ins whose content has changed since the latest launch, so that the cells that use them are new cells."""
+    if not grid.plugins:
+        return []
+    before = {(part.get(NAME), part.get(SHA256)) for spec in saved_plan(run)[1].values() for part in spec.values() if isinstance(part, Mapping)}
+    notes = []
+    for plugin in [loaded.plugin for loaded in grid.plugins]:
+        known = {sha256 for name, sha256 in before if name == plugin.name}
+        if known and plugin.sha256 not in known:
+            users = [cell.id for cell in grid.cells if plugin.sha256 in digests_of(cell.to_json())]
+            change = f"it has changed since the previous launch, so its {counted(len(users), 'cell')} have new ids; records of its old content stay"
+            notes.append(f"{plugin.name}: note: {change}")
+    return notes
 
 
 def cells_with_new_labels(grid: Grid, graph: StageGraph, run: RunFolder) -> frozenset[CellId]:

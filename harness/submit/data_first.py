@@ -12,6 +12,7 @@ from harness.plan.preflight import files_of
 from harness.text import counted, duration
 from jobs.experiment.cell import Cell
 from jobs.experiment.specs import ClusterSpec, DataSpec
+from models.plugins.tables import origin
 
 if TYPE_CHECKING:
     from jobs.data.writing import Progress
@@ -43,6 +44,8 @@ def missing(cluster: ClusterSpec, data: Iterable[DataSpec]) -> list[DataSpec]:
 
 def written_here(data: DataSpec) -> bool:
     """True for a data set that a launch writes itself in seconds, also on a login node."""
+    if origin("data", data.source):  # who knows how long a plug-in takes
+        return False
     return data.source not in DECODED and (data.source != "synthetic" or data.samples <= QUICK_SAMPLES)
 
 

@@ -13,9 +13,11 @@ from jobs.cluster.slurm import in_queue
 from jobs.cluster.slurm_arrays import submit_array
 from jobs.experiment.files import write_json
 from jobs.experiment.ids import JobId
+from jobs.experiment.plugins import copy_in
 from jobs.experiment.run_folder import DATA, RunFolder
 from jobs.experiment.specs import ClusterSpec, DataSpec, PrepareSpec
 from jobs.worker.data_job import DataJob, failure_path, job_path, shards_there, write_data
+from models.plugins.tables import origin
 
 # Options of the trainings that hold for these jobs too; the others are about GPUs, nodes or time.
 INHERITED: Final = ("partition", "account", "qos", "exclude", "wckey", "comment", "mail_type", "mail_user", "stderr_to_stdout")
@@ -53,7 +55,9 @@ def submit_array_for(cluster: ClusterSpec, run: RunFolder, data: DataSpec, folde
     if failed.exists():
         print(f"{title(data)}: it could not be written before: {json.loads(failed.read_bytes())['message']}", flush=True)
     writing = data_cluster(cluster)
-    job = DataJob(data=data, cache=str(Path(cluster.cache).expanduser().absolute()), by_content=cluster.hash_data, workers=writing.cpus_per_task)
+    plugin, cache = origin("data", data.source), str(Path(cluster.cache).expanduser().absolute())
+    plugins = (copy_in(run, plugin.sha256),) if plugin else ()
+    job = DataJob(plugins=plugins, data=data, cache=cache, by_content=cluster.hash_data, workers=writing.cpus_per_task)
     logs = fresh_folder(run.jobs_dir)
     tasks = dict.fromkeys(range(prepare_of(cluster).jobs), job)
     ids = submit_array(writing, logs, write_data, tasks, name="prepare", progress=shards_there)

@@ -27,6 +27,7 @@ from jobs.data.prepare import Dataset
 from jobs.data.row_starts import starts_of
 from jobs.experiment.augment_limits import images_of_epoch
 from jobs.experiment.limits import batch_conflict
+from jobs.experiment.sources import SOURCES
 from jobs.experiment.specs import DataSpec, RecipeSpec
 
 if TYPE_CHECKING:
@@ -34,18 +35,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PLAIN: Final = RecipeSpec()  # no augmentation but the data's
-IMAGENET: Final[Channels] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-# of the training images, in units of white
-CHANNELS: Final[dict[str, Channels]] = {
-    "digits": ((0.313, 0.313, 0.313), (0.357, 0.357, 0.357)),
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-    "synthetic": ((0.5, 0.5, 0.5), (0.139, 0.139, 0.139)),
-    "imagefolder": IMAGENET,
-    "huggingface": IMAGENET,
-    "webdataset": IMAGENET,
-    "beton": IMAGENET,
-}
 
 
 class TrainLoader:
@@ -101,7 +90,7 @@ class TrainLoader:
         rows = self._index[samples]
         boxes = train_boxes(self._data, self._dataset.img_size, rows["height"], rows["width"], drawn_as, seed=self._seed, epoch=epoch)
         selection = self._augmentation.with_operations(selected(self._index, samples, boxes, self._starts), drawn_as, epoch)
-        batches = delivered(host_batches(self._feed, selection), CHANNELS[self._data.source], self._device)
+        batches = delivered(host_batches(self._feed, selection), channels_of(self._data), self._device)
         return self._augmentation.changed(batches, drawn_as, positions, epoch)
 
 
@@ -134,7 +123,7 @@ class EvalLoader:
         samples = samples[rank::world]
         boxes = eval_boxes(data, dataset.img_size, index["height"][samples], index["width"][samples])
         self._selection = selected(index, samples, boxes, starts_of(path, index))
-        self._channels, self._device = CHANNELS[data.source], device
+        self._channels, self._device = channels_of(data), device
         self._feed = feed(data, path, dataset.img_size, batch_size, decoding_threads(threads, device))
 
     def batches(self) -> Generator[tuple["Tensor", "Tensor"]]:
@@ -164,10 +153,16 @@ def feed(data: DataSpec, path: Path, img_size: int, batch_size: int, threads: in
     return TorchFeed(path, **options, interpolation=data.interpolation, scaled=scaled)
 
 
+def channels_of(data: DataSpec) -> Channels:
+    """Mean and standard deviation of the training images, by channel, in units of white."""
+    source = SOURCES[data.source]
+    return source.mean, source.std
+
+
 def augmentation(recipe: RecipeSpec, data: DataSpec, dataset: Dataset, seed: int) -> Augmentation:
     """What the recipe does to the images of a data set."""
     sizes = {"img_size": dataset.img_size, "classes": dataset.classes}
-    return Augmentation(recipe=recipe, **sizes, interpolation=data.interpolation, channels=CHANNELS[data.source], seed=seed)
+    return Augmentation(recipe=recipe, **sizes, interpolation=data.interpolation, channels=channels_of(data), seed=seed)
 
 
 def decoding_threads(cores: int, device: "torch.device | str") -> int:

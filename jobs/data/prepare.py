@@ -24,7 +24,7 @@ from jobs.data.beton import DataError, read_index, sha256_file
 from jobs.data.content import Look
 from jobs.data.faults import NAMED
 from jobs.data.folders import split_problems
-from jobs.data.sources import READERS, content_key
+from jobs.data.sources import content_key, reader_of
 from jobs.data.writing import POLL_S, Progress, ignore, is_written, readable_source, write_source
 from jobs.experiment.digests import ALWAYS_HASHED_BYTES, memory_file, remember_sha256, remembered_sha256
 from jobs.experiment.files import sha256_of
@@ -57,7 +57,7 @@ class Dataset:
 
 def check_data(data: DataSpec) -> list[str]:
     """Every error in `data` that shows quickly on this machine, as messages that name a key or a file, and the remedy. Reads no image."""
-    return value_problems(data) + (look_at_beton(data).problems if data.source == "beton" else READERS[data.source].problems(data))
+    return value_problems(data) + (look_at_beton(data).problems if data.source == "beton" else reader_of(data.source).problems(data))
 
 
 def look_at_data(data: DataSpec) -> Look:
@@ -65,7 +65,7 @@ def look_at_data(data: DataSpec) -> Look:
     if data.source == "beton":
         look = look_at_beton(data)
     else:
-        reader = READERS[data.source]
+        reader = reader_of(data.source)
         look = reader.look(data) if reader.look else Look(problems=reader.problems(data))
     return replace(look, problems=[*value_problems(data), *look.problems])
 

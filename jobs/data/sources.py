@@ -21,6 +21,8 @@ from jobs.data.folders import imagefolder_identity, imagefolder_look, imagefolde
 from jobs.data.huggingface import huggingface_identity, huggingface_problems, look_at_huggingface, read_huggingface
 from jobs.data.webdataset import read_webdataset, webdataset_identity, webdataset_problems
 from jobs.experiment.files import sha256_of
+from jobs.experiment.plugins import plugin_identity
+from jobs.experiment.sources import SOURCES
 from jobs.experiment.specs import DataSpec
 
 DIGITS_TEST_FRACTION: Final = 0.2
@@ -192,12 +194,23 @@ READERS: Final = {
 }
 
 
+def reader_of(source: str) -> Reader:
+    """The reader of a source, ours or a plug-in's."""
+    reader: Reader = READERS[source] if source in READERS else SOURCES[source].reader
+    return reader
+
+
 def content_key(data: DataSpec, img_size: int, version: int, by_content: bool = False) -> str:
     """16 hex digits that name the written files: a hash of the source, the settings of writing, and the `version` of this code.
 
     by_content: the files of the source are read to identify them; otherwise they count as unchanged while name, size and time of change stay.
     """
-    parts = [version, data.source, READERS[data.source].identity(data, by_content), img_size, data.write_mode, data.max_resolution]
-    if data.write_mode == "jpg" and READERS[data.source].files:
+    reader = reader_of(data.source)
+    parts = [version, data.source, reader.identity(data, by_content), img_size, data.write_mode, data.max_resolution]
+    if data.write_mode == "jpg" and reader.files:
         parts.append("JPEGs keep their bytes")  # since version 0.3
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+    parts.extend(plugin_identity("data", data.source).values())
+    try:
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+    except TypeError as error:
+        raise DataError(f"data.source: {data.source}: its function identity must give plain values, as JSON has them: {error}") from error

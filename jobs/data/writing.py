@@ -22,7 +22,7 @@ from jobs.data.beton import DataError
 from jobs.data.content import Content, Part
 from jobs.data.encoding import encoded_sample
 from jobs.data.shards import Shard, assemble, drop_lost, raise_faults, shards_of, write_shard
-from jobs.data.sources import READERS
+from jobs.data.sources import reader_of
 from jobs.data.space import Space, checked_space
 from jobs.experiment.files import write_json
 from jobs.experiment.specs import DataSpec, image_size
@@ -71,7 +71,7 @@ def write_source(data: DataSpec, folder: Path, *, workers: int = 0, report: Repo
     All images are tried before a DataError names those that cannot be used, and nothing is left of them. A disk that is too small is told before.
     """
     with readable_source():
-        content = READERS[data.source].read(data, image_size(data))
+        content = reader_of(data.source).read(data, image_size(data))
     writer = Writer(data=data, content=content, folder=folder, report=report)
     try:
         writer.work.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from jobs.experiment.identity import (
     training_protocol,
 )
 from jobs.experiment.ids import CellId
+from jobs.experiment.plugins import PluginJson, check_plugins, plugin_json, without_plugin
 from jobs.experiment.specs import DataSpec, ModelSpec, RecipeSpec
 from models.pruning.base import PruningMethod
 from models.pruning.chain import Chain
@@ -25,7 +26,7 @@ from models.text import valid_names
 from models.typed import build
 
 
-class ModelJson(TypedDict):
+class ModelJson(PluginJson):
     """A model in a cell's JSON form."""
 
     name: str
@@ -34,7 +35,7 @@ class ModelJson(TypedDict):
     pretrained_sha256: NotRequired[str]  # if the options name a file; version 0.1 had no digest
 
 
-class PruningJson(TypedDict):
+class PruningJson(PluginJson):
     """A pruning method in a cell's JSON form."""
 
     method: str
@@ -75,10 +76,11 @@ class Cell:
         model = ModelJson(name=self.model.name, label=self.model.label, options=options)
         if self.model.pretrained_sha256 is not None:
             model["pretrained_sha256"] = self.model.pretrained_sha256
+        pruning = PruningJson(method=self.method.name, label=self.label, knobs=knobs_to_json(self.method))
         return {
-            "model": model,
-            "pruning": {"method": self.method.name, "label": self.label, "knobs": knobs_to_json(self.method)},
-            "data": plain(self.data),
+            "model": {**model, **plugin_json("model", self.model.name)},
+            "pruning": {**pruning, **plugin_json("pruning", self.method.name)},
+            "data": plain(self.data) | plugin_json("data", self.data.source),
             "recipe": plain(self.recipe) | training_protocol(self.recipe),
             "seed": self.seed,
         }
@@ -87,14 +89,16 @@ class Cell:
     def from_json(cls, spec: Mapping[str, Any]) -> "Cell":
         """The cell that `to_json` wrote down, perhaps in another version; its id is computed anew.
 
-        Raises KeyError if a part is missing, ValueError for a field, value, model or method that this version does not have.
+        Raises KeyError if a part is missing, ValueError for a field, value, model or method that this version does not have, and for a plug-in that
+        is not loaded.
         """
         given, pruning = spec["model"], spec["pruning"]
+        check_plugins(spec)
         options = effective_options(given["name"], given["options"])
         model = ModelSpec(name=given["name"], label=given["label"], options=options, pretrained_sha256=given.get("pretrained_sha256"))
         method = method_from_json(pruning)
         settings = {name: value for name, value in spec["recipe"].items() if name != PROTOCOL}  # this version's takes its place
-        data, recipe, seed = build(DataSpec, spec["data"]), build(RecipeSpec, settings), spec["seed"]
+        data, recipe, seed = build(DataSpec, without_plugin(spec["data"])), build(RecipeSpec, settings), spec["seed"]
         model_text, method_text = canonical(model_identity(model)), canonical(method_identity(method))
         named = cell_id(model_text, method_text, canonical(data_identity(data)), canonical(recipe_identity(recipe)), seed)
         return cls(id=named, model=model, method=method, data=data, recipe=recipe, seed=seed, label=pruning["label"])
@@ -103,7 +107,7 @@ class Cell:
 def knobs_to_json(method: PruningMethod) -> dict[str, Any]:
     """All knobs of a method; of a chain its methods, each with its knobs, and the parts of the fine-tuning."""
     if isinstance(method, Chain):
-        methods = [{"method": link.name, "knobs": knobs_to_json(link)} for link in method.methods]
+        methods = [{"method": link.name, "knobs": knobs_to_json(link), **plugin_json("pruning", link.name)} for link in method.methods]
         return {"methods": methods, "split": list(method.proportions)}
     knobs: dict[str, Any] = plain(method)
     return knobs

@@ -2,7 +2,7 @@
 
 An id is the first 12 hexadecimal digits of the SHA-256 of canonical JSON (sorted keys, no spaces, floats as Python writes them). Fields at their
 default are left out, so that a new field keeps old ids. Labels, the cluster, and the paths of a data set that has a name decide nothing, and are
-left out too. A pretrained file enters with the digest of its content.
+left out too. A pretrained file, and a plug-in, enter with the digest of their content.
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 from jobs.experiment.ids import CellId, StageId
+from jobs.experiment.plugins import plugin_identity, without_plugin_names
 from jobs.experiment.specs import DataSpec, ModelSpec, RecipeSpec
 from models.pruning.base import PruningMethod, Stage
 from models.pruning.chain import Chain
@@ -91,7 +92,7 @@ def model_identity(model: ModelSpec) -> dict[str, Any]:
     options = effective_options(model.name, model.options)
     if model.pretrained_sha256 is not None:
         options["pretrained"] = f"sha256:{model.pretrained_sha256[:ID_DIGITS]}"
-    return {"name": model.name, "options": options}
+    return {"name": model.name, "options": options} | plugin_identity("model", model.name)
 
 
 def method_identity(method: PruningMethod) -> dict[str, Any]:
@@ -99,12 +100,13 @@ def method_identity(method: PruningMethod) -> dict[str, Any]:
     if isinstance(method, Chain):
         split = {"split": list(method.proportions)} if method.proportions else {}
         return {"name": method.name, "methods": [method_identity(link) for link in method.methods], **split}
-    return {"name": method.name, "knobs": changed(method)}
+    return {"name": method.name, "knobs": changed(method)} | plugin_identity("pruning", method.name)
 
 
 def data_identity(data: DataSpec) -> dict[str, Any]:
     """The fields that are not at their default. A name stands for the paths; without a name, the paths alone tell two sets apart."""
-    return {key: value for key, value in changed(data).items() if data.name is None or key not in PATHS}
+    fields = {key: value for key, value in changed(data).items() if data.name is None or key not in PATHS}
+    return fields | plugin_identity("data", data.source)
 
 
 def recipe_identity(recipe: RecipeSpec) -> dict[str, Any]:
@@ -130,7 +132,8 @@ def result_settings(spec: Mapping[str, Any]) -> dict[str, Any]:
     Two cells of one id may differ here: they ran under versions with other defaults. A record has the digest of its data in place of the paths.
     """
     ignored: dict[str, tuple[str, ...]] = {"model": ("label",), "pruning": ("label",), "data": PATHS}
-    settings = {part: _without(without_newer_defaults(part, fields), ignored.get(part, ())) for part, fields in spec.items()}
+    unnamed = without_plugin_names(spec)
+    settings = {part: _without(without_newer_defaults(part, fields), ignored.get(part, ())) for part, fields in unnamed.items()}
     if "recipe" in settings:
         settings["recipe"] = _recipe_settings(settings["recipe"])
     return settings | {"model": _model_settings(settings["model"])} if "model" in settings else settings

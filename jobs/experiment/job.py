@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from jobs.experiment.cell import Cell
 from jobs.experiment.ids import StageId
+from jobs.experiment.plugins import PluginCopy
 from jobs.experiment.specs import ClusterSpec, StageSpec
 
 
@@ -19,6 +20,7 @@ class PlannedCell:
 class JobSpec:
     """The work of one job: stages, parents before their children, and every cell that passes through one of them."""
 
+    plugins: tuple[PluginCopy, ...] = ()  # the first field: unpickling loads them before the methods among the others
     run: str  # run folder
     grid: str
     stages: tuple[StageSpec, ...]

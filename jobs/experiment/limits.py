@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.experiment.augment_limits import PROBABILITY, augment_conflicts, images_of_epoch
+from jobs.experiment.sources import SOURCES
 from jobs.experiment.specs import ClusterSpec, DataSpec, ModelSpec, RecipeSpec, image_size
 from models.pruning.base import Budget, PruningMethod
 from models.typed import ABOVE_0, AT_LEAST_0, AT_LEAST_1, FRACTION, Limit
@@ -74,19 +75,6 @@ CLUSTER: Mapping[str, Limit] = {
     "profile_batch": AT_LEAST_1,
 }
 PREPARE: Mapping[str, Limit] = {"jobs": AT_LEAST_1, "cpus_per_task": AT_LEAST_1, "mem_gb": ABOVE_0, "timeout_min": AT_LEAST_1}
-# What each source does with `path` and `test_path`. True: it needs the path; False: it refuses one; None: it takes one.
-PATHS: Mapping[str, tuple[bool | None, bool | None]] = {
-    "digits": (False, False),
-    "synthetic": (False, False),
-    "cifar10": (True, False),
-    "cifar100": (True, False),
-    "imagefolder": (True, None),
-    "huggingface": (True, None),
-    "webdataset": (True, None),
-    "beton": (True, True),
-}
-# Images that a source has for training; the others are counted when their files are read.
-IMAGES: Mapping[str, int] = {"digits": 1438, "cifar10": 50_000, "cifar100": 50_000}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +100,8 @@ def violations(spec: Any, limits: Mapping[str, Limit]) -> Iterator[Violation]:
 
 def data_conflicts(data: DataSpec) -> Iterator[Violation]:
     """Fields of a data set that are right alone and wrong together. No file is looked for."""
-    for name, needed in zip(("path", "test_path"), PATHS[data.source], strict=True):
+    source = SOURCES[data.source]
+    for name, needed in (("path", source.path), ("test_path", source.test_path)):
         if needed and getattr(data, name) is None:
             yield Violation(field=name, rule=f"source {data.source} needs it")
         if needed is False and getattr(data, name) is not None:
@@ -223,7 +212,7 @@ def empty_validation(data: DataSpec) -> str | None:
 
 def all_images(data: DataSpec) -> int | None:
     """Images of a source before the validation split; None if only the files know."""
-    return data.samples if data.source == "synthetic" else IMAGES.get(data.source)
+    return data.samples if data.source == "synthetic" else SOURCES[data.source].images
 
 
 def training_images(data: DataSpec) -> int | None:

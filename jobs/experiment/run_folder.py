@@ -4,6 +4,7 @@ runs/<grid>/
     grid.yaml  plan.json  index.json    the grid as launched, its cells with all settings, the titles of its cells and stages
     code.json  code.diff                the version of the code that runs it
     data.json                           the data sets that SLURM jobs write for it first
+    plugins/<sha256>/   plugin.json  the plug-in's files: what jobs load
     launch.lock                         locked while a launch works
     stages/<id>/        stage.json  micro_batch.json  metrics.jsonl  progress.json  checkpoints/  export/ | failure.json
     cells/<id>/         record.json  model.safetensors  masks.safetensors  structure.json
@@ -27,6 +28,7 @@ RUNS = Path("runs")  # where run folders are kept unless --runs says otherwise
 INDEX, INDEX_OF_0_1 = "index.json", "forest.json"  # stages and cells, as jobs.experiment.index reads them
 GRID, PLAN, CODE, CODE_DIFF, DATA, LAUNCH_LOCK = "grid.yaml", "plan.json", "code.json", "code.diff", "data.json", "launch.lock"
 STAGES, CELLS, JOBS, CLAIMS, CANCELLED, NODES, REPRODUCTIONS = "stages", "cells", "jobs", "claims", "cancelled", "nodes", "reproductions"
+PLUGINS = "plugins"
 # Of a stage's folder
 STAGE, PROGRESS, METRICS, CHECKPOINTS = "stage.json", "progress.json", "metrics.jsonl", "checkpoints"
 UNFINISHED_EXPORT = ".export"  # becomes export/ when all of it is on disk
@@ -62,6 +64,11 @@ class RunFolder:
     def jobs_dir(self) -> Path:
         """The folder with a folder for each launch's jobs."""
         return self.path / JOBS
+
+    @property
+    def plugins_dir(self) -> Path:
+        """The folder with a copy of each plug-in, under the beginning of its digest."""
+        return self.path / PLUGINS
 
     @property
     def grid_path(self) -> Path:

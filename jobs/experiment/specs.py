@@ -6,26 +6,18 @@ field keeps old ids). `ClusterSpec` says where a stage runs and on how many rank
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from jobs.experiment.ids import StageId
+from jobs.experiment.sources import SOURCES
+from models.plugins.installed import installed_names
 from models.pruning.base import Stage
-from models.typed import ABOVE_0, Limit
+from models.typed import ABOVE_0, Limit, RowOf
 
 DENSE = "dense"  # as a teacher
 PRETRAINED = ("pretrained", "pretrained_key")  # options that name weights
 GPU_OPTIONS = ("gpus", "num_gpus", "gpus_per_node", "gpus_per_task", "gpus_per_socket")  # of submitit and sbatch
-Source = Literal["digits", "cifar10", "cifar100", "imagefolder", "huggingface", "webdataset", "beton", "synthetic"]
-NATIVE_SIZES: dict[str, int] = {
-    "digits": 32,
-    "cifar10": 32,
-    "cifar100": 32,
-    "synthetic": 32,
-    "imagefolder": 224,
-    "huggingface": 224,
-    "webdataset": 224,
-    "beton": 224,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +39,12 @@ class ModelSpec:
 class DataSpec:
     """A data set, how it is split, and how its images become tensors."""
 
-    source: Source = "digits"
+    source: Annotated[str, RowOf(table=SOURCES, others=partial(installed_names, "data"))] = "digits"
     path: str | None = None  # cifar*, imagefolder: folder; huggingface, webdataset: folder or pattern; beton: the training file
     test_path: str | None = None  # beton: the test file; imagefolder: the test folder, default path/val; huggingface, webdataset: the test files
     test_labels: str | None = None  # imagefolder: a file that tells the class of each image of a test folder without class folders
     name: str | None = None  # takes the place of the paths in ids, so that two clusters can keep the set in different folders
-    img_size: int | None = None  # pixels; None: NATIVE_SIZES
+    img_size: int | None = None  # pixels; None: the source's own
     val_fraction: float = 0.1  # of the training images, held out for validation
     split_seed: int = 0
     samples: int = 1024  # synthetic only: training images; the test set has a quarter as many
@@ -71,7 +63,7 @@ class DataSpec:
 
 def image_size(data: DataSpec) -> int:
     """Width and height, in pixels, of the images that a network is given."""
-    return NATIVE_SIZES[data.source] if data.img_size is None else data.img_size
+    return SOURCES[data.source].img_size if data.img_size is None else data.img_size
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from jobs.experiment.files import write_json
 from jobs.experiment.output import replace_unencodable
+from jobs.experiment.plugins import PluginCopy
 from jobs.experiment.specs import DataSpec
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ LINE_EVERY_S = 30.0  # between two lines of a log
 class DataJob:
     """What one job of the array is given."""
 
+    plugins: tuple[PluginCopy, ...] = ()  # that the source needs; unpickling loads them
     data: DataSpec
     cache: str
     by_content: bool

@@ -21,6 +21,7 @@ from jobs.recovery.nodes import blame, excluded_nodes, left_out
 from jobs.recovery.triage import DISK_FULL, PEER_LOST, policy_of
 from jobs.worker.cell import cell_record
 from jobs.worker.environment import current_environment
+from models.plugins.modules import line_in_plugin
 
 if TYPE_CHECKING:
     from jobs.parallel.engine import Ranks
@@ -113,9 +114,10 @@ def stop_stage(run: RunFolder, spec: StageSpec, job: JobSpec, error: Exception, 
 
 def fail_stage(run: RunFolder, stage: StageId, job: JobSpec, error: Exception, ranks: int) -> None:
     """Writes an error as the reason why a stage stopped for good, with a failed record for every cell that passes through it."""
+    plugin = line_in_plugin(error)
     failure = Failure(
         kind="diverged" if type(error).__name__ == "Diverged" else type(error).__name__,
-        message=str(error) or repr(error),
+        message=(str(error) or repr(error)) + (f" ({plugin})" if plugin else ""),
         stage=stage,
         traceback=traceback.format_exc(),
         host=this_node(),

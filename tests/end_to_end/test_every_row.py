@@ -19,7 +19,8 @@ import yaml
 from jobs.data.beton import encoded
 from jobs.data.shards import write_beton
 from jobs.experiment.records import Record, read_record
-from jobs.experiment.specs import NATIVE_SIZES, RecipeSpec
+from jobs.experiment.sources import SOURCES
+from jobs.experiment.specs import RecipeSpec
 from models.__main__ import entries
 from models.pruning.registry import METHODS
 from models.registry import MODELS, model_label
@@ -88,7 +89,7 @@ def sources(folder: Path) -> Iterator[dict[str, Any]]:
         "beton": {"path": str(folder / "train.beton"), "test_path": str(folder / "test.beton"), "img_size": 32},
         "synthetic": {"samples": 18, "classes": 2},
     }
-    for source in NATIVE_SIZES:
+    for source in SOURCES:
         for loader in ("ffcv", "torch"):
             yield {"source": source, "loader": loader, **paths.get(source, {})}
 
@@ -161,7 +162,7 @@ def test_every_optimizer_and_dtype_trains(runs: Runs, field: str) -> None:
 
 
 @pytest.mark.parametrize("loader", ["ffcv", "torch"])
-@pytest.mark.parametrize("source", NATIVE_SIZES)
+@pytest.mark.parametrize("source", SOURCES)
 def test_every_source_trains_through_every_loader(runs: Runs, source: str, loader: str) -> None:
     records = runs.records("sources")
     record = next((r for r in records if (r.spec["data"]["source"], r.spec["data"]["loader"]) == (source, loader)), None)

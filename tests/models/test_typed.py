@@ -6,7 +6,21 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
-from models.typed import AT_LEAST_1, FRACTION, Mismatch, SettingsError, between, build, convert, fields_of, item_types, nested, shown, type_in_words
+from models.typed import (
+    AT_LEAST_1,
+    FRACTION,
+    Mismatch,
+    RowOf,
+    SettingsError,
+    between,
+    build,
+    convert,
+    fields_of,
+    item_types,
+    nested,
+    shown,
+    type_in_words,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,3 +149,18 @@ def test_hints_are_taken_apart() -> None:
     assert item_types(tuple[int, str] | None, 2) == [int, str] and item_types(tuple[int, ...], 2) == [int, int] and item_types(Any, 1) == [Any]
     assert type_in_words(tuple[float, ...] | None) == "a list of numbers or null"
     assert [shown(value) for value in ((1,), {}, False)] == ["a list", "a mapping", "false"]
+
+
+def test_a_name_is_one_of_a_table_that_may_grow() -> None:
+    table: dict[str, int] = {"digits": 1}
+
+    @dataclass(frozen=True, kw_only=True)
+    class Named:
+        source: Annotated[str, RowOf(table=table, others=lambda: ["grey"])] = "digits"
+
+    with pytest.raises(SettingsError, match=r"Named\.source: unknown value 'grex'; did you mean 'grey'\? valid: digits, grey"):
+        build(Named, {"source": "grex"})
+    with pytest.raises(SettingsError, match="expected text, got 3"):
+        build(Named, {"source": 3})
+    table["grex"] = 2
+    assert build(Named, {"source": "grex"}).source == "grex"

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from jobs.data.beton import read_index
-from jobs.data.loaders import CHANNELS, PLAIN, EvalLoader, TrainLoader
+from jobs.data.loaders import PLAIN, EvalLoader, TrainLoader, channels_of
 from jobs.data.sources import CIFARS
 from jobs.experiment.specs import DataSpec
 
@@ -71,7 +71,7 @@ def joined(batches):
 
 def pixels(data, images):
     """Normalised images back to uint8 (n, H, W, 3)."""
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in CHANNELS[data.source])
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in channels_of(data))
     return ((images * std + mean) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
 

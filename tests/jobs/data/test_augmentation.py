@@ -13,7 +13,7 @@ from jobs.data.augment import held_out, shuffled, train_boxes
 from jobs.data.augmentation import fill_augmented
 from jobs.data.beton import read_index
 from jobs.data.decoding import SELECTION
-from jobs.data.loaders import CHANNELS, augmentation, feed, selected
+from jobs.data.loaders import augmentation, channels_of, feed, selected
 from jobs.data.operations import NAMES, draw_operations
 from jobs.data.prepare import prepare
 from jobs.experiment.specs import DataSpec, RecipeSpec
@@ -98,7 +98,7 @@ def test_operations_come_after_box_and_flip_and_fill_with_the_mean(cache: Path) 
     order = shuffled(np.flatnonzero(~held_out(index["label"], SMALL.val_fraction, SMALL.split_seed)), 0, 1)[:80]
     table = draw_operations(recipe, order, img_size=16, interpolation="area", seed=0, epoch=1)
     assert table is not None
-    grey = tuple(round(255 * mean) for mean in CHANNELS[SMALL.source][0])
+    grey = tuple(round(255 * mean) for mean in channels_of(SMALL)[0])
     expected = []
     for image, row in zip(plain, table.tolist(), strict=True):
         shown = Image.fromarray(image)

@@ -2,12 +2,13 @@
 
 import pytest
 
-from jobs.experiment.specs import NATIVE_SIZES, ClusterSpec, DataSpec, image_size
+from jobs.experiment.sources import SOURCES
+from jobs.experiment.specs import ClusterSpec, DataSpec, image_size
 
 
-@pytest.mark.parametrize("source", NATIVE_SIZES)
+@pytest.mark.parametrize("source", SOURCES)
 def test_images_have_their_sources_size_unless_another_is_given(source: str) -> None:
-    assert image_size(DataSpec(source=source)) == NATIVE_SIZES[source]
+    assert image_size(DataSpec(source=source)) == SOURCES[source].img_size
     assert image_size(DataSpec(source=source, img_size=17)) == 17
 
 

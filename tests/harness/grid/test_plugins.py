@@ -1,0 +1,111 @@
+"""Plug-ins in a grid: their rows are used as ours are, and their mistakes have the grid's line and their own."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.grid.plugins import row_names
+from harness.grid.yaml_source import Report, parse_yaml
+from jobs.experiment.sources import SOURCES
+from models.plugins.installed import installed_rows
+from models.plugins.modules import forget_module
+from models.registry import MODELS
+from tests.support.grids import mistakes, read
+from tests.support.plugins import GRID, METHOD, MODEL, SOURCE, own_tables, written  # noqa: F401
+
+NAMES = "models: [vim_micro]\npruning: [dense]\nseeds: [0]\nname: g\n"
+
+
+def test_rows_of_a_plug_in_make_cells_as_ours_do(folder: Path) -> None:
+    written(folder, MODEL + METHOD + SOURCE)
+    grid = read(GRID)
+    assert [(cell.model.label, cell.pruning, cell.data.source) for cell in grid.cells] == [
+        ("outside_net(width=4)", "dense", "grey"),
+        ("outside_net(width=4)", "outside(strength=0.25)", "grey"),
+    ]
+    assert [loaded.plugin.name for loaded in grid.plugins] == ["plugin.py"]
+
+
+def test_options_and_names_of_a_plug_in_have_typed_mistakes_with_lines(folder: Path) -> None:
+    written(folder, MODEL + METHOD + SOURCE)
+    wrong = GRID.replace("width: 4", "widht: 4").replace("strength: 0.25", "strength: lots").replace("source: grey", "source: gray")
+    assert [line.partition("; valid")[0] for line in mistakes(wrong)] == [
+        "grid.yaml:4: models[0].widht: unknown key; did you mean 'width'? valid: name, label, width",
+        "grid.yaml:5: pruning[1].strength: expected a number, got text 'lots'",
+        f"grid.yaml:6: data.source: unknown value 'gray'; did you mean 'grey'? valid: {', '.join(SOURCES)}",
+    ]
+    assert mistakes(GRID.replace("name: outside_net, width: 4", "name: outside_nett"))[0].startswith(
+        "grid.yaml:4: models[0].name: unknown model 'outside_nett'; did you mean 'outside_net'?"
+    )
+    assert mistakes(GRID.replace("width: 4", "width: 65")) == ["grid.yaml:4: models[0]: width must be at most 64"]
+
+
+def test_a_grid_has_its_own_plug_ins_and_no_others(folder: Path) -> None:
+    written(folder, MODEL + METHOD + SOURCE)
+    read(GRID)
+    assert read(NAMES).plugins == () and "outside_net" not in MODELS and "grey" not in SOURCES
+
+
+def test_ids_of_our_rows_do_not_change_beside_a_plug_in(folder: Path) -> None:
+    written(folder, MODEL)
+    assert [cell.id for cell in read(NAMES).cells] == [cell.id for cell in read(NAMES + "plugins: plugin.py\n").cells]
+
+
+@pytest.mark.parametrize(
+    ("plugins", "message"),
+    [
+        ("plugin.py", None),
+        ("[]", None),
+        ("", None),
+        ("[plugin.py, 3]", "plugins[1]: expected the path of a Python file or of a package's folder, got 3"),
+        ("{file: plugin.py}", "plugins: expected the path of a Python file or of a package's folder, got a mapping"),
+        ("[plugin.py, ./plugin.py]", "plugins[1]: ./plugin.py is given twice; first in line 5"),
+        ("[plugni.py]", "plugins[0]: there is no file FOLDER/plugni.py; did you mean 'plugin.py'?"),
+        ("[https://example.org/plugin.py]", "plugins[0]: must be the path of a file here, got the address"),
+        ("[plugin.py, other.py]", "plugins[1]: other.py:2: MODELS['outside_net']: the name is taken: plugin.py has a model 'outside_net'"),
+        ("[broken.py]", "plugins[0]: broken.py:3: NameError: name 'x' is not defined"),
+    ],
+)
+def test_what_stands_under_plugins_is_a_plug_in_or_a_mistake(folder: Path, plugins: str, message: str | None) -> None:
+    written(folder, MODEL)
+    written(folder, "from models.registry import MODELS as OURS\nMODELS = {'outside_net': OURS['vim_micro']}\n", "other.py")
+    written(folder, "\n\nprint(x)\n", "broken.py")
+    text = NAMES + f"plugins: {plugins}\n"
+    if message is None:
+        read(text)
+    else:
+        (line,) = mistakes(text)
+        assert line.startswith(f"grid.yaml:5: {message}".replace("FOLDER", str(folder)))
+
+
+def test_a_broken_plug_in_is_told_alone_for_all_else_depends_on_its_rows(folder: Path) -> None:
+    written(folder, "x = \n")
+    assert len(mistakes(GRID)) == 1
+
+
+def test_names_of_rows_are_those_of_entries_wherever_they_stand() -> None:
+    text = "a: [x, {name: y, pretrained: file, se: {name: z}}, {zip: {name: [p, q], width: [1, 2]}}, [{name: r}, {name: [s]}]]"
+    root = parse_yaml(text, Report("g"))
+    assert root is not None and isinstance(root.value, dict)
+    assert [node.value for node in row_names(root.value["a"], "name")] == ["x", "y", "z", "p", "q", "r", "s"]
+
+
+def test_a_row_of_an_installed_package_is_used_by_its_name_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(folder, "Metadata-Version: 2.1\nName: outside-nets\nVersion: 1.2\n", "site/outside_nets-1.2.dist-info/METADATA")
+    points = "[vssm_bench.models]\noutside_net = outside_pkg:NET\n[vssm_bench.data]\ngrey = outside_pkg:GREY\n"
+    written(folder, points, "site/outside_nets-1.2.dist-info/entry_points.txt")
+    written(folder, MODEL + SOURCE + 'NET = MODELS["outside_net"]\nGREY = SOURCES["grey"]\n', "site/outside_pkg/__init__.py")
+    monkeypatch.syspath_prepend(folder / "site")
+    installed_rows.cache_clear()
+    try:
+        text = NAMES.replace("vim_micro", "outside_net") + "data: {source: grey}\n"
+        grid = read(text)
+        assert [loaded.plugin.name for loaded in grid.plugins] == ["outside-nets 1.2"] and grid.cells[0].data.source == "grey"
+        assert read(NAMES).plugins == ()
+        assert "did you mean 'outside_net'?" in mistakes(NAMES.replace("vim_micro", "outside_nett"))[0]
+        assert "did you mean 'grey'?" in mistakes(NAMES + "data: {source: gry}\n")[0]
+        written(folder, "\nraise ValueError('no')\n", "site/outside_pkg/__init__.py")
+        assert mistakes(text)[0] == "grid.yaml:1: models[0]: site/outside_pkg/__init__.py:2: ValueError: no".replace("models[0]", "models")
+    finally:
+        forget_module("outside_pkg")
+        installed_rows.cache_clear()
