@@ -35,7 +35,7 @@ from models.pruning.units import KINDS
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md")), *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("[!.]*/README.md"))]
 LINKED = [*PAGES, ROOT / "CHANGELOG.md"]
-SAMPLES = {"models/pruning/relative.py", "models/tiny_cnn.py"}  # files that a reader writes
+SAMPLES = {"models/pruning/relative.py", "models/tiny_cnn.py", "__init__.py", "my_models.py", "my_methods.py", "my_data.py"}  # that a reader writes
 FLOORS = "analysis|benchmarks|harness|jobs|models"
 PATH = re.compile(rf"(?<![\w/.~-])((?:{FLOORS}|docs|slurm|tests|\.ci)/[\w./-]*|\w[\w./-]*\.(?:py|sh|yaml|cff|cfg)\b)")
 COMMAND = re.compile(r"python -m ([\w.]+)([^`\n|#;&]*)")

@@ -1,6 +1,7 @@
 """The groups of units that can be removed from a network. A unit is an inner channel, an attention head, a hidden unit, or a state.
 
-The channels of the residual stream are not units, because every block reads and writes them. A module without a row in UNITS has no units.
+The channels of the residual stream are not units, because every block reads and writes them. A module has the units of its
+row in UNITS, or of its own method `prunable_units`.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ def units_of(model: Module, kinds: Sequence[str] | None = None) -> tuple[Units, 
 def declared(name: str, module: Module) -> Iterator[Units]:
     """The groups of one module."""
     row = UNITS.get(f"{type(module).__module__}.{type(module).__name__}")
-    for units in row(module) if row else ():
+    own = getattr(module, "prunable_units", None)  # of a plug-in
+    for units in row(module) if row else own() if callable(own) else ():
         start = f"{name}." if name else ""
         yield replace(units, name=start + units.name, beside=tuple(replace(part, name=start + part.name) for part in units.beside))
 
