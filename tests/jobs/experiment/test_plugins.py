@@ -17,6 +17,7 @@ from jobs.experiment.sources import SOURCES, SourceEntry
 from jobs.experiment.specs import ClusterSpec, DataSpec, ModelSpec
 from models.plugins.loading import Loaded, load_file, write_copy
 from models.plugins.tables import TABLES, forget_rows
+from models.pruning.chain import Chain
 from models.pruning.registry import METHODS, create_method
 from tests.support.cells import make_cell
 from tests.support.plugins import METHOD, MODEL, SOURCE, own_tables, written  # noqa: F401
@@ -117,3 +118,19 @@ def test_a_source_that_is_none_is_refused(tmp_path: Path, entry: Any, message: s
 def test_all_three_tables_can_be_added_to() -> None:
     assert list(TABLES) == [table for table, _ in PARTS.values()] == ["models", "pruning", "data"]
     assert create_method("dense").name == "dense"
+
+
+def test_each_method_of_a_chain_has_its_plug_in(tmp_path: Path) -> None:
+    plugin = loaded(tmp_path).plugin
+    cell = cell_of(method=Chain(methods=(METHODS["outside"](), create_method("magnitude", sparsity=0.9))))
+    spec: Any = cell.to_json()
+    first, second = spec["pruning"]["knobs"]["methods"]
+    assert (first["plugin_sha256"], "plugin" in second, "plugin" in spec["pruning"]) == (plugin.sha256, False, False)
+    assert digests_of(spec) == [plugin.sha256] and Cell.from_json(spec) == cell
+    renamed = {**spec, "pruning": {**spec["pruning"], "knobs": {**spec["pruning"]["knobs"], "methods": [first | {"plugin": "b.py"}, second]}}}
+    assert result_settings(renamed) == result_settings(spec)
+    forget_rows()
+    with pytest.raises(ValueError, match=r"pruning method 'outside' is of the plug-in plugin\.py"):
+        Cell.from_json(spec)
+    load_file(written(tmp_path, METHOD + "# edited\n"))
+    assert make_cell(method=Chain(methods=(METHODS["outside"](), create_method("magnitude", sparsity=0.9)))).id != cell.id
