@@ -175,7 +175,7 @@ def model_problem(name: str) -> str | None:
         return None
     if timm_problem(PREFIX + name) is None:
         return f"unknown model {name!r}; did you mean {PREFIX + name!r}?"
-    return f"unknown model {name!r}{valid_names(name, dict.fromkeys([*MODELS, *installed_names("models")]))}, and {PREFIX}<a name of timm's>"
+    return f"unknown model {name!r}{valid_names(name, dict.fromkeys([*MODELS, *installed_names('models')]))}, and {PREFIX}<a name of timm's>"
 
 
 def model_entry(name: str) -> ModelEntry:

@@ -44,7 +44,7 @@ def between(least: int, most: int) -> Limit:
     return Limit(words=f"from {least} to {most}", holds=lambda value: least <= value <= most)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class RowOf:
     """What a name must also satisfy: it is a key of a table, which plug-ins may add to."""
 

@@ -10,6 +10,7 @@ from harness.grid.axes import Choice, distinct, entries, named_entry, own_label
 from harness.grid.expansion import MOST_CHOICES, given_fields, variants
 from harness.grid.yaml_source import Node, Report
 from jobs.experiment.identity import canonical, method_identity, plain
+from models.plugins.installed import installed_names
 from models.pruning.base import PruningMethod
 from models.pruning.chain import Chain
 from models.pruning.registry import METHODS, method_label, required
@@ -40,7 +41,7 @@ def _methods(entry: Node, key: str, report: Report) -> list[Choice[PruningMethod
 
 def method_problem(name: str) -> str | None:
     """Why there is no method of this name; None if there is."""
-    return None if name in METHODS else f"unknown method {name!r}{valid_names(name, METHODS)}"
+    return None if name in METHODS else f"unknown method {name!r}{valid_names(name, dict.fromkeys([*METHODS, *installed_names('pruning')]))}"
 
 
 def _method(entry: Node, key: str, name: str, given: Mapping[str, Any], label: str | None, report: Report) -> Choice[PruningMethod] | None:

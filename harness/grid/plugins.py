@@ -63,7 +63,7 @@ def _installed_plugins(keys: Mapping[str, Node], report: Report) -> list[Loaded]
     loaded = []
     for key, word in WORDS.items():
         for node in row_names(keys[key], word) if key in keys else ():
-            if node.value in TABLES[key].rows:
+            if node.value in TABLES[key].rows or "/" in str(node.value):  # ours, or timm's
                 continue
             try:
                 package = package_with(key, str(node.value))
