@@ -1,0 +1,1 @@
+"""The rules that a folder of results is held against."""

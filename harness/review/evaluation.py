@@ -1,0 +1,64 @@
+"""Rule 16: saved networks that are evaluated again."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from harness.review.evidence import Evidence, Measured
+from harness.review.rules import Finding
+from jobs.experiment.specs import ClusterSpec
+
+ELSEWHERE = 0.002  # of the test images may fall on the other side on another machine, whose kernels round differently; at least one
+
+
+def sample(cells: Sequence[Measured], count: int) -> list[Measured]:
+    """`count` cells, which nobody chose: those whose weights' digest comes first when hashed again."""
+    return sorted(cells, key=lambda cell: hashlib.sha256((cell.record.weights_sha256 or cell.record.id).encode()).hexdigest())[:count]
+
+
+def evaluated_again(evidence: Evidence, count: int, cache: str = ClusterSpec().cache) -> Iterator[Finding]:
+    """Rule 16, for `count` cells. The data sets are written to `cache` if they are not there."""
+    if count == 0:
+        yield Finding(rule=16, where="all cells", text="not asked for: --evaluate 5 evaluates five cells again", weight="unchecked")
+    for cell in sample(evidence.measured, count):
+        yield from evaluated(cell, Path(cache))
+
+
+def evaluated(measured: Measured, cache: Path) -> Iterator[Finding]:
+    """What differs of one cell whose saved file is evaluated on the test set again."""
+    from jobs.data.beton import DataError
+    from jobs.data.loaders import EvalLoader
+    from jobs.data.prepare import prepare
+    from jobs.parallel.engine import rendezvous
+    from jobs.parallel.precision import set_precision
+    from jobs.train.evaluation import WeightsError, evaluate, load_model
+
+    cell, around = measured.cell(), measured.record.environment
+    if cell is None:
+        yield Finding(rule=16, where=measured.name, text="this version does not know all of its settings", weight="unchecked")
+        return
+    try:
+        images = prepare(cell.data, cache.expanduser())
+    except (DataError, OSError) as error:
+        yield Finding(rule=16, where=measured.name, text=f"its data is not here: {error}", weight="unchecked")
+        return
+    if images.sha256 != around.data_sha256:
+        yield Finding(rule=8, where=measured.name, text="the images on this machine are others than those that it saw: their content hash differs")
+        return
+    ranks = rendezvous(around.threads)
+    set_precision(cell.recipe.dtype)
+    try:
+        weights = measured.weights
+        network = load_model(cell.model, classes=images.classes, img_size=images.img_size, scan=cell.recipe.scan, weights=weights).to(ranks.device)
+    except (WeightsError, OSError) as error:
+        yield Finding(rule=16, where=measured.name, text=str(error).splitlines()[0])
+        return
+    loader = EvalLoader(cell.data, images, "test", batch_size=cell.recipe.batch_size, rank=0, world=1, threads=around.threads, device=ranks.device)
+    scores = evaluate(network, loader.batches(), ranks)
+    off = round(abs(scores.top1 - measured.metrics.top1) * scores.samples / 100)
+    allowed = max(1, round(ELSEWHERE * scores.samples))
+    seen = f"top-1 is {scores.top1:.4f} here, and {measured.metrics.top1:.4f} in the record: {off} of {scores.samples} images"
+    if off > allowed or scores.samples != measured.metrics.test_samples:
+        yield Finding(rule=16, where=measured.name, text=seen)
+    elif off:
+        yield Finding(rule=16, where=measured.name, text=f"{seen}, which another machine may round to", weight="note")

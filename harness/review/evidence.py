@@ -1,0 +1,127 @@
+"""The content of run folders that is held against the rules."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from harness.review.rules import Finding
+from jobs.experiment.cell import Cell
+from jobs.experiment.identity import result_settings
+from jobs.experiment.records import Metrics, Record, RecordError, read_record
+from jobs.experiment.run_folder import WEIGHTS, RunFolder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """A record, where it lies, and what it says about how it came to be."""
+
+    run: RunFolder
+    path: Path
+    record: Record
+
+    @property
+    def name(self) -> str:
+        """How findings call it."""
+        return f"{self.run.path.name}/{self.path.parent.name}"
+
+    @property
+    def weights(self) -> Path:
+        """The saved network."""
+        return self.path.with_name(WEIGHTS)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What decides the cell's result, as JSON values."""
+        return result_settings(self.record.spec)
+
+    @cached_property
+    def row(self) -> str:
+        """What cells share that differ in seed alone."""
+        return text_of({part: value for part, value in self.settings.items() if part != "seed"})
+
+    @property
+    def method(self) -> str:
+        """The pruning method's name."""
+        return str(self.record.spec.get("pruning", {}).get("method"))
+
+    def cell(self) -> Cell | None:
+        """The cell as this version understands it; None where it knows a name or a setting no more."""
+        try:
+            return Cell.from_json(self.record.spec)
+        except (KeyError, ValueError, TypeError):
+            return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured(Held):
+    """A record with numbers."""
+
+    metrics: Metrics
+
+    @cached_property
+    def table(self) -> str:
+        """What the cells of one table share: data, recipe, and how they were trained and measured. A leaderboard ranks them together."""
+        around, numbers = self.record.environment, self.metrics
+        machine = (around.data_sha256, around.gpu or around.cpu, around.ranks, around.threads, around.loader, around.scan)
+        protocol = (numbers.throughput_batch, numbers.flops_convention, numbers.speed_protocol)
+        return text_of([self.settings.get("data"), self.settings.get("recipe"), *machine, *protocol])
+
+    @cached_property
+    def model(self) -> str:
+        """The model with its options."""
+        return text_of(self.settings.get("model"))
+
+
+@dataclass(kw_only=True)
+class Evidence:
+    """All that the given run folders hold."""
+
+    runs: Sequence[RunFolder]
+    held: list[Held] = field(default_factory=list)
+    unreadable: list[Finding] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for run in self.runs:
+            for path in sorted(run.record_paths()):
+                try:
+                    self._take(run, path, read_record(path))
+                except RecordError as error:
+                    self.unreadable.append(Finding(rule=1, where=f"{run.path.name}/{path.parent.name}", text=str(error).splitlines()[0]))
+
+    def _take(self, run: RunFolder, path: Path, record: Record) -> None:
+        if record.metrics is None:
+            self.held.append(Held(run=run, path=path, record=record))
+        else:
+            self.held.append(Measured(run=run, path=path, record=record, metrics=record.metrics))
+
+    @cached_property
+    def measured(self) -> list[Measured]:
+        """The records with numbers."""
+        return [held for held in self.held if isinstance(held, Measured)]
+
+    def tables(self) -> Iterator[list[Measured]]:
+        """The measured cells by table."""
+        return iter(grouped(self.measured, "table").values())
+
+
+def grouped(cells: Sequence[Measured], by: str) -> Mapping[str, list[Measured]]:
+    """Cells by an attribute of theirs."""
+    groups: dict[str, list[Measured]] = defaultdict(list)
+    for cell in cells:
+        groups[getattr(cell, by)].append(cell)
+    return groups
+
+
+def text_of(value: Any) -> str:
+    """A value as text that is the same for equal values."""
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def title(cells: Sequence[Measured]) -> str:
+    """A table in a few words: its data and where it lies."""
+    data = cells[0].record.spec.get("data", {})
+    return f"the table of {', '.join(sorted({cell.run.path.name for cell in cells}))} on {data.get('name') or data.get('source')}"

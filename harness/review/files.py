@@ -1,0 +1,106 @@
+"""Rules on the files of a cell, which are read and counted again: 5 to 7."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness.review.evidence import Evidence, Measured
+from harness.review.rules import Finding
+from jobs.experiment.cell import Cell
+from jobs.experiment.files import sha256_of
+from jobs.experiment.specs import image_size
+
+COUNTED = ("params", "params_dense", "params_nonzero", "sparsity_prunable", "sparsity_all", "layers", "collapsed")
+CLOSE = 1e-12
+
+
+def weights(evidence: Evidence) -> Iterator[Finding]:
+    """Rule 5."""
+    for cell in evidence.measured:
+        if not cell.weights.exists():
+            yield Finding(rule=5, where=cell.name, text=f"{cell.weights.name} is missing", weight="fault")
+        elif cell.record.weights_sha256 is None:
+            yield Finding(rule=5, where=cell.name, text="the record has no digest of the weights", weight="unchecked")
+        elif sha256_of(cell.weights) != cell.record.weights_sha256:
+            yield Finding(rule=5, where=cell.name, text=f"{cell.weights.name} is not the file that was measured")
+
+
+def masks_and_counts(evidence: Evidence) -> Iterator[Finding]:
+    """Rules 6 and 7."""
+    for measured in evidence.measured:
+        cell = measured.cell()
+        if cell is None or not measured.weights.exists():
+            why = "this version does not know all of its settings" if cell is None else f"{measured.weights.name} is missing"
+            for rule in (6, 7):
+                yield Finding(rule=rule, where=measured.name, text=f"not counted: {why}", weight="unchecked")
+        else:
+            yield from counted_again(measured, cell)
+
+
+def counted_again(measured: Measured, cell: Cell) -> Iterator[Finding]:
+    """What differs of a cell whose saved network is loaded and counted again."""
+    from safetensors import SafetensorError
+
+    from jobs.measure.multiply_adds import CONVENTION, count_multiply_adds
+    from jobs.measure.profiling import check_zeros, parameter_counts
+    from jobs.train.evaluation import WeightsError, load_masks, load_model
+    from models.registry import create_model
+
+    size, numbers = image_size(cell.data), measured.metrics
+    try:
+        classes = classes_of(cell, measured.weights)
+        network = load_model(cell.model, classes=classes, img_size=size, scan="reference", weights=measured.weights)
+        masks = load_masks(measured.weights.parent)
+        whole = create_model(cell.model.name, classes, size, scan_backend="reference", **cell.model.architecture)
+        counts = parameter_counts(network, whole, masks)
+    except (WeightsError, SafetensorError, ValueError, RuntimeError) as error:
+        yield Finding(rule=7, where=measured.name, text=f"the saved network cannot be loaded: {str(error).splitlines()[0]}")
+        return
+    try:
+        check_zeros(network, masks)
+    except ValueError as error:
+        yield Finding(rule=6, where=measured.name, text=str(error))
+        return
+    for name, value in counts.items():
+        recorded = getattr(numbers, name)
+        if recorded is not None and not same(recorded, value):
+            rule = 6 if name in ("sparsity_prunable", "layers", "collapsed") else 7
+            yield Finding(rule=rule, where=measured.name, text=f"{name} is {shown(recorded)} in the record, and {shown(value)} in the saved file")
+    if numbers.flops_convention != CONVENTION:
+        yield Finding(rule=7, where=measured.name, text="multiply-adds were counted by another convention than this version's", weight="unchecked")
+        return
+    costs = count_multiply_adds(network, img_size=size, masks=masks)
+    same_shape = numbers.params == numbers.params_dense
+    dense = costs.macs if same_shape else count_multiply_adds(whole, img_size=size, masks={}).macs
+    for name, count in (("macs", dense), ("macs_structural", costs.macs), ("macs_nonzero", costs.macs_nonzero)):
+        if getattr(numbers, name) not in (None, count):
+            text = f"{name} is {getattr(numbers, name):,} in the record, and {count:,} in the saved file"
+            yield Finding(rule=7, where=measured.name, text=text)
+
+
+def classes_of(cell: Cell, weights: Path) -> int:
+    """The classes of a saved network: the length of the parameter that grows with their number."""
+    import torch
+    from safetensors import safe_open
+
+    from models.registry import create_model
+
+    with torch.device("meta"):
+        two, three = (dict(create_model(cell.model.name, n, image_size(cell.data), **cell.model.architecture).named_parameters()) for n in (2, 3))
+    head = next(name for name, parameter in two.items() if parameter.shape != three[name].shape)
+    with safe_open(weights, "pt") as file:
+        return int(file.get_slice(head).get_shape()[0])
+
+
+def same(recorded: object, counted: object) -> bool:
+    """True for equal numbers, names, or mappings of such."""
+    if isinstance(recorded, dict) and isinstance(counted, dict):
+        return recorded.keys() == counted.keys() and all(same(recorded[name], counted[name]) for name in recorded)
+    if isinstance(recorded, float) or isinstance(counted, float):
+        return abs(float(recorded) - float(counted)) < CLOSE  # type: ignore[arg-type]
+    return recorded == counted
+
+
+def shown(value: object) -> str:
+    """A value in a few characters."""
+    text = f"{value:,}" if isinstance(value, int) else str(value)
+    return text if len(text) < 60 else text[:57] + "..."

@@ -1,0 +1,134 @@
+"""Rules on single records, without their files: 1 to 4, 9 and 10."""
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import datetime
+
+from harness.plan.stages import make_graph
+from harness.review.evidence import Evidence, Held, Measured
+from harness.review.rules import Finding
+from jobs.experiment.records import Metrics
+from jobs.experiment.run_folder import EXPORT, METRICS, RESULT
+
+CLOSE = 1e-9  # of fractions that were computed from the same integers
+EVIDENT = ("test_top1", "test_loss", "test_accuracy")  # names that a stage would have for what it may not know
+
+
+def schema(evidence: Evidence) -> Iterator[Finding]:
+    """Rule 1."""
+    yield from evidence.unreadable
+    for held in evidence.held:
+        if held.record.id != held.path.parent.name:
+            yield Finding(rule=1, where=held.name, text=f"the record is that of cell {held.record.id}: it was moved or copied")
+    for run in evidence.runs:
+        if not any(held.run is run for held in evidence.held):
+            yield Finding(rule=1, where=str(run.path), text="it holds no record")
+
+
+def identity(evidence: Evidence) -> Iterator[Finding]:
+    """Rule 2."""
+    for held in evidence.held:
+        cell = held.cell()
+        if cell is None:
+            unknown = "this version does not know all of its settings, so its id cannot be computed; check it with the version that ran it"
+            yield Finding(rule=2, where=held.name, text=unknown, weight="unchecked")
+        elif cell.id != held.record.id:
+            yield Finding(rule=2, where=held.name, text=f"its settings are those of cell {cell.id}: a setting was changed after the run")
+        elif cell.seed != held.record.seed:
+            yield Finding(rule=2, where=held.name, text=f"it says seed {held.record.seed}, and was run with seed {cell.seed}")
+
+
+def complete(evidence: Evidence) -> Iterator[Finding]:
+    """Rule 3."""
+    for run in evidence.runs:
+        try:
+            planned = json.loads(run.plan_path.read_bytes())["cells"]
+        except (OSError, ValueError, KeyError, TypeError):
+            yield Finding(rule=3, where=str(run.path), text=f"{run.plan_path.name} cannot be read, so nobody knows what was planned")
+            continue
+        there = {held.path.parent.name for held in evidence.held if held.run is run}
+        for cell in sorted(set(planned) - there):
+            yield Finding(rule=3, where=f"{run.path.name}/{cell}", text="it was planned and has no record")
+        for held in evidence.held:
+            if held.run is run and held.record.status == "failed":
+                why = held.record.failure.kind if held.record.failure else "unknown"
+                yield Finding(rule=3, where=held.name, text=f"it failed ({why}), and is no part of a mean", weight="note")
+
+
+def numbers(evidence: Evidence) -> Iterator[Finding]:
+    """Rule 4."""
+    for cell in evidence.measured:
+        for text in impossible(cell):
+            yield Finding(rule=4, where=cell.name, text=text)
+
+
+def impossible(cell: Measured) -> Iterator[str]:
+    """What cannot be in a record."""
+    numbers = cell.metrics
+    for name in ("top1", "top5", "val_top1", "val_top1_pruned"):
+        value = getattr(numbers, name)
+        if value is not None and not 0 <= value <= 100:
+            yield f"{name} is {value}: a percentage lies between 0 and 100"
+    for name in ("top1", "top5"):
+        value = getattr(numbers, name)
+        if value is not None and abs(value * numbers.test_samples / 100 - round(value * numbers.test_samples / 100)) > 1e-6:
+            yield f"{name} is {value}, which is no whole number of {numbers.test_samples} test images"
+    if numbers.top5 is not None and numbers.top5 < numbers.top1:
+        yield f"top5 is {numbers.top5}, below top1 of {numbers.top1}"
+    yield from (text for holds, text in relations(numbers) if not holds(numbers))
+    if datetime.fromisoformat(cell.record.finished) < datetime.fromisoformat(cell.record.started):
+        yield f"it finished ({cell.record.finished}) before it started ({cell.record.started})"
+
+
+def relations(numbers: Metrics) -> list[tuple[Callable[[Metrics], bool], str]]:
+    """What follows from what."""
+    dense = numbers.params if numbers.params_dense is None else numbers.params_dense
+    structural = numbers.macs if numbers.macs_structural is None else numbers.macs_structural
+    return [
+        (lambda m: 0 <= m.params_nonzero <= m.params <= dense, "params_nonzero, params and params_dense do not grow in this sequence"),
+        (lambda m: 0 <= m.macs_nonzero <= structural <= m.macs, "macs_nonzero, macs_structural and macs do not grow in this sequence"),
+        (lambda m: abs(m.sparsity_all - (1 - m.params_nonzero / dense)) < CLOSE, "sparsity_all is not 1 - params_nonzero / params_dense"),
+        (lambda m: 0 <= m.sparsity_prunable <= 1 and all(0 <= part <= 1 for part in m.layers.values()), "a sparsity is not between 0 and 1"),
+        (lambda m: m.latency_ms > 0 and m.throughput_img_per_s > 0 and m.file_bytes > 0, "a time or a size is not above 0"),
+        (lambda m: m.train_s >= 0 and m.epochs >= 0, "a duration is below 0"),
+    ]
+
+
+def test_set(evidence: Evidence) -> Iterator[Finding]:
+    """Rule 9."""
+    for cell in evidence.measured:
+        fraction = cell.record.spec.get("data", {}).get("val_fraction")
+        if not isinstance(fraction, int | float) or not fraction > 0:
+            yield Finding(rule=9, where=cell.name, text=f"val_fraction is {fraction}: no images were held out for choices")
+    for run in evidence.runs:
+        for path in sorted(run.path.glob(f"stages/*/{METRICS}")) + sorted(run.path.glob(f"stages/*/{EXPORT}/{RESULT}")):
+            if seen := told_of_test(path.read_text(encoding="utf-8", errors="replace")):
+                yield Finding(rule=9, where=str(path.relative_to(run.path.parent)), text=f"a stage knows {seen}: the test set was read in training")
+
+
+def told_of_test(text: str) -> str:
+    """The first number of the test set in the lines of a stage's file; empty if there is none."""
+    return next((name for name in EVIDENT if f'"{name}' in text), "") or ("test figures" if '"test' in text else "")
+
+
+def budget(evidence: Evidence) -> Iterator[Finding]:
+    """Rule 10."""
+    for cell in evidence.measured:
+        recipe = cell.record.spec.get("recipe", {})
+        granted = recipe.get("epochs", 0) + recipe.get("finetune_epochs", 0)
+        if cell.metrics.epochs > granted:
+            yield Finding(rule=10, where=cell.name, text=f"it trained for {cell.metrics.epochs} epochs, and its recipe grants {granted}")
+        if (planned := planned_epochs(cell)) is not None and planned != cell.metrics.epochs:
+            yield Finding(rule=10, where=cell.name, text=f"it says {cell.metrics.epochs} epochs, and its stages have {planned}")
+
+
+def planned_epochs(held: Held) -> int | None:
+    """The epochs of a cell's stages; None where this version cannot plan it."""
+    cell = held.cell()
+    if cell is None:
+        return None
+    try:
+        graph = make_graph((cell,))
+    except ValueError:
+        return None
+    return sum(graph.stages[stage].recipe.epochs for stage in graph.paths[cell.id])

@@ -1,0 +1,32 @@
+"""Networks that are evaluated again."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness.check import check
+from harness.review.evidence import Evidence
+from jobs.experiment.files import sha256_of
+from jobs.experiment.run_folder import RunFolder
+from tests.support.forgeries import broken, cells, edit, rewrite
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_forgery_in_all_files_is_found_by_evaluating_again(run: Path, honest: Path) -> None:
+    """The weights, their digest and the accuracy were changed together."""
+    cell = cells(run, "dense")[0]
+    rewrite(cell / "model.safetensors", lambda tensors: tensors["head.bias"].copy_(torch.tensor([-1e4, 1e4])))
+    before = json.loads((cell / "record.json").read_bytes())["metrics"]["test_samples"]
+    edit(cell, weights_sha256=sha256_of(cell / "model.safetensors"), metrics__top1=100.0)
+    assert before >= 10
+    assert 16 in broken(run, evaluate=6, cache=str(honest.parents[1] / "cache"), rules=[16])
+
+
+def test_data_that_is_not_here_is_no_fault_but_is_said(run: Path, tmp_path: Path) -> None:
+    for cell in run.glob("cells/*"):
+        edit(cell, spec__data=lambda data: data | {"source": "cifar10", "path": str(tmp_path / "nowhere")})
+    findings = check(Evidence(runs=[RunFolder(run)]), evaluate=1, cache=str(tmp_path / "cache"), rules=[16])
+    assert any(finding.rule == 16 and finding.weight == "unchecked" and "nowhere" in finding.text for finding in findings)

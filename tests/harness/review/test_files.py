@@ -1,0 +1,56 @@
+"""Rules on the files of a cell: each kind of forgery is found by its own rule."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from jobs.experiment.files import sha256_of
+from tests.support.forgeries import Falsify, broken, cells, edit, rewrite
+
+pytestmark = pytest.mark.slow
+
+
+def other_weights(run: Path) -> None:
+    """The dense network in the place of a pruned one, digest included."""
+    target = cells(run, "magnitude")[0]
+    (target / "model.safetensors").unlink()
+    shutil.copy(cells(run, "dense")[0] / "model.safetensors", target / "model.safetensors")
+    edit(target, weights_sha256=sha256_of(target / "model.safetensors"))
+
+
+def sparser_masks(run: Path) -> None:
+    rewrite(cells(run, "magnitude")[0] / "masks.safetensors", lambda masks: [mask.zero_() for mask in masks.values()])
+
+
+def narrower_masks(run: Path) -> None:
+    """Masks that drop a half of what they dropped."""
+
+    def halve(masks: dict[str, torch.Tensor]) -> None:
+        for mask in masks.values():
+            mask.view(-1)[: mask.numel() // 2] = 1
+
+    rewrite(cells(run, "magnitude")[0] / "masks.safetensors", halve)
+
+
+FORGERIES: dict[str, tuple[set[int], Falsify]] = {  # the rules that must be found broken, and how
+    "a changed weight": (
+        {5},
+        lambda run: rewrite(cells(run, "dense")[0] / "model.safetensors", lambda tensors: tensors["head.bias"].add_(1)),
+    ),
+    "missing weights": ({5}, lambda run: (cells(run, "dense")[0] / "model.safetensors").unlink()),
+    "the dense network as a pruned one": ({6}, other_weights),
+    "masks that drop more than is zero": ({6}, sparser_masks),
+    "masks that drop less than was said": ({6}, narrower_masks),
+    "no masks": ({6}, lambda run: (cells(run, "magnitude")[0] / "masks.safetensors").unlink()),
+    "fewer parameters": ({7}, lambda run: edit(cells(run, "dense")[0], metrics__params=lambda n: n - 1, metrics__params_dense=lambda n: n - 1)),
+    "fewer multiply-adds": ({7}, lambda run: edit(cells(run, "magnitude")[0], metrics__macs_nonzero=lambda n: n // 2)),
+}
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+def test_a_forgery_is_found_by_its_rule(run: Path, forgery: str) -> None:
+    rules, falsify = FORGERIES[forgery]
+    falsify(run)
+    assert rules <= broken(run, rules=rules)

@@ -1,0 +1,46 @@
+"""Rules on single records: each kind of forgery is found by its own rule."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.support.forgeries import Falsify, broken, cells, edit
+
+pytestmark = pytest.mark.slow
+
+
+def tell_of_test(run: Path) -> None:
+    path = next(run.glob("stages/*/metrics.jsonl"))
+    path.write_text(re.sub(r"}\s*$", ', "test_top1": 91.0}\n', path.read_text()))
+
+
+def longer(run: Path) -> None:
+    for cell in cells(run, "magnitude"):
+        edit(cell, metrics__epochs=7)
+
+
+FORGERIES: dict[str, tuple[set[int], Falsify]] = {  # the rules that must be found broken, and how
+    "a torn record": ({1, 3}, lambda run: (cells(run, "dense")[0] / "record.json").write_text('{"schema_version": 1, "id"')),
+    "a field that no schema has": ({1}, lambda run: edit(cells(run, "dense")[0], metrics__luck=1)),
+    "the record of another cell": ({1}, lambda run: shutil.copy(cells(run, "dense")[0] / "record.json", cells(run, "random")[0])),
+    "a changed sparsity": ({2}, lambda run: edit(cells(run, "magnitude")[0], spec__pruning__knobs__sparsity=0.9)),
+    "a changed seed": ({2}, lambda run: edit(cells(run, "magnitude")[0], seed=5)),
+    "a removed cell": ({3}, lambda run: shutil.rmtree(cells(run, "magnitude")[1])),
+    "a removed plan": ({3}, lambda run: (run / "plan.json").unlink()),
+    "an accuracy that no count of images gives": ({4}, lambda run: edit(cells(run, "magnitude")[0], metrics__top1=77.7777)),
+    "an accuracy above 100": ({4}, lambda run: edit(cells(run, "magnitude")[0], metrics__val_top1=101.0)),
+    "fewer non-zero weights than the sparsity leaves": ({4, 7}, lambda run: edit(cells(run, "magnitude")[0], metrics__params_nonzero=10)),
+    "an end before the start": ({4}, lambda run: edit(cells(run, "dense")[0], finished="2001-01-01T00:00:00+00:00")),
+    "a stage that knows the test set": ({9}, tell_of_test),
+    "no held-out images": ({9}, lambda run: edit(cells(run, "dense")[0], spec__data__val_fraction=0.0)),
+    "more epochs for one method": ({10}, longer),
+}
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+def test_a_forgery_is_found_by_its_rule(run: Path, forgery: str) -> None:
+    rules, falsify = FORGERIES[forgery]
+    falsify(run)
+    assert rules <= broken(run, rules=rules)
