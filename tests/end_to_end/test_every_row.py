@@ -22,6 +22,8 @@ from jobs.experiment.records import Record, read_record
 from jobs.experiment.sources import SOURCES
 from jobs.experiment.specs import RecipeSpec
 from models.__main__ import entries
+from models.flops import CONVENTIONS
+from models.flops_report import report_of, subject_of
 from models.pruning.registry import METHODS
 from models.registry import MODELS, model_label
 from tests.jobs.data.test_huggingface import table, write_parquet
@@ -140,6 +142,26 @@ def test_every_model_and_variant_trains(runs: Runs, label: str) -> None:
     assert record.status == "done" and record.metrics and record.metrics.epochs == 1, record.failure
     result = json.loads((runs.folder / "runs" / "models" / "stages" / record.stages[0] / "export" / "result.json").read_text())
     assert result["steps"] == 2
+
+
+@pytest.mark.parametrize("label", ["vim_micro+se", "vim_micro(scan=h-h_flip-w2-w2_flip)", "mambavision_micro+s5", "vmamba_micro", "vssd_micro_32"])
+def test_a_finished_cell_is_counted_from_its_file_as_its_record_counts_it(runs: Runs, label: str) -> None:
+    record = next(record for record in runs.records("models") if record.model == label)
+    assert_counted_alike(runs.folder / "runs" / "models" / "cells" / record.id, record)
+
+
+@pytest.mark.parametrize("method", ["structured", "magnitude"])
+def test_a_pruned_cell_is_counted_by_its_smaller_shapes_and_by_its_zeros(runs: Runs, method: str) -> None:
+    record = next(record for record in runs.records("methods") if record.pruning.split("(")[0] == method)
+    assert_counted_alike(runs.folder / "runs" / "methods" / "cells" / record.id, record)
+
+
+def assert_counted_alike(cell: Path, record: Record) -> None:
+    """Holds if shapes on the meta device count what fvcore's trace of the trained network counts."""
+    report, metrics = report_of(subject_of(str(cell), [])), record.metrics
+    assert metrics is not None and (report.parameters, report.nonzero) == (metrics.params, metrics.params_nonzero)
+    ours = CONVENTIONS[0].figure(report.tally)
+    assert ours == (metrics.macs if metrics.macs_structural is None else metrics.macs_structural)
 
 
 def test_every_row_of_the_registry_is_among_them() -> None:

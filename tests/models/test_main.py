@@ -1,5 +1,7 @@
 """`python -m models`: the table of models."""
 
+import json
+
 import pytest
 
 from models.__main__ import COLUMNS, entries, main, row
@@ -14,7 +16,47 @@ def test_every_model_has_a_row_and_variants_load_no_official_weights() -> None:
 
 def test_the_command_prints_a_markdown_table_with_a_line_for_each_entry(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("models.__main__.entries", lambda: iter([("vim_micro", {}), ("vim_micro", {"se": {}})]))
-    main()
+    assert main([]) == 0
     heading, rule, *lines = capsys.readouterr().out.splitlines()
     assert heading == "| " + " | ".join(COLUMNS) + " |" and rule == "|---|---:|---:|---:|---:|---|"
     assert lines == [row("vim_micro", {}), row("vim_micro", {"se": {}})]
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+    """The first cells of the rows that a command prints."""
+    assert main(arguments) == 0
+    return [line.split(" | ")[0].removeprefix("| ") for line in capsys.readouterr().out.splitlines()[2:]]
+
+
+def test_rows_are_filtered_by_family_size_pixels_option_and_official_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    assert printed(capsys, "--family", "vim", "--size", "micro", "--option", "none") == ["vim_micro"]
+    assert printed(capsys, "--pixels", "32", "--option", "scan") == ["vim_micro(scan=h-h_flip-w2-w2_flip)"]
+    assert printed(capsys, "--official", "--family", "vim", "--size", "stride8") == ["vim_tiny_stride8", "vim_small_stride8"]
+
+
+def test_rows_are_printed_for_scripts_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--family", "vit", "--pixels", "32", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["model"], row["family"], row["parameters"], row["official"]) == ("vit_micro", "vit", 208_074, False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--family", "vsd"], "unknown family 'vsd'; did you mean 'vssd'?"),
+        (["--size", "huge"], "no row is like that; sizes: 32, b, base"),
+        (["flops", "vim_tny"], "unknown model 'vim_tny'; did you mean 'vim_tiny'?"),
+        (["flops", "vim_tiny", "--img-size", "0"], "--img-size must be 1 or more, not 0"),
+        (["flops", "none.safetensors"], "there is no file none.safetensors"),
+    ],
+)
+def test_what_cannot_be_shown_is_said_in_a_sentence(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 1
+    assert capsys.readouterr().err.startswith(message)
+
+
+def test_flops_prints_one_network_and_its_layers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["flops", "vim_micro", "--per-layer", "--img-size", "16"]) == 0
+    assert "one image of 16 x 16 pixels" in (text := capsys.readouterr().out) and "layers.3.mixer.in_proj" in text
+    assert main(["flops", "vim_micro", "--json", "--classes", "3"]) == 0
+    assert json.loads(capsys.readouterr().out)["classes"] == 3
