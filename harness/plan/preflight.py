@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from harness.grid.read import Grid
 from harness.plan.gpu_checks import device_problems
+from harness.plan.plugin_checks import check_forward
 from jobs.experiment.augment_limits import images_of_epoch
 from jobs.experiment.cell import Cell
 from jobs.experiment.limits import oversized_batch, unreachable_rewind
 from jobs.experiment.published import EVALUATION
 from jobs.experiment.specs import DENSE, ClusterSpec, DataSpec, ModelSpec, RecipeSpec, image_size
 from models.plugins.modules import line_in_plugin
+from models.plugins.tables import origin
 from models.pruning.base import Budget
 from models.pruning.registry import method_label
 
@@ -156,6 +158,8 @@ def model_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
             weight_decay_groups(network, decay_ssm=True)
             if is_timm(model.name):
                 check_logits(network, size, 10)
+            if origin("models", model.name):
+                check_forward(model.name, model.architecture, size)
         except Exception as error:  # a model that a user added may raise any
             problems.append(f"{grid.location(model)}: model {model.label}: {reason_of(error)}")
             continue

@@ -11,6 +11,8 @@ from harness.plan.jobs import divide
 from harness.plan.stages import make_graph
 from jobs.experiment.job import JobSpec
 from jobs.experiment.specs import StageSpec
+from models.plugins.tables import forget_rows
+from tests.support import plugins
 
 TEXT = """name: shown
 models: [vim_micro, {name: vim_micro, se: true}]
@@ -88,3 +90,14 @@ def test_sharing_with_rewinding_cells_is_counted_in_the_epochs_saved(tmp_path: P
     )
     grid = read_grid(path)
     assert "training epochs: 26, 24 saved by sharing (48% of 50)" in describe(make_graph(grid.cells), grid, ())
+
+
+def test_a_dry_run_shows_what_plug_ins_add(tmp_path: Path) -> None:
+    path = plugins.written(tmp_path, plugins.MODEL + plugins.SOURCE)
+    (tmp_path / "grid.yaml").write_text(TEXT + f"plugins: {path}\n")
+    grid = read_grid(tmp_path / "grid.yaml")
+    graph, (loaded,) = make_graph(grid.cells), grid.plugins
+    shown = describe(graph, grid, jobs_of(grid, [*graph.stages.values()], 4)).splitlines()
+    line = next(number for number, line in enumerate(shown) if line.split() == ["plug-in", "sha256", "adds"])
+    assert shown[line + 1] == f"  plugin.py  {loaded.plugin.sha256[:12]}  model outside_net, source of data grey"
+    forget_rows()

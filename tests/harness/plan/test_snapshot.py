@@ -7,8 +7,13 @@ from pathlib import Path
 import pytest
 
 from harness.grid.read import Grid
-from harness.plan.snapshot import cells_with_new_labels, refresh_labels, save_launch, warn_of_stale_records
+from harness.plan.snapshot import cells_with_new_labels, edited_plugins, refresh_labels, save_launch, warn_of_stale_records
+from harness.plan.stages import make_graph
 from jobs.experiment.index import read_index
+from jobs.experiment.run_folder import RunFolder
+from models.plugins.tables import forget_rows
+from tests.support import plugins
+from tests.support.grids import read
 from tests.support.runs import FakeRun
 
 
@@ -116,3 +121,24 @@ def test_a_record_that_cannot_be_read_is_named_and_the_others_are_looked_at(fake
     first, second = capsys.readouterr().err.splitlines()
     assert f"cell {torn.cell.id}: {fake.run.record_path(torn.cell.id)} is not a record" in first and "remove it to run its part again" in first
     assert f"cell {other.cell.id} was run under other default settings" in second
+
+
+def test_an_edited_plug_in_is_told_with_the_number_of_its_new_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    plugins.written(tmp_path, plugins.MODEL + plugins.METHOD + plugins.SOURCE)
+    text = plugins.GRID.replace("models: [", "models: [vim_micro, ").replace("data: {source: grey}\n", "")
+    run = RunFolder(tmp_path / "run")
+    grid = read(text)
+    assert edited_plugins(grid, run) == []
+    save_launch(grid, make_graph(grid.cells), run)
+    (copy,) = run.plugins_dir.iterdir()
+    assert edited_plugins(read(text), run) == []
+    plugins.written(tmp_path, plugins.MODEL + plugins.METHOD + plugins.SOURCE + "# edited\n")
+    edited = read(text)
+    assert edited_plugins(edited, run) == [
+        "plugin.py: note: it has changed since the previous launch, so its 3 cells have new ids; records of its old content stay"
+    ]
+    assert len({cell.id for cell in grid.cells} & {cell.id for cell in edited.cells}) == 1, "dense vim_micro"
+    save_launch(edited, make_graph(edited.cells), run)
+    assert edited_plugins(edited, run) == [] and len(list(run.plugins_dir.iterdir())) == 2 and copy.exists(), "jobs may still use the old copy"
+    forget_rows()

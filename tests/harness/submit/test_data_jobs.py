@@ -1,6 +1,8 @@
 """The SLURM jobs that write data, and the trainings that wait for them. tests/slurm/test_data_first.py runs them."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 
 from harness.grid.read import Grid
 from harness.monitor.data_sets import data_notes
+from harness.plan.snapshot import save_plugins
 from harness.submit.data_first import data_sets, written_here
 from harness.submit.data_jobs import data_cluster, submit_data
 from harness.submit.slurm import submit_arrays
@@ -17,8 +20,11 @@ from jobs.experiment.ids import JobId
 from jobs.experiment.run_folder import RunFolder
 from jobs.experiment.specs import ClusterSpec, DataSpec, PrepareSpec
 from jobs.worker.data_job import failure_path
+from models.plugins.tables import forget_rows
 from tests.harness.submit.test_slurm import dependencies
+from tests.support import plugins
 from tests.support.fake_slurm import FakeSlurm
+from tests.support.grids import read
 from tests.support.images import write_folder
 from tests.support.jobs import jobs_of, small_grid
 
@@ -107,3 +113,22 @@ def test_nothing_is_submitted_for_data_that_is_written(grid: Grid, tmp_path: Pat
 )
 def test_a_launch_on_slurm_writes_itself_what_takes_seconds(data: DataSpec, here: bool) -> None:
     assert written_here(data) == here
+
+
+def test_a_job_that_writes_a_plug_ins_data_loads_the_plug_in_from_the_run_folder(
+    tmp_path: Path, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plugins.written(tmp_path, plugins.MODEL + plugins.METHOD + plugins.SOURCE)
+    grid, run = read(plugins.GRID), RunFolder(tmp_path / "run")
+    data, cluster = data_sets(grid.cells), replace(GPUS, cache=str(tmp_path / "cache"))
+    assert not written_here(data[0]), "a login node does not write what may take hours"
+    save_plugins(grid, run)
+    slurm.says("sbatch", "Submitted batch job 20")
+    submit_data(cluster, run, data)
+    (tmp_path / "plugin.py").unlink()
+    (job,) = run.jobs_dir.glob("*/20_0_submitted.pkl")
+    code = "import pickle, sys; call = pickle.load(open(sys.argv[1], 'rb')).function; call.function(call.argument)"
+    done = subprocess.run([sys.executable, "-c", code, str(job)], capture_output=True, text=True, check=True)
+    assert "written" in done.stdout and data_folder(data[0], tmp_path / "cache", False).joinpath("train.beton").exists()
+    forget_rows()

@@ -1,6 +1,8 @@
 import pytest
+import torch
+from torch import nn
 
-from models.pruning.structure import find_groups
+from models.pruning.structure import find_groups, remove
 from models.pruning.units import KINDS, UNITS, Units, check_kinds, units_of
 from tests.support.removal import VARIANTS, small_network
 
@@ -56,3 +58,29 @@ def test_a_unit_takes_the_indices_of_its_width_from_the_first_unit_on():
 def test_every_row_names_a_class_that_a_network_has():
     present = {f"{type(module).__module__}.{type(module).__name__}" for variant in VARIANTS for module in small_network(variant).modules()}
     assert set(UNITS) <= present
+
+
+class Declaring(nn.Module):
+    """As a plug-in writes it: one hidden layer, whose units it declares itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(3, 8), nn.Linear(8, 10)
+
+    def forward(self, images):
+        return self.fc2(self.fc1(images.mean((2, 3))).relu())
+
+    def prunable_units(self):
+        yield Units(name="hidden", kind="mlp", root=self.fc2, side="in", consumer=self.fc2, count=self.fc2.in_features)
+
+
+def test_a_module_declares_its_own_units_which_are_removed_as_ours_are():
+    network, images = Declaring(), torch.rand(2, 3, 8, 8)
+    (group,) = find_groups(network, 8)
+    assert (group.name, group.kind, group.count) == ("hidden", "mlp", 8)
+    kept = [0, 3, 4, 7]
+    mean = images.mean((2, 3))
+    expected = network.fc1(mean).relu()[:, kept] @ network.fc2.weight[:, kept].T + network.fc2.bias
+    remove(network, (group,), {"hidden": kept})
+    assert network.fc1.weight.shape == (4, 3) and network.fc2.weight.shape == (10, 4)
+    torch.testing.assert_close(network(images), expected)
