@@ -66,14 +66,16 @@ def signed_rank_p_values(samples: Sequence[Sequence[float]]) -> list[float | Non
 
 def tested(samples: Sequence[Sequence[float]], *, least: int, test: Literal["ttest_1samp", "wilcoxon"]) -> list[float | None]:
     """The p-values of the samples with at least `least` values that are not all equal, else None. SciPy gets all samples of a size together."""
-    import numpy
-    from scipy import stats
-
     p_values: list[float | None] = [None] * len(samples)
     by_size: dict[int, list[int]] = defaultdict(list)
     for i, sample in enumerate(samples):
         if len(sample) >= least and max(sample) - min(sample) > SAME:
             by_size[len(sample)].append(i)
+    if not by_size:
+        return p_values
+    import numpy
+    from scipy import stats
+
     for chosen in by_size.values():
         values = numpy.array([samples[i] for i in chosen])
         outcome = stats.ttest_1samp(values, 0, axis=1) if test == "ttest_1samp" else stats.wilcoxon(values, axis=1)
@@ -108,13 +110,13 @@ def standings(samples: Sequence[Mapping[int, float]], draws: int = 2000) -> list
     Seeds are resampled for all rows together, which keeps pairs paired. A resampled mean of few seeds varies too little, so its deviation is widened
     by t(n - 1) / z * sqrt(n / (n - 1)) (the expanded percentile interval, Hesterberg 2015, The American Statistician 69(4), section 3.2).
     """
+    if max(map(len, samples), default=0) < SETTLED:
+        return [None] * len(samples)
     import numpy
     from scipy.stats import norm, rankdata
 
     seeds = sorted({seed for sample in samples for seed in sample})
     sizes = numpy.array([len(sample) for sample in samples])
-    if not samples or sizes.max() < SETTLED:
-        return [None] * len(samples)
     values = numpy.array([[sample.get(seed, 0.0) for seed in seeds] for sample in samples])
     present = numpy.array([[seed in sample for seed in seeds] for sample in samples], dtype=float)
     means = values.sum(1) / sizes

@@ -37,9 +37,12 @@ def gpu_backend() -> str:
     return "triton" if fault else "cuda"
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _traced_gpu_backend() -> str:
     return gpu_backend()
+
+
+# What torch.compiler.assume_constant_result does, which would import torch's compiler: a second in every launch.
+_traced_gpu_backend._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def missing_kernels(device_type: str, backend: str) -> str | None:

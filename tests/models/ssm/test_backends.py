@@ -62,3 +62,10 @@ def test_the_cpp_and_the_triton_kernels_run_backwards() -> None:
     x, on_gpu = torch.zeros(1), torch.zeros(1, device="meta")
     assert runs_backwards(x, "auto") and runs_backwards(x, "cpu") and not runs_backwards(x, "reference")
     assert runs_backwards(on_gpu, "triton") and not runs_backwards(on_gpu, "cuda")
+
+
+def test_torch_compile_takes_the_gpus_backend_as_a_constant() -> None:
+    def marked() -> None: ...
+
+    torch.compiler.assume_constant_result(marked)
+    assert vars(backends._traced_gpu_backend) == vars(marked)
