@@ -1,31 +1,70 @@
 """Ranks for tests: a function of a test module, run by several processes that meet as torchrun's would."""
 
-import importlib
 import json
 import os
 import socket
 import subprocess
 import sys
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from select import select
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 1200
+NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
-def start_ranks(function: str, world: int, folder: Path, **arguments: Any) -> list[subprocess.Popen[bytes]]:
+def environment() -> dict[str, str]:
+    """That of a single rank."""
+    return {key: value for key, value in os.environ.items() if key not in NAMES} | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+class Nursery:
+    """The process of `tests.support.nursery`."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-m", "tests.support.nursery"]
+        self._process = subprocess.Popen(command, env=environment(), cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ask(self, **request: Any) -> int:
+        """The answer to a request; AssertionError where none comes."""
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        assert select([self._process.stdout], [], [], LIMIT_S)[0], f"no answer in {LIMIT_S} s to {request}"
+        return int(self._process.stdout.readline())
+
+
+@cache
+def nursery() -> Nursery:
+    """That of this process: its first rank waits for it."""
+    return Nursery()
+
+
+@dataclass(frozen=True)
+class RankProcess:
+    """A rank that was started."""
+
+    pid: int
+
+    def wait(self) -> int:
+        """Its exit status, once it has ended; minus the signal that killed it."""
+        return nursery().ask(started=self.pid)
+
+
+def start_ranks(function: str, world: int, folder: Path, **arguments: Any) -> list[RankProcess]:
     """One process a rank, each calling `module:function(folder, **arguments)`; a single rank gets no rendezvous variables at all."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    base = {key: value for key, value in os.environ.items() if key not in names} | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     processes = []
     for rank in range(world):
-        place = dict(zip(names, map(str, (rank, rank, world, "127.0.0.1", port)), strict=True)) if world > 1 else {}
-        command = [sys.executable, "-m", "tests.support.processes", function, str(folder), json.dumps(arguments)]
-        with output_of(folder, rank).open("w") as output:
-            processes.append(subprocess.Popen(command, env=base | place, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT))
+        place = dict(zip(NAMES, map(str, (rank, rank, world, "127.0.0.1", port)), strict=True)) if world > 1 else {}
+        task = {"function": function, "folder": str(folder), "arguments": arguments}
+        pid = nursery().ask(**task, environment=environment() | place, output=str(output_of(folder, rank)))
+        processes.append(RankProcess(pid))
     return processes
 
 
@@ -34,17 +73,12 @@ def output_of(folder: Path, rank: int) -> Path:
     return folder / f"rank-{rank}.out"
 
 
-def finish_ranks(processes: list[subprocess.Popen[bytes]], folder: Path) -> list[tuple[int, str]]:
+def finish_ranks(processes: list[RankProcess], folder: Path) -> list[tuple[int, str]]:
     """Exit status and output of each rank."""
-    return [(process.wait(LIMIT_S), output_of(folder, rank).read_text()) for rank, process in enumerate(processes)]
+    return [(process.wait(), output_of(folder, rank).read_text()) for rank, process in enumerate(processes)]
 
 
 def run_ranks(function: str, world: int, folder: Path, **arguments: Any) -> None:
     """Returns when all ranks have ended well; AssertionError with their output where one has not."""
     ends = finish_ranks(start_ranks(function, world, folder, **arguments), folder)
     assert all(status == 0 for status, _ in ends), "\n".join(output for _, output in ends)
-
-
-if __name__ == "__main__":
-    module, name = sys.argv[1].split(":")
-    getattr(importlib.import_module(module), name)(Path(sys.argv[2]), **json.loads(sys.argv[3]))

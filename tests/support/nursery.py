@@ -1,0 +1,55 @@
+"""A process that has imported what ranks need, and forks a rank for each request: it starts in a tenth of a second instead of four.
+
+A rank is a process as any other: it has its own environment and output, ends as an interpreter does, and can be killed. The nursery has one thread
+and has computed nothing when it forks. It reads a request a line from stdin, answers each with a line, and ends where stdin does.
+"""
+
+import importlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, TextIO
+
+WARM = ("torch", "torch._dynamo", "deepspeed", "jobs.data.loaders", "jobs.data.ffcv_loader", "jobs.train.stage", "pytest", "hypothesis")
+
+
+def serve(answers: TextIO) -> dict[str, Any] | None:
+    """Answers requests until there are none left. In a forked process: returns what it is to run."""
+    for line in sys.stdin:
+        request = json.loads(line)
+        answer = request["started"] if "started" in request else os.fork()
+        if answer == 0:
+            return request
+        if "started" in request:
+            answer = os.waitstatus_to_exitcode(os.waitpid(request["started"], 0)[1])
+        print(answer, file=answers, flush=True)
+    return None
+
+
+def run(function: str, folder: str, arguments: dict[str, Any]) -> None:
+    """Calls `module:function(folder, **arguments)`."""
+    module, name = function.split(":")
+    getattr(importlib.import_module(module), name)(Path(folder), **arguments)
+
+
+def become(environment: dict[str, str], output: str) -> None:
+    """Gives this process an environment, an empty input, and a file for what it prints."""
+    os.environ.clear()
+    os.environ.update(environment)
+    for source, flags, targets in ((os.devnull, os.O_RDONLY, (0,)), (output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, (1, 2))):
+        opened = os.open(source, flags)
+        for target in targets:
+            os.dup2(opened, target)
+        os.close(opened)
+
+
+if __name__ == "__main__":
+    with os.fdopen(os.dup(1), "w") as answers:
+        os.dup2(2, 1)  # some packages print when they are imported
+        for name in WARM:
+            importlib.import_module(name)
+        task = serve(answers)
+    if task is not None:
+        become(task.pop("environment"), task.pop("output"))
+        run(**task)
