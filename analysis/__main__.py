@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.merge import AnalysisError
+from jobs.experiment.collector import collect_rarely
 from jobs.experiment.output import printable, replace_unencodable
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str]) -> int:
     """Runs the command. Returns 0: written; 1: written, and a row fell below the baseline; 2: nothing to write, or wrong usage."""
     replace_unencodable()
+    collect_rarely()
     options = parser().parse_args(argv)
     try:
         return write(options)

@@ -28,6 +28,7 @@ from harness.text import counted, no_current_folder
 from jobs.cluster.claims import claimed, holder
 from jobs.cluster.slurm import SchedulerError
 from jobs.cluster.surroundings import forget_outer_job
+from jobs.experiment.collector import collect_rarely
 from jobs.experiment.ids import CellId
 from jobs.experiment.job import JobSpec, PlannedCell
 from jobs.experiment.output import replace_unencodable
@@ -45,6 +46,7 @@ RETRY_HINT = "--retry-failed runs them again"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     replace_unencodable()
+    collect_rarely()
     forget_outer_job()
     options = parse(arguments)
     if problem := no_current_folder():

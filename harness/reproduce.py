@@ -20,6 +20,7 @@ from harness.text import no_current_folder, shortened
 from jobs.cluster.surroundings import forget_outer_job
 from jobs.data.prepare import prepare
 from jobs.experiment.cell import Cell
+from jobs.experiment.collector import collect_rarely
 from jobs.experiment.identity import PROTOCOL
 from jobs.experiment.job import JobSpec, PlannedCell
 from jobs.experiment.output import FittedTable, printable, replace_unencodable
@@ -45,6 +46,7 @@ class ReproduceError(ValueError):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     replace_unencodable()
+    collect_rarely()
     forget_outer_job()
     if problem := no_current_folder():
         print(problem, file=sys.stderr)

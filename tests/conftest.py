@@ -1,16 +1,34 @@
 """Settings of all tests; a run folder without training, and a SLURM without a cluster, for some."""
 
+import gc
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from jobs.experiment.collector import USUAL
 from tests.support.fake_slurm import FakeSlurm
 from tests.support.runs import FakeRun, fake_run
 
 # The same examples in every run, and no time limit for one: a slow or busy machine is no failure.
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
+
+
+# What is imported and collected stays to the end: looking through it again and again takes a tenth of a worker's time.
+gc.set_threshold(100_000, 50, 100)
+
+
+def pytest_collection_finish() -> None:
+    """The tests begin: Python's garbage collector works as usual, without what is there now."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*USUAL)
+
+
+def pytest_unconfigure() -> None:
+    """The process ends."""
+    gc.freeze()
 
 
 # Tests that train on the daemons share what they compare with; the other tests of the daemons have a cluster of their own beside them.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from jobs.experiment.collector import collect_as_usual
 from jobs.experiment.pretrained import PretrainedError, check_pretrained, check_teacher
 from jobs.experiment.progress import StageProgress
 from jobs.experiment.rewinds import adopt_replay, missing_steps, replay_folder
@@ -120,6 +121,7 @@ def prepared_run(
         notes=notes,
         teacher=teaching,
     )
+    collect_as_usual()
     try:
         yield stage
     finally:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from jobs.cluster.claims import claimed
 from jobs.cluster.slurm import restarts, this_job
 from jobs.experiment.attempt import Attempt, write_attempt
+from jobs.experiment.collector import collect_rarely
 from jobs.experiment.files import sha256_of, this_host
 from jobs.experiment.ids import JobId
 from jobs.experiment.index import stage_entry
@@ -40,6 +41,7 @@ def run_job(job: JobSpec) -> None:
 
     Raises NothingDone, and GpuMissing for a job that was promised GPUs and sees none.
     """
+    collect_rarely()
     from jobs.parallel.devices import GpuMissing
     from jobs.parallel.engine import rendezvous
     from jobs.parallel.memory import free_unused
