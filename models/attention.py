@@ -16,6 +16,7 @@ class WindowLayout:
     height: int
     width: int
     window: int
+    bias: Tensor | None = None  # (windows, 1, 1, L), added to the scores of keys: tokens that stand for several weigh more
 
     @property
     def padded(self) -> tuple[int, int]:
@@ -49,10 +50,10 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, layout: WindowLayout) -> Tensor:
         """(windows, L, C) from the same."""
-        return self.attend(x, None)
+        return self.attend(x, layout.bias)
 
     def attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, L, C) from (B, L, C); mask: (L, L), True where the token of a row attends to the token of a column."""
+        """(B, L, C) from (B, L, C); mask: (L, L), True where the token of a row attends to the token of a column; or a bias of scores."""
         parts = self.qkv(x).split([self.proj.in_features] * 3, dim=-1)
         query, key, value = (part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for part in parts)  # as many heads as pruning leaves
         y: Tensor = self.proj(F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2))

@@ -63,6 +63,21 @@ class DeltaProjection(TokenLinear):
     """dt_proj of Mamba, (B, L, D) from (B, L, dt_rank). It leaves its bias to the scan, which adds it in fp32 (delta_bias), before the softplus."""
 
     bias: nn.Parameter
+    keeps_timescale = False  # True: every pass leaves the mean of Delta over channels, by which `models.token_merging` may choose tokens
+    timescale: Tensor | None = None
+
+    def forward(self, x: Tensor, positions_last: bool = False) -> Tensor:
+        """(B, L, D) from (B, L, dt_rank); in memory (D, B, L) if `positions_last`."""
+        delta = super().forward(x, positions_last)
+        if self.keeps_timescale:
+            wide = torch.promote_types(x.dtype, torch.float32)
+            self.timescale = F.softplus(delta.detach().to(wide) + self.bias.detach().to(wide)).mean(2)
+        return delta
+
+    def taken_timescale(self) -> Tensor | None:
+        """(B, L), the timescale of the last pass, once; None if none is kept."""
+        timescale, self.timescale = self.timescale, None
+        return timescale
 
 
 class TokenConv1d(nn.Conv1d):

@@ -11,6 +11,7 @@ mambavision/models/mamba_vision.py), and its variants.
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -24,6 +25,7 @@ from models.layers import DropPath, Mlp, SqueezeExcite, TokenConv1d
 from models.ssm.s4d import S4D
 from models.ssm.s5 import S5
 from models.ssm.scan import selective_scan
+from models.token_merging import Merging, Tokens
 from models.vim import state_rates
 
 CONV_LEVELS = 2
@@ -98,6 +100,8 @@ class Level(nn.Module):
     def __init__(self, blocks: list[nn.Module], downsample: nn.Module | None, window: int | None) -> None:
         super().__init__()
         self.blocks, self.downsample, self.window = nn.ModuleList(blocks), downsample, window
+        self.merging: Merging | None = None  # see `models.merge_sites`
+        self.first_block = 0  # the number of the first block, counted over the levels with windows
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 2C, H/2, W/2) from (B, C, H, W), or (B, C, H, W) without down-sampling."""
@@ -111,9 +115,21 @@ class Level(nn.Module):
     def _in_windows(self, x: Tensor, layout: WindowLayout) -> Tensor:
         height, width = layout.padded  # with zeros, up to whole windows
         windows = to_windows(F.pad(x, (0, width - layout.width, 0, height - layout.height)), layout)
+        windows = self._through_blocks(windows, layout) if self.merging is None else self._merging_blocks(self.merging, windows, layout)
+        return from_windows(windows, layout)[:, :, : layout.height, : layout.width]
+
+    def _through_blocks(self, windows: Tensor, layout: WindowLayout) -> Tensor:
         for block in self.blocks:
             windows = block(windows, layout)
-        return from_windows(windows, layout)[:, :, : layout.height, : layout.width]
+        return windows
+
+    def _merging_blocks(self, merging: Merging, windows: Tensor, layout: WindowLayout) -> Tensor:
+        """As `_through_blocks`, with fewer and fewer tokens in each window. At the end each is at all its positions again."""
+        tokens = Tokens(merging, windows, range(0))
+        for number, block in enumerate(self.blocks, self.first_block):
+            (windows,) = tokens.before(number, windows)
+            windows = block(windows, replace(layout, bias=tokens.bias(windows.dtype)))
+        return tokens.spread(windows)
 
 
 class MambaVision(nn.Module):

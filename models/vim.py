@@ -28,6 +28,7 @@ from models.ssm.s4d import S4D
 from models.ssm.s5 import S5
 from models.ssm.scan import selective_scan
 from models.ssm.triton_ops import scan_both_ways
+from models.token_merging import Merging, Tokens
 
 NORM_EPS = 1e-5
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 0.1, 1e-4  # range of Delta at the start
@@ -206,6 +207,7 @@ class Vim(nn.Module):
         self.norm_f = RMSNorm(dim, eps=NORM_EPS)
         self.scan = f"[{', '.join(config.scan)}]"
         self.head = nn.Linear(dim, num_classes)
+        self.merging: Merging | None = None  # see `models.merge_sites`
         initialise(self)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -215,10 +217,14 @@ class Vim(nn.Module):
         hidden = torch.cat((patches[:, :middle], self.cls_token.expand(len(patches), -1, -1), patches[:, middle:]), dim=1)
         hidden = hidden + self.pos_embed  # includes the position of the class token
         residual: Tensor | None = None
-        for layer in self.layers:
+        tokens = None if self.merging is None else Tokens(self.merging, hidden, range(middle, middle + 1))
+        for number, layer in enumerate(self.layers):
+            if tokens is not None:
+                hidden, residual = self._merge(tokens, number, hidden, residual)
             hidden, residual = layer(hidden, residual)
         assert residual is not None  # there is at least one block
-        token = residual[:, middle] + self.drop_path(hidden)[:, middle]
+        total, branch = (x[:, middle] if tokens is None else tokens.class_tokens(x)[:, 0] for x in (residual, self.drop_path(hidden)))
+        token = total + branch
         scores: Tensor = self.head(self.norm_f(token, hidden.dtype))
         return scores
 
@@ -230,6 +236,13 @@ class Vim(nn.Module):
             remedy = "give the scan that they were trained with, or train from scratch"
             raise ValueError(f"pretrained: the weights hold {held}, and the model scans {self.scan}: {remedy}")
         return dict(weights)
+
+    def _merge(self, tokens: Tokens, number: int, hidden: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Branch and running sum as block `number` gets them. Tokens match by their branch, as in R-MeeTo."""
+        if residual is None:
+            return tokens.before(number, hidden)[0], None
+        hidden, residual = tokens.before(number, hidden, residual, timescale=timescale_of(self.layers[number - 1]))
+        return hidden, residual
 
 
 @torch.no_grad()
@@ -282,6 +295,12 @@ def _lecun_normal(weight: Tensor) -> None:
     """
     std = math.sqrt(1 / weight[0].numel()) / 0.87962566103423978
     nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+
+
+def timescale_of(block: nn.Module) -> Tensor | None:
+    """Delta of a block's forward direction, its mean over channels, (B, L), if it was asked to keep it."""
+    projection = getattr(block.mixer, "dt_proj", None)
+    return projection.taken_timescale() if isinstance(projection, DeltaProjection) else None
 
 
 def _widened(x: Tensor) -> Tensor:

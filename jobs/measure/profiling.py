@@ -17,6 +17,7 @@ from jobs.measure.sparse_kernels import patterned, semi_structured_speedup
 from jobs.measure.speed import FASTER, Timing, clock_mhz, protocol, race, speedup, speedups
 from jobs.measure.uncounted import WORTH_A_NOTE
 from jobs.parallel.memory import forget_peak, peak_bytes
+from models.merge_sites import merging_of
 from models.pruning.masks import living
 
 ENERGY_S = 1.0  # of consecutive batches, over which joules are read: counters tick every tenth of a second
@@ -108,7 +109,7 @@ def profile_network(
         images = torch.randn(batch_size, 3, img_size, img_size, device=device, dtype=next(model.parameters()).dtype)
         peak, peak_note = peak_memory(model, images)
         whole = model if dense is None else dense().to(images).eval()
-        same_shape = shapes(model) == shapes(whole)
+        same_shape = shapes(model) == shapes(whole) and merging_of(model) == merging_of(whole)
         speed, speed_notes = measure_speed(model, whole, images, seconds, same_shape=same_shape)
         if patterned(masks):
             speed["speedup_measured"], kernel_note = semi_structured_speedup(

@@ -53,20 +53,21 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], ranks: 
 
 
 def load_model(model: ModelSpec, *, classes: int, img_size: int, scan: str, weights: Path) -> nn.Module:
-    """The network of a saved safetensors file, in evaluation mode on the CPU; smaller if a structure.json lies beside it.
+    """The network of a saved safetensors file, in evaluation mode on the CPU; smaller, or with merging tokens, if the structure.json
+    beside it says so.
 
     WeightsError names the file and what does not fit.
     """
     from safetensors.torch import load_file
 
-    from models.pruning.structure import find_groups, remove
+    from models.pruning.structure import restructure
     from models.registry import create_model
 
     network = create_model(model.name, classes, img_size, scan_backend=scan, **model.architecture)
     structure = load_structure(weights.parent)
     try:
         if structure is not None:
-            remove(network, find_groups(network, img_size), structure.kept)
+            restructure(network, structure, img_size)
         network.load_state_dict(load_file(weights), strict=True)
     except (RuntimeError, ValueError) as error:
         raise WeightsError(f"{weights} does not hold the weights of {model.label}: {error}") from error

@@ -87,6 +87,7 @@ class TrainedNetwork:
 
         return NetworkView(
             names=prunable_names(self.snapshot.model, groups_of(method)),
+            module=self.snapshot.model,
             seed=self.spec.seed,
             read_weight=lambda name: self.masking.weight(name),  # of the current engine: removing units makes a new one
             read_gradient=lambda name: self.gradient(name),

@@ -1,13 +1,14 @@
 """Removal within a stage: the units that can go, the gates of a search, the smaller network, and the file that says what is gone.
 
 structure.json, beside model.safetensors:  {"kept": {group: [units that stay]}, "counts": {group: units before}, "notes": [...]}
+and, if tokens merge:  "merging": {"tokens": {block: [tokens after, before]}, "score": ..., "mode": ...}
 """
 
 import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,16 @@ from torch import Tensor, nn
 from jobs.experiment.run_folder import STRUCTURE
 from jobs.experiment.specs import StageSpec, image_size
 from models.pruning.gates import fold_gates
-from models.pruning.structure import Group, Structure, composed, find_groups, remove
+from models.pruning.structure import Group, Structure, composed, find_groups, remove, restructure
+from models.token_merging import Merging, Mode, Score
+
+
+class MergingJson(TypedDict):
+    """A merging of tokens as files and checkpoints hold it."""
+
+    tokens: dict[str, list[int]]
+    score: Score
+    mode: Mode
 
 
 class StructureJson(TypedDict):
@@ -24,6 +34,7 @@ class StructureJson(TypedDict):
     kept: dict[str, list[int]]
     counts: dict[str, int]
     notes: list[str]
+    merging: NotRequired[MergingJson]
 
 
 def parameters(network: nn.Module) -> int:
@@ -47,18 +58,20 @@ class Removal:
             self.gates = method.gate(network, self.groups)
 
     def inherit(self, network: nn.Module, structure: Structure, *, finished: bool) -> None:
-        """Makes a copy of the whole network as small as `structure` says. `finished`: the stage's own method has taken part in it."""
+        """Makes a copy of the whole network what `structure` says. `finished`: the stage's own method has taken part in it."""
         fold_gates(network)
-        remove(network, self.groups or find_groups(network, self.img_size), structure.kept)
+        restructure(network, structure, self.img_size, self.groups)
         acts = bool(self.groups) and not finished
         self.groups, self.gates = find_groups(network, self.img_size) if acts else (), {}
         self.done, self.finished = structure, finished
 
     def apply(self, network: nn.Module, structure: Structure) -> None:
-        """Removes units of `groups` from a copy of the network in place and folds its gates. Raises ValueError if the method did so before."""
+        """Removes units of `groups` from a copy of the network in place, or lets its tokens merge, and folds its gates. ValueError if the method did so
+        before.
+        """
         self.check_unfinished()
         fold_gates(network)
-        remove(network, self.groups or find_groups(network, self.img_size), structure.kept)
+        restructure(network, structure, self.img_size, self.groups)
         self.groups, self.gates, self.finished = (), {}, True
         self.done = structure if self.done is None else composed(self.done, structure)
 
@@ -69,9 +82,9 @@ class Removal:
 
     def cut(self, network: nn.Module, structure: Structure, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The masks of a network without the units that `structure` removes from it; `network` itself is not changed."""
-        if not masks:
-            return {}
         self.check_unfinished()
+        if not masks or not structure.kept:
+            return dict(masks)
         twin = copy.deepcopy(network)
         with torch.no_grad():
             for name, mask in masks.items():
@@ -90,12 +103,25 @@ def structure_to_json(structure: Structure | None) -> StructureJson | None:
     if structure is None:
         return None
     kept = {name: list(units) for name, units in structure.kept.items()}
-    return {"kept": kept, "counts": dict(structure.counts), "notes": list(structure.notes)}
+    value: StructureJson = {"kept": kept, "counts": dict(structure.counts), "notes": list(structure.notes)}
+    if (merging := structure.merging) is not None:
+        tokens = {str(block): list(numbers) for block, numbers in merging.tokens.items()}
+        value["merging"] = {"tokens": tokens, "score": merging.score, "mode": merging.mode}
+    return value
 
 
 def structure_from_json(value: StructureJson | None) -> Structure | None:
     """A structure from its JSON values; None from None."""
-    return None if value is None else Structure(kept=value["kept"], counts=value["counts"], notes=tuple(value["notes"]))
+    if value is None:
+        return None
+    merging = merging_from_json(value["merging"]) if "merging" in value else None
+    return Structure(kept=value["kept"], counts=value["counts"], notes=tuple(value["notes"]), merging=merging)
+
+
+def merging_from_json(value: MergingJson) -> Merging:
+    """A merging from its JSON values."""
+    tokens = {int(block): (after, before) for block, (after, before) in value["tokens"].items()}
+    return Merging(tokens=tokens, score=value["score"], mode=value["mode"])
 
 
 def load_structure(folder: Path) -> Structure | None:

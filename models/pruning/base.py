@@ -69,6 +69,7 @@ class NetworkView:
     """
 
     names: tuple[str, ...]  # prunable parameters, in the model's order
+    module: Module | None = None  # the network, for what its layers are; its weights may be old
     masks: Mapping[str, Tensor] = field(default_factory=dict)  # empty: dense
     inherited: Mapping[str, Tensor] = field(default_factory=dict)  # of the methods before this one in a chain; what they have dropped stays dropped
     state: dict[str, Tensor] = field(
@@ -83,7 +84,7 @@ class NetworkView:
     apply: Callable[[Mapping[str, Tensor]], None]  # zeroes the weights that the masks drop, and keeps them zero
     groups: tuple[Group, ...] = ()  # if the method removes_units: the groups that can be removed
     gates: Mapping[str, str] = field(default_factory=dict)  # the return value of the method's `gate`
-    remove: Callable[[Structure], None] = _no_engine  # makes the network smaller, once; resets the optimizer, `groups` and `gates`
+    remove: Callable[[Structure], None] = _no_engine  # units, or merges tokens, once; resets the optimizer, `groups`, `gates`
     add_l1: Callable[[str, float], None] = _no_engine  # only within after_backward; adds strength * sign(w) to a parameter's gradient
 
     def weights(self) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from models.pruning.rigl import RigL
 from models.pruning.semi_structured import SemiStructured
 from models.pruning.sparsegpt import SparseGPT
 from models.pruning.structured import Structured
+from models.pruning.token_merging import TokenMerging
 from models.pruning.wanda import Wanda
 from models.text import did_you_mean
 
@@ -34,6 +35,7 @@ METHODS: dict[str, type[PruningMethod]] = {
     "semi_structured": SemiStructured,
     "sparsegpt": SparseGPT,
     "structured": Structured,
+    "token_merging": TokenMerging,
 }
 
 

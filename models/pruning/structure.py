@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from models.convolution import LayerNorm2d
+from models.merge_sites import merge_tokens
 from models.pruning.surrogates import Axis, Slices, bare_parameters, surrogate
 from models.pruning.units import Units, units_of
+from models.token_merging import Merging
 
 Kept = Mapping[str, Sequence[int]]
 
@@ -51,22 +53,33 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class Structure:
-    """The removal of units from a network."""
+    """What makes the network that runs from the whole one: the removal of units, the merging of tokens."""
 
     kept: Kept  # of the groups that lost units
     counts: Mapping[str, int]  # units of every group before the removal
     notes: tuple[str, ...] = ()
+    merging: Merging | None = None
 
     @property
     def summary(self) -> dict[str, tuple[int, int]]:
-        """(units kept, units before), for every group that the method considered."""
-        return {name: (len(self.kept[name]) if name in self.kept else count, count) for name, count in self.counts.items()}
+        """(units kept, units before), for every group that the method considered; tokens after and before each merge, as `tokens.<block>`."""
+        units = {name: (len(self.kept[name]) if name in self.kept else count, count) for name, count in self.counts.items()}
+        return units | {f"tokens.{block}": numbers for block, numbers in (self.merging.tokens if self.merging else {}).items()}
+
+
+def restructure(model: nn.Module, structure: Structure, img_size: int, groups: Sequence["Group"] = ()) -> None:
+    """Makes the whole network `model` in place what a structure says. `groups`: its groups, if they are known. ValueError if it does not fit."""
+    if structure.kept:
+        remove(model, groups or find_groups(model, img_size), structure.kept)
+    if structure.merging is not None:
+        merge_tokens(model, structure.merging)
 
 
 def composed(first: Structure, second: Structure) -> Structure:
-    """Two removals as one removal from the whole network. `second` counts the units that `first` has left."""
+    """Two structures as one of the whole network. `second` counts the units that `first` has left."""
     kept = {name: [first.kept[name][unit] for unit in units] if name in first.kept else units for name, units in second.kept.items()}
-    return Structure(kept={**first.kept, **kept}, counts={**second.counts, **first.counts}, notes=(*first.notes, *second.notes))
+    counts, notes = {**second.counts, **first.counts}, (*first.notes, *second.notes)
+    return Structure(kept={**first.kept, **kept}, counts=counts, notes=notes, merging=second.merging or first.merging)
 
 
 def find_groups(model: nn.Module, img_size: int) -> tuple[Group, ...]:

@@ -53,6 +53,8 @@ def surrogate(model: nn.Module, axis: Axis) -> tuple[nn.Module, list[Tensor]]:
     for module in twin.modules():
         for backend in {"scan_backend", "backend"} & vars(module).keys():
             setattr(module, backend, "reference")
+        if getattr(module, "merging", None) is not None:
+            module.merging = None  # it owns no weight
         if hasattr(module, "scan"):
             module.scan = scan_channels if axis == "channels" else partial(scan_states, states)
         kind = type(module).__name__
