@@ -30,8 +30,8 @@ class Span:
 def spans(network: nn.Module) -> tuple[Span, ...]:
     """The blocks of a network before which tokens can leave. ValueError, with the reason, if there are none."""
     if isinstance(network, Vim):
-        if any(set(getattr(mixer, "paths", "h")) != {"h"} for mixer in mixers(network)):
-            raise ValueError("tokens of a Vim with other scan orders than h and h_flip cannot merge: merged tokens form no map")
+        if any(set(mixer.paths) != {"h"} for mixer in mixers(network)):
+            raise ValueError("tokens of a Vim with other scans than h and h_flip cannot merge: they need the map, and merged tokens form none")
         return (Span(first=0, blocks=len(network.layers), tokens=network.patch_embed.tokens),)
     if isinstance(network, MambaVision):
         return tuple(spans_of_windows(network))
@@ -74,6 +74,8 @@ def check_timescale(network: nn.Module, blocks: Sequence[int]) -> None:
     """Raises ValueError unless a Delta that depends on the tokens is computed in the block before each of `blocks`."""
     if not isinstance(network, Vim):
         raise ValueError("score: timescale needs Delta in every block, which only Vim has; use score: cosine")
+    if any(len(mixer.directions) < 2 for mixer in mixers(network)):
+        raise ValueError("score: timescale reads Delta of the direction h in Vim's own scan, [h, h_flip]; use score: cosine")
     if any(mixer.fixed for mixer in mixers(network)):
         raise ValueError("score: timescale needs a Delta that depends on the tokens; the state space of s4 and s5 does not; use score: cosine")
     if 0 in blocks:
@@ -128,11 +130,11 @@ class MergedBlocks(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, L - all that leave, D) from (B, L, D)."""
-        if self.merging is None:
-            y: Tensor = super().forward(x)
-            return y
-        tokens = Tokens(self.merging, x, range(self.prefix))
+        tokens = None if self.merging is None else Tokens(self.merging, x, range(self.prefix))
         for number, block in enumerate(self):
-            (x,) = tokens.before(number, x)
-            x = block(x, attn_mask=tokens.bias(x.dtype))
+            if tokens is None:
+                x = block(x)
+            else:
+                (x,) = tokens.before(number, x)
+                x = block(x, attn_mask=tokens.bias(x.dtype))
         return x

@@ -58,7 +58,7 @@ def match(features: Tensor, leaving: int, apart: Tensor, timescale: Tensor | Non
         else:
             ranked = patches.gather(1, timescale.gather(1, patches).argsort(dim=1, stable=True))
             source, target = closest_pairs(features, ranked[:, :leaving].sort(dim=1).values, ranked[:, leaving:].sort(dim=1).values, leaving)
-        stays = torch.ones(features.shape[:2], dtype=torch.bool, device=features.device).scatter(1, source, False)
+        stays = torch.ones(features.shape[:2], dtype=torch.int64, device=features.device).scatter(1, source, 0)
         rank = stays.cumsum(1) - 1
         slot = rank.gather(1, target)
         kept = apart_from(source, features.shape[1])

@@ -66,9 +66,7 @@ class Removal:
         self.done, self.finished = structure, finished
 
     def apply(self, network: nn.Module, structure: Structure) -> None:
-        """Removes units of `groups` from a copy of the network in place, or lets its tokens merge, and folds its gates. ValueError if the method did so
-        before.
-        """
+        """Removes units of `groups` from a copy of the network in place, or merges its tokens, and folds its gates. ValueError the second time."""
         self.check_unfinished()
         fold_gates(network)
         restructure(network, structure, self.img_size, self.groups)

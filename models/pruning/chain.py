@@ -54,6 +54,8 @@ class Chain(PruningMethod):
         if any(stage.start == "rewind" for stage in stages):
             remedy = "set rewind to learning_rate or none, or move it to the front"
             raise ValueError(f"{method.name} would rewind to weights from before {before[-1].name}: {remedy}")
+        if method.name == "token_merging" and any(first.name == method.name for first in before):
+            raise ValueError("token_merging is there twice, and the tokens of a network merge by one rule: give one with the layers of both")
         if method.removes_units and (patterned := next((first for first in before if first.keeps_pattern), None)):
             broken = f"{method.name} would break the blocks of four of {patterned.name}"
             raise ValueError(f"{broken}, because it removes units from them: put {method.name} first")

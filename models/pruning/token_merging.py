@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from models.pruning.base import Budget, NetworkView, PruningMethod, Stage
-from models.pruning.knobs import check_count, finetune, trunk
+from models.pruning.knobs import finetune, trunk
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -20,39 +20,31 @@ if TYPE_CHECKING:
 class TokenMerging(PruningMethod):
     """Train, merge the most similar tokens before some blocks, fine-tune with fewer tokens. All weights stay. R-MeeTo (Shi et al., arXiv 2412.12496).
 
-    Exactly one of `r` and `ratio`. Tokens of different windows never merge. `models.token_merging` has the formulas. R-MeeTo's own numbers for
-    images of 224 px are r: 5 for vim_tiny, and r: 11 for vim_small and vim_base.
+    Tokens of different windows never merge. `models.token_merging` has the formulas. R-MeeTo takes r: 5 for vim_tiny, and r: 11 for vim_small and
+    vim_base.
 
     | score | the tokens that leave |
     |---|---|
     | cosine | of each pair of ToMe's bipartite matching the first; the most similar pairs first (Bolya et al., arXiv 2210.09461) |
     | timescale | those with the smallest Delta in the block before (its mean over channels, forward direction), each to its most similar token |
 
-    After MTR (Ma et al., arXiv 2507.14042), whose score rests on Delta too: a token of a small Delta hardly enters the state.
+    timescale follows the idea of MTR (Ma et al., arXiv 2507.14042): a token with a small Delta hardly enters the state.
     """
 
     name: ClassVar[str] = "token_merging"
-    r: int | None = None  # tokens that leave before each of the blocks
-    ratio: float | None = None  # or the fraction of the tokens then left, rounded
-    layers: tuple[int, ...] | None = None  # blocks before which tokens leave, from 0; None: by the interval
-    interval: int = 2  # 2: blocks 2, 4, 6 ... (R-MeeTo)
+    r: int | float  # tokens that leave before each of the blocks; up to 0.5: the fraction of those then left, rounded
+    layers: Literal["alternate", "all"] | tuple[int, ...] = (
+        "alternate"  # before blocks 2, 4, 6 ... (R-MeeTo), or 1, 2, 3 ..., or those of a list, from 0
+    )
     score: Literal["cosine", "timescale"] = "cosine"
     mode: Literal["merge", "prune"] = "merge"  # prune: tokens that leave are dropped, not averaged
 
     def __post_init__(self) -> None:
-        if (self.r is None) == (self.ratio is None):
-            raise ValueError("token_merging needs r (tokens) or ratio (a fraction of them), and only one of the two")
-        if self.r is not None:
-            check_count("r", self.r, "token")
-        if self.ratio is not None and not 0.0 < self.ratio <= 0.5:
-            raise ValueError(f"ratio must be above 0 and at most 0.5, because each token that leaves needs another that stays; got {self.ratio:g}")
-        check_count("interval", self.interval, "block")
-        if self.layers is None:
-            return
-        if not self.layers or list(self.layers) != sorted(set(self.layers)) or self.layers[0] < 0:
-            raise ValueError(f"layers must be numbers of blocks from 0, ascending, each once; got {list(self.layers)}")
-        if self.interval != 2:
-            raise ValueError("layers and interval both choose the blocks: give only one of them")
+        fraction = isinstance(self.r, float)
+        if not (0.0 < self.r <= 0.5 if fraction else self.r >= 1):
+            raise ValueError(f"r must be 1 token or more, or a fraction above 0 and up to 0.5: what leaves goes to what stays; got {self.r:g}")
+        if isinstance(self.layers, tuple) and (not self.layers or self.layers[0] < 0 or list(self.layers) != sorted(set(self.layers))):
+            raise ValueError(f"layers must be alternate, all, or a list of blocks, numbered from 0, ascending, each once; got {list(self.layers)}")
 
     def stages(self, budget: Budget) -> tuple[Stage, ...]:
         """The dense training, then fine-tuning with merging. Tokens merge even without epochs to fine-tune."""
@@ -69,34 +61,35 @@ class TokenMerging(PruningMethod):
 
         ranges = spans(network)
         blocks = ranges[-1].first + ranges[-1].blocks
-        if self.layers is not None and self.layers[-1] >= blocks:
-            raise ValueError(f"layers names block {self.layers[-1]}, and the network has {blocks} blocks with tokens, 0 to {blocks - 1}")
-        chosen = range(self.interval, blocks, self.interval) if self.layers is None else self.layers
+        chosen = self.chosen(blocks)
         if self.score == "timescale":
             check_timescale(network, chosen)
         tokens = {block: numbers for span in ranges for block, numbers in self.numbers(span, chosen).items()}
         if not tokens:
-            where = f"before blocks {', '.join(map(str, chosen))} of {blocks}" if chosen else f"{self.interval} is no block: there are {blocks}"
-            raise ValueError(f"no token leaves: {self.amount} {where}; raise ratio, or choose other blocks")
+            where = f"before blocks {', '.join(map(str, chosen))}" if chosen else f"with layers: {self.layers}"
+            raise ValueError(f"no token leaves: r {self.r:g} {where} of {blocks} blocks with tokens; raise r, or list other layers")
         return Merging(tokens=tokens, score=self.score, mode=self.mode)
 
-    def numbers(self, span: Span, chosen: range | tuple[int, ...]) -> Mapping[int, tuple[int, int]]:
+    def chosen(self, blocks: int) -> Sequence[int]:
+        """The blocks, of so many, before which tokens leave. ValueError if the network has not so many."""
+        if isinstance(self.layers, str):
+            return range(1, blocks) if self.layers == "all" else range(2, blocks, 2)
+        if self.layers[-1] >= blocks:
+            raise ValueError(f"layers names block {self.layers[-1]}, and the network has {blocks} blocks with tokens, 0 to {blocks - 1}")
+        return self.layers
+
+    def numbers(self, span: Span, chosen: Sequence[int]) -> Mapping[int, tuple[int, int]]:
         """By block of a span: tokens after and before. Blocks before which none leaves are left out."""
         numbers, left = {}, span.tokens
         for block in (block for block in chosen if span.first <= block < span.first + span.blocks):
-            leaving = self.r if self.r is not None else min(round((self.ratio or 0.0) * left), left // 2)
+            leaving = min(round(self.r * left), left // 2) if isinstance(self.r, float) else self.r
             if leaving > left // 2:
-                remedy = "lower r, or name fewer layers"
-                raise ValueError(f"{self.amount} cannot leave before block {block}: {left} are left there, of which {left // 2} can; {remedy}")
+                remedy = "lower r, give it as a fraction, or list fewer layers"
+                raise ValueError(f"{leaving} tokens cannot leave before block {block}: {left} are left there, of which {left // 2} can; {remedy}")
             if leaving:
                 numbers[block] = (left - leaving, left)
             left -= leaving
         return numbers
-
-    @property
-    def amount(self) -> str:
-        """How many tokens leave, in the words of an error."""
-        return f"r {self.r} tokens" if self.r is not None else f"ratio {self.ratio:g} of the tokens"
 
     def begin(self, network: NetworkView) -> None:
         """Lets the tokens merge from now on."""

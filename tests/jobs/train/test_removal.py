@@ -18,6 +18,7 @@ from jobs.train.exports import StageResult, exported
 from jobs.train.removal import load_structure
 from jobs.train.stage_trainer import StageTrainer
 from models.layers import weight_decay_groups
+from models.merge_sites import merge_tokens, merging_of
 from models.pruning.base import Budget, NetworkView, PruningMethod, Stage
 from models.pruning.chain import Chain
 from models.pruning.masks import living
@@ -39,13 +40,16 @@ METHODS: dict[str, Any] = {
     "states": create_method("structured", ratio=0.5, units=("inner", "state"), criterion="random"),
     "sparsessm": create_method("structured", ratio=0.5, units=("state",), criterion="sparsessm", batches=2),
     "early_bird": create_method("early_bird", ratio=0.5, fifo=2, epsilon=0.5, units=("inner", "heads", "mlp", "conv", "state")),
+    "merging": create_method("token_merging", r=0.4, layers=(1,), score="timescale"),
 }
 MASKED = create_method("magnitude", sparsity=0.5)
 METHODS["masks, then units"] = Chain(methods=(MASKED, METHODS["taylor"]), split=(0, 1))
 METHODS["units, masks, units, masks"] = Chain(
     methods=(METHODS["norm"], MASKED, METHODS["taylor"], create_method("magnitude", sparsity=0.8)), split=(0, 0, 1, 0)
 )
+METHODS["masks, then merging, then units"] = Chain(methods=(MASKED, METHODS["merging"], METHODS["taylor"]), split=(0, 0, 1))
 ON_RANKS = {"taylor": 2, "sparsessm": 1, "early_bird": 3, "masks, then units": 1, "units, masks, units, masks": 3}  # their ZeRO stages
+ON_RANKS["masks, then merging, then units"] = 2
 BUDGET = Budget(epochs=3, finetune_epochs=1)
 
 
@@ -165,7 +169,7 @@ def test_before_fine_tuning_the_outputs_are_those_of_the_masked_network(tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "cuts"), [("taylor", (1, 2)), ("early_bird", (5, 8)), ("masks, then units", (1, 2))])
+@pytest.mark.parametrize(("method", "cuts"), [("taylor", (1, 2)), ("early_bird", (5, 8)), ("masks, then units", (1, 2)), ("merging", (0, 2))])
 def test_a_killed_stage_goes_on_bit_for_bit_before_and_after_removal(tmp_path, method, cuts):
     ranks = rendezvous(threads=1)
     whole, _ = train_path(tmp_path / "whole", method, ranks)
@@ -174,6 +178,22 @@ def test_a_killed_stage_goes_on_bit_for_bit_before_and_after_removal(tmp_path, m
             train_path(tmp_path / str(cut), method, ranks, cut=cut)
         folder, _ = train_path(tmp_path / str(cut), method, ranks)
         assert_same(folder, whole)
+
+
+@pytest.mark.slow
+def test_a_network_whose_tokens_merge_comes_back_from_disk_with_its_weights_whole_and_its_merging(tmp_path: Path) -> None:
+    ranks = rendezvous(threads=1)
+    folder, result = train_path(tmp_path, "merging", ranks, dtype="bf16", ema=0.9, zero_stage=1)
+    trunk, network = loaded(tmp_path / "0_train"), loaded(folder)
+    assert {name: weight.shape for name, weight in network.state_dict().items()} == {name: w.shape for name, w in trunk.state_dict().items()}
+    assert evaluate(network, Pictures(ranks).batches(), ranks).top1 == result.val_top1 and result.sparsity == 0.0
+    structure = load_structure(folder / "export")
+    assert structure is not None and structure.merging == METHODS["merging"].merging(trunk) == merging_of(network)
+    assert structure.summary == {"tokens.1": (38, 64)} and structure.notes == ("tokens merge: 64 before block 1, 38 from block 1 on",)
+    merge_tokens(trunk, structure.merging)
+    assert result.val_top1_pruned == evaluate(trunk, Pictures(ranks).batches(), ranks).top1  # before the first step
+    train(tmp_path / "more", Stage(name="more", epochs=1, schedule="finetune", start="parent"), ranks, parent=folder)
+    assert load_structure(tmp_path / "more" / "export") == structure
 
 
 def train_on_ranks(folder: Path) -> None:
