@@ -73,7 +73,7 @@ CONVENTIONS: tuple[Convention, ...] = (
         name="ours",
         parts=("products", "attention", "scan", "skip", "gate"),
         used="a cell's record and the leaderboard; the table of models has the scan in a column of its own",
-        left_out=f"norms, {ELEMENTWISE}; the FFTs and complex powers of S4, which a record counts",
+        left_out=f"norms, {ELEMENTWISE}; the FFTs of S4 and the complex arithmetic of S4 and S5, which a record counts",
     ),
     Convention(
         name="scan left out",
