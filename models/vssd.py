@@ -86,14 +86,16 @@ class SSD(nn.Module):
         self.in_proj = nn.Linear(dim, inner + mixed + heads, bias=False)
         self.conv2d = nn.Conv2d(mixed, mixed, 3, padding=1, groups=mixed)
         self.dt_bias, self.A_log, self.D = (nn.Parameter(torch.ones(heads)) for _ in range(3))
+        self.ssm: nn.Module | None = None  # in the place of the state space, once that was removed
         self.norm = LayerNorm2d(inner)
         self.out_proj = nn.Linear(inner, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, dim) from the same."""
-        inner, mixed, heads = self.out_proj.in_features, self.conv2d.out_channels, self.A_log.shape[0]  # as pruning leaves them
-        z, maps, dt = self.in_proj(x).split([inner, mixed, heads], dim=-1)
-        mixed_maps = self.mix(F.silu(self.conv2d(maps.permute(0, 3, 1, 2))), dt)
+        inner, mixed = self.out_proj.in_features, self.conv2d.out_channels  # as pruning leaves them
+        z, maps, dt = self.in_proj(x).split([inner, mixed, self.in_proj.out_features - inner - mixed], dim=-1)
+        maps = F.silu(self.conv2d(maps.permute(0, 3, 1, 2)))
+        mixed_maps = self.mix(maps, dt) if self.ssm is None else self.ssm(maps)
         y: Tensor = self.out_proj(self.norm(mixed_maps).permute(0, 2, 3, 1) * z)  # the gate has no activation
         return y
 

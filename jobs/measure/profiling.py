@@ -171,7 +171,7 @@ def parameter_counts(model: nn.Module, whole: nn.Module, masks: Mapping[str, Ten
         "sparsity_prunable": sum(dropped.values()) / sum(prunable.values()) if prunable else 0.0,
         "sparsity_all": 1 - sum(alive.values()) / sum(before.values()),
         "layers": {name: dropped[name] / prunable[name] for name in prunable},
-        "collapsed": [name for name in prunable if dropped[name] == prunable[name]],
+        "collapsed": [name for name in prunable if name in now and dropped[name] == prunable[name]],  # the others are gone with their block
     }
 
 

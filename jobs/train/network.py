@@ -18,6 +18,7 @@ from jobs.parallel.masking import Masking
 from jobs.parallel.snapshot import Snapshot
 from jobs.train.distillation import MESA_LOSSES, FrozenNetwork, distilled, mesa_counts
 from jobs.train.removal import Removal, structure_from_json, structure_to_json
+from models.blocks import without
 from models.pruning.base import NetworkView, Solve
 from models.pruning.inputs import InputNorms
 from models.pruning.masks import living
@@ -89,6 +90,8 @@ class TrainedNetwork:
             names=prunable_names(self.snapshot.model, groups_of(method)),
             module=self.snapshot.model,
             seed=self.spec.seed,
+            losses=self.losses,
+            say=self.say,
             read_weight=lambda name: self.masking.weight(name),  # of the current engine: removing units makes a new one
             read_gradient=lambda name: self.gradient(name),
             input_norms=self.input_norms,
@@ -144,6 +147,7 @@ class TrainedNetwork:
         self.average = self._average()
         if self.view is not None:
             self.view.groups, self.view.gates = self.removal.groups, self.removal.gates
+            self.view.names = tuple(name for name in self.view.names if name in self.fragments.by_name)
 
     def input_norms(self, batches: int) -> dict[str, Tensor]:
         """Norms of the inputs of the prunable weights over the first `batches` global batches, each image once (see `NetworkView`)."""
@@ -189,6 +193,28 @@ class TrainedNetwork:
         with closing(self.training.epoch(0)) as images:
             for micro_batch, _ in islice(images, count):
                 yield micro_batch.to(self.ranks.device)
+
+    def losses(self, removals: Sequence[Structure], batches: int) -> list[float]:
+        """The mean loss over the first `batches` global batches without what each structure removes (see `NetworkView`); a collective.
+
+        Every network gets the same images at the same time, so that they are read once. The loss is that of the training, without a teacher.
+        """
+        self.copy_weights()
+        network, device = self.snapshot.model.eval(), self.ranks.device
+        networks = [without(network, removal.blocks, removal.scans) for removal in removals]
+        count = min(batches, self.training.steps_per_epoch) * self.engine.batching.accumulation
+        sums = torch.zeros(len(networks), dtype=torch.float64, device=device)
+        with closing(self.training.epoch(0)) as images, torch.no_grad():
+            for micro_batch, labels in islice(images, count):
+                given, targets = micro_batch.to(device), labels.to(device)
+                sums += torch.stack([self.engine.loss(smaller(given), targets).double() for smaller in networks])
+        means: list[float] = (self.ranks.sum(sums) / (count * self.ranks.world)).tolist()
+        return means
+
+    def say(self, line: str) -> None:
+        """Prints a line on rank 0."""
+        if self.ranks.rank == 0:
+            print(line, flush=True)
 
     def gradient(self, name: str) -> Tensor:
         """The gradient of a parameter: of the batch in the engine, or of the last batch of a calibration."""

@@ -1,6 +1,7 @@
 """Removal within a stage: the units that can go, the gates of a search, the smaller network, and the file that says what is gone.
 
 structure.json, beside model.safetensors:  {"kept": {group: [units that stay]}, "counts": {group: units before}, "notes": [...]}
+and, if blocks or state spaces are gone:  "blocks": [name, ...], "scans": [mixer, ...]
 and, if tokens merge:  "merging": {"tokens": {block: [tokens after, before]}, "score": ..., "mode": ...}
 """
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from jobs.experiment.run_folder import STRUCTURE
 from jobs.experiment.specs import StageSpec, image_size
 from models.pruning.gates import fold_gates
-from models.pruning.structure import Group, Structure, composed, find_groups, remove, restructure
+from models.pruning.structure import Group, Structure, composed, find_groups, restructure
 from models.token_merging import Merging, Mode, Score
 
 
@@ -35,6 +36,8 @@ class StructureJson(TypedDict):
     counts: dict[str, int]
     notes: list[str]
     merging: NotRequired[MergingJson]
+    blocks: NotRequired[list[str]]
+    scans: NotRequired[list[str]]
 
 
 def parameters(network: nn.Module) -> int:
@@ -87,7 +90,7 @@ class Removal:
         with torch.no_grad():
             for name, mask in masks.items():
                 twin.get_parameter(name).copy_(mask)
-        remove(twin, self.groups or find_groups(network, self.img_size), structure.kept)
+        restructure(twin, structure, self.img_size, self.groups)
         smaller = dict(twin.named_parameters())
         return {name: smaller[name].detach() != 0 for name in masks if name in smaller}
 
@@ -105,6 +108,10 @@ def structure_to_json(structure: Structure | None) -> StructureJson | None:
     if (merging := structure.merging) is not None:
         tokens = {str(block): list(numbers) for block, numbers in merging.tokens.items()}
         value["merging"] = {"tokens": tokens, "score": merging.score, "mode": merging.mode}
+    if structure.blocks:
+        value["blocks"] = list(structure.blocks)
+    if structure.scans:
+        value["scans"] = list(structure.scans)
     return value
 
 
@@ -113,7 +120,8 @@ def structure_from_json(value: StructureJson | None) -> Structure | None:
     if value is None:
         return None
     merging = merging_from_json(value["merging"]) if "merging" in value else None
-    return Structure(kept=value["kept"], counts=value["counts"], notes=tuple(value["notes"]), merging=merging)
+    gone = {"blocks": tuple(value.get("blocks", ())), "scans": tuple(value.get("scans", ()))}
+    return Structure(kept=value["kept"], counts=value["counts"], notes=tuple(value["notes"]), merging=merging, **gone)
 
 
 def merging_from_json(value: MergingJson) -> Merging:

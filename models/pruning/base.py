@@ -23,6 +23,10 @@ def _no_engine(*_: object) -> NoReturn:
 Solve = Callable[[str, "Tensor", "Tensor"], tuple["Tensor", "Tensor"]]  # a weight's name, the weight, the products of its inputs -> new weight, mask
 
 
+def _no_losses(*_: object) -> list[float]:
+    raise RuntimeError("this NetworkView has no engine, so it cannot compute losses")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Budget:
     """Training epochs that every cell of a grid gets."""
@@ -84,7 +88,10 @@ class NetworkView:
     apply: Callable[[Mapping[str, Tensor]], None]  # zeroes the weights that the masks drop, and keeps them zero
     groups: tuple[Group, ...] = ()  # if the method removes_units: the groups that can be removed
     gates: Mapping[str, str] = field(default_factory=dict)  # the return value of the method's `gate`
-    remove: Callable[[Structure], None] = _no_engine  # units, or merges tokens, once; resets the optimizer, `groups`, `gates`
+    # Mean losses over so many global batches of training images, each without what a structure removes; in fp32 and in evaluation mode.
+    losses: Callable[[Sequence[Structure], int], list[float]] = _no_losses
+    say: Callable[[str], None] = print  # a line for the job's log, on one rank
+    remove: Callable[[Structure], None] = _no_engine  # units or blocks, or merges tokens, once; resets the optimizer, `groups`, `gates`
     add_l1: Callable[[str, float], None] = _no_engine  # only within after_backward; adds strength * sign(w) to a parameter's gradient
 
     def weights(self) -> dict[str, Tensor]:
@@ -117,6 +124,7 @@ class PruningMethod:
     name: ClassVar[str]
     needs_gradients: ClassVar[bool] = False  # True: `after_backward` is called, with dense gradients
     removes_units: ClassVar[bool] = False  # True: makes the network smaller with `NetworkView.remove`
+    removes_blocks: ClassVar[bool] = False  # True: likewise, and needs no groups of units
 
     @property
     def keeps_dense(self) -> bool:

@@ -59,6 +59,8 @@ class Chain(PruningMethod):
         if method.removes_units and (patterned := next((first for first in before if first.keeps_pattern), None)):
             broken = f"{method.name} would break the blocks of four of {patterned.name}"
             raise ValueError(f"{broken}, because it removes units from them: put {method.name} first")
+        if (reads_delta(method) and any(first.removes_blocks for first in before)) or (method.removes_blocks and any(map(reads_delta, before))):
+            raise ValueError("score: timescale reads Delta of the block before, which block_removal may remove: use score: cosine")
         for first in nearest_first(before):
             if aims(first) and aims(method) and _groups(first) == _groups(method) and _sparsity(method) <= _sparsity(first):
                 remedy = f"give it a sparsity above {_sparsity(first):g}, or leave it out"
@@ -93,10 +95,15 @@ class Chain(PruningMethod):
                 raise ValueError(f"{method.name}: {error}") from None
 
 
+def reads_delta(method: PruningMethod) -> bool:
+    """True if a method goes on needing Delta in blocks of the network."""
+    return getattr(method, "score", None) == "timescale"
+
+
 def nearest_first(before: Sequence[PruningMethod]) -> Iterator[PruningMethod]:
     """The methods before one, the last method first, as far as the last removal of units, which changes the weights behind a sparsity."""
     for method in reversed(before):
-        if method.removes_units:
+        if method.removes_units or method.removes_blocks:
             return
         yield method
 

@@ -6,6 +6,7 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from models.pruning.base import PruningMethod
+from models.pruning.block_removal import BlockRemoval
 from models.pruning.chain import Chain
 from models.pruning.dense import Dense
 from models.pruning.dynamic import Dynamic
@@ -35,6 +36,7 @@ METHODS: dict[str, type[PruningMethod]] = {
     "semi_structured": SemiStructured,
     "sparsegpt": SparseGPT,
     "structured": Structured,
+    "block_removal": BlockRemoval,
     "token_merging": TokenMerging,
 }
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from models.blocks import take_out
 from models.convolution import LayerNorm2d
 from models.merge_sites import merge_tokens
 from models.pruning.surrogates import Axis, Slices, bare_parameters, surrogate
@@ -53,17 +54,24 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class Structure:
-    """What makes the network that runs from the whole one: the removal of units, the merging of tokens."""
+    """What makes the network that runs from the whole one: the removal of units, then of blocks and state spaces (`models.blocks`), then the
+    merging of tokens.
+    """
 
     kept: Kept  # of the groups that lost units
     counts: Mapping[str, int]  # units of every group before the removal
     notes: tuple[str, ...] = ()
+    blocks: tuple[str, ...] = ()  # that are gone
+    scans: tuple[str, ...] = ()  # mixers whose state space is gone
     merging: Merging | None = None
 
     @property
     def summary(self) -> dict[str, tuple[int, int]]:
-        """(units kept, units before), for every group that the method considered; tokens after and before each merge, as `tokens.<block>`."""
-        units = {name: (len(self.kept[name]) if name in self.kept else count, count) for name, count in self.counts.items()}
+        """(units kept, units before), for every group that the method considered; (0 or 1, 1) for every block, and for every state space as
+        `<mixer>.scan`; tokens after and before each merge, as `tokens.<block>`.
+        """
+        gone = {*self.blocks, *(f"{name}.scan" for name in self.scans)}
+        units = {name: (0 if name in gone else len(self.kept[name]) if name in self.kept else count, count) for name, count in self.counts.items()}
         return units | {f"tokens.{block}": numbers for block, numbers in (self.merging.tokens if self.merging else {}).items()}
 
 
@@ -71,6 +79,9 @@ def restructure(model: nn.Module, structure: Structure, img_size: int, groups: S
     """Makes the whole network `model` in place what a structure says. `groups`: its groups, if they are known. ValueError if it does not fit."""
     if structure.kept:
         remove(model, groups or find_groups(model, img_size), structure.kept)
+    if structure.blocks or structure.scans:
+        scans = [name for name in structure.scans if not any(name.startswith(f"{block}.") for block in structure.blocks)]
+        take_out(model, structure.blocks, scans)
     if structure.merging is not None:
         merge_tokens(model, structure.merging)
 
@@ -78,8 +89,14 @@ def restructure(model: nn.Module, structure: Structure, img_size: int, groups: S
 def composed(first: Structure, second: Structure) -> Structure:
     """Two structures as one of the whole network. `second` counts the units that `first` has left."""
     kept = {name: [first.kept[name][unit] for unit in units] if name in first.kept else units for name, units in second.kept.items()}
-    counts, notes = {**second.counts, **first.counts}, (*first.notes, *second.notes)
-    return Structure(kept={**first.kept, **kept}, counts=counts, notes=notes, merging=second.merging or first.merging)
+    return Structure(
+        kept={**first.kept, **kept},
+        counts={**second.counts, **first.counts},
+        notes=(*first.notes, *second.notes),
+        blocks=(*first.blocks, *second.blocks),
+        scans=(*first.scans, *second.scans),
+        merging=second.merging or first.merging,
+    )
 
 
 def find_groups(model: nn.Module, img_size: int) -> tuple[Group, ...]:

@@ -105,6 +105,8 @@ def _head_mixer(mixer: Any) -> Iterable[Units]:
     """Of VSSD: a head is its channels, and beside them its rate, its skip weight and the row that makes its Delta. A state is B times C, each behind
     a SiLU, so that no weight scales it.
     """
+    if mixer.ssm is not None:  # without the state space nothing has heads
+        return
     heads = mixer.A_log.shape[0]
     row = Beside(name="in_proj", dimension=None, first=mixer.in_proj.out_features - heads)
     beside = (*(Beside(name=name, dimension=0) for name in ("A_log", "D", "dt_bias")), row)

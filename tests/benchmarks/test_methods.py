@@ -41,9 +41,12 @@ def test_methods_are_sorted_by_90_percent_and_bold_where_they_beat_their_random_
     ]
 
 
+LATER = {"sparsegpt", "block_removal", "token_merging"}  # than the runs behind the table in benchmarks/README.md
+
+
 def test_the_grid_holds_every_method_at_the_levels_that_its_labels_say():
     grid = read_grid(GRID)
-    assert {cell.method.name for cell in grid.cells} == set(METHODS) - {"token_merging"}  # no weight goes: it has no level of sparsity
+    assert {cell.method.name for cell in grid.cells} == set(METHODS) - LATER
     for cell in grid.cells:
         name, _, level = cell.pruning.rpartition(" ")
         if name not in ("", "2:4"):

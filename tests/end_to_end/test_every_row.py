@@ -44,6 +44,7 @@ SMALL: dict[str, dict[str, Any]] = {  # options by family
     "mambaout": {"depths": [1, 1, 1, 1], "dims": [8, 8, 8, 8]},
 }
 KNOBS: dict[str, dict[str, Any]] = {  # of the methods that need some, or more epochs than one
+    "block_removal": {"blocks": 1, "batches": 1},
     "dense": {},
     "early_bird": {"ratio": 0.3, "search_epochs": 2, "fifo": 2},
     "iterative_magnitude": {"rate": 0.5, "rounds": 1, "rewind_step": 1},

@@ -9,14 +9,16 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn.functional import cross_entropy
 
 from jobs.experiment.specs import DataSpec, ModelSpec, RecipeSpec, StageSpec
 from jobs.measure.multiply_adds import count_multiply_adds
 from jobs.parallel.engine import Ranks, rendezvous
 from jobs.train.evaluation import WeightsError, evaluate, load_masks, load_model
 from jobs.train.exports import StageResult, exported
-from jobs.train.removal import load_structure
+from jobs.train.removal import load_structure, parameters
 from jobs.train.stage_trainer import StageTrainer
+from models.blocks import take_out
 from models.layers import weight_decay_groups
 from models.merge_sites import merge_tokens, merging_of
 from models.pruning.base import Budget, NetworkView, PruningMethod, Stage
@@ -48,7 +50,12 @@ METHODS["units, masks, units, masks"] = Chain(
     methods=(METHODS["norm"], MASKED, METHODS["taylor"], create_method("magnitude", sparsity=0.8)), split=(0, 0, 1, 0)
 )
 METHODS["masks, then merging, then units"] = Chain(methods=(MASKED, METHODS["merging"], METHODS["taylor"]), split=(0, 0, 1))
-ON_RANKS = {"taylor": 2, "sparsessm": 1, "early_bird": 3, "masks, then units": 1, "units, masks, units, masks": 3}  # their ZeRO stages
+BLOCKS = create_method("block_removal", blocks=1, batches=2)
+METHODS["blocks"] = BLOCKS
+METHODS["masks, blocks, units, scans"] = Chain(
+    methods=(MASKED, BLOCKS, METHODS["taylor"], create_method("block_removal", blocks=1, unit="ssm", batches=1)), split=(0, 0, 1, 0)
+)
+ON_RANKS = {"blocks": 0, "taylor": 2, "sparsessm": 1, "early_bird": 3, "masks, then units": 1, "units, masks, units, masks": 3}  # their ZeRO stages
 ON_RANKS["masks, then merging, then units"] = 2
 BUDGET = Budget(epochs=3, finetune_epochs=1)
 
@@ -168,8 +175,11 @@ def test_before_fine_tuning_the_outputs_are_those_of_the_masked_network(tmp_path
     assert files[1] < 0.7 * files[0]
 
 
+KILLED = [("taylor", (1, 2)), ("early_bird", (5, 8)), ("masks, then units", (1, 2)), ("merging", (0, 2)), ("blocks", (0, 1))]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "cuts"), [("taylor", (1, 2)), ("early_bird", (5, 8)), ("masks, then units", (1, 2)), ("merging", (0, 2))])
+@pytest.mark.parametrize(("method", "cuts"), KILLED)
 def test_a_killed_stage_goes_on_bit_for_bit_before_and_after_removal(tmp_path, method, cuts):
     ranks = rendezvous(threads=1)
     whole, _ = train_path(tmp_path / "whole", method, ranks)
@@ -285,6 +295,38 @@ def test_a_chain_removes_units_twice_with_masks_between(tmp_path):
     total = sum(mask.numel() for mask in masks.values())
     assert sum(map(living, masks.values())) == total - round(0.8 * total)
     assert all(not weights[name][~mask].any() for name, mask in masks.items())
+
+
+@pytest.mark.slow
+def test_a_network_without_blocks_is_saved_loaded_and_fine_tuned_as_such(tmp_path, capsys):
+    folder, result = train_path(tmp_path, "blocks", rendezvous(threads=1))
+    structure = load_structure(folder / "export")
+    assert structure is not None and len(structure.blocks) == 1 and not structure.kept
+    losses = {}
+    for name in ("layers.0", "layers.1"):
+        network = loaded(tmp_path / "0_train")
+        take_out(network, (name,), ())
+        with torch.no_grad():
+            batches = [pictures(step) for step in range(2)]
+            losses[name] = sum(float(cross_entropy(network(images), labels, label_smoothing=0.1).double()) for images, labels in batches) / 2
+    gone = min(losses, key=lambda name: losses[name])
+    assert structure.blocks == (gone,) and f"block_removal: 1 of 1: without {gone}: {losses[gone]:.6g}" in capsys.readouterr().out
+    assert not any(name.startswith(f"{gone}.") for name in load_file(exported(folder).weights))
+    assert structure.summary == {name: (int(name != gone), 1) for name in losses}
+    assert result.sparsity == pytest.approx(1 - parameters(loaded(folder)) / parameters(network_of(MODELS["vim"])))
+    assert evaluate(loaded(folder), Pictures(rendezvous(threads=1)).batches(), rendezvous(threads=1)).top1 == result.val_top1
+    shallow = create_model("vim_micro", 10, 32, dim=16, depth=1, d_state=4)
+    assert count_multiply_adds(loaded(folder), img_size=32, masks={}).macs == count_multiply_adds(shallow, img_size=32, masks={}).macs
+
+
+@pytest.mark.slow
+def test_a_chain_removes_blocks_units_and_scans_from_a_masked_network(tmp_path):
+    folder, _ = train_path(tmp_path, "masks, blocks, units, scans", rendezvous(threads=1))
+    structure, masks, weights = load_structure(folder / "export"), load_masks(folder / "export"), load_file(exported(folder).weights)
+    assert structure is not None and len(structure.blocks) == len(structure.scans) == 1 and structure.kept
+    assert masks and masks.keys() <= weights.keys() and all(not weights[name][~mask].any() for name, mask in masks.items())
+    assert not any("x_proj" in name or name.startswith(f"{structure.blocks[0]}.") for name in weights)
+    assert loaded(folder)(pictures(0)[0]).isfinite().all()
 
 
 def test_multiply_adds_are_those_of_the_narrower_architecture():
