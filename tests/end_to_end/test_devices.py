@@ -100,6 +100,13 @@ def test_torch_compile_sees_no_break_and_computes_the_same(variant: str, device:
         assert (got - want).norm() <= 2e-3 * want.norm() + 1e-7
 
 
+@pytest.mark.parametrize("variant", FAMILIES[:4])
+def test_no_scan_breaks_a_graph(variant: str) -> None:
+    network = small_network(variant)
+    with torch.no_grad():
+        assert torch.equal(torch.compile(network, fullgraph=True, dynamic=False, backend="eager")(images()), network(images()))
+
+
 # the engine
 
 
