@@ -79,7 +79,7 @@ class SS2D(nn.Module):
         height, width = x.shape[2:]
         sequences = torch.stack((x.flatten(2), x.transpose(2, 3).flatten(2)), dim=1)
         y = self._fixed(sequences) if self.fixed else self._scans(sequences)
-        rows, columns = (part.squeeze(1) for part in torch.split(y, 1, dim=1))  # the gradient of unbind would be two tensors of zeros, added
+        rows, columns = y.unbind(1)
         total: Tensor = rows.view(*rows.shape[:2], height, width) + columns.view(*rows.shape[:2], width, height).transpose(2, 3)
         return total
 
@@ -92,21 +92,20 @@ class SS2D(nn.Module):
         delta = self.dt_projs(dt, self.dt_projs_weight)
         rates, skip, bias = -torch.exp(self.A_logs.to(wide)), self.Ds.to(wide), self.dt_projs_bias.to(wide).flatten()
         u = x.flatten(1, 2)
-        pairs = zip(*(part.chunk(2, dim) for part, dim in ((delta, 1), (rates, 0), (B, 1), (C, 1), (skip, 0), (bias, 0))), strict=True)
         ahead, back = (
             self.scan(
                 u,
-                step.flatten(1, 2),
-                A,
-                drive,
-                readout,
-                D,
-                delta_bias=offset,
+                delta[:, pair].flatten(1, 2),
+                rates.chunk(2)[reverse],
+                B[:, pair],
+                C[:, pair],
+                skip.chunk(2)[reverse],
+                delta_bias=bias.chunk(2)[reverse],
                 delta_softplus=True,
                 reverse=bool(reverse),
                 backend=self.scan_backend,
             )
-            for reverse, (step, A, drive, readout, D, offset) in enumerate(pairs)
+            for reverse, pair in enumerate((slice(0, 2), slice(2, 4)))
         )
         return (ahead + back).view(x.shape)
 

@@ -1,0 +1,161 @@
+"""python -m harness.doctor [profile | grid.yaml] [--job]: what this machine, its cluster and its file systems have for a run.
+
+--job, inside an allocation (salloc, sbatch, srun): looks at every node of it too.
+Exit codes: 0: ready, perhaps with warnings; 1: a run would fail; 2: usage.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from harness.grid.cluster_profile import read_cluster
+from harness.grid.yaml_source import GridError, Node, Report, read_yaml
+from harness.health import disks, gpus, network, scheduler, software
+from harness.health.finding import Finding, State, error, ok
+from harness.text import counted, no_current_folder
+from jobs.cluster.surroundings import forget_outer_job
+from jobs.experiment.files import this_host, write_json
+from jobs.experiment.output import printable, replace_unencodable
+from jobs.experiment.run_folder import RUNS
+from jobs.experiment.specs import ClusterSpec
+
+READY, BROKEN, USAGE = 0, 1, 2
+COLOURS: dict[State, str] = {"ok": "green", "warning": "yellow", "error": "bold red"}
+LIMIT_S = 600  # for what a node looks at
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    replace_unencodable()
+    if problem := no_current_folder():
+        print(problem, file=sys.stderr)
+        return USAGE
+    options = parse(arguments)
+    try:
+        cluster = cluster_of(options.profile)
+    except GridError as wrong:
+        print(wrong, file=sys.stderr)
+        return USAGE
+    if options.node:
+        findings = collected(of_a_node(cluster, options.runs))
+        write_json(options.node / f"{os.environ.get('SLURMD_NODENAME') or this_host()}.json", [asdict(finding) for finding in findings])
+        return READY
+    if options.job and "SLURM_JOB_ID" not in os.environ:
+        print("--job looks from within an allocation: salloc --nodes=2 ... first, or srun python -m harness.doctor --job", file=sys.stderr)
+        return USAGE
+    nodes = of_all_nodes(options.profile, options.runs) if options.job else {}  # first: what follows forgets the job around it
+    reports = {f"{this_host()}, where you are": collected(here(cluster, options.runs)), **nodes}
+    show(reports, as_json=options.json)
+    return BROKEN if any(finding.state == "error" for findings in reports.values() for finding in findings) else READY
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options of the command line."""
+    parser = argparse.ArgumentParser(prog="python -m harness.doctor", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("profile", nargs="?", help="a cluster profile, or a grid with its cluster (default: this machine alone)")
+    parser.add_argument("--job", action="store_true", help="look at every node of the allocation in which this runs, too")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON, by machine")
+    parser.add_argument("--runs", type=Path, default=RUNS, help="the folder of all run folders (default: %(default)s)")
+    parser.add_argument("--node", type=Path, help=argparse.SUPPRESS)  # what --job runs on each node: writes its findings to this folder
+    return parser.parse_args(arguments)
+
+
+def cluster_of(name: str | None) -> ClusterSpec:
+    """The cluster that a profile, or the `cluster` of a grid, describes. Raises GridError."""
+    if name is None:
+        return ClusterSpec()
+    path, report = Path(name), Report(name)
+    node = read_yaml(path)[1]
+    given = node.value.get("cluster") if isinstance(node.value, dict) and "models" in node.value else node
+    cluster = read_cluster(given if isinstance(given, Node) else None, path, report)
+    if report.problems:
+        raise GridError(report.problems)
+    return cluster
+
+
+def here(cluster: ClusterSpec, runs: Path) -> Iterator[Finding]:
+    """What there is to see on the machine where a user types."""
+    yield from scheduler.scheduler(cluster)
+    yield from machine(cluster, runs, on_node=cluster.kind != "slurm")
+
+
+def of_a_node(cluster: ClusterSpec, runs: Path) -> Iterator[Finding]:
+    """What there is to see on a node."""
+    yield from machine(cluster, runs, on_node=True)
+
+
+def machine(cluster: ClusterSpec, runs: Path, *, on_node: bool) -> Iterator[Finding]:
+    """Software, GPUs, file systems and network of this machine."""
+    forget_outer_job()
+    shared = cluster.kind == "slurm"
+    yield from software.python_version()
+    yield from software.packages()
+    yield from software.built_parts()
+    yield from gpus.gpus(cluster, on_node=on_node)
+    yield from software.scan_kernels()
+    yield from disks.disk("runs", runs.absolute(), shared=shared)
+    yield from disks.disk("cache", Path(cluster.cache).expanduser(), shared=shared)
+    yield from disks.scratch()
+    yield from network.network(cluster.nodes)
+
+
+def collected(findings: Iterator[Finding]) -> list[Finding]:
+    """All findings; an unforeseen exception becomes one, since the others are worth reading all the more."""
+    known: list[Finding] = []
+    try:
+        known.extend(findings)
+    except Exception as failed:  # whatever a broken machine raises
+        known.append(error("doctor", f"{type(failed).__name__}: {failed}", "this ended the look at the rest; tell it to the authors"))
+    return known
+
+
+def of_all_nodes(profile: str | None, runs: Path) -> dict[str, list[Finding]]:
+    """The findings of every node of the allocation, by name. They write them into the run folders' folder, which all of them are to see."""
+    runs.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=runs.absolute(), prefix=".doctor-") as folder:
+        own = [sys.executable, "-m", "harness.doctor", "--node", folder, "--runs", str(runs.absolute()), *([profile] if profile else [])]
+        try:
+            done = subprocess.run(["srun", "--overlap", "--ntasks-per-node=1", *own], capture_output=True, text=True, check=False, timeout=LIMIT_S)
+        except (OSError, subprocess.TimeoutExpired) as failed:
+            return {"nodes": [error("srun", str(failed), "see that srun runs in this allocation: srun hostname")]}
+        reports = {path.stem: [Finding(**each) for each in json.loads(path.read_bytes())] for path in sorted(Path(folder).glob("*.json"))}
+    nodes = int(os.environ.get("SLURM_JOB_NUM_NODES") or os.environ.get("SLURM_NNODES") or len(reports))
+    if done.returncode:
+        why = done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"]
+        reports["nodes"] = [error("srun", why[-1], "see that Python and the project are on the nodes")]
+    elif len(reports) < nodes:
+        text = f"{len(reports)} of {counted(nodes, 'node')} could write to {runs.absolute()}, so that this machine sees it"
+        reports["nodes"] = [error("runs", text, "give a folder on a file system that the nodes share: --runs")]
+    else:
+        reports["nodes"] = [ok("runs", f"{counted(nodes, 'node')} wrote to {runs.absolute()}, and all of it is seen here")]
+    return reports
+
+
+def show(reports: dict[str, list[Finding]], *, as_json: bool) -> None:
+    """Prints every finding, one line each."""
+    if as_json:
+        print(json.dumps({host: [asdict(finding) for finding in findings] for host, findings in reports.items()}, indent=1))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    for host, findings in reports.items():
+        if len(reports) > 1:
+            console.print(Text(f"\n{host}", style="bold"))
+        for finding in findings:
+            line = Text(f"{finding.state:8} ", style=COLOURS[finding.state]) + Text(f"{finding.topic}: {printable(finding.text)}")
+            console.print(line + Text(f"\n         -> {printable(finding.remedy)}", style="dim") if finding.remedy else line)
+    counts = {state: sum(finding.state == state for findings in reports.values() for finding in findings) for state in COLOURS}
+    verdict = "ready" if not counts["error"] else "not ready"
+    console.print(Text(f"{verdict}: {counted(counts['error'], 'error')}, {counted(counts['warning'], 'warning')}", style="bold"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What a machine and a cluster have for a run, looked at before one."""

@@ -1,0 +1,79 @@
+"""SLURM as its commands tell of it. tests/slurm/test_doctor.py asks a real one."""
+
+import pytest
+
+from harness.health import scheduler
+from harness.health.finding import Finding
+from jobs.experiment.specs import ClusterSpec
+from tests.support.fake_slurm import FakeSlurm
+
+SLURM = ClusterSpec(kind="slurm")
+CONFIG = (
+    "ClusterName             = alps",
+    "AccountingStorageType   = accounting_storage/slurmdbd",
+    "JobRequeue              = 1",
+    "KillWait                = 30 sec",
+    "MaxArraySize            = 1001",
+    "PreemptMode             = OFF",
+    "TaskPlugin              = task/affinity,task/cgroup",
+)
+
+
+def told(slurm: FakeSlurm, *changes: str, cluster: ClusterSpec = SLURM) -> dict[str, Finding]:
+    """The findings by topic, under a configuration in which lines were changed."""
+    names = {line.split()[0] for line in changes}
+    slurm.says("scontrol", *(line for line in CONFIG if line.split()[0] not in names), *changes)
+    return {finding.topic: finding for finding in scheduler.scheduler(cluster)}
+
+
+@pytest.fixture(autouse=True)
+def answers(slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
+    slurm.says("sinfo", "slurm 24.11.5")
+    monkeypatch.setattr(scheduler, "partitions", dict)
+    monkeypatch.setattr(scheduler, "free_jobs", lambda: 7)
+    monkeypatch.setattr(scheduler, "slurm_problems", lambda cluster: [])
+
+
+def test_what_a_run_relies_on_is_told(slurm: FakeSlurm) -> None:
+    findings = told(slurm)
+    assert {topic for topic, finding in findings.items() if finding.state != "ok"} == {"partitions"}, "there are none"
+    assert findings["slurm"].text == "SLURM 24.11.5, cluster alps"
+    assert findings["queue"].text == "arrays of up to 1001 tasks; 7 more jobs of yours fit"
+    assert findings["profile"].text.startswith("SLURM would take its jobs: 1 node x 1 rank x 1 CPU")
+
+
+@pytest.mark.parametrize(
+    ("line", "topic"),
+    [
+        ("AccountingStorageType = accounting_storage/none", "accounting"),
+        ("JobRequeue = 0", "requeue"),
+        ("TaskPlugin = task/none", "limits of a job"),
+    ],
+)
+def test_what_is_missing_is_a_warning(slurm: FakeSlurm, line: str, topic: str) -> None:
+    assert told(slurm, line)[topic].state == "warning"
+
+
+def test_preemption_is_no_fault(slurm: FakeSlurm) -> None:
+    assert "resume from their last checkpoint" in told(slurm, "PreemptMode = REQUEUE")["preemption"].text
+
+
+def test_a_full_queue_an_old_version_and_a_refused_profile(slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
+    slurm.says("sinfo", "slurm 19.05.2")
+    monkeypatch.setattr(scheduler, "free_jobs", lambda: 0)
+    monkeypatch.setattr(scheduler, "slurm_problems", lambda cluster: ["cluster.partition: no partition 'gpu'"])
+    findings = told(slurm)
+    assert (findings["slurm"].state, findings["queue"].state, findings["profile"].state) == ("warning", "warning", "error")
+    assert "profile" not in told(slurm, cluster=ClusterSpec())
+
+
+def test_a_silent_controller_is_an_error_only_where_it_is_needed(slurm: FakeSlurm) -> None:
+    slurm.fails("scontrol", "scontrol: fatal: Could not establish a configuration source")
+    assert [finding.state for finding in scheduler.scheduler(SLURM)] == ["error"]
+    assert [finding.state for finding in scheduler.scheduler(ClusterSpec())] == ["warning"]
+
+
+def test_a_machine_without_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler, "available", lambda: False)
+    assert [finding.state for finding in scheduler.scheduler(SLURM)] == ["error"]
+    assert [finding.state for finding in scheduler.scheduler(ClusterSpec())] == ["ok"]
