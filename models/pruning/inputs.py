@@ -1,5 +1,6 @@
 """Norms of the inputs of layers: one norm for every weight of an output row."""
 
+import math
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Self
@@ -64,6 +65,17 @@ def layer_of(model: nn.Module, name: str) -> Layer:
     return layer
 
 
+def with_padding(layer: nn.Conv1d | nn.Conv2d, x: Tensor) -> Tensor:
+    """The input of a convolution, (B, channels, ...), as it is convolved: timm's Conv2dSame adds zeros to it, which its `padding` does not say."""
+    if type(layer).__name__ != "Conv2dSame":
+        return x
+    around: list[int] = []  # from the last dimension to the first
+    for size, kernel, stride, dilation in zip(x.shape[2:], layer.kernel_size, layer.stride, layer.dilation, strict=True):
+        more = max((math.ceil(size / stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
+        around = [more // 2, more - more // 2, *around]
+    return F.pad(x, around)
+
+
 @torch.no_grad()
 def squares(layer: Layer, x: Tensor, weight: Tensor | None = None, *, reverse: bool = False) -> Tensor:
     """Sums in fp64, over samples and positions, of the squared inputs that each weight of `layer` multiplies; broadcasts to the weight's shape."""
@@ -78,6 +90,7 @@ def squares(layer: Layer, x: Tensor, weight: Tensor | None = None, *, reverse: b
         around = (weight.shape[-1] - 1 - layer.left, layer.left) if reverse else (layer.left, weight.shape[-1] - 1 - layer.left)
         met = F.pad(energy.transpose(1, 2), around).unfold(-1, weight.shape[-1], 1).sum((0, 2))
         return (met.flip(-1) if reverse else met).unsqueeze(1)
+    energy = with_padding(layer, energy)
     # The derivative of the sum of all outputs, for the squared input: the sum over all positions of what each weight is multiplied by.
     with torch.enable_grad():
         ones = torch.ones_like(weight, dtype=torch.float64, requires_grad=True)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.layers import TokenConv1d
-from models.pruning.inputs import Layer, layer_of
+from models.pruning.inputs import Layer, layer_of, with_padding
 from models.vmamba import DirectionProjection
 
 Visit = Callable[[str, Tensor], None]
@@ -87,7 +87,7 @@ def _taps(layer: TokenConv1d, reverse: bool, x: Tensor) -> Tensor:
 def _patches(layer: nn.Conv1d | nn.Conv2d, x: Tensor) -> Tensor:
     """(groups, channels * kernel positions, B * places) of (B, channels, ...)."""
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    padded = F.pad(x, layer._reversed_padding_repeated_twice, mode=mode)
+    padded = F.pad(with_padding(layer, x), layer._reversed_padding_repeated_twice, mode=mode)
     kernel, stride, dilation = layer.kernel_size, layer.stride, layer.dilation
     if isinstance(layer, nn.Conv1d):
         padded, kernel, stride, dilation = padded.unsqueeze(2), (1, *kernel), (1, *stride), (1, *dilation)

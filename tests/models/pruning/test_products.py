@@ -10,7 +10,11 @@ from models.pruning.inputs import InputNorms
 from models.pruning.products import input_products, visit_layers
 from models.pruning.scope import prunable_names
 from models.registry import create_model
+from models.torchvision_shim import load_timm
 from models.vmamba import DirectionProjection
+
+load_timm()
+from timm.layers import Conv2dSame  # noqa: E402  # timm cannot be imported before
 
 LAYERS = {
     "linear": (nn.Linear(6, 4), (3, 5, 6)),
@@ -21,6 +25,7 @@ LAYERS = {
     "dilated": (nn.Conv2d(2, 3, 3, dilation=2), (3, 2, 7, 6)),
     "reflected": (nn.Conv2d(2, 3, 3, padding=1, padding_mode="reflect"), (3, 2, 7, 6)),
     "conv1d": (nn.Conv1d(4, 6, 3, 2, 1, groups=2), (3, 4, 9)),
+    "timm's same": (Conv2dSame(4, 6, 5, 2), (3, 4, 7, 4)),
 }
 
 
@@ -91,7 +96,7 @@ class Chain(nn.Module):
 
 
 def test_a_layer_computes_with_what_the_visit_left_and_later_layers_read_it():
-    net, x, order = Chain(), torch.randn(5, 3), []
+    net, x, order = Chain().double(), torch.randn(5, 3, dtype=torch.float64), []
     first = net.first.weight.detach().clone()
 
     def double(name: str, H: torch.Tensor) -> None:
@@ -101,8 +106,8 @@ def test_a_layer_computes_with_what_the_visit_left_and_later_layers_read_it():
     visit_layers(net, ("second.weight", "first.weight"), x, double)
     assert [name for name, _ in order] == ["first.weight", "second.weight"]
     hidden = x @ (2 * first).T @ (2 * first).T
-    torch.testing.assert_close(order[0][1][0], (x.T @ x).double())
-    torch.testing.assert_close(order[1][1][0], (hidden.T @ hidden).double())
+    torch.testing.assert_close(order[0][1][0], x.T @ x)
+    torch.testing.assert_close(order[1][1][0], hidden.T @ hidden)
     assert not net.first._forward_pre_hooks and not net.second._forward_pre_hooks
 
 
