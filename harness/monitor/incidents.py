@@ -20,6 +20,7 @@ from jobs.recovery.triage import STATES, Policy, decisive_log, last_words
 ROOT = Path(__file__).resolve().parents[2]
 FLOORS = ("harness", "jobs", "analysis", "models")
 FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)')
+PLUGIN = re.compile(r"/plugins/[0-9a-f]{12}/(.+)$")  # a file of a plug-in in a run folder
 EXCERPT_LINES = 6
 TAIL_BYTES = 20_000
 VAGUE = ("FAILED", "CANCELLED", "ENDED")  # SLURM's word even for some jobs that ran out of memory or time: their log says more
@@ -114,7 +115,9 @@ def location_of(traceback: str) -> str:
 
 
 def path_in_project(file: Path) -> Path | None:
-    """The path of one of our files from the root of the project, also where it ran in another checkout; None for other files."""
+    """The path of one of our files from the root of the project, also where it ran in another checkout, or of a plug-in's file; None for others."""
+    if copied := PLUGIN.search(str(file)):
+        return Path(copied[1])
     if "site-packages" in file.parts:
         return None
     if file.is_relative_to(ROOT):

@@ -22,6 +22,7 @@ from jobs.recovery.micro_batch import stored_micro_batch
 from jobs.recovery.triage import DISK_FULL
 from jobs.worker.failures import record_failure
 from jobs.worker.job import run_job
+from models.plugins.content import PluginError
 
 if TYPE_CHECKING:
     from submitit import Job
@@ -115,10 +116,11 @@ class LocalQueue:
         if queued.log is not None and out_of_space(queued.log):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.run.path))
         self.deaths[stage] = self.deaths.get(stage, 0) + 1
-        if self.deaths[stage] <= RESTARTS:
+        refused = refused_plugin(queued.log) if queued.log is not None else None
+        if self.deaths[stage] <= RESTARTS and refused is None:
             return
         message = f"its process died {self.deaths[stage]} times without an error (killed, out of memory, or a crash): see {queued.log}"
-        failure = Failure(kind="killed", message=message, stage=stage)
+        failure = Failure(kind=PluginError.__name__ if refused else "killed", message=refused or message, stage=stage)
         self.run.write_failure(stage, failure)
         record_failure(self.run, failure, queued.job, self.cluster.ranks)
 
@@ -155,6 +157,16 @@ class LocalQueue:
         for queued in self.running.values():
             if queued.process:
                 self.stop(queued.process)
+
+
+def refused_plugin(log: Path) -> str | None:
+    """Why a job could not load the copy of a plug-in, by its log: this happens before there is a job that could write a failure. None if it could."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
+    except OSError:
+        return None
+    start = f"{PluginError.__module__}.{PluginError.__name__}: "
+    return next((line.removeprefix(start) for line in lines if line.startswith(start)), None)
 
 
 def out_of_space(log: Path) -> bool:

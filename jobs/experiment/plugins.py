@@ -6,12 +6,14 @@ Sources of data are rows that plug-ins may add here; models and pruning methods 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, Final, NotRequired, TypedDict
 
-from jobs.experiment.run_folder import RunFolder
 from jobs.experiment.sources import SOURCES, SourceEntry
 from models.plugins.loading import DIGITS, load_copy
 from models.plugins.tables import TABLES, Table, origin
+
+if TYPE_CHECKING:  # it imports pydantic, which a reader of grids does not need
+    from jobs.experiment.run_folder import RunFolder
 
 NAME, SHA256 = "plugin", "plugin_sha256"  # fields of a part of a cell's JSON form; the content decides a result, the name does not
 CHAIN: Final = "methods"  # the knob of a chain that lists its methods
@@ -36,7 +38,7 @@ def loaded_copy(folder: str, sha256: str) -> PluginCopy:
     return PluginCopy(folder=folder, sha256=sha256)
 
 
-def copy_in(run: RunFolder, sha256: str) -> PluginCopy:
+def copy_in(run: "RunFolder", sha256: str) -> PluginCopy:
     """The copy of a plug-in in a run folder, whether it is there yet or not."""
     return PluginCopy(folder=str(run.plugins_dir.resolve() / sha256[:DIGITS]), sha256=sha256)
 
@@ -101,7 +103,7 @@ def check_plugins(spec: Mapping[str, Any]) -> None:
             raise ValueError(f"{TABLES[table].word} {name!r} is of {needed}, and {other} has it here")
 
 
-def copies_for(run: RunFolder, spec: Mapping[str, Any]) -> list[PluginCopy]:
+def copies_for(run: "RunFolder", spec: Mapping[str, Any]) -> list[PluginCopy]:
     """The copies of the plug-ins that a cell's JSON form names."""
     return [copy_in(run, sha256) for sha256 in digests_of(spec)]
 

@@ -32,6 +32,7 @@ def test_the_location_of_a_failure_is_in_our_code_even_when_a_library_raised_it(
             "jobs/train/stage.py",
         ),
         (("/opt/venv/site-packages/torchvision/models/vit.py", "/usr/lib/python3.11/json/decoder.py"), "json/decoder.py"),
+        (("/work/jobs/worker/job.py", "/work/runs/g/plugins/0123456789ab/mine/net.py", "/venv/site-packages/torch/nn/linear.py"), "mine/net.py"),
         ((), ""),
     ],
 )

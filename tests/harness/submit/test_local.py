@@ -239,3 +239,16 @@ def test_a_cell_that_is_cancelled_is_run_no_more_and_its_trunk_is_for_the_others
     started = {stage for stages in machine.started for stage in stages}
     assert cells[0].stages[0] in started and cells[0].stages[1] not in started
     assert run.record(cells[0].cell.id) is None and all(run.record(planned.cell.id) for planned in cells[1:])
+
+
+def test_a_job_that_cannot_load_its_plug_in_is_not_tried_again_and_says_so(tmp_path: Path) -> None:
+    class Refusing(Machine):
+        def submit(self, cluster: Any, folder: Path, *given: Any, **options: Any) -> FakeProcess:
+            log = "Traceback:\n  File x\nmodels.plugins.content.PluginError: net.py is not the plug-in that was launched\n"
+            (folder / "1_0_log.out").write_text(log)
+            return super().submit(cluster, folder, *given, **options)
+
+    run, machine, cells = drained(tmp_path, lambda run: Refusing(run, lambda stage: "killed"))
+    failures = [failure for path in (run.path / "stages").iterdir() if (failure := run.failure(path.name))]
+    assert {(failure.kind, failure.message) for failure in failures} == {("PluginError", "net.py is not the plug-in that was launched")}
+    assert len(machine.started) == len(set(machine.started)), "each stage once"
