@@ -97,6 +97,8 @@ def build(spec: type[Settings], values: Mapping[str, Any]) -> Settings:
         raise SettingsError(spec.__name__, errors)
     try:
         return spec(**fields)
+    except SettingsError as error:
+        raise SettingsError(spec.__name__, error.errors) from None
     except ValueError as error:
         raise SettingsError(spec.__name__, [((), str(error))]) from None
 

@@ -21,6 +21,7 @@ from jobs.data.folders import imagefolder_identity, imagefolder_look, imagefolde
 from jobs.data.huggingface import huggingface_identity, huggingface_problems, look_at_huggingface, read_huggingface
 from jobs.data.webdataset import read_webdataset, webdataset_identity, webdataset_problems
 from jobs.experiment.files import sha256_of
+from jobs.experiment.identity import plain
 from jobs.experiment.plugins import plugin_identity
 from jobs.experiment.sources import SOURCES
 from jobs.experiment.specs import DataSpec
@@ -210,6 +211,8 @@ def content_key(data: DataSpec, img_size: int, version: int, by_content: bool = 
     if data.write_mode == "jpg" and reader.files:
         parts.append("JPEGs keep their bytes")  # since version 0.3
     parts.extend(plugin_identity("data", data.source).values())
+    if data.options is not None:
+        parts.append(plain(data.options))
     try:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
     except TypeError as error:

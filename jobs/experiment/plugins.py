@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NotRequired, TypedDict
 
 from jobs.experiment.sources import SOURCES, SourceEntry
 from models.plugins.loading import DIGITS, load_copy
+from models.plugins.rows import options_problem
 from models.plugins.tables import TABLES, Table, origin
 
 if TYPE_CHECKING:  # it imports pydantic, which a reader of grids does not need
@@ -127,7 +128,7 @@ def source_problem(name: str, entry: Any) -> str | None:
     for field in ("path", "test_path"):
         if getattr(entry, field) not in (True, False, None):
             return f"{field} must be True (needed), False (refused) or None (taken), got {getattr(entry, field)!r}"
-    return None
+    return None if entry.options is None else options_problem("options", entry.options)
 
 
 def _is_channels(value: Any) -> bool:

@@ -1,7 +1,10 @@
 """The sources of images by name: what is known of each before its files are read. The readers of ours are in `jobs.data.sources`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+
+from models.typed import SettingsError, build, shown
 
 Channels = tuple[float, float, float]
 IMAGENET_MEAN: Final[Channels] = (0.485, 0.456, 0.406)
@@ -19,6 +22,26 @@ class SourceEntry:
     mean: Channels = IMAGENET_MEAN
     std: Channels = IMAGENET_STD
     reader: Any = None  # of a plug-in: its jobs.data.content.Reader
+    options: Any = None  # of a plug-in: an object of a dataclass, whose fields `data.options` may set
+
+
+def typed_options(source: str, given: Any) -> Any:
+    """The options of a source from a mapping, or as they are; its own where none are given. SettingsError with every mistake."""
+    default = SOURCES[source].options if source in SOURCES else None
+    if given is None or (default is not None and isinstance(given, type(default))):
+        return default if given is None else given
+    if default is None:
+        raise SettingsError("data", [(("options",), f"source {source} has no options")])
+    if not isinstance(given, Mapping):
+        raise SettingsError("data", [(("options",), f"expected a mapping, got {shown(given)}")])
+    try:
+        options = build(type(default), {**vars(default), **given})
+        options.check()
+    except SettingsError as error:
+        raise SettingsError("data", [(("options", *path), message) for path, message in error.errors]) from None
+    except ValueError as error:
+        raise SettingsError("data", [(("options",), str(error))]) from None
+    return options
 
 
 SOURCES: dict[str, SourceEntry] = {

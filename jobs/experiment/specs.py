@@ -10,7 +10,7 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 from jobs.experiment.ids import StageId
-from jobs.experiment.sources import SOURCES
+from jobs.experiment.sources import SOURCES, typed_options
 from models.plugins.installed import installed_names
 from models.pruning.base import Stage
 from models.typed import ABOVE_0, Limit, RowOf
@@ -59,6 +59,10 @@ class DataSpec:
     decode: Literal["full", "scaled"] = "full"  # scaled: large training crops of JPEGs are decoded at 1/2, 1/4 or 1/8 of their size
     write_mode: Literal["raw", "jpg"] = "raw"  # how the .beton holds images that are larger than img_size; small ones are raw
     max_resolution: int | None = None  # pixels; larger images are shrunk when the .beton is written
+    options: Any = None  # of a plug-in's source: an object of its dataclass, or a mapping, from which it is made
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", typed_options(self.source, self.options))
 
 
 def image_size(data: DataSpec) -> int:

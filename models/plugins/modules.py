@@ -170,3 +170,4 @@ def slow_import_named(path: Path) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+        timer.join()

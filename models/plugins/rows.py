@@ -22,14 +22,9 @@ def model_problem(name: str, entry: Any) -> str | None:
         return f"expected a models.registry.ModelEntry, got {described(entry)}"
     if not takes(entry.build, 4):
         return f"build must be a function {BUILD}, got {described(entry.build)}"
-    config = entry.config
-    if isinstance(config, type) or not dataclasses.is_dataclass(config):
-        return f"config must be an object of a dataclass, such as Config(), got {described(config)}"
-    if not callable(getattr(config, "check", None)):
-        return f"{type(config).__name__} needs a method check(self), which raises ValueError for options that do not go together"
     if type(entry.img_size) is not int or entry.img_size < 1:
         return f"img_size must be a whole number of pixels, got {entry.img_size!r}"
-    return field_problem(type(config)) or default_problem(config)
+    return options_problem("config", entry.config)
 
 
 def method_problem(name: str, method: Any) -> str | None:
@@ -45,6 +40,18 @@ def method_problem(name: str, method: Any) -> str | None:
     if method.stages is PruningMethod.stages:
         return f"{method.__name__} needs a method stages(self, budget), which gives the stages of a cell"
     return field_problem(method)
+
+
+def options_problem(field: str, options: Any) -> str | None:
+    """What is wrong with the object of options in a field of a row."""
+    if isinstance(options, type) or not dataclasses.is_dataclass(options):
+        return f"{field} must be an object of a dataclass, such as Config(), got {described(options)}"
+    parameters: Any = getattr(type(options), "__dataclass_params__", None)
+    if not parameters.frozen:
+        return f"{type(options).__name__} must not change: write @dataclass(frozen=True, kw_only=True) above it"
+    if not callable(getattr(options, "check", None)):
+        return f"{type(options).__name__} needs a method check(self), which raises ValueError for options that do not go together"
+    return field_problem(type(options)) or default_problem(options)
 
 
 def default_problem(config: Any) -> str | None:

@@ -48,18 +48,30 @@ class Outside(PruningMethod):
 METHODS = {"outside": Outside}
 """
 SOURCE = """
+from dataclasses import dataclass
 import numpy as np
 from jobs.data.content import Content, Part, Reader
 from jobs.experiment.sources import SourceEntry
 
-def part(count):
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    light: int = 100
+
+    def check(self):
+        if self.light > 200:
+            raise ValueError("light must be at most 200")
+
+def part(count, light):
     labels = np.arange(count) % 2
-    return Part(labels=labels, image=lambda sample: np.full((8, 8, 3), 100 * labels[sample] + sample % 50, np.uint8), name=str)
+    return Part(labels=labels, image=lambda sample: np.full((8, 8, 3), light * labels[sample] + sample % 50, np.uint8), name=str)
 
 def read(data, img_size):
-    return Content(classes=2, train=part(80), test=part(20))
+    return Content(classes=2, train=part(80, data.options.light), test=part(20, data.options.light))
 
-SOURCES = {"grey": SourceEntry(img_size=8, images=80, reader=Reader(problems=lambda data: [], identity=lambda data, by_content: 1, read=read))}
+READER = Reader(problems=lambda data: [], identity=lambda data, by_content: 1, read=read)
+SOURCES = {
+    "grey": SourceEntry(img_size=8, images=80, reader=READER, options=Options()),
+}
 """
 GRID = """
 name: outside

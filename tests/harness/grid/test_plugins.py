@@ -1,11 +1,13 @@
 """Plug-ins in a grid: their rows are used as ours are, and their mistakes have the grid's line and their own."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from harness.grid.plugins import row_names
 from harness.grid.yaml_source import Report, parse_yaml
+from jobs.experiment.cell import Cell
 from jobs.experiment.sources import SOURCES
 from models.plugins.installed import installed_rows
 from models.plugins.modules import forget_module
@@ -109,3 +111,23 @@ def test_a_row_of_an_installed_package_is_used_by_its_name_alone(folder: Path, m
     finally:
         forget_module("outside_pkg")
         installed_rows.cache_clear()
+
+
+def test_the_options_of_a_source_are_typed_and_decide_an_id(folder: Path) -> None:
+    written(folder, MODEL + METHOD + SOURCE)
+    text = GRID.replace("{source: grey}", "[{source: grey}, {source: grey, options: {light: 50}, val_fraction: 0.2}]")
+    plain, darker = ({cell.id for cell in read(text).cells if cell.data.options.light == light} for light in (100, 50))
+    assert len(plain) == len(darker) == 2 and not plain & darker
+    same = read(GRID.replace("source: grey", "source: grey, options: {light: 100}"))
+    assert {cell.id for cell in same.cells} == plain, "a default that is written out is the default"
+    assert [Cell.from_json(json.loads(json.dumps(cell.to_json()))) for cell in same.cells] == list(same.cells)
+
+    def mistake(options: str) -> str:
+        (line,) = mistakes(GRID.replace("source: grey", f"source: grey, options: {options}"))
+        return line
+
+    assert mistake("{ligth: 5}").startswith("grid.yaml:6: data.options.ligth: unknown field; did you mean 'light'?")
+    assert mistake("{light: 1.5}") == "grid.yaml:6: data.options.light: expected a whole number, got 1.5"
+    assert mistake("{light: 201}") == "grid.yaml:6: data.options: light must be at most 200"
+    assert mistake("bright") == "grid.yaml:6: data.options: expected a mapping, got text 'bright'"
+    assert mistakes(NAMES + "data: {source: digits, options: {light: 1}}\n") == ["grid.yaml:5: data.options: source digits has no options"]

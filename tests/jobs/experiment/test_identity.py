@@ -225,7 +225,7 @@ def another(value: Any, hint: Any) -> Any:
     if Distillation in kinds:
         return Distillation(teacher="dense")
     if value is None or isinstance(value, PruningMethod):
-        return {str: "/somewhere", int: 3, float: 0.25, PruningMethod: Dense()}[kinds[0]]
+        return {str: "/somewhere", int: 3, float: 0.25, PruningMethod: Dense(), Any: {"of": "a plug-in"}}[kinds[0]]
     return f"{value}_2" if isinstance(value, str) else value * 2 + 1
 
 

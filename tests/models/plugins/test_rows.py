@@ -47,6 +47,11 @@ def test_every_method_of_ours_would_pass_as_a_plug_in(name: str) -> None:
     assert method_problem(name, METHODS[name]) is None
 
 
+@dataclass
+class Changing:
+    width: int = 4
+
+
 @dataclass(frozen=True, kw_only=True)
 class Unchecked:
     width: int = 4
@@ -78,6 +83,7 @@ class Unreadable(Config):
         (replace(ENTRY, build="net"), "build must be a function build(config, img_size, num_classes, scan_backend), got a value of type str"),
         (replace(ENTRY, config=Config), "config must be an object of a dataclass, such as Config(), got the class Config"),
         (replace(ENTRY, config={"width": 4}), "config must be an object of a dataclass, such as Config(), got a value of type dict"),
+        (replace(ENTRY, config=Changing()), "Changing must not change: write @dataclass(frozen=True, kw_only=True) above it"),
         (replace(ENTRY, config=Unchecked()), "Unchecked needs a method check(self)"),
         (replace(ENTRY, img_size="32"), "img_size must be a whole number of pixels, got '32'"),
         (replace(ENTRY, config=Config(width=0)), "Config: Config.width: must be 1 or more, got 0"),
