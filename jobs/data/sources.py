@@ -19,6 +19,7 @@ from jobs.data.beton import DataError
 from jobs.data.content import Content, Part, Reader
 from jobs.data.folders import imagefolder_identity, imagefolder_look, imagefolder_problems, read_imagefolder
 from jobs.data.huggingface import huggingface_identity, huggingface_problems, look_at_huggingface, read_huggingface
+from jobs.data.plugin_sources import guarded
 from jobs.data.webdataset import read_webdataset, webdataset_identity, webdataset_problems
 from jobs.experiment.files import sha256_of
 from jobs.experiment.identity import plain
@@ -197,8 +198,7 @@ READERS: Final = {
 
 def reader_of(source: str) -> Reader:
     """The reader of a source, ours or a plug-in's."""
-    reader: Reader = READERS[source] if source in READERS else SOURCES[source].reader
-    return reader
+    return READERS[source] if source in READERS else guarded(source, SOURCES[source].reader)
 
 
 def content_key(data: DataSpec, img_size: int, version: int, by_content: bool = False) -> str:
@@ -213,7 +213,4 @@ def content_key(data: DataSpec, img_size: int, version: int, by_content: bool = 
     parts.extend(plugin_identity("data", data.source).values())
     if data.options is not None:
         parts.append(plain(data.options))
-    try:
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-    except TypeError as error:
-        raise DataError(f"data.source: {data.source}: its function identity must give plain values, as JSON has them: {error}") from error
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
