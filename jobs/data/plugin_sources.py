@@ -25,10 +25,10 @@ def guarded(source: str, reader: Reader) -> Reader:
 
     def problems(data: DataSpec) -> list[str]:
         try:
-            told = call(list_of_texts, reader.problems, data)
-            if not told:
+            stated = call(list_of_texts, reader.problems, data)
+            if not stated:
                 identity(data, False)  # which a launch asks next
-            return told
+            return stated
         except DataError as error:
             return [str(error)]
 
