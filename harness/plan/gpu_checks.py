@@ -34,9 +34,20 @@ def device_problems(cluster: ClusterSpec, cells: Sequence[Cell]) -> list[str]:
             problems += library_problems(cluster)
         elif backend == "cuda":
             problems += package_problems([cell for cell in cells if cell.recipe.scan == scan])
-        elif missing := missing_kernels("cuda" if on_gpu else "cpu", scan):
-            problems += [f"recipe.scan: {missing}"] if any(kernels_of(cell) for cell in cells if cell.recipe.scan == scan) else []
+        elif lacking := missing_kernels("cuda" if on_gpu else "cpu", scan) or (compiler_lacking(cluster) if backend == "triton" else None):
+            problems += [f"recipe.scan: {lacking}"] if any(kernels_of(cell) for cell in cells if cell.recipe.scan == scan) else []
     return problems
+
+
+def compiler_lacking(cluster: ClusterSpec) -> str | None:
+    """Why Triton could build no launcher where the jobs run, as far as this machine shows; a profile that sets a compiler up is believed."""
+    from models.ssm.backends import compiler_problem
+    from models.ssm.check import COMPILER_REMEDY
+
+    if cluster.kind == "slurm" and (cluster.setup or "CC" in cluster.environment):
+        return None
+    problem = compiler_problem()
+    return problem and f"the Triton kernels need a C compiler on the node, and here {problem}: {COMPILER_REMEDY}, or set scan to cuda or reference"
 
 
 def runs_on_gpu(cluster: ClusterSpec) -> bool:

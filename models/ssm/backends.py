@@ -3,8 +3,11 @@ GPUs `cuda` where mamba-ssm's and causal-conv1d's kernels are installed and righ
 """
 
 import os
+import shutil
+import sysconfig
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -54,6 +57,17 @@ def missing_kernels(device_type: str, backend: str) -> str | None:
         return None
     absent = " or ".join(" and ".join(PACKAGES[name]) for name in wanted)
     return f"a scan on a GPU needs {absent}, not installed here: {'; or '.join(INSTALL[name] for name in wanted)}; or set it to reference, slow"
+
+
+def compiler_problem() -> str | None:
+    """What Triton lacks on this machine to build its launcher, at the first call of a kernel; None if it has all (triton/runtime/build.py)."""
+    compiler = os.environ.get("CC") or next((name for name in ("gcc", "clang") if shutil.which(name)), None)
+    if compiler is None:
+        return "there is no C compiler: neither gcc nor clang is on PATH, and CC is not set"
+    if shutil.which(compiler) is None:
+        return f"there is no C compiler: CC is {compiler}, which is no program here"
+    header = Path(sysconfig.get_path("include", "posix_prefix"), "Python.h")
+    return None if header.exists() else f"there is no {header}: Python's headers are not installed (python3-dev)"
 
 
 def scan_backend_used(device_type: str, backend: str = "auto") -> str:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.ssm.backends import PACKAGES, is_installed, missing_kernels, scan_backend_used
+from models.ssm.backends import PACKAGES, compiler_problem, is_installed, missing_kernels, scan_backend_used
 from models.ssm.conv import conv_reference
 from models.ssm.scan import Implementation
 
@@ -23,6 +23,8 @@ LENGTHS = (5, 128, 197, 256, 300, 1000, 2048, 2100)
 LIMITS = {torch.float32: 2e-3, torch.bfloat16: 4e-2}  # norm of the error / norm of the result
 TAPS = 4
 NAMES = {"cpu": "the C++ kernels", "cuda": "mamba-ssm's and causal-conv1d's kernels", "triton": "the Triton kernels"}
+
+COMPILER_REMEDY = "load one in cluster.setup (module load gcc) or set CC in cluster.environment"
 
 Convolution = Callable[[Tensor, Tensor, Tensor | None, int, bool], Tensor]
 
@@ -41,8 +43,16 @@ def check_kernels(model: torch.nn.Module, device_type: str) -> None:
         if missing := missing_kernels(device_type, used):
             raise ImportError(missing)
         if used in PACKAGES and (fault := fault_of(used, device_type)):
-            others = " or ".join(repr(name) for name in (*PACKAGES, "reference") if name != used)
-            raise KernelFault(f"{fault}. Set recipe.scan to {others}, or build the kernels again")
+            raise KernelFault(f"{fault}. {remedy_of(used)}")
+
+
+def remedy_of(backend: str) -> str:
+    """What to do about kernels that are refused."""
+    others = "set recipe.scan to " + " or ".join(repr(name) for name in (*PACKAGES, "reference") if name != backend)
+    if backend != "triton":
+        return f"Build the kernels again, or {others}"
+    lacking = compiler_problem()
+    return f"Triton needs a C compiler, and {lacking}: {COMPILER_REMEDY}, or {others}" if lacking else others.capitalize()
 
 
 @cache

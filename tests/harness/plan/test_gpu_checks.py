@@ -125,6 +125,27 @@ def test_triton_is_needed_where_it_would_run(monkeypatch: pytest.MonkeyPatch, sc
     gpu_backend.cache_clear()
 
 
+@pytest.mark.parametrize(
+    ("cluster", "asked"),
+    [
+        (SLURM, True),
+        (ClusterSpec(gpus_per_node=1), True),
+        (ClusterSpec(kind="slurm", gpus_per_node=1, setup=("module load gcc",)), False),
+        (ClusterSpec(kind="slurm", gpus_per_node=1, environment={"CC": "/opt/gcc"}), False),
+    ],
+)
+def test_triton_needs_a_c_compiler_unless_the_profile_sets_one_up(monkeypatch: pytest.MonkeyPatch, cluster: ClusterSpec, asked: bool) -> None:
+    has(monkeypatch, gpus=8)
+    gpu_backend.cache_clear()
+    monkeypatch.setattr("models.ssm.backends.is_installed", lambda backend: backend == "triton")
+    monkeypatch.setattr("models.ssm.backends.compiler_problem", lambda: "there is no C compiler")
+    problems = device_problems(cluster, [cell("triton"), cell("reference")])
+    wanted = "recipe.scan: the Triton kernels need a C compiler on the node, and here there is no C compiler: load one in cluster.setup"
+    assert len(problems) == asked and all(problem.startswith(wanted) for problem in problems)
+    assert device_problems(cluster, [cell("triton", "vssd_micro_32"), cell("cuda", "vit_micro")]) == []  # they have no scan
+    gpu_backend.cache_clear()
+
+
 def test_triton_runs_on_no_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     (problem,) = device_problems(CPUS, [cell("triton")])

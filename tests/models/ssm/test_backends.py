@@ -1,5 +1,7 @@
 """Backends go by name and device."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -69,3 +71,19 @@ def test_torch_compile_takes_the_gpus_backend_as_a_constant() -> None:
 
     torch.compiler.assume_constant_result(marked)
     assert vars(backends._traced_gpu_backend) == vars(marked)
+
+
+def test_what_triton_lacks_to_build_its_launcher_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "gcc"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path / "none"))
+    assert backends.compiler_problem() == "there is no C compiler: neither gcc nor clang is on PATH, and CC is not set"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("sysconfig.get_path", lambda *names: str(tmp_path))
+    assert "Python's headers are not installed" in str(backends.compiler_problem())
+    (tmp_path / "Python.h").touch()
+    assert backends.compiler_problem() is None
+    monkeypatch.setenv("CC", "icc")
+    assert backends.compiler_problem() == "there is no C compiler: CC is icc, which is no program here"

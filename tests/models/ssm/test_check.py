@@ -104,10 +104,28 @@ def test_a_miscompiled_kernel_is_passed_over_by_auto_and_refused_by_name(monkeyp
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("mamba-ssm's and causal-conv1d's kernels are refused: scan of length 128 in float32: y is wrong by ")
     assert line.endswith("; the Triton kernels run instead")
-    with pytest.raises(check.KernelFault, match="are refused: scan of length 128 .* Set recipe.scan to 'triton' or 'reference', or build"):
+    with pytest.raises(
+        check.KernelFault, match="are refused: scan of length 128 .* Build the kernels again, or set recipe.scan to 'triton' or 'reference'$"
+    ):
         check.check_kernels(create_model("vim_micro", scan_backend="cuda"), "cuda")
     check.check_kernels(create_model("vim_micro", scan_backend="reference"), "cuda")
     check.check_kernels(create_model("vit_micro", scan_backend="cuda"), "cuda")  # it has no scan
+
+
+def test_a_node_without_a_c_compiler_is_told_what_triton_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refusing(*parts: object) -> tuple[Tensor, Tensor]:
+        raise RuntimeError("Failed to find C compiler")
+
+    on_a_gpu(monkeypatch, "triton")
+    monkeypatch.setattr(check, "implementations", lambda backend: (refusing, conv_reference))
+    remedies = {
+        "there is no C compiler": "Triton needs a C compiler, and there is no C compiler: load one in cluster.setup .*, or set recipe.scan to 'cuda'",
+        None: "Set recipe.scan to 'cuda' or 'reference'$",
+    }
+    for lacking, remedy in remedies.items():
+        monkeypatch.setattr(check, "compiler_problem", lambda lacking=lacking: lacking)
+        with pytest.raises(check.KernelFault, match=f"the Triton kernels are refused: .*Failed to find C compiler. {remedy}"):
+            check.check_kernels(create_model("vim_micro", scan_backend="triton"), "cuda")
 
 
 def test_a_gpu_without_kernels_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
