@@ -53,7 +53,7 @@ KNOBS: dict[str, dict[str, Any]] = {  # of the methods that need some, or more e
     "structured": {"ratio": 0.3},
     "token_merging": {"r": 0.3, "layers": [1]},
 }
-CHAIN = [{"method": "magnitude", "sparsity": 0.3}, {"method": "structured", "ratio": 0.3}, {"method": "wanda", "sparsity": 0.6}]
+CHAIN = [{"method": "magnitude", "sparsity": 0.3}, {"method": "structured", "ratio": 0.3}, {"method": "wanda", "sparsity": 0.5}]
 
 
 def smaller(name: str, options: dict[str, Any]) -> dict[str, Any]:
