@@ -167,6 +167,12 @@ def convolution_macs(inputs: list[TraceValue], outputs: list[TraceValue]) -> int
     return batch * math.prod(shape(inputs[1])) * math.prod(positions)
 
 
+def padded_convolution_macs(inputs: list[TraceValue], outputs: list[TraceValue]) -> int:
+    """Multiply-adds of a convolution whose padding is a word, such as same. Weight: (out, in / groups, ...)."""
+    batch, _, *positions = shape(outputs[0])
+    return batch * math.prod(shape(inputs[1])) * math.prod(positions)
+
+
 def token_convolution_macs(inputs: list[TraceValue], outputs: list[TraceValue]) -> int:
     """Multiply-adds of a mixer's depthwise convolution, which has as many outputs as inputs. x: (B, D, L); weight: (D, 1, taps)."""
     return math.prod(shape(inputs[0])) * shape(inputs[1])[-1]
@@ -225,6 +231,7 @@ def shape(value: TraceValue) -> list[int]:
 
 COUNTERS: dict[str, Macs] = {
     "aten::_convolution": convolution_macs,
+    "aten::_convolution_mode": padded_convolution_macs,
     "aten::linear": product_macs,
     "aten::matmul": product_macs,
     "aten::mm": product_macs,

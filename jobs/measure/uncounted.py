@@ -15,12 +15,15 @@ WORTH_A_NOTE = 0.05  # fraction of all operations; networks of a few channels ha
 # Operations on one element, rounded up. A copy costs memory traffic but no arithmetic; an exponential or an error function costs about
 # twenty, and so does a token's part in a sort: one comparison for each doubling of their number.
 KINDS: dict[int, str] = {
-    0: "alias clone complex expand_as fill_ flip imag index_select lift_fresh meshgrid movedim numpy_T pad pixel_shuffle pixel_unshuffle real repeat "
-    "repeat_interleave scatter tril unflatten view_as_complex view_as_real zero_",
-    1: "__or__ abs add add_ addcmul cumsum adaptive_avg_pool1d adaptive_avg_pool2d amax div div_ hardtanh hardtanh_ le lt mean mul mul_ ne neg "
-    "reciprocal relu6 rsub scatter_add square sub sub_ sum where",
-    8: "avg_pool2d batch_norm group_norm hardsigmoid hardswish layer_norm max_pool2d rms_norm rsqrt sqrt",
+    0: "alias clone complex expand_as fill_ flip imag index_select lift_fresh meshgrid movedim numpy_T pad pixel_shuffle pixel_unshuffle "
+    "real repeat repeat_interleave scatter tril unflatten view_as_complex view_as_real zero_ ceil one_hot reshape_as tile "
+    "upsample_nearest2d",
+    1: "__or__ abs add add_ addcmul cumsum adaptive_avg_pool1d adaptive_avg_pool2d amax div div_ hardtanh hardtanh_ le lt mean mul mul_ "
+    "ne neg reciprocal relu6 rsub scatter_add square sub sub_ sum where clamp clamp_min",
+    8: "avg_pool2d batch_norm group_norm hardsigmoid hardswish layer_norm max_pool2d rms_norm rsqrt sqrt hardsigmoid_ hardswish_ "
+    "linalg_vector_norm upsample_bilinear2d upsample_linear1d var var_mean",
     20: "argsort cos exp expm1 gelu log log1p pow sigmoid silu silu_ sin softmax softplus sort tanh",
+    64: "upsample_bicubic2d",
 }
 LIGHT: dict[str, int] = {f"aten::{name}": operations for operations, names in KINDS.items() for name in names.split()}
 

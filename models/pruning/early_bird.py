@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from models.pruning.base import Budget, NetworkView, Progress, PruningMethod, Stage
 from models.pruning.knobs import Scope, check_count, check_share, from_scratch
-from models.pruning.units import DEFAULT_KINDS, check_kinds, units_of
+from models.pruning.units import DEFAULT_KINDS, check_kinds, reasons_of, units_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,7 +60,7 @@ class EarlyBird(PruningMethod):
         from models.pruning.selection import check_ratio
 
         groups = units_of(network, self.units)
-        check_ratio(groups, self.ratio, self.scope, self.units)
+        check_ratio(groups, self.ratio, self.scope, self.units, reasons_of(network))
         check_gates(groups)
 
     def gate(self, network: Module, groups: tuple[Group, ...]) -> Mapping[str, str]:

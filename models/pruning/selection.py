@@ -29,10 +29,13 @@ def indices_kept(masks: "Mapping[str, Tensor]") -> dict[str, list[int]]:
     return {name: mask.nonzero().flatten().tolist() for name, mask in masks.items() if not mask.all()}
 
 
-def check_ratio(groups: Sequence[Units], ratio: float, scope: Literal["global", "layer"], kinds: Sequence[str]) -> None:
-    """Raises ValueError, with numbers, if the network has no such units, or if `ratio` would leave a group without a unit."""
+def check_ratio(groups: Sequence[Units], ratio: float, scope: Literal["global", "layer"], kinds: Sequence[str], reasons: str = "") -> None:
+    """Raises ValueError, with numbers, if the network has no such units, or if `ratio` would leave a group without a unit.
+
+    `reasons`: why the network has no others.
+    """
     if not groups:
-        raise ValueError(f"the network has no units of the kinds {', '.join(kinds)}: there is nothing to remove")
+        raise ValueError(f"the network has no units of the kinds {', '.join(kinds)}: there is nothing to remove{reasons}")
     total = sum(units.count for units in groups)
     if scope == "global":
         if round(ratio * total) > total - len(groups):

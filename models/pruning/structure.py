@@ -115,16 +115,17 @@ class _Graph:
 
         self.twin, states = surrogate(model, axis)
         image = torch.zeros(1, 3, img_size, img_size, device="meta")
+        bare = [] if hasattr(model, "timm_name") else list(bare_parameters(self.twin, axis))
         with Slices(), torch.enable_grad():
             self.graph = DependencyGraph().build_dependency(
                 self.twin,
                 image,
                 forward_fn=lambda network, images: [network(images), *states],
-                unwrapped_parameters=list(bare_parameters(self.twin, axis)),
+                unwrapped_parameters=list(bare),
                 customized_pruners=customized(),
                 verbose=False,
             )
-        self.dimensions = {id(parameter): dimension for parameter, dimension in bare_parameters(self.twin, axis)}
+        self.dimensions = {id(parameter): dimension for parameter, dimension in bare}
         self.names = {id(part): name for name, part in (*self.twin.named_modules(), *self.twin.named_parameters())}
         self.units = {units.name: units for units in units_of(self.twin)}
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from models.pruning.base import Budget, NetworkView, Progress, PruningMethod, Stage
 from models.pruning.knobs import Scope, check_count, check_share, finetune, trunk
-from models.pruning.units import DEFAULT_KINDS, check_kinds, units_of
+from models.pruning.units import DEFAULT_KINDS, check_kinds, reasons_of, units_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,7 +71,7 @@ class Structured(PruningMethod):
         from models.pruning.state_votes import check_states
 
         groups = units_of(network, self.units)
-        check_ratio(groups, self.ratio, self.scope, self.units)
+        check_ratio(groups, self.ratio, self.scope, self.units, reasons_of(network))
         if self.criterion == "sparsessm":
             check_states(network, groups)
 

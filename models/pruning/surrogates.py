@@ -83,10 +83,15 @@ class Slices(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """The result of `func`, which torch does not call itself in this mode."""
-        if func is not torch.Tensor.split:
-            return func(*args, **(kwargs or {}))
-        tensor, sizes, dim = args[0], args[1], (kwargs or {}).get("dim", 0)
-        return tuple(tensor.narrow(dim, sum(sizes[:index]), size) for index, size in enumerate(sizes))
+        options = kwargs or {}
+        if func not in SPLITS:
+            return func(*args, **options)
+        parts, dim = func(*args, **options), options.get("dim", args[2] if len(args) > 2 else 0)
+        sizes = [part.shape[dim] for part in parts]
+        return tuple(args[0].narrow(dim, sum(sizes[:index]), size) for index, size in enumerate(sizes))
+
+
+SPLITS = (torch.Tensor.split, torch.split, torch.Tensor.chunk, torch.chunk)
 
 
 def scan_channels(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor | None = None, **options: object) -> Tensor:

@@ -64,8 +64,44 @@ def check_kinds(kinds: Sequence[str]) -> None:
 
 def units_of(model: Module, kinds: Sequence[str] | None = None) -> tuple[Units, ...]:
     """Every group of two or more units, in the model's order; with `kinds`, only of these kinds."""
-    groups = (units for name, module in model.named_modules() for units in declared(name, module))
+    declarations = timm_units if hasattr(model, "timm_name") else declared_units
+    groups = declarations(model)
     return tuple(units for units in groups if units.count > 1 and (kinds is None or units.kind in kinds))
+
+
+def declared_units(model: Module) -> Iterator[Units]:
+    """The groups that the table UNITS gives the modules of a network."""
+    return (units for name, module in model.named_modules() for units in declared(name, module))
+
+
+def timm_units(model: Module) -> Iterator[Units]:
+    """The groups of one of timm's networks, in its order: heads by the table, all others by the dependency graph."""
+    from models.pruning.graph_units import graph_units
+
+    known = {units.root: units for units in graph_units(model).units}
+    for name, module in model.named_modules():
+        if plain_attention(module):
+            yield from declared(name, module)
+        if name in known:
+            group = known[name]
+            consumer = model.get_submodule(group.consumer) if group.consumer else None
+            yield Units(name=group.name, kind=group.kind, root=module, side=group.side, consumer=consumer, count=group.count)
+
+
+def reasons_of(model: Any) -> str:
+    """Why layers of one of timm's networks write no units, for the end of a message; empty for other networks."""
+    if not hasattr(model, "timm_name"):
+        return ""
+    from models.pruning.graph_units import graph_units
+
+    layers = ", ".join(f"{reason} ({count} layers)" for reason, count in graph_units(model).why_none.items())
+    return f"; the channels of {model.timm_name} meet {layers}" if layers else ""
+
+
+def plain_attention(module: Any) -> bool:
+    """True for timm's plain attention, if no norm reads all heads together."""
+    plain = f"{type(module).__module__}.{type(module).__name__}" == "timm.layers.attention.Attention"
+    return plain and not list(module.norm.parameters())
 
 
 def declared(name: str, module: Module) -> Iterator[Units]:

@@ -183,12 +183,15 @@ def test_a_grid_of_too_many_cells_is_refused_before_they_are_made(folder: Path) 
     assert line.startswith("grid.yaml:1: the grid stands for 1010000 cells (1 of model, 1 of pruning, 1 of data, 101 of recipe, 10000 of seed), and")
 
 
-def test_stochastic_depth_is_given_by_the_recipe_or_by_the_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stochastic_depth_is_given_by_the_recipe_or_by_the_model(folder: Path) -> None:
     recipe = "recipe:\n  drop_path: 0.3\n"
     assert read(START + recipe).cells[0].recipe.drop_path == 0.3
     both = START.replace("[vim_micro]", "[{name: vim_micro, drop_path: 0.2}]") + recipe
     assert mistakes(both) == [
         "grid.yaml:6: recipe.drop_path: vim_micro(drop_path=0.2) has a drop_path of its own (line 2); give it in one of the two"
     ]
-    monkeypatch.setattr("harness.grid.read.fields_of", lambda spec: {})
-    assert mistakes(START + recipe) == ["grid.yaml:6: recipe.drop_path: vim_micro has no stochastic depth; leave drop_path out"]
+    assert mistakes(START.replace("[vim_micro]", "[timm/vgg11]") + recipe) == [
+        "grid.yaml:6: recipe.drop_path: timm/vgg11 has no stochastic depth; leave drop_path out"
+    ]
+    own = both.replace("vim_micro, drop_path", "timm/resnet18, drop_path_rate")
+    assert "timm/resnet18(drop_path_rate=0.2) has a drop_path_rate of its own (line 2)" in mistakes(own)[0]
