@@ -30,7 +30,7 @@ class Span:
 def spans(network: nn.Module) -> tuple[Span, ...]:
     """The blocks of a network before which tokens can leave. ValueError, with the reason, if there are none."""
     if isinstance(network, Vim):
-        if any(set(mixer.paths) != {"h"} for mixer in mixers(network)):
+        if any(set(mixer.paths) != {"h"} for mixer in mixers(network) if mixer is not None):
             raise ValueError("tokens of a Vim with other scans than h and h_flip cannot merge: they need the map, and merged tokens form none")
         return (Span(first=0, blocks=len(network.layers), tokens=network.patch_embed.tokens),)
     if isinstance(network, MambaVision):
@@ -65,7 +65,7 @@ def span_of_vit(network: Any) -> Span:
 
 
 def mixers(network: Vim) -> list[Any]:
-    """The mixers of its blocks."""
+    """The mixers of its blocks; None for a block that was removed."""
     blocks: Iterable[Any] = network.layers
     return [block.mixer for block in blocks]
 

@@ -1,5 +1,6 @@
 """The costs of a network: parameters, multiply-adds, speed, memory and energy, measured on the saved network."""
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -157,12 +158,14 @@ def shapes(model: nn.Module) -> dict[str, torch.Size]:
 def parameter_counts(model: nn.Module, whole: nn.Module, masks: Mapping[str, Tensor]) -> ParameterCounts:
     """The number of parameters now, before pruning, and alive, and the sparsity of each prunable parameter.
 
-    A parameter is prunable if it has a mask or pruning has removed a part of it.
+    A parameter is prunable if it has a mask, if pruning has removed a part of it, or if it is one of those of which pruning has removed some whole,
+    such as the weights of out_proj in all blocks.
     """
     before = {name: parameter.numel() for name, parameter in whole.named_parameters()}
     now = {name: parameter.numel() for name, parameter in model.named_parameters()}
     alive = now | {name: living(mask) for name, mask in masks.items()}
-    prunable = {name: total for name, total in before.items() if name in masks or now.get(name) != total}
+    gone = {kind_of(name) for name in before if name not in now}
+    prunable = {name: total for name, total in before.items() if name in masks or now.get(name) != total or kind_of(name) in gone}
     dropped = {name: total - alive.get(name, 0) for name, total in prunable.items()}
     return {
         "params": sum(now.values()),
@@ -173,6 +176,11 @@ def parameter_counts(model: nn.Module, whole: nn.Module, masks: Mapping[str, Ten
         "layers": {name: dropped[name] / prunable[name] for name in prunable},
         "collapsed": [name for name in prunable if name in now and dropped[name] == prunable[name]],  # the others are gone with their block
     }
+
+
+def kind_of(name: str) -> str:
+    """A parameter's name without the numbers of its stage and block: layers.#.mixer.out_proj.weight."""
+    return re.sub(r"(?<=\.)\d+(?=\.)", "#", name)
 
 
 def further_speeds(

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from jobs.measure.profiling import check_zeros, profile_network
+from jobs.measure.profiling import check_zeros, parameter_counts, profile_network
+from models.blocks import take_out
 from models.registry import create_model
 
 
@@ -129,3 +130,14 @@ def test_without_counters_there_is_no_energy_and_the_reason_is_noted(tmp_path, m
     assert [note for note in found.notes if note.startswith("energy: ")] == [
         f"energy: this machine has no RAPL counters ({tmp_path}/intel-rapl:*); virtual machines hide them"
     ]
+
+
+def test_parameters_that_went_with_a_block_count_as_pruned_among_those_of_all_blocks():
+    whole, shorter = (create_model("vim_micro", num_classes=10, dim=8, depth=4) for _ in range(2))
+    take_out(shorter, ("layers.2",), ())
+    counts = parameter_counts(shorter, whole, {"head.weight": half(shorter.head.weight)})
+    blocks, head = sum(parameter.numel() for parameter in whole.layers.parameters()), whole.head.weight.numel()
+    assert counts["sparsity_prunable"] == pytest.approx((blocks / 4 + head / 2) / (blocks + head)) and counts["collapsed"] == []
+    assert counts["layers"]["layers.2.mixer.A_log"] == 1.0 and counts["layers"]["layers.1.mixer.A_log"] == 0.0
+    take_out(shorter, (), ("layers.0.mixer",))
+    assert parameter_counts(shorter, whole, {})["layers"]["layers.0.mixer.x_proj.weight"] == 1.0

@@ -50,6 +50,9 @@ def test_a_chain_begins_as_its_first_method_does_alone():
         ([("magnitude", {"sparsity": 0.5}), ("random", {"sparsity": 0.8, "at": "init"})], "random prunes while it trains from scratch"),
         ([("structured", {"ratio": 0.5}), ("early_bird", {"ratio": 0.5})], "early_bird prunes while it trains from scratch"),
         ([("structured", {"ratio": 0.5}), ("iterative_magnitude", {"rounds": 2})], "iterative_magnitude would rewind .*set rewind to learning_rate"),
+        ([("token_merging", {"r": 2, "score": "timescale"}), ("block_removal", {"blocks": 1})], "reads Delta of the block before.*score: cosine"),
+        ([("block_removal", {"blocks": 1}), ("token_merging", {"r": 2, "score": "timescale"})], "reads Delta of the block before"),
+        ([("sparsegpt", {"pattern": "2:4"}), ("structured", {"ratio": 0.5})], "structured would break the blocks of four of sparsegpt"),
         (
             [("semi_structured", {}), ("structured", {"ratio": 0.5})],
             "structured would break the blocks of four of semi_structured.*put structured first",

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from models.pruning.structure import Structure, composed, find_groups, remove
+from models.pruning.registry import create_method
+from models.pruning.structure import Structure, composed, find_groups, remove, restructure
 from models.registry import create_model
 from tests.support.removal import SMALLER, VARIANTS, images, moved, silence, small_network
 
@@ -154,3 +155,17 @@ def test_two_removals_are_one_from_the_whole_network(variant):
     assert all(torch.equal(first, second) for first, second in zip(twice.state_dict().values(), once.state_dict().values(), strict=True))
     with torch.no_grad():
         assert torch.equal(twice(images()), once(images()))
+
+
+@pytest.mark.parametrize(("variant", "block"), [("vim", "layers.1"), ("vit", "blocks.0"), ("mambavision", "levels.2.blocks.0")])
+def test_blocks_go_before_and_after_tokens_merge_alike(variant, block):
+    first = small_network(variant)
+    second = copy.deepcopy(first)
+    merged = Structure(kept={}, counts={}, merging=create_method("token_merging", r=2, layers=(1,)).merging(first))
+    shorter = Structure(kept={}, counts={block: 1}, blocks=(block,))
+    for structure in (merged, shorter):
+        restructure(first, structure, 32)
+    restructure(second, composed(shorter, merged), 32)
+    assert shapes(first) == shapes(second)
+    with torch.no_grad():
+        assert torch.equal(first(images()), second(images()))
