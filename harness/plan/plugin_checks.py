@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 CLASSES, IMAGES = 10, 2
+MOST_PARAMETERS = 500_000_000  # of a network that a login node builds to count its operations
 
 
 def check_forward(name: str, options: Mapping[str, Any], img_size: int) -> None:
@@ -32,6 +33,19 @@ def check_forward(name: str, options: Mapping[str, Any], img_size: int) -> None:
         raise ValueError(f"its forward pass gives a value of type {type(scores).__name__}: {expected}")
     if scores.shape != (IMAGES, CLASSES):
         raise ValueError(f"its forward pass gives a tensor of shape {tuple(scores.shape)}: {expected}")
+
+
+def check_counts(name: str, options: Mapping[str, Any], img_size: int) -> None:
+    """Raises ValueError if the multiply-adds of a network cannot be counted, which would fail each of its cells after its training."""
+    from jobs.measure.multiply_adds import count_multiply_adds
+
+    model = network(name, options, img_size)
+    try:
+        count_multiply_adds(model, img_size=img_size, masks={})
+    except Exception as error:
+        where = f" (in {line})" if (line := line_in_plugin(error)) else ""
+        message = " ".join(str(error).split()) or "no message"
+        raise ValueError(f"its multiply-adds cannot be counted: {message}{where}") from None
 
 
 def network(name: str, options: Mapping[str, Any], img_size: int) -> "nn.Module":

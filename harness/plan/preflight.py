@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.grid.read import Grid
 from harness.plan.gpu_checks import device_problems
-from harness.plan.plugin_checks import check_forward
+from harness.plan.plugin_checks import MOST_PARAMETERS, check_counts, check_forward
 from jobs.experiment.augment_limits import images_of_epoch
 from jobs.experiment.cell import Cell
 from jobs.experiment.limits import oversized_batch, unreachable_rewind
@@ -160,6 +160,8 @@ def model_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
                 check_logits(network, size, 10)
             if origin("models", model.name):
                 check_forward(model.name, model.architecture, size)
+                if sum(parameter.numel() for parameter in network.parameters()) <= MOST_PARAMETERS:
+                    check_counts(model.name, model.architecture, size)
         except Exception as error:  # a model that a user added may raise any
             problems.append(f"{grid.location(model)}: model {model.label}: {reason_of(error)}")
             continue

@@ -1,6 +1,7 @@
 """Plug-ins in a grid: their rows are used as ours are, and their mistakes have the grid's line and their own."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from models.registry import MODELS
 from tests.support.grids import mistakes, read
 from tests.support.plugins import GRID, METHOD, MODEL, SOURCE, own_tables, written  # noqa: F401
 
+ROOT = Path(__file__).resolve().parents[3]
 NAMES = "models: [vim_micro]\npruning: [dense]\nseeds: [0]\nname: g\n"
 
 
@@ -131,3 +133,23 @@ def test_the_options_of_a_source_are_typed_and_decide_an_id(folder: Path) -> Non
     assert mistake("{light: 201}") == "grid.yaml:6: data.options: light must be at most 200"
     assert mistake("bright") == "grid.yaml:6: data.options: expected a mapping, got text 'bright'"
     assert mistakes(NAMES + "data: {source: digits, options: {light: 1}}\n") == ["grid.yaml:5: data.options: source digits has no options"]
+
+
+MISTAKES = [  # on the page, in its sequence: the file, what is wrong in it
+    ("my_models.py", "from models.typed import between\n", "\n"),
+    ("my_models.py", '{"small_cnn": ModelEntry', '{"vim_tiny": ModelEntry'),
+    ("my_methods.py", "@dataclass(frozen=True, kw_only=True)\n", "\n"),
+]
+
+
+def test_the_mistakes_on_the_page_are_told_as_it_says(folder: Path) -> None:
+    page = (ROOT / "docs/plugins.md").read_text()
+    (shown,) = re.findall(r"^```\n(grid\.yaml:.*?)^```", page, re.S | re.M)
+    plugins = dict(re.findall(r'^```python\n(?=""")(?="""(my_\w+\.py))(.*?)^```', page, re.S | re.M))
+    grid = re.findall(r"^```yaml\n(.*?)^```", page, re.S | re.M)[0]
+    lines = []
+    for file, right, wrong in MISTAKES:
+        for name, text in plugins.items():
+            written(folder, text.replace(right, wrong) if name == file else text, name)
+        lines += mistakes(grid)
+    assert lines == shown.splitlines()

@@ -43,6 +43,10 @@ def problems(folder: Path, monkeypatch: pytest.MonkeyPatch, forward: str, built:
         ),
         ("return self.fcc(images)", "its forward pass fails: AttributeError: 'Net' object has no attribute 'fcc' (in plugin.py:25)"),
         (
+            "return self.fc(torch.linalg.inv(images + torch.eye(images.shape[-1])).mean((2, 3)))",
+            "its multiply-adds cannot be counted: ",
+        ),
+        (
             "return images.mean((2, 3))",
             "its forward pass gives a tensor of shape (2, 3): expected scores of shape (2, 10) for 2 images",
         ),
