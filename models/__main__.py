@@ -7,11 +7,13 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from models.flops import Costs, costs
+from models.plugins.loading import load_file
 from models.published import PUBLISHED
 from models.registry import MODELS, create_model, effective_options, model_label
 from models.text import valid_names
@@ -50,8 +52,12 @@ COLUMNS = ("model", "pixels", "parameters", "GMACs", "scan, GFLOPs", "official w
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; its exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    counts = words[:1] == ["flops"]
+    given = flops_parser().parse_args(words[1:]) if counts else table_parser().parse_args(words)
     try:
-        return flops(flops_parser().parse_args(words[1:])) if words[:1] == ["flops"] else table(table_parser().parse_args(words))
+        for path in given.plugins:
+            load_file(path)
+        return flops(given) if counts else table(given)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1
@@ -71,6 +77,7 @@ def table_parser() -> argparse.ArgumentParser:
     parser.add_argument("--official", action="store_true", help="rows with official weights")
     parser.add_argument("--option", help="rows with an option or a variant set: se, scan; none: rows without")
     parser.add_argument("--json", action="store_true", help="rows as JSON, for scripts")
+    add_plugins(parser)
     return parser
 
 
@@ -85,7 +92,15 @@ def flops_parser() -> argparse.ArgumentParser:
     parser.add_argument("--classes", type=int, help="by default as in the file, or 1000 (10 for 32 pixels)")
     parser.add_argument("--per-layer", action="store_true", help="a line for every layer too")
     parser.add_argument("--json", action="store_true", help="all figures as JSON, for scripts")
+    add_plugins(parser)
     return parser
+
+
+def add_plugins(parser: argparse.ArgumentParser) -> None:
+    """The flag for models from outside."""
+    parser.add_argument(
+        "--plugins", action="append", type=Path, default=[], metavar="FILE", help="a plug-in whose models count too; for each of several"
+    )
 
 
 def table(given: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.configs import MambaOutConfig, MambaVisionConfig, VimConfig, ViTConfig, VMambaConfig, VSSDConfig
-from models.plugins.installed import installed_names
+from models.plugins.installed import installed_names, load_installed_row
 from models.text import valid_names
 from models.timm_models import PREFIX, SIZE, TimmConfig, build_timm, is_timm, tag_problem, timm_options, timm_problem, timm_refused
 from models.typed import SettingsError, build, fields_of
@@ -181,7 +181,7 @@ def model_problem(name: str) -> str | None:
 def model_entry(name: str) -> ModelEntry:
     """The entry of MODELS, or that of one of timm's models. ValueError names the nearest and all valid names."""
     if problem := model_problem(name):
-        raise ValueError(problem)
+        load_installed_row("models", name, problem)
     return timm_entry(name) if is_timm(name) else MODELS[name]
 
 

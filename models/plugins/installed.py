@@ -78,3 +78,13 @@ def package_path(package: str) -> Path:
         path = Path(spec.origin)
         return path.parent if path.name == INIT else path
     raise PluginError(f"the package {package} is named by its metadata and cannot be imported: install it again")
+
+
+def load_installed_row(table: str, name: str, problem: str) -> None:
+    """Loads the installed package that has a row; for calls from Python, without a grid. ValueError with `problem` if none has it."""
+    package = package_with(table, name)
+    if package is None:
+        raise ValueError(problem)
+    from models.plugins.loading import load_installed
+
+    load_installed(package)

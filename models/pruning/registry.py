@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import MISSING, fields
 from typing import Any
 
+from models.plugins.installed import load_installed_row
 from models.pruning.base import PruningMethod
 from models.pruning.block_removal import BlockRemoval
 from models.pruning.chain import Chain
@@ -44,7 +45,8 @@ METHODS: dict[str, type[PruningMethod]] = {
 def create_method(name: str, **knobs: Any) -> PruningMethod:
     """The method with its knobs. ValueError if the name or a knob is unknown, missing or out of range; the message says what is valid."""
     if name not in METHODS:
-        raise ValueError(f"unknown pruning method '{name}'{did_you_mean(name, METHODS) or '.'} Valid methods: {', '.join(METHODS)}")
+        problem = f"unknown pruning method '{name}'{did_you_mean(name, METHODS) or '.'} Valid methods: {', '.join(METHODS)}"
+        load_installed_row("pruning", name, problem)
     known = {field.name: field for field in fields(METHODS[name])}
     for knob in knobs:
         if knob not in known:

@@ -1,11 +1,14 @@
 """`python -m models`: the table of models."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from models.__main__ import COLUMNS, entries, main, row
+from models.plugins.tables import forget_rows
 from models.registry import MODELS
+from tests.support import plugins
 
 
 def test_every_model_has_a_row_and_variants_load_no_official_weights() -> None:
@@ -60,3 +63,13 @@ def test_flops_prints_one_network_and_its_layers(capsys: pytest.CaptureFixture[s
     assert "one image of 16 x 16 pixels" in (text := capsys.readouterr().out) and "layers.3.mixer.in_proj" in text
     assert main(["flops", "vim_micro", "--json", "--classes", "3"]) == 0
     assert json.loads(capsys.readouterr().out)["classes"] == 3
+
+
+def test_models_of_plug_ins_are_listed_and_counted_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plugin = plugins.written(tmp_path, plugins.MODEL)
+    assert printed(capsys, "--family", "outside", "--plugins", str(plugin)) == ["outside_net"]
+    assert main(["flops", "outside_net", "--set", "width=4", "--plugins", str(plugin)]) == 0
+    assert "12,342" in capsys.readouterr().out, "3072 x 4 + 4 + 4 x 10 + 10 parameters"
+    assert main(["--plugins", str(tmp_path / "plugni.py")]) == 1
+    assert "did you mean 'plugin.py'?" in capsys.readouterr().err
+    forget_rows()

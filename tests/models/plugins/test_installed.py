@@ -11,8 +11,9 @@ from models.plugins.installed import installed_names, installed_rows, package_pa
 from models.plugins.loading import load_copy, load_installed, write_copy
 from models.plugins.modules import forget_module
 from models.plugins.tables import forget_rows, origin
-from models.pruning.registry import METHODS
-from models.registry import MODELS
+from models.pruning.base import Budget
+from models.pruning.registry import METHODS, create_method
+from models.registry import MODELS, create_model
 from tests.support.plugins import METHOD, MODEL, own_tables, written  # noqa: F401
 
 NETS = MODEL.replace("MODELS = {", "ROWS = {") + 'NET = ROWS["outside_net"]\n'
@@ -106,3 +107,14 @@ def test_a_package_that_is_gone_or_has_no_init_is_named(site: Path) -> None:
 
 def test_nothing_is_looked_up_at_import() -> None:
     assert "importlib.metadata" not in vars(installed)
+
+
+def test_a_row_of_an_installed_package_can_be_made_from_python(site: Path) -> None:
+    install(site)
+    assert sum(p.numel() for p in create_model("outside_net", 10, width=4).parameters()) == 3072 * 4 + 4 + 50
+    assert create_method("outside", strength=0.25).stages(Budget(epochs=1, finetune_epochs=1))[1].name == "finetune"
+    forget_rows()
+    installed_rows.cache_clear()
+    (site / "outside_nets-1.2.dist-info" / "entry_points.txt").unlink()
+    with pytest.raises(ValueError, match="unknown model 'outside_net'"):
+        create_model("outside_net", 10)
