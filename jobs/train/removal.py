@@ -84,7 +84,7 @@ class Removal:
     def cut(self, network: nn.Module, structure: Structure, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The masks of a network without the units that `structure` removes from it; `network` itself is not changed."""
         self.check_unfinished()
-        if not masks or not structure.kept:
+        if not masks or not (structure.kept or structure.blocks or structure.scans):
             return dict(masks)
         twin = copy.deepcopy(network)
         with torch.no_grad():

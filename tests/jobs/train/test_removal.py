@@ -92,8 +92,9 @@ class Pictures:
             yield from zip(*(self.share(tensor).split(self.micro) for tensor in pictures(epoch * STEPS + step)), strict=True)
 
     def share(self, tensor: torch.Tensor) -> torch.Tensor:
-        """This rank's part; alone, the parts that two ranks would have, behind each other, as its micro-batches."""
-        return torch.cat((tensor[::2], tensor[1::2])) if self.ranks.world == 1 else tensor[self.ranks.rank :: self.ranks.world]
+        """This rank's part; alone with micro-batches, the parts that two ranks would have, behind each other."""
+        apart = self.ranks.world == 1 and self.micro < BATCH
+        return torch.cat((tensor[::2], tensor[1::2])) if apart else tensor[self.ranks.rank :: self.ranks.world]
 
     def batches(self) -> Generator[tuple[torch.Tensor, torch.Tensor]]:
         """A batch that training never sees."""
