@@ -6,7 +6,7 @@ model.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class Subject:
     classes: int | None = None  # None: as in the file, else 1000, and 10 for 32 pixels
     file: Path | None = None
     key: str | None = None  # of the weights in a file that holds several
-    kept: Mapping[str, Sequence[int]] = field(default_factory=dict)  # the units that stay, of the groups that lost some
+    structure: Path | None = None  # the file that says what a method removed, or that tokens merge
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +80,7 @@ def subject_of(target: str, settings: Sequence[str], model: str | None = None, *
         return Subject(name=name, options=options, **given)
     if model is not None:
         name, options = named(model, settings)
-        kept = _json(path.parent / STRUCTURE).get("kept", {})
-        return Subject(name=name, options=options, file=path, kept=kept, **given)
+        return Subject(name=name, options=options, file=path, structure=path.parent / STRUCTURE, **given)
     return described(path, settings, **given)
 
 
@@ -131,8 +130,7 @@ def described(path: Path, settings: Sequence[str], **given: Any) -> Subject:
         raise ValueError(f"--set changes a model, and {path} holds one already: its {RECORD} has the options")
     options = {key: value for key, value in spec["model"]["options"].items() if key not in OF_A_FILE}
     size = given.pop("img_size", None) or spec["data"].get("img_size")
-    kept = _json(path.parent / STRUCTURE).get("kept", {})
-    return Subject(name=spec["model"]["name"], options=options, img_size=size, file=path, kept=kept, **given)
+    return Subject(name=spec["model"]["name"], options=options, img_size=size, file=path, structure=path.parent / STRUCTURE, **given)
 
 
 def report_of(subject: Subject) -> Report:
@@ -162,13 +160,17 @@ def report_of(subject: Subject) -> Report:
 
 
 def _made(subject: Subject, classes: int, size: int) -> nn.Module:
-    """The network on the meta device, without the units that are gone."""
+    """The network on the meta device, without what is gone, its tokens merging if they do."""
     with torch.device("meta"):
         network = create_model(subject.name, classes, size, **subject.options)
-    if subject.kept:
-        from models.pruning.structure import find_groups, remove
+    if subject.structure is not None and subject.structure.exists():
+        from models.pruning.structure import restructure
+        from models.pruning.structure_json import structure_of
 
-        remove(network, find_groups(network, size), subject.kept)
+        try:
+            restructure(network, structure_of(_json(subject.structure)), size)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{subject.structure} does not say what is gone from the network: {error!r}") from None
     return network
 
 

@@ -16,8 +16,9 @@ from torch import Tensor
 from jobs.experiment.files import write_json, written_aside
 from jobs.experiment.rewinds import kept_steps, refusal, rewind_name
 from jobs.experiment.run_folder import EXPORT, MASKS, RESULT, STRUCTURE, UNFINISHED_EXPORT, WEIGHTS
-from jobs.train.removal import load_structure, structure_to_json
+from jobs.train.removal import load_structure
 from models.pruning.structure import Structure
+from models.pruning.structure_json import structure_to_json
 
 
 class ExportError(RuntimeError):

@@ -17,7 +17,7 @@ from jobs.parallel.fragments import Fragments
 from jobs.parallel.masking import Masking
 from jobs.parallel.snapshot import Snapshot
 from jobs.train.distillation import MESA_LOSSES, FrozenNetwork, distilled, mesa_counts
-from jobs.train.removal import Removal, structure_from_json, structure_to_json
+from jobs.train.removal import Removal
 from models.blocks import without
 from models.pruning.base import NetworkView, Solve
 from models.pruning.inputs import InputNorms
@@ -25,6 +25,7 @@ from models.pruning.masks import living
 from models.pruning.products import visit_layers
 from models.pruning.state_votes import StateImportance
 from models.pruning.structure import Structure
+from models.pruning.structure_json import structure_from_json, structure_to_json
 
 
 class Batches(Protocol):

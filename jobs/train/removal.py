@@ -1,15 +1,12 @@
 """Removal within a stage: the units that can go, the gates of a search, the smaller network, and the file that says what is gone.
 
-structure.json, beside model.safetensors:  {"kept": {group: [units that stay]}, "counts": {group: units before}, "notes": [...]}
-and, if blocks or state spaces are gone:  "blocks": [name, ...], "scans": [mixer, ...]
-and, if tokens merge:  "merging": {"tokens": {block: [tokens after, before]}, "score": ..., "mode": ...}
+`models.pruning.structure_json` says what is in structure.json, beside model.safetensors.
 """
 
 import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NotRequired, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -18,26 +15,7 @@ from jobs.experiment.run_folder import STRUCTURE
 from jobs.experiment.specs import StageSpec, image_size
 from models.pruning.gates import fold_gates
 from models.pruning.structure import Group, Structure, composed, find_groups, restructure
-from models.token_merging import Merging, Mode, Score
-
-
-class MergingJson(TypedDict):
-    """A merging of tokens as files and checkpoints hold it."""
-
-    tokens: dict[str, list[int]]
-    score: Score
-    mode: Mode
-
-
-class StructureJson(TypedDict):
-    """A structure as files and checkpoints hold it."""
-
-    kept: dict[str, list[int]]
-    counts: dict[str, int]
-    notes: list[str]
-    merging: NotRequired[MergingJson]
-    blocks: NotRequired[list[str]]
-    scans: NotRequired[list[str]]
+from models.pruning.structure_json import structure_from_json
 
 
 def parameters(network: nn.Module) -> int:
@@ -97,37 +75,6 @@ class Removal:
     def fraction_removed(self, network: nn.Module, masked: int = 0) -> float:
         """The fraction of the whole network's parameters that is gone, with those that masks drop; 0 before a removal."""
         return 1 - (parameters(network) - masked) / self.params if self.done else 0.0
-
-
-def structure_to_json(structure: Structure | None) -> StructureJson | None:
-    """A structure as JSON values; None for None."""
-    if structure is None:
-        return None
-    kept = {name: list(units) for name, units in structure.kept.items()}
-    value: StructureJson = {"kept": kept, "counts": dict(structure.counts), "notes": list(structure.notes)}
-    if (merging := structure.merging) is not None:
-        tokens = {str(block): list(numbers) for block, numbers in merging.tokens.items()}
-        value["merging"] = {"tokens": tokens, "score": merging.score, "mode": merging.mode}
-    if structure.blocks:
-        value["blocks"] = list(structure.blocks)
-    if structure.scans:
-        value["scans"] = list(structure.scans)
-    return value
-
-
-def structure_from_json(value: StructureJson | None) -> Structure | None:
-    """A structure from its JSON values; None from None."""
-    if value is None:
-        return None
-    merging = merging_from_json(value["merging"]) if "merging" in value else None
-    gone = {"blocks": tuple(value.get("blocks", ())), "scans": tuple(value.get("scans", ()))}
-    return Structure(kept=value["kept"], counts=value["counts"], notes=tuple(value["notes"]), merging=merging, **gone)
-
-
-def merging_from_json(value: MergingJson) -> Merging:
-    """A merging from its JSON values."""
-    tokens = {int(block): (after, before) for block, (after, before) in value["tokens"].items()}
-    return Merging(tokens=tokens, score=value["score"], mode=value["mode"])
 
 
 def load_structure(folder: Path) -> Structure | None:

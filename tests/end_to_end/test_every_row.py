@@ -152,7 +152,7 @@ def test_a_finished_cell_is_counted_from_its_file_as_its_record_counts_it(runs: 
     assert_counted_alike(runs.folder / "runs" / "models" / "cells" / record.id, record)
 
 
-@pytest.mark.parametrize("method", ["structured", "magnitude"])
+@pytest.mark.parametrize("method", ["structured", "magnitude", "token_merging", "block_removal"])
 def test_a_pruned_cell_is_counted_by_its_smaller_shapes_and_by_its_zeros(runs: Runs, method: str) -> None:
     record = next(record for record in runs.records("methods") if record.pruning.split("(")[0] == method)
     assert_counted_alike(runs.folder / "runs" / "methods" / "cells" / record.id, record)
