@@ -11,8 +11,8 @@ al., arXiv 2412.12496: in Vim before a block, the original sequence restored, th
 | size s | `Tokens.sizes`: how many patches a token stands for |
 | proportional attention (ToMe, eq. 1) | `Tokens.bias`: log s, added to the scores of keys |
 
-Every sample is matched by itself. How many tokens leave is fixed, so that all shapes are. Of equal similarities the first in the sequence wins. On
-every device the sums have a fixed sequence of terms. A token that takes nothing in keeps its value to the bit.
+Every sample is matched by itself. How many tokens leave is fixed, so that all shapes are. Of equal similarities the first in the sequence wins. The
+means have a fixed sequence of terms on every device. A token that takes nothing in keeps its value to the bit.
 """
 
 from collections.abc import Mapping
@@ -75,16 +75,22 @@ def apart_from(positions: Tensor, length: int) -> Tensor:
 def closest_pairs(features: Tensor, first: Tensor, second: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """(source, target), (B, count): the tokens of `first` that are most similar to any of `second`, and that one. ToMe, section 3."""
     wide = features.to(torch.promote_types(features.dtype, torch.float32))
-    unit = wide * wide.square().sum(-1, keepdim=True).clamp(min=torch.finfo(wide.dtype).tiny).rsqrt()
-    similarity = torch.bmm(tokens_at(unit, first), tokens_at(unit, second).transpose(1, 2))
-    best, partner = similarity.max(dim=2)
+    lengths = torch.linalg.vector_norm(wide, dim=2).clamp(min=torch.finfo(wide.dtype).tiny)
+    cosines = torch.bmm(tokens_at(wide, first), tokens_at(wide, second).transpose(1, 2)) / lengths.gather(1, second).unsqueeze(1)
+    best = cosines.amax(dim=2) / lengths.gather(1, first)
     chosen = best.argsort(dim=1, descending=True, stable=True)[:, :count]
-    return first.gather(1, chosen), second.gather(1, partner.gather(1, chosen))
+    partner = tokens_at(cosines, chosen).argmax(dim=2)
+    return first.gather(1, chosen), second.gather(1, partner)
 
 
 def tokens_at(x: Tensor, positions: Tensor) -> Tensor:
     """(B, n, D) of (B, L, D) at positions (B, n)."""
-    return x.gather(1, positions.unsqueeze(-1).expand(-1, -1, x.shape[2]))
+    return x.flatten(0, 1).index_select(0, rows_of(positions, x.shape[1])).unflatten(0, positions.shape)
+
+
+def rows_of(positions: Tensor, length: int) -> Tensor:
+    """(B * n,) the rows of (B * length, D) at positions (B, n) of each sample."""
+    return (positions + length * torch.arange(len(positions), device=positions.device).unsqueeze(1)).flatten()
 
 
 def merged(x: Tensor, sizes: Tensor, matching: Matching) -> Tensor:
@@ -95,7 +101,8 @@ def merged(x: Tensor, sizes: Tensor, matching: Matching) -> Tensor:
     parts = tokens_at(x, matching.source).to(wide) * (leaving / after.gather(1, matching.slot)).unsqueeze(-1)
     together = torch.bmm(meeting(matching.slot).to(wide), parts)  # so that no two terms meet in the sum below, which a GPU adds in any sequence
     y = tokens_at(x, matching.kept).to(wide) * (before / after).unsqueeze(-1)
-    return y.scatter_add(1, matching.slot.unsqueeze(-1).expand_as(together), together).to(x.dtype)
+    total = y.flatten(0, 1).index_add(0, rows_of(matching.slot, y.shape[1]), together.flatten(0, 1))
+    return total.unflatten(0, y.shape[:2]).to(x.dtype)
 
 
 def meeting(slot: Tensor) -> Tensor:

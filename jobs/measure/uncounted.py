@@ -19,7 +19,7 @@ KINDS: dict[int, str] = {
     "real repeat repeat_interleave scatter tril unflatten view_as_complex view_as_real zero_ ceil one_hot reshape_as tile "
     "upsample_nearest2d",
     1: "__or__ abs add add_ addcmul cumsum adaptive_avg_pool1d adaptive_avg_pool2d amax div div_ hardtanh hardtanh_ le lt mean mul mul_ "
-    "ne neg reciprocal relu6 rsub scatter_add square sub sub_ sum where clamp clamp_min",
+    "ne neg reciprocal relu6 rsub scatter_add square sub sub_ sum where clamp clamp_min argmax index_add",
     8: "avg_pool2d batch_norm group_norm hardsigmoid hardswish layer_norm max_pool2d rms_norm rsqrt sqrt hardsigmoid_ hardswish_ "
     "linalg_vector_norm upsample_bilinear2d upsample_linear1d var var_mean",
     20: "argsort cos exp expm1 gelu log log1p pow sigmoid silu silu_ sin softmax softplus sort tanh",
