@@ -103,9 +103,10 @@ def merge_tokens(network: nn.Module, merging: Merging) -> None:
 def set_merging(network: Any, merging: Merging, ranges: Sequence[Span]) -> None:
     """Puts a merging that was checked into the network."""
     if isinstance(network, Vim):
+        layers: Any = network.layers
         network.merging = merging
         for block in merging.tokens if merging.score == "timescale" else ():
-            mixers(network)[block - 1].dt_proj.keeps_timescale = True
+            layers[block - 1].mixer.dt_proj.keeps_timescale = True
     elif isinstance(network, MambaVision):
         for level, span in zip(windowed_levels(network), ranges, strict=True):
             level.merging, level.first_block = merging, span.first

@@ -61,15 +61,16 @@ def match(features: Tensor, leaving: int, apart: Tensor, timescale: Tensor | Non
         stays = torch.ones(features.shape[:2], dtype=torch.int64, device=features.device).scatter(1, source, 0)
         rank = stays.cumsum(1) - 1
         slot = rank.gather(1, target)
-        kept = apart_from(source, features.shape[1])
+        kept = apart_from(source.sort(dim=1).values, features.shape[1])
         return Matching(kept=kept, source=source, slot=slot, now_at=rank.scatter(1, source, slot))
 
 
 def apart_from(positions: Tensor, length: int) -> Tensor:
-    """The other positions of a sequence, ascending: (B, length - k) from (B, k) distinct ones."""
-    batch, count = positions.shape
-    taken = torch.zeros(batch, length, dtype=torch.int8, device=positions.device).scatter(1, positions, 1)
-    return taken.argsort(dim=1, stable=True)[:, : length - count]
+    """The other positions of a sequence, ascending: (B, length - k) from (B, k) ascending ones."""
+    count = positions.shape[1]
+    others = torch.arange(length - count, device=positions.device).unsqueeze(0)
+    before = positions - torch.arange(count, device=positions.device)  # how many of the others lie before each
+    return others + (others.unsqueeze(2) >= before.unsqueeze(1)).sum(2)
 
 
 def closest_pairs(features: Tensor, first: Tensor, second: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -85,7 +86,7 @@ def closest_pairs(features: Tensor, first: Tensor, second: Tensor, count: int) -
 
 def tokens_at(x: Tensor, positions: Tensor) -> Tensor:
     """(B, n, D) of (B, L, D) at positions (B, n)."""
-    return x.flatten(0, 1).index_select(0, rows_of(positions, x.shape[1])).unflatten(0, positions.shape)
+    return x.flatten(0, 1).index_select(0, rows_of(positions, x.shape[1])).view(*positions.shape, x.shape[2])
 
 
 def rows_of(positions: Tensor, length: int) -> Tensor:
@@ -93,23 +94,33 @@ def rows_of(positions: Tensor, length: int) -> Tensor:
     return (positions + length * torch.arange(len(positions), device=positions.device).unsqueeze(1)).flatten()
 
 
-def merged(x: Tensor, sizes: Tensor, matching: Matching) -> Tensor:
-    """(B, L - r, D) from (B, L, D): each token the mean, weighted by sizes (B, L), of itself and of those that it takes in. Sums in at least fp32."""
-    wide = torch.promote_types(x.dtype, torch.float32)
-    before, leaving = sizes.gather(1, matching.kept).to(wide), sizes.gather(1, matching.source).to(wide)
-    after = before.scatter_add(1, matching.slot, leaving)  # whole numbers, the same in every sequence of terms
-    parts = tokens_at(x, matching.source).to(wide) * (leaving / after.gather(1, matching.slot)).unsqueeze(-1)
-    together = torch.bmm(meeting(matching.slot).to(wide), parts)  # so that no two terms meet in the sum below, which a GPU adds in any sequence
-    y = tokens_at(x, matching.kept).to(wide) * (before / after).unsqueeze(-1)
-    total = y.flatten(0, 1).index_add(0, rows_of(matching.slot, y.shape[1]), together.flatten(0, 1))
-    return total.unflatten(0, y.shape[:2]).to(x.dtype)
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """How much of each token that leaves goes into the mean of the token that takes it in."""
+
+    together: Tensor  # (B, r, r): the row of the first source of a slot has the fractions of all sources of the slot, other rows are 0
+    sizes: Tensor  # (B, L - r) of the tokens that stay, afterwards
 
 
-def meeting(slot: Tensor) -> Tensor:
-    """(B, r, r), from (B, r): at the first source of each slot 1 for all sources of that slot, 0 elsewhere."""
-    same = slot.unsqueeze(2) == slot.unsqueeze(1)
+def weigh(sizes: Tensor, matching: Matching) -> Weights:
+    """The weights of a merge of tokens with sizes (B, L)."""
+    leaving = sizes.gather(1, matching.source)
+    after = sizes.gather(1, matching.kept).scatter_add(1, matching.slot, leaving)  # whole numbers, the same in every sequence of terms
+    same = matching.slot.unsqueeze(2) == matching.slot.unsqueeze(1)
     first = same.tril(-1).sum(2, keepdim=True) == 0
-    return same & first
+    return Weights(together=(same & first) * (leaving / after.gather(1, matching.slot)).unsqueeze(1), sizes=after)
+
+
+def merged(x: Tensor, weights: Weights, matching: Matching) -> Tensor:
+    """(B, L - r, D) from (B, L, D): each token the mean of itself and of those that it takes in, t + sum of fraction * (source - t).
+
+    In at least fp32. No two terms meet in `index_add`, which a GPU adds in any sequence: the product has summed them up.
+    """
+    stay = tokens_at(x, matching.kept).to(torch.promote_types(x.dtype, torch.float32))
+    differences = tokens_at(x, matching.source).to(stay.dtype) - tokens_at(stay, matching.slot)
+    change = torch.bmm(weights.together.to(stay.dtype), differences)
+    means = stay.flatten(0, 1).index_add(0, rows_of(matching.slot, stay.shape[1]), change.flatten(0, 1))
+    return means.view(stay.shape).to(x.dtype)
 
 
 class Tokens:
@@ -132,9 +143,8 @@ class Tokens:
             return streams
         matching = match(streams[0], before - after, self.apart, timescale)
         if self.merging.mode == "merge":
-            streams = tuple(merged(stream, self.sizes, matching) for stream in streams)
-            leaving = self.sizes.gather(1, matching.source)
-            self.sizes = self.sizes.gather(1, matching.kept).scatter_add(1, matching.slot, leaving)
+            weights = weigh(self.sizes, matching)
+            streams, self.sizes = tuple(merged(stream, weights, matching) for stream in streams), weights.sizes
         else:
             streams = tuple(tokens_at(stream, matching.kept) for stream in streams)
             self.sizes = self.sizes.gather(1, matching.kept)

