@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from benchmarks.gpu.checks import check_rows, machine_rows
-from benchmarks.gpu.kernels import kernel_rows
+from benchmarks.gpu.kernels import kernel_rows, launch_rows
 from benchmarks.gpu.latency import latency_rows
 from benchmarks.gpu.networks import network_rows
 from benchmarks.gpu.page import Page, fill, own_command
@@ -53,6 +53,12 @@ SECTIONS = {
         title="Loader to device", about="From JPEGs in the page cache to normalised tensors on the device.", rows=loader_rows, seconds=80
     ),
     "latency": Section(title="One image", about="As a cell's profile measures it, in fp32 unless it says otherwise.", rows=latency_rows, seconds=180),
+    "launch": Section(
+        title="Other launches of the backward scan",
+        about="The constants of models/ssm/launch.py, the ones in use first; a faster row is the value to take. Vim-Ti, both directions.",
+        rows=launch_rows,
+        seconds=60,
+    ),
 }
 
 

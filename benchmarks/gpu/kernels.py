@@ -87,13 +87,11 @@ def both_scans(shape: ScanShape, dtype: str, backend: str, sizes: Sizes) -> "tup
 
     given = inputs(shape, dtype, backend, sizes)
     if backend == "triton":
-        pairs: dict[str, Any] = {name: (given[name].squeeze(1),) * 2 for name in ("u", "delta", "B", "C")}
-        pairs |= {"u": (given["u"],) * 2, "delta": (given["delta"],) * 2}
 
-        def together() -> Tensor:
-            stacked = {name: torch.stack((given[name],) * 2) for name in ("A", "D", "delta_bias")}
-            return scan_both_ways(*(pairs["u"], pairs["delta"]), stacked["A"], pairs["B"], pairs["C"], stacked["D"], z=given["z"],
-                                  delta_bias=stacked["delta_bias"]).sum(0)  # fmt: skip
+        def together() -> "Tensor":
+            u, delta, B, C = ((part, part) for part in (given["u"], given["delta"], given["B"].squeeze(1), given["C"].squeeze(1)))
+            A, D, bias = (torch.stack((given[name], given[name])) for name in ("A", "D", "delta_bias"))
+            return scan_both_ways(u, delta, A, B, C, D, z=given["z"], delta_bias=bias).sum(0)
 
         return together, list(given.values())
     call = partial(selective_scan, **given, delta_softplus=True, backend=backend)
@@ -109,3 +107,42 @@ def convolution(shape: ScanShape, dtype: str, backend: str, sizes: Sizes) -> "tu
     (x,) = sequences(shape, 1, dtype, backend, sizes)
     weight, bias = (torch.randn(size, device=sizes.device, dtype=x.dtype) for size in ((shape.channels, 1, shape.taps), (shape.channels,)))
     return partial(conv1d_silu, x, weight, bias, left=shape.taps - 1, backend=backend), [x, weight, bias]
+
+
+# how the backward scan is launched
+
+
+def launch_rows(sizes: Sizes) -> list[Row]:
+    """The first shape in bf16 or fp32 under other constants of models/ssm/launch.py, the ones in use first."""
+    from models.ssm.launch import CHUNK, DEPTH
+
+    ways = dict.fromkeys([(DEPTH, CHUNK, 0), (1, CHUNK, 168), (1, 16, 168), (1, 16, 0), (2, 16, 0), (2, 64, 0), (2, CHUNK, 224), (2, CHUNK, 168)])
+    labels = [{"positions at a time": str(depth), "chunk": str(chunk), "most registers": str(most or "255")} for depth, chunk, most in ways]
+    rows = [Row(labels=label, measure=partial(launched, *way, sizes)) for label, way in zip(labels, ways, strict=True)]
+    return rows if "triton" in sizes.backends else []
+
+
+def launched(depth: int, chunk: int, most_registers: int, sizes: Sizes) -> Values:
+    """`times` of both scans, launched so, and whether the gradients are those of the usual launch."""
+    from unittest.mock import patch
+
+    import torch
+
+    from models.ssm import launch, triton_ops
+
+    shape, dtype = sizes.scans[0], sizes.dtypes[0]
+    torch.manual_seed(0)
+    call, tensors = both_scans(shape, dtype, "triton", sizes)
+    leaves = [tensor.requires_grad_() for tensor in tensors]
+    want = torch.autograd.grad(call().float().sum(), leaves)
+    limit = property(lambda _: most_registers or None)
+    with (
+        patch.object(launch, "DEPTH", depth),
+        patch.object(triton_ops, "DEPTH", depth),
+        patch.object(launch, "CHUNK", chunk),
+        patch.object(launch.ScanShape, "most_registers", limit),
+    ):
+        got = torch.autograd.grad(call().float().sum(), leaves)
+        values = times("both scans", shape, dtype, "triton", sizes)
+    error = max(float((one - other).float().norm() / (other.float().norm() + 1e-9)) for one, other in zip(got, want, strict=True))
+    return {**values, "difference, relative": error}

@@ -210,6 +210,6 @@ def seed_cell(dtype: str, sizes: Sizes) -> Values:
         "an epoch, s": epoch_s,
         f"{NOTEBOOK_EPOCHS} epochs, s, extrapolated": NOTEBOOK_EPOCHS * epoch_s,
         "the notebook's, s": NOTEBOOK_S,
-        "peak, GB": result.peak_memory_bytes / 1e9,
+        "peak, GB": (result.peak_memory_bytes or 0) / 1e9,
         "the notebook's, GB": NOTEBOOK_GB,
     }
