@@ -41,7 +41,8 @@ def insert_gates(model: nn.Module, groups: Sequence[Group]) -> dict[str, str]:
     gates: dict[str, str] = {}
     for group in groups:
         alone = (part for part in group.parts if part.dimension is None and part.indices.shape[1] == 1)  # a factor for each unit
-        norm = next((part.name for part in alone if scales(model.get_submodule(part.name))), None)
+        norms = (part.name for part in alone if scales(model.get_submodule(part.name)))
+        norm = next((name for name in norms if len(model.get_parameter(f"{name}.weight")) == group.count), None)
         if norm is not None:
             gates[group.name] = f"{norm}.weight"
             continue
@@ -59,7 +60,7 @@ def insert_gates(model: nn.Module, groups: Sequence[Group]) -> dict[str, str]:
 def check_gates(groups: Sequence[Units]) -> None:
     """Raises ValueError for units that can have no gate."""
     for units in groups:
-        if units.consumer is None:
+        if units.consumer is None and not units.scaled:
             reason = "no weight carries all that such a unit does, so that it can have no learned factor"
             raise ValueError(f"{units.name}: {reason}; leave {units.kind} out of units, or remove them with the method structured")
 

@@ -39,6 +39,7 @@ class GraphUnits:
     kind: str
     count: int
     consumer: str | None  # the layer that reads the units, if there is one alone
+    scaled: bool  # a BatchNorm has a scale for each unit
 
     @property
     def name(self) -> str:
@@ -137,7 +138,9 @@ class _Tracing:
             if all(well_formed(item, count) for item in items) and count > 1:
                 only = readers[0] if len(readers) == 1 else None
                 whole = only is not None and self.twin.get_submodule(only).weight.shape[1] == count
-                return GraphUnits(root=root, side=side, kind=kind, count=count, consumer=only if whole else None)
+                norms = [item.dep.target.module for item in items if isinstance(item.dep.target.module, nn.BatchNorm2d | nn.BatchNorm1d)]
+                scaled = any(norm.affine and norm.num_features == count for norm in norms)
+                return GraphUnits(root=root, side=side, kind=kind, count=count, consumer=only if whole else None, scaled=scaled)
         return None
 
     def fault(self, item: Any) -> str | None:

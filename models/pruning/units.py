@@ -51,6 +51,7 @@ class Units:
     axis: int = 1  # of that parameter, along which the units are
     consumed: int = 0  # index of the first unit along that axis
     beside: tuple[Beside, ...] = ()
+    scaled: bool = False  # a norm has a scale for each unit, which can be its factor
 
     def indices(self, units: Sequence[int]) -> list[int]:
         """The indices of some units on the root's side."""
@@ -85,7 +86,7 @@ def timm_units(model: Module) -> Iterator[Units]:
         if name in known:
             group = known[name]
             consumer = model.get_submodule(group.consumer) if group.consumer else None
-            yield Units(name=group.name, kind=group.kind, root=module, side=group.side, consumer=consumer, count=group.count)
+            yield Units(name=group.name, kind=group.kind, root=module, side=group.side, consumer=consumer, count=group.count, scaled=group.scaled)
 
 
 def reasons_of(model: Any) -> str:
