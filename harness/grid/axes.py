@@ -301,6 +301,8 @@ def read_specs(
         before = len(report.problems)
         values = []
         for written in variants(entry, hints, path, report):
+            if "source" not in written and "source" in given_fields(entry):  # a wrong one, which has been reported; options are a source's own
+                written.pop("options", None)
             preset = written.pop("preset", None)
             given = {**presets[preset], **written} if preset else written
             try:

@@ -132,6 +132,7 @@ def test_the_options_of_a_source_are_typed_and_decide_an_id(folder: Path) -> Non
     assert mistake("{light: 1.5}") == "grid.yaml:6: data.options.light: expected a whole number, got 1.5"
     assert mistake("{light: 201}") == "grid.yaml:6: data.options: light must be at most 200"
     assert mistake("bright") == "grid.yaml:6: data.options: expected a mapping, got text 'bright'"
+    assert len(mistakes(GRID.replace("source: grey", "source: gray, options: {light: 5}"))) == 1, "options of a wrong source are left alone"
     assert mistakes(NAMES + "data: {source: digits, options: {light: 1}}\n") == ["grid.yaml:5: data.options: source digits has no options"]
 
 
