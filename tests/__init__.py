@@ -2,6 +2,9 @@
 
 import os
 
+# Before torch is imported. Several workers share the cores: threads that wait for threads took five times the time of the computation.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 
 if not torch.cuda.is_available():

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.launch import NOTHING_TO_DO
 from jobs.experiment.records import read_record
 from tests.support.commands import command, written
+from tests.support.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[1]
 GRID = """
@@ -41,12 +43,12 @@ OUTER = {
     "PYTHONUTF8": "0",
     "PYTHONCOERCECLOCALE": "0",
     "PYTHONIOENCODING": "ascii:backslashreplace",
-    "PYTHONOPTIMIZE": "2",
     "GIT_DIR": "/nowhere",
     "GIT_WORK_TREE": "/nowhere",
     "GIT_INDEX_FILE": "/nowhere",
     "TMPDIR": "/nowhere",
 }
+WITHOUT_DOCSTRINGS = {"PYTHONOPTIMIZE": "2"}  # and without assertions; Python then compiles all of torch anew for each process that imports it
 
 
 @pytest.mark.slow
@@ -58,22 +60,23 @@ def test_a_cell_runs_the_same_in_strange_surroundings(tmp_path: Path) -> None:
     record = read_record(path)
     assert (record.environment.ranks, record.environment.threads, record.status, record.model) == (1, 1, "done", "caf\u00e9")
     assert '"job"' not in next(tmp_path.glob("runs/small/stages/*/stage.json")).read_text(encoding="utf-8")
-    again = started("harness.reproduce", record.id, cwd=tmp_path)
+    assert started("harness.launch", "grid.yaml", cwd=tmp_path, **WITHOUT_DOCSTRINGS).returncode == NOTHING_TO_DO
+    again = started("harness.reproduce", record.id, cwd=tmp_path, **WITHOUT_DOCSTRINGS)
     assert again.returncode == 0 and "reproduced" in again.stdout, again.stdout + again.stderr
     head = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
     if shutil.which("git") and (ROOT / ".git").exists():
         assert record.environment.commit == subprocess.run(head, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def started(module: str, *arguments: object, cwd: Path) -> "subprocess.CompletedProcess[str]":
+def started(module: str, *arguments: object, cwd: Path, **variables: str) -> "subprocess.CompletedProcess[str]":
     """The ended process of a command in these surroundings."""
-    variables = os.environ | OUTER
-    return subprocess.run(command(module, *arguments), cwd=cwd, env=variables, capture_output=True, text=True, timeout=300, check=False)
+    variables = os.environ | OUTER | variables
+    return subprocess.run(command(module, *arguments), cwd=cwd, env=variables, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
 @pytest.mark.parametrize("module", ["harness.launch", "harness.status", "harness.logs", "harness.cancel", "harness.reproduce", "harness", "analysis"])
 def test_every_command_shows_its_help_without_docstrings(module: str, tmp_path: Path) -> None:
-    shown = started(module, "--help", cwd=tmp_path)
+    shown = started(module, "--help", cwd=tmp_path, **WITHOUT_DOCSTRINGS)
     assert shown.returncode == 0 and "usage" in shown.stdout + "usage" * (module == "harness"), shown.stderr
 
 
