@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -65,18 +67,44 @@ def test_without_the_environment_a_command_says_how_to_enter_it(tmp_path: Path) 
     ), done.stderr
 
 
-def test_missing_data_end_before_anything_is_written(tmp_path: Path) -> None:
-    grid = written(tmp_path, GRID + "data: {source: imagefolder, path: /nowhere/at/all}\n")
-    done = run("harness.launch", grid, cwd=tmp_path)
-    assert done.returncode == USAGE and "/nowhere/at/all" in done.stderr
-    assert not (tmp_path / "runs").exists()
+class Ended(NamedTuple):
+    """The exit code of a launch, and what it printed."""
+
+    code: int
+    out: str
+    err: str
 
 
-def test_a_network_that_the_images_do_not_fit_ends_before_anything_is_written(tmp_path: Path) -> None:
-    grid = written(tmp_path, GRID.replace(SMALL, "{name: vim_micro, patch_size: 64}"))
-    done = run("harness.launch", grid, cwd=tmp_path)
-    assert done.returncode == USAGE and "patch_size" in done.stderr
-    assert not (tmp_path / "runs").exists()
+@dataclass(frozen=True)
+class Here:
+    """The command in the process of the tests, which has imported torch, where nothing of a process is tested."""
+
+    folder: Path
+    output: pytest.CaptureFixture[str]
+
+    def launch(self, text: str, *options: str) -> Ended:
+        """What a launch of a grid ends with."""
+        self.output.readouterr()
+        return Ended(main([str(written(self.folder, text)), *options]), *self.output.readouterr())
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
+    """The command, run in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return Here(tmp_path, capsys)
+
+
+def test_missing_data_end_before_anything_is_written(here: Here) -> None:
+    done = here.launch(GRID + "data: {source: imagefolder, path: /nowhere/at/all}\n")
+    assert done.code == USAGE and "/nowhere/at/all" in done.err
+    assert not (here.folder / "runs").exists()
+
+
+def test_a_network_that_the_images_do_not_fit_ends_before_anything_is_written(here: Here) -> None:
+    done = here.launch(GRID.replace(SMALL, "{name: vim_micro, patch_size: 64}"))
+    assert done.code == USAGE and "patch_size" in done.err
+    assert not (here.folder / "runs").exists()
 
 
 def test_a_dry_run_says_what_would_run_and_writes_nothing(tmp_path: Path) -> None:
@@ -96,57 +124,61 @@ cluster: {kind: slurm, partition: gpu}
 """
 
 
-def test_a_clusters_grid_is_planned_on_a_machine_without_slurm_and_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))  # where there is no srun
-    path = written(tmp_path, CLUSTER_GRID)
-    planned = run("harness.launch", path, "--dry-run", cwd=tmp_path)
-    assert planned.returncode == 0 and "big: 1 cells" in planned.stdout and "jobs: 2" in planned.stdout
-    unchecked = planned.stdout.partition("not checked, for this machine has no SLURM:")[2]
+def test_a_clusters_grid_is_planned_on_a_machine_without_slurm_and_data(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(here.folder))  # where there is no srun
+    planned = here.launch(CLUSTER_GRID, "--dry-run")
+    assert planned.code == OK and "big: 1 cells" in planned.out and "jobs: 2" in planned.out
+    unchecked = planned.out.partition("not checked, for this machine has no SLURM:")[2]
     assert "/nowhere/imagenet" in unchecked and "no srun on this machine" in unchecked
-    launched = run("harness.launch", path, cwd=tmp_path)
-    assert launched.returncode == 2 and "no srun on this machine" in launched.stderr and not (tmp_path / "runs").exists()
+    launched = here.launch(CLUSTER_GRID)
+    assert launched.code == USAGE and "no srun on this machine" in launched.err and not (here.folder / "runs").exists()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, "subprocess.CompletedProcess[str]"]:
+    """A folder in which the grid ran in two jobs, and the ended launch."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return folder, run("harness.launch", written(folder, GRID), cwd=folder)
 
 
 @pytest.mark.slow
-def test_a_grid_runs_to_its_leaderboard_then_has_nothing_to_do_and_reproduces(tmp_path: Path) -> None:
-    grid = written(tmp_path, GRID)
-    first = run("harness.launch", grid, cwd=tmp_path)
+def test_a_grid_runs_to_its_leaderboard_then_has_nothing_to_do_and_reproduces(
+    undisturbed: tuple[Path, "subprocess.CompletedProcess[str]"],
+) -> None:
+    folder, first = undisturbed
     assert first.returncode == OK, first.stdout + first.stderr
-    board = tmp_path / "runs" / "small" / "leaderboard.csv"
+    board = folder / "runs" / "small" / "leaderboard.csv"
     assert {row["pruning"] for row in csv.DictReader(board.read_text().splitlines())} == {"dense", "magnitude(0.9)"}
     assert str(Path("runs/small/leaderboard.csv")) in first.stdout
-    found = records(tmp_path)
+    found = records(folder)
     pruned = found["magnitude(0.9)"].metrics
     assert pruned is not None and pruned.sparsity_prunable == pytest.approx(0.9, abs=1e-4) and pruned.test_samples > 300
     assert found["dense"].stages[0] == found["magnitude(0.9)"].stages[0], "the dense training is shared"
 
     stamp = {path: path.stat().st_mtime_ns for path in board.parent.glob("cells/*/record.json")}
-    again = run("harness.launch", grid, cwd=tmp_path)
+    again = run("harness.launch", "grid.yaml", cwd=folder)
     assert again.returncode == NOTHING_TO_DO and "nothing to do" in again.stdout
     assert stamp == {path: path.stat().st_mtime_ns for path in board.parent.glob("cells/*/record.json")}
 
-    reproduced = run("harness.reproduce", found["magnitude(0.9)"].id[:6], cwd=tmp_path)
+    reproduced = run("harness.reproduce", found["magnitude(0.9)"].id[:6], cwd=folder)
     assert reproduced.returncode == 0 and "reproduced: equal to the bit" in reproduced.stdout, reproduced.stdout + reproduced.stderr
 
 
 @pytest.mark.slow
-def test_launcher_and_job_killed_at_once_go_on_to_the_same_weights(tmp_path: Path) -> None:
-    here, there = tmp_path / "undisturbed", tmp_path / "killed"
-    text = GRID.replace("epochs: 2,", "epochs: 3,").replace("stages_per_job: 3", "stages_per_job: 3, checkpoint_steps: 5")
-    for folder in (here, there):
-        folder.mkdir()
-    assert run("harness.launch", written(here, text), cwd=here).returncode == OK
-    launcher = subprocess.Popen(
-        command("harness.launch", written(there, text)), cwd=there, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    wait_for(lambda: list(there.glob("runs/small/stages/*/checkpoints/step-*")), launcher)
-    for process in processes_of(there):
+def test_launcher_and_job_killed_at_once_go_on_to_the_same_weights(
+    undisturbed: tuple[Path, "subprocess.CompletedProcess[str]"], tmp_path: Path
+) -> None:
+    """As the undisturbed launch, but with checkpoints, and all stages in one job."""
+    grid = written(tmp_path, GRID.replace("stages_per_job: 3", "stages_per_job: 9, checkpoint_steps: 5"))
+    launcher = subprocess.Popen(command("harness.launch", grid), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_for(lambda: list(tmp_path.glob("runs/small/stages/*/checkpoints/step-*")), launcher)
+    for process in processes_of(tmp_path):
         process.send_signal(signal.SIGKILL)
     launcher.communicate()
-    assert not records(there)
-    assert run("harness.launch", written(there, text), cwd=there).returncode == OK
-    assert {name: record.weights_sha256 for name, record in records(there).items()} == {
-        name: record.weights_sha256 for name, record in records(here).items()
+    assert not records(tmp_path)
+    assert run("harness.launch", grid, cwd=tmp_path).returncode == OK
+    assert {name: record.weights_sha256 for name, record in records(tmp_path).items()} == {
+        name: record.weights_sha256 for name, record in records(undisturbed[0]).items()
     }
 
 
@@ -167,6 +199,7 @@ def test_two_ranks_train_one_cell_and_the_death_of_one_ends_the_job(tmp_path: Pa
     text = GRID.replace("epochs: 2,", "epochs: 2, zero_stage: 2,").replace(
         "max_parallel: 2", "max_parallel: 1, tasks_per_node: 2, checkpoint_steps: 5"
     )
+    text = text.replace("stages_per_job: 3", "stages_per_job: 9")
     grid = written(tmp_path, text)
     launcher = subprocess.Popen(command("harness.launch", grid), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     wait_for(lambda: list(tmp_path.glob("runs/small/stages/*/checkpoints/step-*")), launcher)
@@ -198,14 +231,13 @@ def test_a_launch_that_is_stopped_stops_its_jobs_and_keeps_what_is_done(tmp_path
     assert json.loads((tmp_path / "runs" / "small" / "plan.json").read_text())["grid"] == "small"
 
 
-def test_a_torn_record_is_named_with_what_to_do(tmp_path: Path) -> None:
-    grid = written(tmp_path, GRID)
-    cell = read_grid(grid).cells[0].id
-    path = tmp_path / "runs" / "small" / "cells" / cell / "record.json"
+def test_a_torn_record_is_named_with_what_to_do(here: Here) -> None:
+    cell = read_grid(written(here.folder, GRID)).cells[0].id
+    path = here.folder / "runs" / "small" / "cells" / cell / "record.json"
     path.parent.mkdir(parents=True)
     path.write_text('{"id": "')
-    done = run("harness.launch", grid, "--dry-run", cwd=tmp_path)
-    assert done.returncode == OK and f"cells/{cell}/record.json is not a record" in done.stderr and "remove it" in done.stderr
+    done = here.launch(GRID, "--dry-run")
+    assert done.code == OK and f"cells/{cell}/record.json is not a record" in done.err and "remove it" in done.err
 
 
 def test_a_folder_of_another_user_is_named_with_its_owner_and_the_remedy(tmp_path: Path) -> None:
