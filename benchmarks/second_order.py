@@ -47,7 +47,7 @@ def measure(name: str, count: int) -> None:
     def visit(layer: str, inputs: Tensor) -> None:
         began, weight = time.process_time(), model.get_parameter(layer)
         group = group_of(layer, weight.dim())
-        new, _ = method.pruned(layer, weight.detach(), inputs, torch.ones_like(weight, dtype=torch.bool))
+        new, _ = method.pruned(layer, weight.detach(), inputs, torch.ones_like(weight, dtype=torch.bool), round(SPARSITY * weight.numel()))
         weight.copy_(new)
         widths[group].append(inputs.shape[-1])
         for at, spent in enumerate((last[0], time.process_time() - began)):

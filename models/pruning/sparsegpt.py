@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from models.pruning.allocation import erk
 from models.pruning.base import Budget, NetworkView, Stage
 from models.pruning.knobs import Scoped, check_count, check_living, check_share, finetune, trunk
 from models.pruning.scope import DENSE_BY_DEFAULT
@@ -22,7 +23,8 @@ class SparseGPT(Scoped):
 
     Frantar and Alistarh, arXiv 2301.00774, algorithm 1. The outputs are those on the first `batches` global batches of training images, by the
     trained network in evaluation mode. A layer's inputs come from the layers before it as they are already pruned. Convolutions are layers too: an
-    input is a channel at a kernel position. Every layer loses round(sparsity * n) of its n weights, each `block` of its columns its share of them.
+    input is a channel at a kernel position. `ratios: uniform`: every layer loses round(sparsity * n) of its n weights; `magnitude`: as many as under
+    one magnitude threshold for all weights; `erk`: those of Erdos-Renyi-Kernel. Within a layer, each `block` of columns loses its share.
 
     `pattern: 2:4` keeps two of every four neighbours along a matrix's inputs; as with semi_structured, other weights stay dense. `damping`, a share
     of the mean squared input, is added to every squared input. Weights that a mask dropped before stay zero, and count.
@@ -31,6 +33,7 @@ class SparseGPT(Scoped):
     name: ClassVar[str] = "sparsegpt"
     sparsity: float | None = None  # 2:4 has its own
     pattern: Literal["unstructured", "2:4"] = "unstructured"
+    ratios: Literal["uniform", "magnitude", "erk"] = "uniform"  # of the layers
     batches: int = 4
     damping: float = 0.01
     block: int = 128  # columns
@@ -39,6 +42,8 @@ class SparseGPT(Scoped):
         super().__post_init__()
         if self.pattern == "2:4" and self.sparsity is not None:
             raise ValueError(f"pattern 2:4 drops two of every four weights: leave sparsity out, got {self.sparsity:g}")
+        if self.pattern == "2:4" and self.ratios != "uniform":
+            raise ValueError(f"pattern 2:4 drops half of every matrix: leave ratios out, got {self.ratios}")
         if self.pattern != "2:4" and self.sparsity is None:
             raise ValueError("sparsegpt needs sparsity, or pattern: 2:4")
         check_share("sparsity", self.sparsity or 0.0)
@@ -64,7 +69,9 @@ class SparseGPT(Scoped):
         """ValueError if a layer is left without a weight, or if none takes the pattern."""
         if self.sparsity is None:
             check_pattern(shapes)
-        else:
+        elif self.ratios == "erk":
+            check_living(erk(shapes, self.sparsity), shapes, f"sparsity {self.sparsity:g} with ratios: erk")
+        elif self.ratios == "uniform":
             zeros = {name: round(self.sparsity * math.prod(shape)) for name, shape in shapes.items()}
             check_living(zeros, shapes, f"sparsity {self.sparsity:g} of every layer")
 
@@ -74,11 +81,23 @@ class SparseGPT(Scoped):
 
         before = {name: network.masks[name] if name in network.masks else torch.ones_like(network.read_weight(name)).bool() for name in network.names}
         names = [name for name, mask in before.items() if self.sparsity is not None or takes_pattern(mask.shape)]
-        masks = network.rewrite(self.batches, names, lambda name, weight, products: self.pruned(name, weight, products, before[name]))
+        zeros = self.zeros(network, before)
+        masks = network.rewrite(self.batches, names, lambda name, weight, products: self.pruned(name, weight, products, before[name], zeros[name]))
         network.set_masks({**network.masks, **before, **masks})
 
-    def pruned(self, name: str, weight: Tensor, products: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
-        """(weight, mask) of a layer. products: (groups, inputs, inputs). before: False for weights that are zero already.
+    def zeros(self, network: NetworkView, before: Mapping[str, Tensor]) -> dict[str, int]:
+        """Zeros of each layer; with a pattern, none but its own."""
+        from models.pruning.masks import choose, living
+
+        if self.ratios == "magnitude":
+            sizes = {name: weight.abs() for name, weight in network.weights().items()}
+            return {name: living(~mask) for name, mask in choose(sizes, self.sparsity or 0.0, "global", before).items()}
+        if self.ratios == "erk":
+            return erk({name: mask.shape for name, mask in before.items()}, self.sparsity or 0.0)
+        return {name: round((self.sparsity or 0.0) * mask.numel()) for name, mask in before.items()}
+
+    def pruned(self, name: str, weight: Tensor, products: Tensor, before: Tensor, zeros: int) -> tuple[Tensor, Tensor]:
+        """(weight, mask) of a layer. products: (groups, inputs, inputs). before: False for weights that are zero already. zeros: in all.
 
         Raises ValueError, with the name, where the products are not finite or too close to singular.
         """
@@ -94,7 +113,6 @@ class SparseGPT(Scoped):
         if self.sparsity is None:
             updated, mask = prune_columns(rows, root, mask, highest_two, block=self.block, every=BLOCK)
         else:
-            drops = max(0, round(self.sparsity * before.numel()) - (before.numel() - alive))
-            share = LowestShare(name=name, drops=drops, alive=alive)
+            share = LowestShare(name=name, drops=max(0, zeros - (before.numel() - alive)), alive=alive)
             updated, mask = prune_columns(rows, root, mask, share, block=self.block, every=self.block)
         return updated.view(weight.shape).to(weight.dtype), mask.view(weight.shape)

@@ -93,6 +93,20 @@ def test_masks_of_an_earlier_method_stay_also_outside_of_its_own_groups():
         )
 
 
+def test_layers_lose_as_many_as_the_ratios_say():
+    """Those of one magnitude threshold and of Erdos-Renyi-Kernel, with weights that are gone already among them."""
+    for ratios, other in (("magnitude", create_method("magnitude", sparsity=0.6)), ("erk", create_method("random", sparsity=0.6, ratios="erk"))):
+        counts = []
+        for method in (create_method("sparsegpt", sparsity=0.6, ratios=ratios), other):
+            torch.manual_seed(0)
+            network = view_of(create_model("vim_micro", 10, 32, depth=2), torch.randn(4, 3, 32, 32))
+            create_method("magnitude", sparsity=0.1, scope="layer").begin(network)
+            method.begin(network)
+            counts.append({name: living(mask) for name, mask in network.masks.items()})
+        assert counts[0] == counts[1]
+        assert len({round(counts[0][name] / mask.numel(), 2) for name, mask in network.masks.items()}) > 4, "the layers differ"
+
+
 def test_a_layer_whose_inputs_diverged_is_named():
     network = view_of(create_model("vim_micro", 10, 32).eval(), torch.full((1, 3, 32, 32), float("nan")))
     with pytest.raises(ValueError, match="'patch_embed.proj.weight': inputs hold NaN or infinity: the network has diverged"):
@@ -115,6 +129,7 @@ def test_labels():
     [
         ({}, "sparsegpt needs sparsity, or pattern: 2:4"),
         ({"pattern": "2:4", "sparsity": 0.5}, "pattern 2:4 drops two of every four weights: leave sparsity out, got 0.5"),
+        ({"pattern": "2:4", "ratios": "erk"}, "pattern 2:4 drops half of every matrix: leave ratios out, got erk"),
         ({"pattern": "2:4", "block": 6}, "block must be a multiple of 4 with pattern 2:4, got 6"),
         ({"sparsity": 0.5, "block": 0}, "block must be at least 1 column, got 0"),
         ({"sparsity": 0.5, "damping": 0.0}, "damping must be above 0, got 0"),
@@ -133,5 +148,8 @@ def test_a_network_that_it_cannot_prune_so_is_refused():
     model = create_model("vim_micro", 10, 32)
     with pytest.raises(ValueError, match="sparsity 0.9999 of every layer drops all"):
         create_method("sparsegpt", sparsity=0.9999).check(model)
+    with pytest.raises(ValueError, match="sparsity 0.9999 with ratios: erk drops all"):
+        create_method("sparsegpt", sparsity=0.9999, ratios="erk").check(model)
+    create_method("sparsegpt", sparsity=0.9999, ratios="magnitude").check(model)
     with pytest.raises(ValueError, match="0 of 8 prunable parameters are matrices whose inputs are a multiple of 4"):
         create_method("sparsegpt", pattern="2:4", groups=("conv1d",)).check(model)
