@@ -7,6 +7,8 @@ classification/models/vmamba.py: `v05_noz`, so without a gate; stem v2, down-sam
 | VSS block, SS2D | Block, SS2D |
 | cross-scan: row by row, column by column, and both from the end | directions 0 to 3 |
 | cross-merge | the sum of the four, each token at its own position |
+
+A map is copied into two sequences, rows and columns. Where the kernels read backwards, two directions share a sequence; the official code makes four.
 """
 
 import math
@@ -20,9 +22,11 @@ from torch import Tensor, nn
 from models.configs import S5Config, VMambaConfig
 from models.convolution import InvertedBlock, LayerNorm2d
 from models.layers import DropPath, Mlp, SqueezeExcite
+from models.ssm.backends import resolve_backend
 from models.ssm.s4d import S4D
 from models.ssm.s5 import S5
 from models.ssm.scan import selective_scan
+from models.ssm.triton_ops import scan_sides
 from models.vim import inverse_softplus_of_dt, state_rates
 
 DIRECTIONS = 4
@@ -91,21 +95,26 @@ class SS2D(nn.Module):
         dt, B, C = self.x_proj(x, self.x_proj_weight).split([rank, states, states], dim=2)
         delta = self.dt_projs(dt, self.dt_projs_weight)
         rates, skip, bias = -torch.exp(self.A_logs.to(wide)), self.Ds.to(wide), self.dt_projs_bias.to(wide).flatten()
-        u = x.flatten(1, 2)
+        u, deltas = x.flatten(1, 2), [pair.flatten(1, 2) for pair in delta.chunk(2, dim=1)]
+        inputs, readouts = B.chunk(2, dim=1), C.chunk(2, dim=1)
+        if self.scan is selective_scan and resolve_backend(x, self.scan_backend) == "triton":  # one launch scans from both ends
+            A, D, offset = (torch.stack(part.chunk(2)) for part in (rates, skip, bias))
+            both: Tensor = scan_sides((u, u), deltas, A, inputs, readouts, D, None, offset, True)[0].sum(0).view(x.shape)
+            return both
         ahead, back = (
             self.scan(
                 u,
-                delta[:, pair].flatten(1, 2),
-                rates.chunk(2)[reverse],
-                B[:, pair],
-                C[:, pair],
-                skip.chunk(2)[reverse],
-                delta_bias=bias.chunk(2)[reverse],
+                deltas[end],
+                rates.chunk(2)[end],
+                inputs[end],
+                readouts[end],
+                skip.chunk(2)[end],
+                delta_bias=bias.chunk(2)[end],
                 delta_softplus=True,
-                reverse=bool(reverse),
+                reverse=bool(end),
                 backend=self.scan_backend,
             )
-            for reverse, pair in enumerate((slice(0, 2), slice(2, 4)))
+            for end in (0, 1)
         )
         return (ahead + back).view(x.shape)
 

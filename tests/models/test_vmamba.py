@@ -9,9 +9,11 @@ import torch
 from models.configs import VMambaConfig
 from models.pretrained import load_pretrained
 from models.registry import OptionError, create_model, model_config
+from models.ssm import triton_ops
 from models.vmamba import SS2D
 from tests.support.golden import GOLDEN, LIMITS, NAMES, filled, golden_distance, golden_images, on_meta
 from tests.support.removal import moved
+from tests.support.triton_device import DEVICE, needs_triton
 
 
 @pytest.mark.parametrize(
@@ -177,3 +179,19 @@ def test_bare_matrices_decay_as_in_the_official_runs() -> None:
     assert {op + "dt_projs_bias", op + "x_proj_weight", op + "in_proj.weight"} <= set(decayed)
     assert {op + "A_logs", op + "Ds", "classifier.head.bias"} <= set(exempt)
     assert op + "A_logs" in weight_decay_groups(on_meta("vmamba_micro"), decay_ssm=True)[0]
+
+
+@needs_triton
+@pytest.mark.parametrize("states", [1, 2])
+def test_triton_scans_a_pair_of_directions_from_both_ends_in_one_launch_as_the_reference_does(states: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    mixer = SS2D(4, VMambaConfig(d_state=states), "triton").to(DEVICE)
+    initialised = [parameter.data.normal_(0, 0.5) for parameter in mixer.parameters()]
+    maps, results, launches = torch.randn(2, 3, 5, 4, device=DEVICE, requires_grad=True), [], []
+    monkeypatch.setattr("models.vmamba.scan_sides", lambda u, *rest: launches.append(len(u)) or triton_ops.scan_sides(u, *rest))
+    for backend in ("triton", "reference"):
+        mixer.scan_backend = backend
+        y = mixer(maps)
+        results.append((y, *torch.autograd.grad(y.square().sum(), [maps, *mixer.parameters()])))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-3, atol=1e-5)
+    assert launches == [2] and len(initialised) == len(results[0]) - 2
