@@ -52,10 +52,11 @@ def sequences(shape: ScanShape, count: int, dtype: str, backend: str, sizes: Siz
     """Sequences (B, D, L) in the memory layout that a network gives the backend: channels beside each other, for mamba-ssm positions."""
     import torch
 
-    size = (sizes.batch, shape.channels, shape.length) if backend == "cuda" else (sizes.batch, shape.length, shape.channels)
+    positions_last = shape.positions_last or backend == "cuda"
+    size = (sizes.batch, shape.channels, shape.length) if positions_last else (sizes.batch, shape.length, shape.channels)
     wanted = {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
     parts = [torch.randn(size, device=sizes.device, dtype=wanted) for _ in range(count)]
-    return parts if backend == "cuda" else [part.transpose(1, 2) for part in parts]
+    return parts if positions_last else [part.transpose(1, 2) for part in parts]
 
 
 def inputs(shape: ScanShape, dtype: str, backend: str, sizes: Sizes) -> "dict[str, Tensor]":

@@ -35,7 +35,10 @@ def compositions(name: str, sizes: Sizes) -> list[tuple[str, str, str]]:
 
 
 def network(name: str, dtype: str, way: str, backend: str, batch: int, sizes: Sizes) -> "tuple[nn.Module, Any, Any, Any]":
-    """(model, images, labels, optimizer) on the device. ImportError where the official composition has no kernels."""
+    """(model, images, labels, optimizer) on the device. Images have channels last, as our loaders give them, but for the official composition.
+
+    Raises ImportError where the official composition has no kernels.
+    """
     import torch
 
     from benchmarks.official import composed_officially, upstream_kernels
@@ -43,8 +46,10 @@ def network(name: str, dtype: str, way: str, backend: str, batch: int, sizes: Si
 
     kernels = upstream_kernels() if way == "official" else None
     wanted = {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
-    model, *others = made(name, batch, backend, sizes.device, wanted, sizes.img_size)
-    return (composed_officially(model, *kernels) if kernels else model, *others)  # type: ignore[return-value]
+    model, images, labels, optimizer = made(name, batch, backend, sizes.device, wanted, sizes.img_size)
+    if kernels:
+        return composed_officially(model, *kernels), images, labels, optimizer
+    return model, images.contiguous(memory_format=torch.channels_last), labels, optimizer
 
 
 def speed(name: str, dtype: str, way: str, backend: str, sizes: Sizes) -> Values:

@@ -14,6 +14,7 @@ class ScanShape:
     groups: int = 1
     gate: bool = False
     taps: int = 0  # of the causal convolution before it; 0: none
+    positions_last: bool = False  # in memory, for every backend; False: for mamba-ssm alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,8 @@ GPU = Sizes(
         ScanShape(name="vim_small", channels=768, length=197, states=16, gate=True, taps=4),
         ScanShape(name="mambavision_t, level 3", channels=160, length=196, states=8),
         ScanShape(name="mambavision_t, level 4", channels=320, length=49, states=8),
-        ScanShape(name="vmamba_tiny, stage 1", channels=192, length=3136, states=1, groups=2),
+        ScanShape(name="vmamba_tiny, stage 1", channels=192, length=3136, states=1, groups=2, positions_last=True),
+        ScanShape(name="the same, channels beside each other", channels=192, length=3136, states=1, groups=2),
         ScanShape(name="vim_tiny, 2048 positions", channels=384, length=2048, states=16, gate=True, taps=4),
     ),
     backends=("triton", "cuda"),

@@ -57,7 +57,8 @@ def engine_speed(name: str, dtype: str, zero_stage: int, sizes: Sizes) -> Values
 
     made = engine(name, dtype, zero_stage, sizes)
     device = made.ranks.device
-    images, labels = torch.randn(sizes.batch, 3, *[sizes.img_size] * 2, device=device), torch.randint(1000, (sizes.batch,), device=device)
+    images = torch.randn(sizes.batch, 3, *[sizes.img_size] * 2, device=device).contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(1000, (sizes.batch,), device=device)
 
     def step() -> None:
         made.forward_backward(images, labels, last=True)
