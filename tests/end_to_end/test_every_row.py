@@ -29,10 +29,12 @@ from models.registry import MODELS, model_label
 from tests.jobs.data.test_huggingface import table, write_parquet
 from tests.jobs.data.test_sources import write_cifar, write_folder
 from tests.jobs.data.test_webdataset import members, write_tar
+from tests.support.timm_families import FAMILIES
 from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 TINY = {"name": "vim_micro", "dim": 8, "depth": 2}
+TIMM = [{"name": name, "label": name, **options} for name, options in FAMILIES.items()]
 RECIPE = {"epochs": 1, "finetune_epochs": 0, "batch_size": 8, "warmup_epochs": 0}
 DATA = {"source": "synthetic", "samples": 18, "classes": 2, "loader": "torch"}  # two validation images, two steps
 SMALL: dict[str, dict[str, Any]] = {  # options by family
@@ -117,7 +119,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     methods.append({"chain": CHAIN, "label": "chain"})
     recipes = [RECIPE | {"optimizer": name} for name in literals("optimizer")] + [RECIPE | {"dtype": name} for name in literals("dtype")[1:]]
     grids = [
-        grid("models", models=[smaller(name, options) for name, options in entries()], data=DATA | {"img_size": 64}),
+        grid("models", models=[*(smaller(name, options) for name, options in entries()), *TIMM], data=DATA | {"img_size": 64}),
         grid("methods", pruning=methods, recipe=RECIPE | {"epochs": 3, "finetune_epochs": 1}, models=[TINY | {"dim": 16}]),
         grid("recipes", recipe=recipes),
         grid("sources", data=list(sources(folder))),
@@ -137,7 +139,7 @@ def told(runs: Runs, name: str) -> str:
     return (runs.folder / f"{name}.log").read_text()[-4000:]
 
 
-@pytest.mark.parametrize("label", [model_label(name, options) for name, options in entries()])
+@pytest.mark.parametrize("label", [*(model_label(name, options) for name, options in entries()), *FAMILIES])
 def test_every_model_and_variant_trains(runs: Runs, label: str) -> None:
     record = next((record for record in runs.records("models") if record.model == label), None)
     assert record is not None, told(runs, "models")

@@ -19,7 +19,7 @@ from models.registry import (
 )
 from models.timm_models import check_logits, timm_problem
 from models.torchvision_shim import load_timm
-from tests.models.test_timm_source import FAMILIES
+from tests.support.timm_families import FAMILIES
 
 
 @pytest.mark.parametrize(("name", "options"), list(FAMILIES.items())[:4])
