@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from models.flops import costs
 from models.registry import (
     OptionError,
     create_model,
@@ -18,7 +19,7 @@ from models.registry import (
     weights_problem,
 )
 from models.timm_models import check_logits, timm_problem
-from models.torchvision_shim import load_timm
+from models.torchvision_shim import load_timm, load_torchvision
 from tests.support.timm_families import FAMILIES
 
 
@@ -119,3 +120,30 @@ def test_a_file_of_timms_loads_strictly_with_a_head_of_other_classes(tmp_path: P
 def test_reasons_come_before_anything_is_built() -> None:
     assert timm_problem("timm/resnet18") is None
     assert refused_options("vssd_micro")["s4"].startswith("vssd_micro does not take this variant: it has no scan")
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("timm/resnet50", "ResNet50_Weights"),
+        ("timm/vit_base_patch16_224", "ViT_B_16_Weights"),
+        ("timm/swin_tiny_patch4_window7_224", "Swin_T_Weights"),
+        ("timm/convnext_tiny", "ConvNeXt_Tiny_Weights"),
+        ("timm/efficientnet_b0", "EfficientNet_B0_Weights"),
+        ("timm/regnety_004", "RegNet_Y_400MF_Weights"),
+    ],
+)
+def test_parameters_and_multiply_adds_are_those_that_torchvision_publishes_of_its_own(name: str, weights: str) -> None:
+    published = getattr(load_torchvision().models, weights).IMAGENET1K_V1.meta
+    with torch.device("meta"):
+        counted = costs(create_model(name), 224)
+    assert counted.parameters == published["num_params"]
+    assert counted.macs / 1e9 == pytest.approx(published["_ops"], abs=6e-4)
+
+
+def test_the_mixer_has_the_multiply_adds_of_its_formula() -> None:
+    tokens, channels, blocks = 14 * 14, 768, 12
+    mixing = 2 * channels * tokens * 384 + 2 * tokens * channels * 3072
+    with torch.device("meta"):
+        counted = costs(create_model("timm/mixer_b16_224"), 224)
+    assert counted.macs == tokens * 3 * 16 * 16 * channels + blocks * mixing + channels * 1000
