@@ -87,6 +87,14 @@ def test_a_broken_plug_in_is_told_alone_for_all_else_depends_on_its_rows(folder:
     assert len(mistakes(GRID)) == 1
 
 
+def test_a_method_of_a_plug_in_has_its_place_in_a_chain(folder: Path) -> None:
+    written(folder, METHOD)
+    chain = "pruning: [{chain: [outside, {method: magnitude, sparsity: 0.9}]}]\n"
+    (cell,) = read(NAMES.replace("pruning: [dense]\n", chain) + "plugins: plugin.py\n").cells
+    assert cell.pruning == "outside + magnitude(0.9)" and Cell.from_json(cell.to_json()) == cell
+    assert "did you mean 'outside'?" in mistakes(NAMES.replace("pruning: [dense]\n", chain.replace("outside", "outsid")) + "plugins: plugin.py\n")[0]
+
+
 def test_names_of_rows_are_those_of_entries_wherever_they_stand() -> None:
     text = "a: [x, {name: y, pretrained: file, se: {name: z}}, {zip: {name: [p, q], width: [1, 2]}}, [{name: r}, {name: [s]}]]"
     root = parse_yaml(text, Report("g"))
@@ -120,6 +128,8 @@ def test_the_options_of_a_source_are_typed_and_decide_an_id(folder: Path) -> Non
     text = GRID.replace("{source: grey}", "[{source: grey}, {source: grey, options: {light: 50}, val_fraction: 0.2}]")
     plain, darker = ({cell.id for cell in read(text).cells if cell.data.options.light == light} for light in (100, 50))
     assert len(plain) == len(darker) == 2 and not plain & darker
+    several = read(GRID.replace("source: grey", "source: grey, options: [{}, {light: 50}]"))
+    assert {cell.data.options.light for cell in several.cells} == {100, 50} and plain < {cell.id for cell in several.cells}
     same = read(GRID.replace("source: grey", "source: grey, options: {light: 100}"))
     assert {cell.id for cell in same.cells} == plain, "a default that is written out is the default"
     assert [Cell.from_json(json.loads(json.dumps(cell.to_json()))) for cell in same.cells] == list(same.cells)
