@@ -38,6 +38,7 @@ from jobs.experiment.run_folder import RUNS, RunFolder
 from jobs.experiment.specs import ClusterSpec
 from jobs.recovery.leftovers import remove_asides, remove_leftovers
 from jobs.recovery.nodes import around_bad_nodes
+from jobs.worker.code_copy import described, keep_code, other_code, running_from, surroundings_of
 
 OK, SOME_FAILED, USAGE, NOTHING_TO_DO, INTERRUPTED = 0, 1, 2, 3, 130
 RETRY_HINT = "--retry-failed runs them again"
@@ -57,8 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except GridError as error:
         print(error, file=sys.stderr)
         return USAGE
-    graph = make_graph(grid.cells)
     run = RunFolder(options.runs / grid.name)
+    if not options.new_code and (copy := other_code(run)):
+        launch_from(copy, sys.argv[1:] if arguments is None else arguments)
+    graph = make_graph(grid.cells)
     try:
         return plan_and_launch(grid, graph, run, options)
     except RecordError as error:
@@ -86,8 +89,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("grid", type=Path, help="a grid.yaml")
     parser.add_argument("--dry-run", action="store_true", help="print cells, shared stages and jobs; run and write nothing")
     parser.add_argument("--retry-failed", action="store_true", help="run failed cells again, from their last checkpoint")
+    parser.add_argument("--new-code", action="store_true", help="run what is left with the code as it is now, not as it was first launched")
     parser.add_argument("--runs", type=Path, default=RUNS, help="the folder of all run folders (default: %(default)s)")
     return parser.parse_args(arguments)
+
+
+def launch_from(copy: Path, arguments: Sequence[str]) -> NoReturn:
+    """Becomes the same command, run by the code with which the run was launched before."""
+    kept = f"the code with which it was launched ({described(copy)}), kept in {copy}"
+    print(f"this run goes on with {kept}; --new-code takes this one", file=sys.stderr, flush=True)
+    os.execve(sys.executable, [sys.executable, "-m", "harness.launch", *arguments], os.environ | surroundings_of(copy, os.environ))
 
 
 def plan_and_launch(grid: Grid, graph: StageGraph, run: RunFolder, options: argparse.Namespace) -> int:
@@ -152,9 +163,12 @@ def launch(grid: Grid, graph: StageGraph, run: RunFolder, retry_failed: bool) ->
     remove_asides(run.path)
     remove_leftovers(run, (stage for planned in left for stage in planned.stages))
     save_launch(grid, graph, run)
+    copy = keep_code(run)
     for stage in to_replay(graph, run):
         ask_for_replay(run.stage_dir(stage))
     grid = replace(grid, cluster=around_bad_nodes(run, grid.cluster))
+    if chained:
+        grid = replace(grid, cluster=runs_copy(grid.cluster, copy))
     jobs = make_jobs(grid, graph, run, left, held=previous.living)
     print(f"{grid.name}: {len(left)} of {len(grid.cells)} cells to run, in {len(jobs)} jobs, in {run.path}", flush=True)
     if grid.cluster.kind == "slurm":
@@ -163,12 +177,18 @@ def launch(grid: Grid, graph: StageGraph, run: RunFolder, retry_failed: bool) ->
 
         print("\n".join(submit_arrays(grid.cluster, run, jobs, previous.living, submit_data(grid.cluster, run, data))))
         return OK
-    run_locally(grid.cluster, run, jobs, left)
-    published = publish(run)
+    with running_from(copy):
+        run_locally(grid.cluster, run, jobs, left)
+        published = publish(run)
     failed = len(failed_cells(run, cells))
     if failed:
         print(f"{failed} of {len(grid.cells)} cells failed: {RETRY_HINT}")
     return OK if published and not failed else SOME_FAILED
+
+
+def runs_copy(cluster: ClusterSpec, copy: Path) -> ClusterSpec:
+    """A cluster whose jobs run a copy of the code."""
+    return replace(cluster, environment={**cluster.environment, **surroundings_of(copy, cluster.environment)})
 
 
 def show_new_labels(grid: Grid, graph: StageGraph, run: RunFolder) -> None:

@@ -17,6 +17,7 @@ from jobs.experiment.job import PlannedCell
 from jobs.experiment.plugins import NAME, SHA256, digests_of
 from jobs.experiment.records import RecordError
 from jobs.experiment.run_folder import CODE, CODE_DIFF, RunFolder
+from jobs.worker.code_copy import code_id
 from jobs.worker.code_diff import code_diff
 from jobs.worker.environment import code_version
 from models.plugins.loading import write_copy
@@ -27,7 +28,7 @@ def save_launch(grid: Grid, graph: StageGraph, run: RunFolder) -> None:
     save_plugins(grid, run)
     save_plan(grid, run, planned_specs(grid, graph), make_index(grid, graph))
     commit, dirty = code_version()
-    write_json(run.path / CODE, {"commit": commit, "dirty": dirty})
+    write_json(run.path / CODE, {"commit": commit, "dirty": dirty, "code": code_id()})
     if dirty:
         with written_aside(run.path / CODE_DIFF) as aside:
             aside.write_bytes(code_diff())

@@ -2,7 +2,7 @@
 
 runs/<grid>/
     grid.yaml  plan.json  index.json    the grid as launched, its cells with all settings, the titles of its cells and stages
-    code.json  code.diff                the version of the code that runs it
+    code.json  code.diff  code/<id>/    the version of the code that runs it, and a copy of each version: the jobs run it
     data.json                           the data sets that SLURM jobs write for it first
     plugins/<sha256>/   plugin.json  the plug-in's files: what jobs load
     launch.lock                         locked while a launch works
@@ -28,7 +28,7 @@ RUNS = Path("runs")  # where run folders are kept unless --runs says otherwise
 INDEX, INDEX_OF_0_1 = "index.json", "forest.json"  # stages and cells, as jobs.experiment.index reads them
 GRID, PLAN, CODE, CODE_DIFF, DATA, LAUNCH_LOCK = "grid.yaml", "plan.json", "code.json", "code.diff", "data.json", "launch.lock"
 STAGES, CELLS, JOBS, CLAIMS, CANCELLED, NODES, REPRODUCTIONS = "stages", "cells", "jobs", "claims", "cancelled", "nodes", "reproductions"
-PLUGINS = "plugins"
+PLUGINS, CODE_COPIES = "plugins", "code"
 # Of a stage's folder
 STAGE, PROGRESS, METRICS, CHECKPOINTS = "stage.json", "progress.json", "metrics.jsonl", "checkpoints"
 UNFINISHED_EXPORT = ".export"  # becomes export/ when all of it is on disk
@@ -64,6 +64,11 @@ class RunFolder:
     def jobs_dir(self) -> Path:
         """The folder with a folder for each launch's jobs."""
         return self.path / JOBS
+
+    @property
+    def code_dir(self) -> Path:
+        """The folder with a copy of each version of the code that was launched."""
+        return self.path / CODE_COPIES
 
     @property
     def plugins_dir(self) -> Path:

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from jobs.experiment.run_folder import CODE_DIFF
 from jobs.worker import environment
 from jobs.worker.environment import git_bytes
 
@@ -20,6 +21,9 @@ PLAIN = ("--binary", "--no-ext-diff", "--no-textconv", "--no-color", "--src-pref
 
 def code_diff() -> bytes:
     """The difference, empty if there is none, or outside a repository. It starts with a line for each file that is left out."""
+    if (environment.ROOT / environment.COPY_VERSION).exists():  # a copy in a run folder, which has that of the launch
+        launched = environment.ROOT / CODE_DIFF
+        return launched.read_bytes() if launched.exists() else b""
     names = [name for name in (git_bytes("ls-files", "--others", "--exclude-standard", "-z") or b"").split(b"\0") if name]
     small = [name for name in names if is_small(name)][:MAX_FILES]
     diff = with_new_files(small)

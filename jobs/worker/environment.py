@@ -1,5 +1,6 @@
 """Where and with what a cell ran: code version, packages, machine. Cheap: most of it is read once in a process."""
 
+import json
 import os
 import platform
 import subprocess
@@ -12,6 +13,7 @@ from jobs.experiment.files import sha256_of, this_host
 from jobs.experiment.records import Environment
 
 ROOT = Path(__file__).resolve().parents[2]
+COPY_VERSION = "version.json"  # of a copy of the code in a run folder (`jobs.worker.code_copy`): what git said of the code
 GIT_KEPT = ("GIT_CEILING_DIRECTORIES", "GIT_DISCOVERY_ACROSS_FILESYSTEM", "GIT_EXEC_PATH")  # they do not choose a repository
 PACKAGES = ("torch", "deepspeed", "ffcv", "timm", "fvcore", "torch-pruning", "submitit", "numpy", "mamba-ssm", "causal-conv1d", "triton")
 
@@ -40,8 +42,12 @@ def git(*arguments: str) -> str | None:
 def code_version() -> tuple[str | None, bool | None]:
     """The commit of the running code, and whether files differ from it or are new; None where that is not known.
 
-    A copy of the project inside another repository has no version: that repository's commit says nothing about this code.
+    A copy of the project inside another repository has no version: that repository's commit says nothing about this code. A copy in a run folder
+    has that of the launch which made it.
     """
+    if (ROOT / COPY_VERSION).exists():
+        version = json.loads((ROOT / COPY_VERSION).read_bytes())
+        return version["commit"], version["dirty"]
     top = git_bytes("rev-parse", "--show-toplevel")
     if top is None or Path(os.fsdecode(top.rstrip(b"\n"))).resolve() != ROOT.resolve():
         return None, None
@@ -92,12 +98,14 @@ def current_environment(*, ranks: int, threads: int, loader: str, scan: str, dat
     import torch
 
     from jobs.parallel.precision import uses_tf32
+    from jobs.worker.code_copy import code_id
 
     commit, dirty = code_version()
     versions = package_versions()
     return Environment(
         commit=commit,
         dirty=dirty,
+        code=code_id(),
         python=sys.version.split()[0],
         versions=versions | scan_build(),
         host=this_host(),

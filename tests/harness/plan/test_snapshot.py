@@ -25,7 +25,7 @@ def test_a_launch_leaves_its_grid_its_cells_an_index_and_the_version_of_the_code
     index = read_index(fake.run)
     assert index.stages.keys() == fake.plan.stages.keys() and {cell: entry.stages for cell, entry in index.cells.items()} == fake.plan.paths
     code = json.loads((fake.run.path / "code.json").read_text())
-    assert code.keys() == {"commit", "dirty"} and (fake.run.path / "code.diff").exists() == bool(code["dirty"])
+    assert code.keys() == {"commit", "dirty", "code"} and (fake.run.path / "code.diff").exists() == bool(code["dirty"])
 
 
 def relabelled(fake: FakeRun, label: str | None, cells: slice = slice(None)) -> Grid:
