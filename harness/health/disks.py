@@ -67,7 +67,7 @@ def renames(folder: Path) -> str:
 def locks(folder: Path) -> str:
     """What is wrong with locks between two processes; empty if they hold."""
     path = folder / "lock"
-    with path.open("a") as mine:
+    with path.open("ab") as mine:
         try:
             fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as failed:
