@@ -113,13 +113,27 @@ def told_of_test(text: str) -> str:
 
 def budget(evidence: Evidence) -> Iterator[Finding]:
     """Rule 10."""
-    for cell in evidence.measured:
-        recipe = cell.record.spec.get("recipe", {})
-        granted = recipe.get("epochs", 0) + recipe.get("finetune_epochs", 0)
-        if cell.metrics.epochs > granted:
-            yield Finding(rule=10, where=cell.name, text=f"it trained for {cell.metrics.epochs} epochs, and its recipe grants {granted}")
-        if (planned := planned_epochs(cell)) is not None and planned != cell.metrics.epochs:
-            yield Finding(rule=10, where=cell.name, text=f"it says {cell.metrics.epochs} epochs, and its stages have {planned}")
+    for cells in evidence.tables():
+        for cell in cells:
+            planned, epochs = planned_epochs(cell), cell.metrics.epochs
+            if planned not in (None, epochs):
+                yield Finding(rule=10, where=cell.name, text=f"it says {epochs} epochs, and its stages have {planned}")
+            elif epochs > (granted := granted_epochs(cell)):
+                yield longer(cell, granted, controlled=any(epochs <= other.metrics.epochs and other.method == "dense" for other in cells))
+
+
+def longer(cell: Measured, granted: int, *, controlled: bool) -> Finding:
+    """What there is to say of a cell that trained longer. controlled: a dense network of the table trained as long."""
+    text = f"its method takes {cell.metrics.epochs} epochs, and its recipe grants {granted}"
+    if controlled:
+        return Finding(rule=10, where=cell.name, text=f"{text}; compare it with the dense network that trained as long", weight="note")
+    return Finding(rule=10, where=cell.name, text=f"{text}; no dense network beside it trained as long ({{method: dense, rounds: ...}})")
+
+
+def granted_epochs(held: Held) -> int:
+    """The epochs that a recipe grants to every cell."""
+    recipe = held.record.spec.get("recipe", {})
+    return int(recipe.get("epochs", 0)) + int(recipe.get("finetune_epochs", 0))
 
 
 def planned_epochs(held: Held) -> int | None:

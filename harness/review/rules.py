@@ -66,7 +66,7 @@ RULES: Final[dict[int, Rule]] = {
         reason="Who chooses by test accuracy reports the luck of the choice.",
     ),
     10: Rule(
-        text="No cell trained for more epochs than its recipe grants to every cell.",
+        text="No cell trained for more epochs than its recipe grants to every cell, unless a dense network beside it trained as long.",
         reason="A method that trains longer than the others wins by training.",
     ),
     11: Rule(

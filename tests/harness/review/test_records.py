@@ -16,6 +16,13 @@ def tell_of_test(run: Path) -> None:
     path.write_text(re.sub(r"}\s*$", ', "test_top1": 91.0}\n', path.read_text()))
 
 
+def rounds(run: Path) -> None:
+    """A method that needs five epochs more, beside a dense network that does not."""
+    pruning = {"method": "iterative_magnitude", "label": None, "knobs": {"rounds": 6, "rewind_step": 0, "rate": 0.2}}
+    for cell in cells(run, "magnitude"):
+        edit(cell, spec__pruning=pruning, metrics__epochs=7)
+
+
 def longer(run: Path) -> None:
     for cell in cells(run, "magnitude"):
         edit(cell, metrics__epochs=7)
@@ -36,6 +43,7 @@ FORGERIES: dict[str, tuple[set[int], Falsify]] = {  # the rules that must be fou
     "a stage that knows the test set": ({9}, tell_of_test),
     "no held-out images": ({9}, lambda run: edit(cells(run, "dense")[0], spec__data__val_fraction=0.0)),
     "more epochs for one method": ({10}, longer),
+    "more rounds than dense": ({10}, rounds),
 }
 
 
