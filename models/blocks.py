@@ -164,7 +164,7 @@ SCANS: Mapping[str, Callable[[Any], None]] = {  # by the full name of a mixer's 
 
 
 def _found_blocks(network: nn.Module) -> Iterator[str]:
-    """The residual modules that are no stage, none within another. A stage is a list, or holds several residual modules of one kind.
+    """The residual modules that are no stage, none within another. A stage is a list, or holds a list of residual modules, or several of one kind.
 
     Each kind of module is tried once for each shape of its input.
     """
@@ -186,8 +186,9 @@ def _found_blocks(network: nn.Module) -> Iterator[str]:
 
 
 def _is_stage(name: str, module: nn.Module, residual: Mapping[str, nn.Module]) -> bool:
-    within = Counter(type(other) for inner, other in residual.items() if inner.startswith(f"{name}."))
-    return bool(within) and (isinstance(module, nn.Sequential) or max(within.values()) > 1)
+    within = {inner: other for inner, other in residual.items() if inner.startswith(f"{name}.")}
+    listed = isinstance(module, nn.Sequential) or any(inner.rpartition(".")[2].isdigit() for inner in within)
+    return bool(within) and (listed or max(Counter(map(type, within.values())).values()) > 1)
 
 
 def _calls(network: nn.Module) -> dict[str, tuple[nn.Module, Tensor]]:

@@ -71,7 +71,8 @@ class BlockRemoval(PruningMethod):
         if not 1 <= asked <= most:
             noun = "blocks" if self.unit == "block" else "state spaces"
             given = f"blocks {self.blocks}" if self.blocks is not None else f"ratio {self.ratio:g}"
-            raise ValueError(f"{given} removes {asked} of the network's {total} {noun}; from 1 to {most} can go")
+            can = f"from 1 to {most} can go" if most else "one must stay"
+            raise ValueError(f"{given} removes {asked} of the network's {total} {noun}; {can}")
         return asked
 
     def begin(self, network: NetworkView) -> None:

@@ -108,6 +108,11 @@ def test_a_network_without_residual_blocks_is_refused():
         create_method("block_removal", blocks=1).check(network)
 
 
+def test_the_only_block_of_a_network_stays():
+    with pytest.raises(ValueError, match="blocks 1 removes 1 of the network's 1 blocks; one must stay"):
+        create_method("block_removal", blocks=1).check(create_model("vim_micro", 10, 32, dim=8, depth=1))
+
+
 def test_stages_and_label():
     method = create_method("block_removal", blocks=2, unit="ssm")
     assert [(stage.name, stage.epochs, stage.method) for stage in method.stages(Budget(epochs=3, finetune_epochs=1))] == [
