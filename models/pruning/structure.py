@@ -132,9 +132,15 @@ class _Graph:
     def group(self, name: str) -> Group:
         """A group with all that it owns."""
         units = self.units[name]
-        parts = (*self.parts(units), *parts_beside(units))
+        parts = (*(self.parts(units) if units.traced else [self.own_part(units)]), *parts_beside(units))
         owned = tuple(parameter for part in parts for parameter in parameters_of(self.twin, part))
         return Group(name=name, kind=units.kind, count=units.count, parts=parts, owned=owned)
+
+    def own_part(self, units: Units) -> Part:
+        """The part of the units' root."""
+        side: Literal["out", "in"] = "in" if units.side == "in" else "out"
+        indices = torch.arange(units.first, units.first + units.count).unsqueeze(1)
+        return Part(name=self.names[id(units.root)], side=side, dimension=None, indices=indices)
 
     def parts(self, units: Units) -> Iterator[Part]:
         """All parts that depend on the units, each part once for each side."""
@@ -231,9 +237,12 @@ def remove(model: nn.Module, groups: Sequence[Group], kept: Kept) -> None:
 
 
 def restate_sizes(model: nn.Module) -> None:
-    """Corrects the sizes that timm's attention stores besides its layers. The other networks read their sizes from the layers."""
+    """Corrects the sizes that timm's attention and MambaOut's blocks store besides their layers. The other networks read theirs from the layers."""
     for module in model.modules():
         attention: Any = module
+        if type(module).__name__ == "GatedConvBlock":
+            hidden, convolved = attention.fc2.in_features, attention.conv.in_channels
+            attention.split_indices = (hidden, hidden - convolved, convolved)
         if type(module).__module__ == "timm.layers.attention":
             attention.attn_dim, attention.num_heads = attention.proj.in_features, attention.proj.in_features // attention.head_dim
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 KINDS: dict[str, str] = {
-    "inner": "channels between a mixer's in_proj and out_proj, with their convolution, A, D and Delta",
+    "inner": "channels between a mixer's in_proj and out_proj, with their convolution, A, D and Delta; hidden channels of MambaOut's gated blocks",
     "heads": "attention heads, those of the final attention pooling included, and heads of a state space",
     "mlp": "hidden units of feed-forward layers",
     "conv": "channels between the two convolutions of a block, of the stem, and inside inverted residuals",
@@ -51,6 +51,7 @@ class Units:
     axis: int = 1  # of that parameter, along which the units are
     consumed: int = 0  # index of the first unit along that axis
     beside: tuple[Beside, ...] = ()
+    traced: bool = True  # False: all that the units own is their root's side and `beside`
     scaled: bool = False  # a norm has a scale for each unit, which can be its factor
 
     def indices(self, units: Sequence[int]) -> list[int]:
@@ -163,6 +164,19 @@ def _attention(attention: Any) -> Iterable[Units]:
     yield replace(_inputs("heads", "heads", attention.proj), count=heads, width=attention.head_dim)
 
 
+def _gated_block(block: Any) -> Iterable[Units]:
+    """Of MambaOut: hidden channels that the convolution leaves as they are, and those that it convolves, each with its gate. All parts are named here,
+    because the graph does not follow channels through this cut and junction.
+    """
+    hidden, convolved = block.fc2.in_features, block.conv.out_channels
+    left = hidden - convolved
+    gates, values = Beside(name="fc1", dimension=None), Beside(name="fc1", dimension=None, first=hidden)
+    plain = replace(_inputs("hidden", "inner", block.fc2), traced=False)
+    yield replace(plain, count=left, beside=(gates, values))
+    rows = (replace(gates, first=left), replace(values, first=hidden + left), Beside(name="conv", dimension=None))
+    yield replace(plain, name="convolved", count=convolved, first=left, consumed=left, beside=rows)
+
+
 def _final_pool(network: Any) -> Iterable[Units]:
     if network.pool is not None:
         value, width = network.pool.value, network.pool.value_dim
@@ -201,6 +215,7 @@ UNITS: Mapping[str, Callable[[Any], Iterable[Units]]] = {
     "models.convolution.InvertedBlock": lambda block: [_outputs("hidden", "conv", block.branch[0], block.branch[6])],
     "models.convolution.Stem": lambda stem: [_outputs("hidden", "conv", stem.conv_down[0], stem.conv_down[3])],
     "timm.layers.attention.Attention": _attention,
+    "timm.models.mambaout.GatedConvBlock": _gated_block,
     "timm.layers.mlp.Mlp": lambda mlp: [_inputs("hidden", "mlp", mlp.fc2)],
 }
 

@@ -36,6 +36,7 @@ VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
     "vssd": ("vssd_micro_32", {"d_state": 4}),
     "vssd+se+mobilenet": ("vssd_micro_32", {"d_state": 4, "se": True, "mobilenet": {"expand": 2}}),
     "vit": ("vit_micro", {}),
+    "mambaout": ("mambaout_micro", {}),
 }
 SMALLER: dict[str, dict[str, object]] = {
     "vim_micro": {"dim": 16, "depth": 2},
@@ -43,6 +44,7 @@ SMALLER: dict[str, dict[str, object]] = {
     "vmamba_micro": {"dim": 8, "depths": [1, 1, 1, 1]},
     "vssd_micro_32": {"dim": 8, "depths": [1, 1, 1, 1], "heads": [2, 4, 4, 4]},
     "vit_micro": {"dim": 16, "depth": 2},
+    "mambaout_micro": {"dims": [8, 8, 8, 8], "depths": [1, 1, 1, 1]},
 }
 
 

@@ -14,6 +14,7 @@ SUFFIXES = {
     "vmamba, wider": {"d_inner", "d_state", "hidden"},
     "vssd": {"heads", "hidden", "d_state"},
     "vit": {"heads", "hidden"},
+    "mambaout": {"hidden", "convolved"},
 }
 
 
