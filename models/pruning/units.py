@@ -77,12 +77,12 @@ def declared_units(model: Module) -> Iterator[Units]:
 
 
 def timm_units(model: Module) -> Iterator[Units]:
-    """The groups of one of timm's networks, in its order: heads by the table, all others by the dependency graph."""
+    """The groups of one of timm's networks, in its order: of modules that have a row by the table, all others by the dependency graph."""
     from models.pruning.graph_units import graph_units
 
     known = {units.root: units for units in graph_units(model).units}
     for name, module in model.named_modules():
-        if plain_attention(module):
+        if has_row(module):
             yield from declared(name, module)
         if name in known:
             group = known[name]
@@ -100,10 +100,11 @@ def reasons_of(model: Any) -> str:
     return f"; the channels of {model.timm_name} meet {layers}" if layers else ""
 
 
-def plain_attention(module: Any) -> bool:
-    """True for timm's plain attention, if no norm reads all heads together."""
-    plain = f"{type(module).__module__}.{type(module).__name__}" == "timm.layers.attention.Attention"
-    return plain and not list(module.norm.parameters())
+def has_row(module: Any) -> bool:
+    """True for the modules of timm's networks that the table names: gated blocks, and plain attention if no norm reads all its heads together."""
+    kind = f"{type(module).__module__}.{type(module).__name__}"
+    attention = kind == "timm.layers.attention.Attention" and not list(module.norm.parameters())
+    return attention or kind == "timm.models.mambaout.GatedConvBlock"
 
 
 def declared(name: str, module: Module) -> Iterator[Units]:
@@ -165,8 +166,9 @@ def _attention(attention: Any) -> Iterable[Units]:
 
 
 def _gated_block(block: Any) -> Iterable[Units]:
-    """Of MambaOut: hidden channels that the convolution leaves as they are, and those that it convolves, each with its gate. All parts are named here,
-    because the graph does not follow channels through this cut and junction.
+    """Of MambaOut: hidden channels that the convolution leaves as they are, and those that it convolves, each with its gate.
+
+    All parts are named here, because the graph does not follow channels through this cut and junction.
     """
     hidden, convolved = block.fc2.in_features, block.conv.out_channels
     left = hidden - convolved
