@@ -51,9 +51,13 @@ def _named_plugins(node: Node | None, folder: Path, report: Report) -> list[Load
             report.add(item.line, key, f"{item.value} is given twice; first in line {first}")
             continue
         try:
-            loaded.append(load_file(path))
+            new = load_file(path)
         except PluginError as error:
             report.add(item.line, key, str(error))
+            continue
+        if same := [other.plugin.name for other in loaded if other.plugin.sha256 == new.plugin.sha256]:
+            report.add(item.line, key, f"{item.value} has the same content as {same[0]}; name one of them")
+        loaded.append(new)
     return loaded
 
 

@@ -78,6 +78,8 @@ def import_plugin(name: str, source: Source) -> ModuleType:
     """The module `name` of a plug-in. One of the same content that this process has imported already stays. Raises PluginError."""
     if name in sys.modules and name in SOURCES and SOURCES[name].files == source.files:
         return sys.modules[name]
+    if name in sys.modules and name not in SOURCES:
+        raise PluginError(f"the package {name} is in use already, so that its copy cannot take its place: keep the rows in a package of their own")
     forget_module(name)
     SOURCES[name] = source
     if FINDER not in sys.meta_path:

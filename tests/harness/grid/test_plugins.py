@@ -67,6 +67,7 @@ def test_ids_of_our_rows_do_not_change_beside_a_plug_in(folder: Path) -> None:
         ("[plugni.py]", "plugins[0]: there is no file FOLDER/plugni.py; did you mean 'plugin.py'?"),
         ("[https://example.org/plugin.py]", "plugins[0]: must be the path of a file here, got the address"),
         ("[plugin.py, other.py]", "plugins[1]: other.py:2: MODELS['outside_net']: the name is taken: plugin.py has a model 'outside_net'"),
+        ("[plugin.py, copy.py]", "plugins[1]: copy.py has the same content as plugin.py; name one of them"),
         ("[broken.py]", "plugins[0]: broken.py:3: NameError: name 'x' is not defined"),
     ],
 )
@@ -74,6 +75,7 @@ def test_what_stands_under_plugins_is_a_plug_in_or_a_mistake(folder: Path, plugi
     written(folder, MODEL)
     written(folder, "from models.registry import MODELS as OURS\nMODELS = {'outside_net': OURS['vim_micro']}\n", "other.py")
     written(folder, "\n\nprint(x)\n", "broken.py")
+    written(folder, MODEL, "copy.py")
     text = NAMES + f"plugins: {plugins}\n"
     if message is None:
         read(text)

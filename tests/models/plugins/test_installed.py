@@ -118,3 +118,12 @@ def test_a_row_of_an_installed_package_can_be_made_from_python(site: Path) -> No
     (site / "outside_nets-1.2.dist-info" / "entry_points.txt").unlink()
     with pytest.raises(ValueError, match="unknown model 'outside_net'"):
         create_model("outside_net", 10)
+
+
+@pytest.mark.parametrize("package", ["models", "torch"])
+def test_a_package_that_we_use_ourselves_is_no_plug_in(site: Path, package: str) -> None:
+    install(site, f"[vssm_bench.models]\na = {package}.registry:x\n")
+    before = sys.modules[package]
+    with pytest.raises(PluginError, match=f"the package {package} is in use already|{package} is too large"):
+        load_installed(package)
+    assert sys.modules[package] is before
