@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if strangers := [str(path) for path in options.runs if not (path / CELLS).is_dir()]:
         print(f"no run folder: {', '.join(strangers)}; give folders that hold {CELLS}/, such as runs/digits", file=sys.stderr)
         return USAGE
-    evidence = Evidence(runs=[RunFolder(path) for path in options.runs])
+    evidence = Evidence(runs=[RunFolder(path) for path in options.runs], plugins=options.plugins)
     findings = check(evidence, evaluate=options.evaluate, cache=options.cache)
     if options.json:
         print(json.dumps(as_json(evidence, findings), indent=1))
@@ -69,6 +69,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("runs", nargs="+", type=Path, help="run folders whose cells belong together")
     parser.add_argument("--evaluate", type=int, default=0, metavar="N", help="evaluate so many cells on the test set again")
     parser.add_argument("--cache", default="~/.cache/vssm-bench", help="where data sets are, for --evaluate (default: %(default)s)")
+    parser.add_argument(
+        "--plugins", action="store_true", help="run the plug-ins that lie in the folders, to check their cells too: their code, as you"
+    )
     parser.add_argument("--json", action="store_true", help="print rules and findings as JSON")
     return parser.parse_args(arguments)
 

@@ -24,14 +24,13 @@ from jobs.experiment.collector import collect_rarely
 from jobs.experiment.identity import PROTOCOL
 from jobs.experiment.job import JobSpec, PlannedCell
 from jobs.experiment.output import FittedTable, printable, replace_unencodable
-from jobs.experiment.plugins import copies_for, loaded_copy
+from jobs.experiment.plugins import load_copies
 from jobs.experiment.records import Environment, Record, RecordError, read_record
 from jobs.experiment.run_folder import CELLS, RECORD, REPRODUCTIONS, RUNS, RunFolder
 from jobs.experiment.specs import ClusterSpec
 from jobs.recovery.micro_batch import store_micro_batch
 from jobs.worker.job import run_job
 from models.plugins.content import PluginError
-from models.plugins.tables import forget_rows
 
 REPRODUCED, DIFFERS, USAGE = 0, 1, 2
 TOP1_TOLERANCE = 1.0  # percentage points, between machines: kernels round differently, and training amplifies it
@@ -54,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     try:
         path, record = find(options.runs, options.cell)
-        load_plugins(RunFolder(path.parents[2]), record)
+        load_copies(RunFolder(path.parents[2]), record.spec)
     except (ReproduceError, RecordError, PluginError) as error:
         print(error, file=sys.stderr)
         return USAGE
@@ -90,13 +89,6 @@ def find(runs: Path, prefix: str) -> tuple[Path, Record]:
     if record.status != "done":
         raise ReproduceError(f"cell {record.id} has no numbers to reproduce: it failed ({record.failure.kind if record.failure else 'unknown'})")
     return path, record
-
-
-def load_plugins(run: RunFolder, record: Record) -> None:
-    """Loads the plug-ins of a recorded cell from its run folder, whatever became of their files. PluginError."""
-    forget_rows()
-    for copy in copies_for(run, record.spec):
-        loaded_copy(copy.folder, copy.sha256)
 
 
 def readable(paths: Sequence[Path]) -> list[tuple[Path, Record]]:

@@ -35,7 +35,7 @@ def evaluated(measured: Measured, cache: Path) -> Iterator[Finding]:
 
     cell, around = measured.cell(), measured.record.environment
     if cell is None:
-        yield Finding(rule=16, where=measured.name, text="this version does not know all of its settings", weight="unchecked")
+        yield Finding(rule=16, where=measured.name, text=measured.why_unknown, weight="unchecked")
         return
     try:
         images = prepare(cell.data, cache.expanduser())

@@ -11,8 +11,10 @@ from typing import Any
 from harness.review.rules import Finding
 from jobs.experiment.cell import Cell
 from jobs.experiment.identity import result_settings
+from jobs.experiment.plugins import load_copies, names_in
 from jobs.experiment.records import Metrics, Record, RecordError, read_record
 from jobs.experiment.run_folder import WEIGHTS, RunFolder
+from models.plugins.content import PluginError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +24,7 @@ class Held:
     run: RunFolder
     path: Path
     record: Record
+    plugins: bool = False  # True: the code of plug-ins in the run folder may run
 
     @property
     def name(self) -> str:
@@ -49,11 +52,27 @@ class Held:
         return str(self.record.spec.get("pruning", {}).get("method"))
 
     def cell(self) -> Cell | None:
-        """The cell as this version understands it; None where it knows a name or a setting no more."""
+        """The cell as this version understands it; None where it knows a name or a setting no more, or where that takes the code of a plug-in."""
         try:
+            if self.plugins:
+                load_copies(self.run, self.record.spec)
             return Cell.from_json(self.record.spec)
         except (KeyError, ValueError, TypeError):
             return None
+
+    @property
+    def why_unknown(self) -> str:
+        """Why there is no cell."""
+        names = names_in(self.record.spec)
+        if not names:
+            return "this version does not know all of its settings"
+        if not self.plugins:
+            return f"it uses {', '.join(names)}, a plug-in, whose copy in the folder runs only with --plugins"
+        try:
+            load_copies(self.run, self.record.spec)
+        except PluginError as error:
+            return str(error)
+        return f"this version does not know all of its settings, with {', '.join(names)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +102,7 @@ class Evidence:
     runs: Sequence[RunFolder]
     held: list[Held] = field(default_factory=list)
     unreadable: list[Finding] = field(default_factory=list)
+    plugins: bool = False  # True: the code of plug-ins in the run folders may run
 
     def __post_init__(self) -> None:
         for run in self.runs:
@@ -94,9 +114,9 @@ class Evidence:
 
     def _take(self, run: RunFolder, path: Path, record: Record) -> None:
         if record.metrics is None:
-            self.held.append(Held(run=run, path=path, record=record))
+            self.held.append(Held(run=run, path=path, record=record, plugins=self.plugins))
         else:
-            self.held.append(Measured(run=run, path=path, record=record, metrics=record.metrics))
+            self.held.append(Measured(run=run, path=path, record=record, plugins=self.plugins, metrics=record.metrics))
 
     @cached_property
     def measured(self) -> list[Measured]:

@@ -29,7 +29,7 @@ def masks_and_counts(evidence: Evidence) -> Iterator[Finding]:
     for measured in evidence.measured:
         cell = measured.cell()
         if cell is None or not measured.weights.exists():
-            why = "this version does not know all of its settings" if cell is None else f"{measured.weights.name} is missing"
+            why = measured.why_unknown if cell is None else f"{measured.weights.name} is missing"
             for rule in (6, 7):
                 yield Finding(rule=rule, where=measured.name, text=f"not counted: {why}", weight="unchecked")
         else:

@@ -7,6 +7,7 @@ from datetime import datetime
 from harness.plan.stages import make_graph
 from harness.review.evidence import Evidence, Held, Measured
 from harness.review.rules import Finding
+from jobs.experiment.plugins import names_in
 from jobs.experiment.records import Metrics
 from jobs.experiment.run_folder import EXPORT, METRICS, RESULT
 
@@ -30,7 +31,9 @@ def identity(evidence: Evidence) -> Iterator[Finding]:
     for held in evidence.held:
         cell = held.cell()
         if cell is None:
-            unknown = "this version does not know all of its settings, so its id cannot be computed; check it with the version that ran it"
+            unknown = f"{held.why_unknown}, so its id cannot be computed" + (
+                "" if names_in(held.record.spec) else "; check it with the version that ran it"
+            )
             yield Finding(rule=2, where=held.name, text=unknown, weight="unchecked")
         elif cell.id != held.record.id:
             yield Finding(rule=2, where=held.name, text=f"its settings are those of cell {cell.id}: a setting was changed after the run")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NotRequired, TypedDict
 from jobs.experiment.sources import SOURCES, SourceEntry
 from models.plugins.loading import DIGITS, load_copy
 from models.plugins.rows import options_problem
-from models.plugins.tables import TABLES, Table, origin
+from models.plugins.tables import TABLES, Table, forget_rows, origin
 
 if TYPE_CHECKING:  # it imports pydantic, which a reader of grids does not need
     from jobs.experiment.run_folder import RunFolder
@@ -107,6 +107,18 @@ def check_plugins(spec: Mapping[str, Any]) -> None:
 def copies_for(run: "RunFolder", spec: Mapping[str, Any]) -> list[PluginCopy]:
     """The copies of the plug-ins that a cell's JSON form names."""
     return [copy_in(run, sha256) for sha256 in digests_of(spec)]
+
+
+def load_copies(run: "RunFolder", spec: Mapping[str, Any]) -> None:
+    """Loads the plug-ins that a cell's JSON form names from its run folder, and no others. PluginError."""
+    forget_rows()
+    for copy in copies_for(run, spec):
+        load_copy(Path(copy.folder), copy.sha256)
+
+
+def names_in(spec: Mapping[str, Any]) -> list[str]:
+    """The names of the plug-ins that a cell's JSON form names."""
+    return list(dict.fromkeys(str(fields.get(NAME)) for _, _, fields in rows_in(spec) if SHA256 in fields))
 
 
 def digests_of(spec: Mapping[str, Any]) -> list[str]:

@@ -1,5 +1,6 @@
 """docs/plugins.md: its grid and its three plug-ins run as they are printed, from an empty folder, with the package installed as a wheel."""
 
+import json
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.check import main as check
 from harness.reproduce import REPRODUCED
 from harness.reproduce import main as reproduce
 from jobs.experiment.records import Record
@@ -106,3 +108,12 @@ def test_a_cell_is_reproduced_from_the_copies_once_the_files_are_gone(folder: Pa
     for file in folder.glob("my_*.py"):
         file.unlink()
     assert reproduce([cell]) == REPRODUCED
+
+
+def test_the_run_is_checked_with_its_plug_ins_only_if_their_code_may_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = str(folder / "runs" / "outside")
+    check([run])
+    assert "it uses my_data.py, a plug-in, whose copy in the folder runs only with --plugins" in " ".join(capsys.readouterr().out.split())
+    check([run, "--plugins", "--json"])
+    rules = {rule["rule"]: rule for rule in json.loads(capsys.readouterr().out)["rules"]}
+    assert [rules[number]["state"] for number in (2, 6, 7)] == ["holds"] * 3

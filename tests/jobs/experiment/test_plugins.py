@@ -11,7 +11,19 @@ import pytest
 from jobs.experiment.cell import Cell
 from jobs.experiment.identity import data_identity, method_identity, model_identity, result_settings
 from jobs.experiment.job import JobSpec, PlannedCell
-from jobs.experiment.plugins import PARTS, PluginCopy, check_plugins, copies_for, copy_in, digests_of, loaded_copy, source_problem, without_plugin
+from jobs.experiment.plugins import (
+    PARTS,
+    PluginCopy,
+    check_plugins,
+    copies_for,
+    copy_in,
+    digests_of,
+    load_copies,
+    loaded_copy,
+    names_in,
+    source_problem,
+    without_plugin,
+)
 from jobs.experiment.run_folder import RunFolder
 from jobs.experiment.sources import SOURCES, SourceEntry
 from jobs.experiment.specs import ClusterSpec, DataSpec, ModelSpec
@@ -134,3 +146,14 @@ def test_each_method_of_a_chain_has_its_plug_in(tmp_path: Path) -> None:
         Cell.from_json(spec)
     load_file(written(tmp_path, METHOD + "# edited\n"))
     assert make_cell(method=Chain(methods=(METHODS["outside"](), create_method("magnitude", sparsity=0.9)))).id != cell.id
+
+
+def test_the_copies_of_a_cell_are_loaded_and_no_others(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    write_copy(loaded(tmp_path, MODEL), run.plugins_dir)
+    spec = cell_of(model=NET).to_json()
+    forget_rows()
+    load_file(written(tmp_path, METHOD))
+    load_copies(run, spec)
+    assert Cell.from_json(spec).model.name == "outside_net" and "outside" not in METHODS
+    assert names_in(spec) == ["plugin.py"] and names_in(make_cell().to_json()) == []
