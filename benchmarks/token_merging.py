@@ -135,13 +135,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--turns", type=int, default=15)
+    parser.add_argument("--models", nargs="*", default=[name for name, _ in ROWS], help="of the rows; default: all")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
     print(f"{processor()}, 1 thread, torch {torch.__version__}, fp32; median of {arguments.turns} turns, lowest and highest in brackets\n")
     print(f"| model | merging | tokens | operations | batch 1 | batch {arguments.batch} | training step | time in merging |")
     print("|---|---|---|" + "---:|" * 5)
-    for (name, size), rows in ROWS.items():
+    for (name, size), rows in ((key, rows) for key, rows in ROWS.items() if key[0] in arguments.models):
         made, images = networks(name, size, rows), torch.randn(arguments.batch, 3, size, size)
         alone, batch, steps = (
             inference(made, images[:1], arguments.turns),
