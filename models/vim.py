@@ -157,7 +157,7 @@ class BidirectionalMixer(nn.Module):
         skips, offsets = [self.part("D", each) for each in directions], [dt_proj.bias for dt_proj in dt_projs]
         A, D, bias = (torch.stack(pair).to(wide) for pair in (A_logs, skips, offsets))
         y = scan_both_ways([part.transpose(1, 2) for part in u], delta, -torch.exp(A), B, C, D, z=z.transpose(1, 2), delta_bias=bias)
-        return y.sum(0).transpose(1, 2)
+        return y.transpose(2, 3).sum(0)  # transposed first: a sum is written with its last dimension fastest
 
 
 def _moved(x: Tensor, tokens: Tensor, path: str, positions_last: bool) -> Tensor:

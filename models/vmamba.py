@@ -83,7 +83,7 @@ class SS2D(nn.Module):
         height, width = x.shape[2:]
         sequences = torch.stack((x.flatten(2), x.transpose(2, 3).flatten(2)), dim=1)
         y = self._fixed(sequences) if self.fixed else self._scans(sequences)
-        rows, columns = y.unbind(1)
+        rows, columns = (part.squeeze(1) for part in torch.split(y, 1, dim=1))  # the gradient of unbind would be two tensors of zeros, added
         total: Tensor = rows.view(*rows.shape[:2], height, width) + columns.view(*rows.shape[:2], width, height).transpose(2, 3)
         return total
 

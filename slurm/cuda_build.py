@@ -1,6 +1,8 @@
 """What slurm/install_cuda.sh asks before it builds CUDA kernels, and what it changes in their setup.py. Only the standard library is used.
 
 python slurm/cuda_build.py check NVCC TORCH_CUDA ARCHS    exits with a message if this machine cannot build
+python slurm/cuda_build.py home NVCC                      prints the toolkit's folder, for CUDA_HOME
+python slurm/cuda_build.py headers CUDA_HOME              prints the folders of headers that the toolkit lacks and torch's CUDA packages have
 python slurm/cuda_build.py jobs                           prints how many compilers fit into the memory
 python slurm/cuda_build.py patch SETUP_PY ARCHS           rewrites a setup.py
 """
@@ -9,10 +11,13 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 
 STANDARD = "-std=c++20"  # the headers of torch 2.14 want it, and those of 2.13 take it
+# What torch's headers include. A toolkit may come without its libraries' headers; the packages that torch's CUDA build depends on have them.
+HEADERS = ("cuda_runtime_api.h", "cublas_v2.h", "cublasLt.h", "cusparse.h", "cusolverDn.h")
 JOB_GB = 4.0  # of one compilation of the scan's backward kernels
 MOST_JOBS = 8
 PAIR = re.compile(r'^(\s*)cc_flag\.append\("-gencode"\)\n\s*cc_flag\.append\("arch=compute_\d+,code=sm_\d+"\)\n', re.M)
@@ -74,6 +79,31 @@ def nvcc_version(nvcc: str) -> str | None:
     return match[1] if match else None
 
 
+def toolkit_home(nvcc: str) -> Path:
+    """The toolkit's folder, by nvcc's own words. nvcc may be a link or a script that calls the real one, and torch would then look beside it."""
+    try:
+        told = subprocess.run([nvcc, "--dryrun", "-x", "cu", os.devnull], capture_output=True, text=True, check=False)
+        match = re.search(r"^#\$ TOP=(.+)$", told.stdout + told.stderr, re.M)
+    except OSError:
+        match = None
+    return (Path(match[1].strip()) if match else Path(nvcc).resolve().parents[1]).resolve()
+
+
+def further_headers(home: Path, packages: Path) -> list[Path]:
+    """The folders of headers in `packages`, a site-packages, without which torch's headers cannot be read; empty if the toolkit has all.
+
+    Raises ValueError if neither has one.
+    """
+    absent = [name for name in HEADERS if not (home / "include" / name).exists()]
+    chosen: dict[Path, None] = {}
+    for name in absent:
+        folder = next((path.parent for path in sorted(packages.glob(f"nvidia/*/include/{name}"))), None)
+        if folder is None:
+            raise ValueError(f"{home / 'include'} has no {name}, nor have torch's CUDA packages: load a whole CUDA toolkit, or set CUDA_HOME")
+        chosen[folder] = None
+    return list(chosen)
+
+
 def kernel_problem(nvcc: str, archs: str) -> str | None:
     """Why nvcc compiles no kernel for the architectures with this machine's C++ compiler; None if it does."""
     with tempfile.TemporaryDirectory() as folder:
@@ -117,6 +147,13 @@ def main(arguments: list[str]) -> None:
     match arguments:
         case ["check", nvcc, torch_cuda, archs]:
             sys.exit(check(nvcc, torch_cuda, archs))
+        case ["home", nvcc]:
+            print(toolkit_home(nvcc))
+        case ["headers", home]:
+            try:
+                print(":".join(map(str, further_headers(Path(home), Path(sysconfig.get_path("purelib"))))))
+            except ValueError as error:
+                sys.exit(str(error))
         case ["jobs"]:
             print(jobs(len(os.sched_getaffinity(0)), free_gb()))
         case ["patch", path, archs]:

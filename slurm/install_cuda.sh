@@ -26,6 +26,10 @@ NVCC=${NVCC:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}
 ARCHS=${CUDA_ARCHS:-$(of_torch '",".join(sorted({"%d%d" % torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())}))')}
 [ -n "$ARCHS" ] || die "no GPU here: say what to build for, such as CUDA_ARCHS=80,90"
 "$VENV/bin/python" slurm/cuda_build.py check "$NVCC" "$TORCH_CUDA" "$ARCHS" || die "this machine cannot build them, for the reason above"
+CUDA_HOME=${CUDA_HOME:-$("$VENV/bin/python" slurm/cuda_build.py home "$NVCC")}
+HEADERS=$("$VENV/bin/python" slurm/cuda_build.py headers "$CUDA_HOME") || die "this machine cannot build them, for the reason above"
+export CUDA_HOME CPATH=${HEADERS:+$HEADERS${CPATH:+:}}${CPATH:-}
+[ -n "$CPATH" ] || unset CPATH # empty, it would mean the current folder
 export MAX_JOBS=${MAX_JOBS:-$("$VENV/bin/python" slurm/cuda_build.py jobs)}
 
 build() {

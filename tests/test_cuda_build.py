@@ -115,6 +115,32 @@ def test_an_nvcc_that_tells_no_version_is_refused(build: Any, tmp_path: Path, sc
     assert "tells no version" in build.toolkit_problem(str(tmp_path / "none"), "13.0")
 
 
+def test_the_toolkit_is_where_nvcc_says_it_is_not_where_a_script_of_its_name_lies(build: Any, tmp_path: Path) -> None:
+    real = tmp_path / "cuda-13.0" / "bin"
+    real.mkdir(parents=True)
+    program(real, "nvcc", f"echo '#$ _SPACE_= ' >&2; echo '#$ TOP={real}/..' >&2")
+    wrapper = program(tmp_path, "nvcc", f'exec {real}/nvcc "$@"')
+    assert build.toolkit_home(wrapper) == build.toolkit_home(str(real / "nvcc")) == real.parent
+    program(real, "silent", "exit 1")
+    (tmp_path / "link").symlink_to(real / "silent")
+    assert build.toolkit_home(str(tmp_path / "link")) == real.parent
+
+
+def test_headers_that_a_toolkit_lacks_are_those_of_torchs_packages(build: Any, tmp_path: Path) -> None:
+    home, packages = tmp_path / "cuda", tmp_path / "site-packages"
+    folders = {home / "include": build.HEADERS[:1], packages / "nvidia" / "cu13" / "include": build.HEADERS}
+    for folder, names in folders.items():
+        folder.mkdir(parents=True)
+        for name in names:
+            (folder / name).touch()
+    assert build.further_headers(home, packages) == [packages / "nvidia" / "cu13" / "include"]
+    with pytest.raises(ValueError, match=r"cuda/include has no cublas_v2.h, nor have torch's CUDA packages: load a whole CUDA toolkit"):
+        build.further_headers(home, tmp_path)
+    for name in build.HEADERS:
+        (home / "include" / name).touch()
+    assert build.further_headers(home, tmp_path) == []
+
+
 def test_an_nvcc_that_does_not_know_the_gpu_is_named_with_its_own_words(build: Any, tmp_path: Path) -> None:
     nvcc = program(tmp_path, "nvcc", "echo \"nvcc fatal   : Unsupported gpu architecture 'compute_120'\" >&2; exit 1")
     assert "compiles no kernel for 120 (nvcc fatal   : Unsupported gpu architecture" in build.kernel_problem(nvcc, "120")

@@ -35,7 +35,7 @@ def scan_triton(
     """(y, last state); shapes as in `scan_reference`. ValueError: a dtype that the kernel does not have. ImportError names what to install."""
     D, delta_bias = (None if part is None else part.unsqueeze(0) for part in (D, delta_bias))
     y, last = scan_sides((u,), (delta,), A.unsqueeze(0), (B,), (C,), D, z, delta_bias, delta_softplus, reverse)
-    return y[0], last[0]
+    return y.squeeze(0), last.squeeze(0)  # a view backwards too; the gradient of an index would be a tensor of zeros, filled
 
 
 def scan_sides(

@@ -161,8 +161,10 @@ def test_triton_scans_both_directions_in_one_launch_and_copies_nothing_into_anot
     scan = triton_ops.scan_sides
     monkeypatch.setattr(triton_ops, "scan_sides", lambda u, *rest: seen.append(tuple(part.stride(1) for part in u)) or scan(u, *rest))
     hidden = torch.randn(1, 5, 16, device=DEVICE)
+    mixer.out_proj.register_forward_pre_hook(lambda module, given: seen.append(given[0].stride()))
     with TransposingCopies() as copies:
         mixer(hidden)
+    assert seen.pop() == (5 * 32, 32, 1)  # the sum of both, which would be copied before the product otherwise
     assert seen == [(1, 1)]  # one scan, of two sides whose channels lie beside each other
     assert copies.count == 0
     mixer.A_b_log = torch.nn.Parameter(mixer.A_b_log[:, :3])  # as after pruning the states of a direction
