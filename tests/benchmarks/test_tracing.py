@@ -27,7 +27,7 @@ def test_views_are_free_copies_into_another_layout_are_told_and_bytes_count_once
         ("vim_tiny", "triton", 1_930, 50),  # 48 of them of A's gradients, (384, 16)
         ("vim_tiny", "cuda", 2_410, 150),
         ("mambavision_t", "triton", 930, 75),
-        ("vmamba_tiny_s1l8", "triton", 1_160, 92),
+        ("vmamba_tiny_s1l8", "triton", 1_180, 92),
     ],
 )
 def test_a_training_step_launches_no_more_than_it_did(name: str, way: str, operations: int, transposing: int) -> None:

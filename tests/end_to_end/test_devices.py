@@ -17,6 +17,7 @@ from jobs.measure.profiling import profile_network
 from jobs.measure.protocols import Protocol, images_for, prepared
 from jobs.parallel.engine import Engine, make_optimizer, rendezvous
 from jobs.parallel.fragments import Fragments
+from jobs.parallel.precision import set_precision
 from jobs.train.evaluation import evaluate
 from jobs.train.stage import train_stage
 from models.pruning.base import Stage
@@ -34,8 +35,9 @@ FAMILIES = ("vim", "mambavision", "vmamba", "vssd", "vit")
 
 
 @pytest.fixture(autouse=True)
-def _thread() -> None:
+def _precision() -> None:
     torch.set_num_threads(1)
+    set_precision("fp32")  # torch's own default is TF32 in convolutions
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,11 @@ from jobs.data import decoding
 from jobs.data.augment import BOX, eval_boxes
 from jobs.data.beton import JPG, RAW, DataError
 from jobs.data.decoding import FILTERS, SELECTION, fill, normalised
-from jobs.data.loaders import IMAGENET
 from jobs.data.plain_decoding import boxed
+from jobs.experiment.sources import IMAGENET_MEAN, IMAGENET_STD
 from jobs.experiment.specs import DataSpec
+
+IMAGENET = (IMAGENET_MEAN, IMAGENET_STD)
 
 BUILT = pytest.mark.skipif(decoding.library() is None, reason="the C++ library is not built")
 FORMS = {  # of JPEGs, with all kinds of codes

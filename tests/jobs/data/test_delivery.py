@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from jobs.data.beton import DataError
 from jobs.data.decoding import normalised
 from jobs.data.delivery import PINNED_BUFFERS, CudaLane, carried, delivered, one_ahead
-from jobs.data.loaders import IMAGENET
+from jobs.experiment.sources import IMAGENET_MEAN, IMAGENET_STD
 from models.registry import MODELS, create_model
+
+IMAGENET = (IMAGENET_MEAN, IMAGENET_STD)
 
 
 class Ring:
