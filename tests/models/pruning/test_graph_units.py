@@ -21,7 +21,7 @@ NETWORKS: dict[str, tuple[dict[str, object], set[str]]] = {  # of each family a 
     "timm/test_convnext": ({}, {"mlp"}),
     "timm/test_efficientnet": ({}, {"conv", "se"}),
     "timm/test_byobnet": ({}, {"conv", "se"}),
-    "timm/test_mambaout": ({}, {"inner"}),
+    "timm/test_mambaout": ({}, {"inner", "conv", "mlp"}),
 }
 
 
