@@ -27,6 +27,9 @@ def gpus(cluster: ClusterSpec, *, on_node: bool) -> Iterator[Finding]:
     """The GPUs of this machine, and torch's build. on_node: the jobs of `cluster` run here."""
     import torch
 
+    from models.ssm.backends import compiler_problem
+    from models.ssm.check import COMPILER_REMEDY
+
     driver, cards = seen()
     if not cards:
         yield from without_cards(cluster, on_node=on_node)
@@ -42,6 +45,8 @@ def gpus(cluster: ClusterSpec, *, on_node: bool) -> Iterator[Finding]:
         return
     nccl = ".".join(map(str, torch.cuda.nccl.version()))  # type: ignore[no-untyped-call]  # torch gives it no types
     yield ok("gpus", f"{text}; CUDA {built}, NCCL {nccl}")
+    if lacking := compiler_problem():
+        yield warning("gpus", f"the scan's Triton kernels need a C compiler at their first call, and {lacking}", COMPILER_REMEDY)
     if busy := [card for card in cards if card.used_bytes > BUSY * card.memory_bytes]:
         yield warning("gpus", f"{counted(len(busy), 'GPU')} in use by others", "speeds that are measured now are not to be published")
     if any(card.mig for card in cards):

@@ -24,6 +24,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> list[Card]:
     cards = [card(), card()]
     monkeypatch.setattr(gpus, "seen", lambda: ("580.1", cards))
     monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr("models.ssm.backends.compiler_problem", lambda: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "nccl", type("nccl", (), {"version": staticmethod(lambda: (2, 28, 3))}))
     return cards
@@ -45,6 +46,11 @@ def test_cards_are_named_with_driver_and_nccl(driver: list[Card]) -> None:
     assert told()[1] == ("warning", "1 GPU in use by others")
     driver[0] = card(mig=True)
     assert told()[1] == ("warning", "MIG cuts GPUs into slices")
+
+
+def test_a_node_without_a_c_compiler_is_told_what_triton_needs(driver: list[Card], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.ssm.backends.compiler_problem", lambda: "there is no C compiler")
+    assert told()[1] == ("warning", "the scan's Triton kernels need a C compiler at their first call, and there is no C compiler")
 
 
 def test_a_build_or_driver_that_cannot_use_them_is_an_error(driver: list[Card], monkeypatch: pytest.MonkeyPatch) -> None:
