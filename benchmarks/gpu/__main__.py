@@ -82,7 +82,7 @@ def main(words: list[str] | None = None) -> int:
     end = time.monotonic() + given.seconds
     for name, section in sections.items():
         fill(page, name, own_command(given.device), min(end, time.monotonic() + section.seconds))
-        errors = sum("error" in values for values in page.results[name].values())
+        errors = sum("error" in values for values in page.results.get(name, {}).values())
         print(f"{section.title}: {len(labels[name])} rows" + (f", {errors} without a figure" if errors else ""), flush=True)
     print(f"{given.out / 'gpu.md'}\n{given.out / 'gpu.json'}")
     return 0

@@ -162,7 +162,7 @@ def test_a_table_has_three_digits_the_errors_last_and_no_empty_column() -> None:
 
 @pytest.mark.slow
 def test_the_command_writes_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--device", "cpu", "--out", str(tmp_path), "--only", "machine"]) == 0
+    assert main(["--device", "cpu", "--out", str(tmp_path), "--only", "machine", "launch"]) == 0
     assert capsys.readouterr().out.startswith("The machine: 1 rows\n")
     (row,) = json.loads((tmp_path / "gpu.json").read_text())["sections"]["machine"]
     assert row["torch"] == torch.__version__ and "no figure here says anything of a GPU" in (tmp_path / "gpu.md").read_text()
