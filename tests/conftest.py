@@ -8,6 +8,7 @@ from hypothesis import settings
 
 from jobs.experiment.collector import USUAL
 from tests.support.fake_slurm import FakeSlurm
+from tests.support.honest_run import honest_run
 from tests.support.runs import FakeRun, fake_run
 
 # The same examples in every run, and no time limit for one: a slow or busy machine is no failure.
@@ -62,3 +63,10 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRun:
 def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
     """SLURM's commands, answering as the test says."""
     return FakeSlurm(tmp_path / "slurm", monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def honest(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A finished run, one for all workers; whoever changes it copies it before."""
+    base = tmp_path_factory.getbasetemp()
+    return honest_run((base if worker_id == "master" else base.parent) / "honest")

@@ -1,7 +1,6 @@
 """Rules on the files of a cell, which are read and counted again: 5 to 7."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from harness.review.evidence import Evidence, Measured
 from harness.review.rules import Finding
@@ -42,12 +41,12 @@ def counted_again(measured: Measured, cell: Cell) -> Iterator[Finding]:
 
     from jobs.measure.multiply_adds import CONVENTION, count_multiply_adds
     from jobs.measure.profiling import check_zeros, parameter_counts
-    from jobs.train.evaluation import WeightsError, load_masks, load_model
+    from jobs.train.evaluation import WeightsError, classes_of, load_masks, load_model
     from models.registry import create_model
 
     size, numbers = image_size(cell.data), measured.metrics
     try:
-        classes = classes_of(cell, measured.weights)
+        classes = classes_of(cell.model, size, measured.weights)
         network = load_model(cell.model, classes=classes, img_size=size, scan="reference", weights=measured.weights)
         masks = load_masks(measured.weights.parent)
         whole = create_model(cell.model.name, classes, size, scan_backend="reference", **cell.model.architecture)
@@ -75,20 +74,6 @@ def counted_again(measured: Measured, cell: Cell) -> Iterator[Finding]:
         if getattr(numbers, name) not in (None, count):
             text = f"{name} is {getattr(numbers, name):,} in the record, and {count:,} in the saved file"
             yield Finding(rule=7, where=measured.name, text=text)
-
-
-def classes_of(cell: Cell, weights: Path) -> int:
-    """The classes of a saved network: the length of the parameter that grows with their number."""
-    import torch
-    from safetensors import safe_open
-
-    from models.registry import create_model
-
-    with torch.device("meta"):
-        two, three = (dict(create_model(cell.model.name, n, image_size(cell.data), **cell.model.architecture).named_parameters()) for n in (2, 3))
-    head = next(name for name, parameter in two.items() if parameter.shape != three[name].shape)
-    with safe_open(weights, "pt") as file:
-        return int(file.get_slice(head).get_shape()[0])
 
 
 def same(recorded: object, counted: object) -> bool:

@@ -50,6 +50,7 @@ class Dataset:
     val_samples: int
     test_samples: int
     sha256: str  # of both files' content
+    names: tuple[str, ...] | None = None  # of the classes, by their numbers; None: they have none
 
 
 # checking
@@ -174,9 +175,10 @@ def opened(data: DataSpec, cache: Path, by_content: bool, write: Callable[[Path]
             return described(data, train, test, None, cache, by_content)
         if not is_written(folder):
             write(folder)
-        classes = json.loads((folder / "source.json").read_bytes())["classes"]
+        source = json.loads((folder / "source.json").read_bytes())
         try:
-            return described(data, folder / "train.beton", folder / "test.beton", classes, cache, by_content)
+            dataset = described(data, folder / "train.beton", folder / "test.beton", source["classes"], cache, by_content)
+            return replace(dataset, names=tuple(source["names"]) if source.get("names") else None)
         except DataError as error:
             raise DataError(f"{error}; or remove {folder}, and write it again with python -m harness.prepare") from error
     except OSError as error:

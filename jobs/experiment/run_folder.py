@@ -7,7 +7,7 @@ runs/<grid>/
     plugins/<sha256>/   plugin.json  the plug-in's files: what jobs load
     launch.lock                         locked while a launch works
     stages/<id>/        stage.json  micro_batch.json  metrics.jsonl  progress.json  checkpoints/  export/ | failure.json
-    cells/<id>/         record.json  model.safetensors  masks.safetensors  structure.json
+    cells/<id>/         record.json  model.safetensors  masks.safetensors  structure.json  config.json  README.md
     jobs/<n>/           submitit's folder: logs; stages.json: which job runs which stages
     claims/<id>         locked while a process works on the stage or cell
     cancelled/<id>      a cell that was cancelled, until the next launch
@@ -35,6 +35,7 @@ UNFINISHED_EXPORT = ".export"  # becomes export/ when all of it is on disk
 MICRO_BATCH, FAILURE, EXPORT, REPLAY_TODO = "micro_batch.json", "failure.json", "export", "replay.todo"
 # Of an export, and of a cell's folder
 WEIGHTS, MASKS, STRUCTURE, RESULT, RECORD = "model.safetensors", "masks.safetensors", "structure.json", "result.json", "record.json"
+CONFIG, CARD = "config.json", "README.md"  # of a cell's folder: what builds its network again, and its model card
 # Of a job's folder
 SUBMITTED = "stages.json"  # which job runs which stages
 

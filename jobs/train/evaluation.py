@@ -74,6 +74,22 @@ def load_model(model: ModelSpec, *, classes: int, img_size: int, scan: str, weig
     return network.eval()
 
 
+def classes_of(model: ModelSpec, img_size: int, weights: Path) -> int:
+    """The classes of a saved network: the length of the parameter that grows with their number. WeightsError where the file lacks it."""
+    from safetensors import SafetensorError, safe_open
+
+    from models.registry import create_model
+
+    with torch.device("meta"):
+        two, three = (dict(create_model(model.name, count, img_size, **model.architecture).named_parameters()) for count in (2, 3))
+    head = next(name for name, parameter in two.items() if parameter.shape != three[name].shape)
+    try:
+        with safe_open(weights, "pt") as file:
+            return int(file.get_slice(head).get_shape()[0])
+    except SafetensorError as error:
+        raise WeightsError(f"{weights} does not hold the weights of {model.label}: {error}") from error
+
+
 def load_masks(folder: Path) -> dict[str, Tensor]:
     """The masks beside a saved network, bool, True where a weight lives; empty if it is dense."""
     from safetensors.torch import load_file

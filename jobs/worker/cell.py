@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.experiment.cell import Cell
+from jobs.experiment.cell_config import cell_config
+from jobs.experiment.files import write_json, write_text
 from jobs.experiment.ids import StageId
 from jobs.experiment.job import JobSpec, PlannedCell
 from jobs.experiment.published import comparison
 from jobs.experiment.records import Environment, Failure, Metrics, Record, now
-from jobs.experiment.run_folder import MASKS, STRUCTURE, WEIGHTS, RunFolder
+from jobs.experiment.run_folder import CARD, CONFIG, MASKS, STRUCTURE, WEIGHTS, RunFolder
 from jobs.experiment.specs import ClusterSpec, StageSpec
 from jobs.recovery.micro_batch import micro_batch_note, recipe_micro_batch, stored_micro_batch
 from jobs.worker.data import data_on_this_node
@@ -34,6 +36,7 @@ class MeasuredCell:
 
     metrics: Metrics
     environment: Environment
+    data: "Dataset"  # on which it was evaluated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +100,7 @@ def measure_cell(run: RunFolder, planned: PlannedCell, weights: Path, cluster: C
     )
     scan = scan_backend_used(ranks.device.type, cell.recipe.scan)
     surroundings = current_environment(ranks=ranks.world, threads=threads, loader=cell.data.loader, scan=scan, data_sha256=data.sha256)
-    return MeasuredCell(metrics=metrics, environment=surroundings)
+    return MeasuredCell(metrics=metrics, environment=surroundings, data=data)
 
 
 def cell_record(
@@ -170,6 +173,15 @@ def save_weights(run: RunFolder, planned: PlannedCell) -> str:
         except OSError:
             shutil.copy2(exported, target)
     return str(folder / WEIGHTS)
+
+
+def describe_cell(folder: Path, cell: Cell, record: Record, data: "Dataset") -> None:
+    """Writes what lets others use a cell's folder: its config.json and its model card. Both are written again, alike, if the job is killed here."""
+    from jobs.worker.model_card import model_card
+
+    config = cell_config(cell, record, folder, classes=data.classes, names=data.names)
+    write_json(folder / CONFIG, config.model_dump(mode="json", exclude_none=False))
+    write_text(folder / CARD, model_card(record, config))
 
 
 def pruned_top1(results: Sequence["StageResult"]) -> float | None:

@@ -25,7 +25,7 @@ from jobs.experiment.specs import ClusterSpec, StageSpec
 from jobs.recovery.leftovers import remove_asides
 from jobs.recovery.micro_batch import with_stored_micro_batch
 from jobs.recovery.nodes import blame_lost_nodes
-from jobs.worker.cell import cell_record, measure_cell, save_weights
+from jobs.worker.cell import cell_record, describe_cell, measure_cell, save_weights
 from jobs.worker.data import data_on_this_node
 from jobs.worker.failures import BlockedError, refuse_job, requeue_this_job, respond
 from models.pruning.registry import method_label
@@ -128,6 +128,7 @@ def finish_cell(run: RunFolder, job: JobSpec, planned: PlannedCell, ranks: "Rank
         measured = measure_cell(run, planned, weights, job.cluster, ranks, last)
         if measured is not None:
             record = cell_record(job, planned, measured.environment, started=started, metrics=measured.metrics, weights_sha256=sha256_of(weights))
+            describe_cell(weights.parent, planned.cell, record, measured.data)
             run.write_record(record)
 
 
