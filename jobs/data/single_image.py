@@ -34,4 +34,4 @@ def evaluated_pixels(image: "NDArray[np.uint8]", data: DataSpec) -> "NDArray[np.
     for name in boxes.dtype.names or ():
         rows[name] = boxes[name]
     fill(stored.reshape(-1), rows, pixels, data.interpolation, threads=1)
-    return pixels[0]
+    return pixels.reshape(size, size, 3)

@@ -60,8 +60,13 @@ class InputPart(Part):
 
     def spec(self) -> DataSpec:
         """Data settings that evaluate in this way."""
-        size = {"img_size": self.img_size, "max_resolution": self.max_resolution}
-        return DataSpec(source="imagefolder", interpolation=self.interpolation, eval_crop=self.eval_crop, **size)
+        return DataSpec(
+            source="imagefolder",
+            img_size=self.img_size,
+            interpolation=self.interpolation,
+            eval_crop=self.eval_crop,
+            max_resolution=self.max_resolution,
+        )
 
 
 class CellConfig(Part):

@@ -26,7 +26,7 @@ def model_card(record: Record, config: CellConfig) -> str:
         raise ValueError(f"cell {record.id} has no numbers, so it has no card")
     sections = [
         title(record, metrics),
-        f"## Use\n\n{use()}",
+        f"## Use\n\n{use(config)}",
         f"## Results\n\n{table(results(metrics))}",
         f"## Pruning\n\n{pruning(record, metrics)}",
         f"## Data\n\n{data(record, config, metrics)}",
@@ -67,8 +67,9 @@ def title(record: Record, metrics: Metrics) -> str:
     return f"# {name_of(record)}\n\nAn image classifier: {record.model}, {record.pruning}, seed {record.seed}. It is right on {top1}."
 
 
-def use() -> str:
+def use(config: CellConfig) -> str:
     """How the folder is loaded."""
+    plugin = config.model.plugin_sha256
     lines = [
         "from PIL import Image",
         "from harness.load import load_cell",
@@ -76,7 +77,8 @@ def use() -> str:
         'scores = cell.network(cell.preprocess(Image.open("image.png")))',
         "print(cell.class_names[scores.argmax()])",
     ]
-    return "With vssm-bench installed:\n\n```python\n" + "\n".join(lines) + "\n```"
+    own = f" The model is of the plug-in {config.model.plugin} (SHA-256 `{plugin}`): give its folder as `plugin=`." if plugin else ""
+    return f"With vssm-bench installed:{own}\n\n```python\n" + "\n".join(lines) + "\n```"
 
 
 def results(metrics: Metrics) -> Iterator[tuple[str, str]]:
@@ -109,19 +111,25 @@ def pruning(record: Record, metrics: Metrics) -> str:
 
 def data(record: Record, config: CellConfig, metrics: Metrics) -> str:
     """The images, and how they become the network's input."""
-    size, channels = config.input.img_size, config.input
-    cut = f"resized by `{channels.interpolation}`, of which evaluation keeps the centre ({channels.eval_crop:g} of the shorter side)"
-    return (
-        f"{data_name(record)}: {config.classes} classes, {metrics.test_samples:,} test images. Inputs are {size} x {size} pixels, {cut}, "
-        f"less the mean {list(channels.mean)}, divided by {list(channels.std)}. config.json has these numbers."
-    )
+    given, size = config.input, config.input.img_size
+    if given.interpolation == "area":
+        cut = f"the centre, {given.eval_crop:g} of the shorter side, resized by `area` (the whole of images whose shorter side has {size} pixels)"
+    else:
+        cut = f"cut from the centre after a resize of the shorter side to {math.floor(size / given.eval_crop)} pixels, `{given.interpolation}`"
+    channels = f"minus {list(given.mean)}, divided by {list(given.std)}"
+    images = f"{config.classes} classes, {metrics.test_samples:,} test images"
+    return f"{data_name(record)}: {images}. Inputs are {size} x {size} pixels: {cut}; then, by channel, {channels}."
 
 
 def training(record: Record, metrics: Metrics) -> str:
     """The recipe: the settings that differ from the defaults, and those that a reader looks for."""
     recipe, defaults = record.spec["recipe"], vars(RecipeSpec())
     shown = {name: value for name, value in recipe.items() if name in ALWAYS or (name in defaults and value != plain(defaults[name]))}
-    return f"{metrics.epochs} epochs in all, seed {record.seed}. Settings that are not named are the defaults of vssm-bench.\n\n{settings(shown)}"
+    file = record.spec["model"]["options"].get("pretrained")
+    start = f" The weights started from those of `{printable(PurePath(file).name)}`." if file else ""
+    return (
+        f"{metrics.epochs} epochs in all, seed {record.seed}. Settings that are not named are the defaults of vssm-bench.{start}\n\n{settings(shown)}"
+    )
 
 
 def limits(record: Record, metrics: Metrics) -> Iterator[str]:
