@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from analysis.merge import AnalysisError
 from jobs.experiment.collector import collect_rarely
-from jobs.experiment.output import printable, replace_unencodable
+from jobs.experiment.output import lost_output, printable, replace_unencodable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,7 +24,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         return write(options)
     except (AnalysisError, OSError) as error:
-        print(printable(f"error: {error}", keep="\n"), file=sys.stderr)
+        lost = lost_output(error) if isinstance(error, OSError) else None
+        print(printable(f"error: {lost or error}", keep="\n"), file=sys.stderr)
         return 2
 
 

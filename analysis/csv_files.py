@@ -38,13 +38,13 @@ def written(value: Value) -> str:
 
 
 def guarded(text: str) -> str:
-    """`text`, behind an apostrophe if a spreadsheet could take it for a formula."""
-    return GUARD + text if is_formula(text) else text
+    """`text`, behind an apostrophe where a spreadsheet could take it for a formula: at its begin, and after each ;, which some take for a comma."""
+    return ";".join(GUARD + part if is_formula(part) else part for part in text.split(";"))
 
 
 def unguarded(text: str) -> str:
     """The text that `guarded` was given."""
-    return text[1:] if text[:1] == GUARD and is_formula(text) else text
+    return ";".join(part[1:] if part[:1] == GUARD and is_formula(part) else part for part in text.split(";"))
 
 
 def is_formula(text: str) -> bool:

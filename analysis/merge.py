@@ -62,7 +62,8 @@ def merge(runs: Sequence[Path], store: Path | None = None) -> Merged:
     collected = collect(runs, store)
     if not collected.entries:
         unread = "".join(f"\n  {file.path}: {file.reason}" for file in collected.skipped[:10])
-        raise AnalysisError(f"no readable record in {', '.join(map(str, runs))}: no cell has ended there yet{unread}")
+        why = "none of these can be read" if unread else "no cell has ended there yet"
+        raise AnalysisError(f"no readable record in {', '.join(map(str, runs))}: {why}{unread}")
     with no_collection():
         records = tuple(by_protocol(stored_record(entry.text) for entry in collected.entries))
     skipped = list(collected.skipped)

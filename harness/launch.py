@@ -31,7 +31,7 @@ from jobs.cluster.surroundings import forget_outer_job
 from jobs.experiment.collector import collect_rarely
 from jobs.experiment.ids import CellId
 from jobs.experiment.job import JobSpec, PlannedCell
-from jobs.experiment.output import replace_unencodable
+from jobs.experiment.output import lost_output, replace_unencodable
 from jobs.experiment.records import RecordError
 from jobs.experiment.rewinds import ask_for_replay
 from jobs.experiment.run_folder import RUNS, RunFolder
@@ -72,7 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # what Python still holds for the pipe has no reader
         return SOME_FAILED
     except OSError as error:
-        print(f"{unwritable(error, run.path)}, or choose another folder with --runs.", file=sys.stderr)
+        told = lost_output(error) or f"{unwritable(error, run.path)}, or choose another folder with --runs."
+        print(told, file=sys.stderr)
         print("Finished work is kept; the same command resumes from the last checkpoints.", file=sys.stderr)
         return SOME_FAILED
     except SchedulerError as error:

@@ -18,7 +18,7 @@ from harness.monitor.lookup import NameNotFound, find_run, launched
 from harness.monitor.status_view import StatusView
 from harness.text import shortened
 from jobs.experiment.index import RunIndexError
-from jobs.experiment.output import printable, replace_unencodable
+from jobs.experiment.output import lost_output, printable, replace_unencodable
 from jobs.experiment.run_folder import RUNS, RunFolder
 
 OK, USAGE = 0, 2
@@ -43,6 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console.print(Text(f"other runs under {options.runs}: {names}; python -m harness.status <name> shows one", style="dim"))
     except (NameNotFound, RunIndexError) as error:
         print(error, file=sys.stderr)
+        return USAGE
+    except OSError as error:
+        if (lost := lost_output(error)) is None:
+            raise
+        print(lost, file=sys.stderr)
         return USAGE
     except KeyboardInterrupt:
         pass

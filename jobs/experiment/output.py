@@ -51,6 +51,21 @@ def replace_unencodable() -> None:
         stream.reconfigure(errors=ERRORS)
 
 
+def lost_output(error: OSError) -> str | None:
+    """The sentence for an error of stdout, such as a full disk under it; None for an error of another file. stdout leads nowhere from then on.
+
+    Such an error names no file, so another line is tried.
+    """
+    if error.filename is not None:
+        return None
+    try:
+        print(flush=True)
+    except OSError as again:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")
+        return f"the output could not be written: {again.strerror}; free space where it goes, or send it elsewhere"
+    return None
+
+
 def open_closed_streams() -> None:
     """Opens stdin, stdout and stderr where they are closed: the next file that is opened would take their number, and what is printed."""
     for number in (0, 1, 2):

@@ -30,6 +30,13 @@ def test_several_folders_need_an_output_folder(tmp_path: Path, capsys: pytest.Ca
     assert (tmp_path / "out" / "leaderboard.csv").exists()
 
 
+def test_an_output_that_is_full_is_said(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "analysis", str(fake_run(tmp_path, [fake_record(97.0)]))]
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(command, cwd=Path(__file__).parents[2], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == 2 and ended.stderr.startswith("error: the output could not be written: No space left on device; free space"), ended
+
+
 def loaded_by(arguments: list[str]) -> set[str]:
     """The packages that a run of the analysis imports."""
     code = f"import sys; from analysis.__main__ import main; main({arguments!r}); print(*{{name.split('.')[0] for name in sys.modules}})"

@@ -33,6 +33,15 @@ def test_a_run_without_records_is_an_error(tmp_path: Path) -> None:
         merge([tmp_path])
 
 
+def test_a_run_whose_only_record_is_torn_names_it_and_does_not_say_that_no_cell_has_ended(tmp_path: Path) -> None:
+    path = tmp_path / "cells" / "4cf2907ccc6b" / "record.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"id": "4cf2907ccc')
+    with pytest.raises(AnalysisError, match=r"none of these can be read\n.*4cf2907ccc6b/record\.json: ") as told:
+        merge([tmp_path])
+    assert "no cell has ended" not in str(told.value)
+
+
 def test_a_record_from_before_the_newer_fields_still_counts(tmp_path: Path) -> None:
     record = fake_record(97.0, pruning="magnitude-0.5")
     path = fake_run(tmp_path, [record]) / "cells" / record.id / "record.json"

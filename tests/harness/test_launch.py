@@ -113,6 +113,15 @@ def test_a_dry_run_says_what_would_run_and_writes_nothing(tmp_path: Path) -> Non
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("module", ["harness.launch", "harness.status"])
+def test_a_full_output_is_not_told_as_a_full_run_folder(fake: FakeRun, tmp_path: Path, module: str) -> None:
+    words = ["grid.yaml", "--dry-run"] if module == "harness.launch" else []
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(command(module, *words), cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode not in (OK, NOTHING_TO_DO) and "the output could not be written: No space left on device" in ended.stderr, ended.stderr
+    assert "Traceback" not in ended.stderr and "cannot write" not in ended.stderr
+
+
 CLUSTER_GRID = """
 name: big
 data: {source: imagefolder, path: /nowhere/imagenet}

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from jobs.experiment.output import FittedTable, encodable, printable, replace_unencodable
+from jobs.experiment.output import FittedTable, encodable, lost_output, printable, replace_unencodable
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -32,6 +32,24 @@ def test_control_characters_are_spelled(text: str, shown: str) -> None:
 
 def test_line_breaks_stay_where_they_are_wanted() -> None:
     assert printable("a\nb\x1b", keep="\n") == "a\nb\\x1b"
+
+
+@pytest.mark.parametrize("buffering", [1, -1])
+def test_an_output_that_is_full_is_told_from_another_full_file(monkeypatch: pytest.MonkeyPatch, buffering: int) -> None:
+    """The error of a write names no file, whichever it was."""
+    full = OSError(28, "No space left on device")
+    assert lost_output(full) is None and lost_output(OSError(28, "No space left on device", "/runs/plan.json")) is None
+    with monkeypatch.context() as patch:
+        stream = open("/dev/full", "w", buffering=buffering)
+        patch.setattr(sys, "stdout", stream)
+        with pytest.raises(OSError) as written:
+            print("text", flush=True)
+        told = lost_output(written.value)
+        print("goes nowhere", flush=True)
+        sys.stdout.close()
+    with pytest.raises(OSError):  # what it still holds cannot be written
+        stream.close()
+    assert told == "the output could not be written: No space left on device; free space where it goes, or send it elsewhere"
 
 
 @pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
