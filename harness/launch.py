@@ -72,8 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # what Python still holds for the pipe has no reader
         return SOME_FAILED
     except OSError as error:
-        told = lost_output(error) or f"{unwritable(error, run.path)}, or choose another folder with --runs."
-        print(told, file=sys.stderr)
+        sentence = lost_output(error) or f"{unwritable(error, run.path)}, or choose another folder with --runs."
+        print(sentence, file=sys.stderr)
         print("Finished work is kept; the same command resumes from the last checkpoints.", file=sys.stderr)
         return SOME_FAILED
     except SchedulerError as error:
