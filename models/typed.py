@@ -74,6 +74,11 @@ def fields_of(spec: type) -> dict[str, Any]:
     return _fields_of(spec, annotated=False)
 
 
+def annotated_fields_of(spec: type) -> dict[str, Any]:
+    """The same with the limits in the annotations."""
+    return _fields_of(spec, annotated=True)
+
+
 @cache
 def _fields_of(spec: type, *, annotated: bool) -> dict[str, Any]:
     hints, every = (typing.get_type_hints(spec, include_extras=extras) for extras in (annotated, True))
@@ -117,7 +122,7 @@ def _field(spec: type, name: str, value: Any) -> Any:
     if part is not None and (value is True or isinstance(value, Mapping)):
         return build(part, {} if value is True else value)
     converted = value if part is not None and isinstance(value, part) else convert(value, hints[name])
-    for item, limit in _limited(converted, _fields_of(spec, annotated=True)[name]):
+    for item, limit in _limited(converted, annotated_fields_of(spec)[name]):
         if not limit.holds(item):
             raise Mismatch(f"must be {limit.words}, got {item}")
     return converted

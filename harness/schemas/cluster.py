@@ -1,0 +1,67 @@
+"""The schema of a cluster profile, and of `cluster:` in a grid."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from harness.grid.cluster_profile import BY_NAME, FIELDS, PREPARE_FIELDS, PROFILE_FIELDS, RENAMED, SLURM_NAMES
+from harness.schemas.descriptions import meanings
+from harness.schemas.values import Schema, Texts, comments, defaults, field_schema, value_schema
+from jobs.experiment.limits import CLUSTER, PREPARE
+from jobs.experiment.specs import ClusterSpec, PrepareSpec, ProfileSpec
+
+VARIABLES: Schema = {"type": ["object", "null"], "additionalProperties": {"type": ["string", "number", "boolean"]}}
+NAME = "the option of sbatch of this name, through submitit"
+
+
+def cluster_schema() -> Schema:
+    """The mapping of a profile. Lists do not expand here."""
+    texts = Texts(descriptions=meanings("grid.md", "Cluster"), defaults=defaults(ClusterSpec), limits=CLUSTER)
+    own = {name: field_schema(name, hint, texts, expands=False) for name, hint in FIELDS.items() if name not in ("profile", "prepare")}
+    special: dict[str, Schema] = {
+        "setup": own["setup"] | {"type": ["array", "null"]},
+        "environment": {"description": texts.descriptions["environment"], **VARIABLES},
+        "profile": {"description": texts.descriptions["profile"], **profile_schema()},
+        "prepare": {"description": texts.descriptions["prepare"], **prepare_schema()},
+    }
+    schema = with_slurm(own | special, FIELDS)
+    schema["properties"]["slurm"] = {"description": texts.descriptions["slurm"], **with_slurm(own | special, FIELDS), "type": ["object", "null"]}
+    return schema
+
+
+def with_slurm(properties: Mapping[str, Schema], fields: Iterable[str]) -> Schema:
+    """A mapping of fields and of SLURM's parameters, which may have the prefix `slurm_`. The kind alone may not."""
+    parameters: dict[str, Schema] = {name: {"description": NAME} for name in SLURM_NAMES if name not in properties}
+    renamed: dict[str, Schema] = {given: {"description": f"{name}, by submitit's name"} for given, name in RENAMED.items()}
+    prefixed = [name for name in (*fields, *SLURM_NAMES, *RENAMED) if name != "kind"]
+    return {
+        "type": "object",
+        "properties": dict(properties) | renamed | parameters,
+        "patternProperties": {f"^slurm_(?:{'|'.join(prefixed)})$": {}},
+        "additionalProperties": False,
+    }
+
+
+def profile_schema() -> Schema:
+    """The measuring protocols: for each axis a value or a list of values."""
+    described = comments(ProfileSpec)
+    axes: dict[str, Any] = {}
+    for name, hint in PROFILE_FIELDS.items():
+        values = value_schema(hint)
+        axes[name] = {"description": described.get(name, "number format of the network"), "anyOf": [values["items"], values]}
+    return {"type": ["object", "null"], "properties": axes, "additionalProperties": False}
+
+
+def prepare_schema() -> Schema:
+    """The jobs that write data."""
+    described = {"timeout_min": "minutes", "mem_gb": "memory of a job", **comments(PrepareSpec)}
+    texts = Texts(descriptions=described, defaults=defaults(PrepareSpec), limits=PREPARE)
+    own = {name: field_schema(name, hint, texts, expands=False) for name, hint in PREPARE_FIELDS.items()}
+    schema = with_slurm(own, PREPARE_FIELDS)
+    schema["properties"]["slurm"] = {**with_slurm(own, PREPARE_FIELDS), "type": ["object", "null"]}
+    return schema | {"type": ["object", "null"]}
+
+
+def named_or(cluster: Schema) -> Schema:
+    """`cluster:` of a grid: a name, the path of a profile, or its mapping."""
+    names: Schema = {"type": "string", "anyOf": [{"enum": list(BY_NAME)}, {"description": "the path of a profile", "minLength": 1}]}
+    return {"anyOf": [names, cluster, {"type": "null"}]}
