@@ -1,4 +1,5 @@
-"""A plug-in's network is tried before anything is queued: a mistake in its forward pass would else end every one of its jobs."""
+"""A network that is not ours is tried before anything is queued: a mistake in a plug-in's forward pass, or an operation of timm's that nobody counts,
+would else end every one of its jobs."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any

@@ -158,10 +158,11 @@ def model_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
             weight_decay_groups(network, decay_ssm=True)
             if is_timm(model.name):
                 check_logits(network, size, 10)
-            if origin("models", model.name):
+            plugin = origin("models", model.name)
+            if plugin:
                 check_forward(model.name, model.architecture, size)
-                if sum(parameter.numel() for parameter in network.parameters()) <= MOST_PARAMETERS:
-                    check_counts(model.name, model.architecture, size)
+            if (plugin or is_timm(model.name)) and sum(parameter.numel() for parameter in network.parameters()) <= MOST_PARAMETERS:
+                check_counts(model.name, model.architecture, size)
         except Exception as error:  # a model that a user added may raise any
             problems.append(f"{grid.location(model)}: model {model.label}: {reason_of(error)}")
             continue

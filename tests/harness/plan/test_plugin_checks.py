@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.plan.plugin_checks import check_counts
 from harness.plan.preflight import model_problems
 from tests.support.grids import read
 from tests.support.plugins import MODEL, own_tables, written  # noqa: F401
@@ -72,3 +73,8 @@ def test_a_forward_pass_that_fails_is_told_with_its_line(tmp_path: Path, monkeyp
 def test_a_network_that_cannot_be_built_is_told_with_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, built: str, message: str) -> None:
     (told,) = problems(tmp_path, monkeypatch, "", built)
     assert told.startswith(f"grid.yaml:3: models[0]: model outside_net: {message}")
+
+
+def test_a_timm_network_with_an_operation_that_nobody_counts_is_refused() -> None:
+    with pytest.raises(ValueError, match="its multiply-adds cannot be counted: .*im2col"):
+        check_counts("timm/volo_d1_224", {"layers": [1, 1, 1, 1], "embed_dims": [48, 48, 48, 48], "num_heads": [2, 2, 2, 2]}, 64)
