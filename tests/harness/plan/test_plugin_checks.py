@@ -77,4 +77,4 @@ def test_a_network_that_cannot_be_built_is_told_with_its_line(tmp_path: Path, mo
 
 def test_a_timm_network_with_an_operation_that_nobody_counts_is_refused() -> None:
     with pytest.raises(ValueError, match="its multiply-adds cannot be counted: .*im2col"):
-        check_counts("timm/volo_d1_224", {"layers": [1, 1, 1, 1], "embed_dims": [48, 48, 48, 48], "num_heads": [2, 2, 2, 2]}, 64)
+        check_counts("timm/volo_d1_224", {}, 32)

@@ -31,7 +31,7 @@ def fits(hint: Any, value: Any) -> bool:
     return True
 
 
-@pytest.mark.parametrize("hint", HINTS, ids=str)
+@pytest.mark.parametrize("hint", HINTS, ids=[str(number) for number in range(len(HINTS))])
 def test_a_schema_takes_what_the_reading_of_types_takes(hint: Any) -> None:
     plain = int | None if hint == HINTS[-1] else hint
     low = [value for value in VALUES if value not in (0, -1)] if hint == HINTS[-1] else VALUES
