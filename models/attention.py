@@ -76,7 +76,7 @@ class SlidingWindowAttention(Attention):
         height, width = layout.padded
         tokens = from_windows(x, layout).flatten(2).transpose(1, 2)
         tokens = self.attend(tokens, neighbourhood_mask(layout, self.window, self.shift, x.device))
-        return to_windows(tokens.transpose(1, 2).view(len(tokens), -1, height, width), layout)
+        return to_windows(tokens.transpose(1, 2).view(tokens.shape[0], -1, height, width), layout)
 
 
 def neighbourhood_mask(layout: WindowLayout, window: int, shift: int, device: torch.device) -> Tensor:

@@ -91,7 +91,7 @@ def tokens_at(x: Tensor, positions: Tensor) -> Tensor:
 
 def rows_of(positions: Tensor, length: int) -> Tensor:
     """(B * n,) the rows of (B * length, D) at positions (B, n) of each sample."""
-    return (positions + length * torch.arange(len(positions), device=positions.device).unsqueeze(1)).flatten()
+    return (positions + length * torch.arange(positions.shape[0], device=positions.device).unsqueeze(1)).flatten()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +130,7 @@ class Tokens:
         """x: (B, L, D), as the first block gets them. apart: the positions of class tokens."""
         self.merging = merging
         self.sizes = torch.ones(x.shape[:2], device=x.device)
-        self.apart = torch.arange(apart.start, apart.stop, device=x.device).expand(len(x), -1)  # (B, k), now
+        self.apart = torch.arange(apart.start, apart.stop, device=x.device).expand(x.shape[0], -1)  # (B, k), now
         self.matchings: list[Matching] = []
 
     def before(self, block: int, *streams: Tensor, timescale: Tensor | None = None) -> tuple[Tensor, ...]:

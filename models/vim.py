@@ -214,7 +214,7 @@ class Vim(nn.Module):
         """(B, num_classes) from (B, 3, img_size, img_size)."""
         patches = self.patch_embed(images)
         middle = patches.shape[1] // 2
-        hidden = torch.cat((patches[:, :middle], self.cls_token.expand(len(patches), -1, -1), patches[:, middle:]), dim=1)
+        hidden = torch.cat((patches[:, :middle], self.cls_token.expand(patches.shape[0], -1, -1), patches[:, middle:]), dim=1)
         hidden = hidden + self.pos_embed  # includes the position of the class token
         residual: Tensor | None = None
         tokens = None if self.merging is None else Tokens(self.merging, hidden, range(middle, middle + 1))

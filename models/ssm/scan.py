@@ -135,6 +135,10 @@ def _implementation(backend: str) -> Implementation:
         from models.ssm.triton_ops import scan_triton
 
         return scan_triton
+    if torch.compiler.is_exporting():
+        from models.ssm.doubling import scan_by_doubling
+
+        return scan_by_doubling
     return scan_reference
 
 

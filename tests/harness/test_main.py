@@ -23,7 +23,8 @@ def test_every_command_has_a_line_with_its_arguments_and_its_purpose(capsys: pyt
 
 def test_an_unknown_command_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lanch", "grid.yaml"]) == 2
-    assert capsys.readouterr().err == "no command 'lanch'; did you mean 'launch'? valid: launch, prepare, status, logs, cancel, reproduce\n"
+    valid = "doctor, launch, prepare, status, logs, cancel, reproduce, check, export"
+    assert capsys.readouterr().err == f"no command 'lanch'; did you mean 'launch'? valid: {valid}\n"
 
 
 def test_a_command_runs_with_its_arguments_and_its_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
