@@ -8,6 +8,7 @@ import torch
 from harness.export import ONNX_PACKAGES, ExportError, check_onnx, export, main, program_of
 from harness.load import load_cell
 from jobs.experiment.specs import ModelSpec
+from models.blocks import blocks_of
 from models.pruning.structure import Structure, find_groups, restructure
 from models.registry import create_model
 from models.token_merging import Merging
@@ -27,11 +28,11 @@ IMAGES = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
 def pruned(model: str, **options: object) -> torch.nn.Module:
-    """A network without half of the units of its first group, and with zeros in its head."""
+    """A network without half of the units of its first group and, if that saves time, without its middle blocks, and with zeros in its head."""
     network = create_model(model, 10, 32, scan_backend="reference", **options)
-    if groups := find_groups(network, 32):
-        first = groups[0]
-        restructure(network, Structure(kept={first.name: list(range(first.count // 2))}, counts={first.name: first.count}), 32, groups)
+    groups, blocks = find_groups(network, 32), blocks_of(network)[1:-1] if model in ("vmamba_micro", "vssd_micro_32") else ()
+    kept = {group.name: list(range(group.count // 2)) for group in groups[:1]}
+    restructure(network, Structure(kept=kept, counts={group.name: group.count for group in groups[:1]}, blocks=blocks), 32, groups)
     for name, parameter in network.named_parameters():
         if "head" in name or "fc" in name:
             parameter.data.view(-1)[::2] = 0
@@ -53,7 +54,7 @@ def test_a_pruned_network_of_every_family_is_followed(family: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{"s4": True}, {"s5": True}, {"se": True}, {"scan": ["h", "v_flip"]}], ids=str)
+@pytest.mark.parametrize("options", [{"s4": True}, {"s5": True}], ids=str)
 def test_variants_are_followed(options: dict[str, object]) -> None:
     same_logits(pruned("vim_micro", **VIM, **options))
 
