@@ -110,15 +110,25 @@ def write_program(program: "ExportedProgram", path: Path, images: "Tensor") -> "
 
 
 def write_onnx(program: "ExportedProgram", path: Path, images: "Tensor") -> "Tensor":
-    """The logits of the ONNX file by ONNX Runtime."""
+    """The logits of the ONNX file by ONNX Runtime. ExportError where torch has no ONNX form of an operation, such as the sorting of tokens."""
     import onnxruntime
     import torch
 
-    converted = torch.onnx.export(program, input_names=["images"], output_names=["logits"], verbose=False)
+    try:
+        converted = torch.onnx.export(program, input_names=["images"], output_names=["logits"], verbose=False)
+    except Exception as error:  # of the exporter's own private classes
+        raise ExportError(f"torch cannot write this network as ONNX: {first_cause(error)}: write a .pt2 file") from error
     assert converted is not None  # it is None only where torch writes the file itself
     converted.save(str(path))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
+
+
+def first_cause(error: BaseException) -> str:
+    """The first line of the error that an error began with."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def check_onnx(network: "nn.Module") -> None:

@@ -59,20 +59,11 @@ def test_variants_are_followed(options: dict[str, object]) -> None:
     same_logits(pruned("vim_micro", **VIM, **options))
 
 
-def merging_vim() -> Structure:
-    return Structure(kept={}, counts={}, merging=Merging(tokens={0: (10, 16)}))
-
-
-@pytest.mark.slow
-def test_merging_tokens_are_followed() -> None:
-    network = create_model("vim_micro", 10, 32, scan_backend="reference", **VIM)
-    restructure(network, merging_vim(), 32)
-    same_logits(network.eval())
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    write_cell(tmp_path / "a", make_cell(model=ModelSpec(name="vim_micro", label="vim", options=VIM)))
+    """The folder of a Vim whose tokens merge."""
+    merging = Structure(kept={}, counts={}, merging=Merging(tokens={0: (10, 16)}))
+    write_cell(tmp_path / "a", make_cell(model=ModelSpec(name="vim_micro", label="vim", options=VIM)), structure=merging)
     return tmp_path / "a"
 
 
@@ -84,12 +75,28 @@ def test_the_command_writes_a_graph_that_torch_reads(folder: Path, tmp_path: Pat
     torch.testing.assert_close(logits, load_cell(folder, scan="reference").network(IMAGES))
 
 
-@pytest.mark.slow
-def test_the_command_writes_onnx_that_onnx_runtime_reads(folder: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def onnx() -> None:
+    """Skips a test where the packages are not installed."""
     for package in ONNX_PACKAGES:
         pytest.importorskip(package)
-    done = export(load_cell(folder, scan="reference"), tmp_path / "vim.onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("onnx")
+def test_the_command_writes_onnx_that_onnx_runtime_reads(tmp_path: Path) -> None:
+    masks = {"head.weight": torch.arange(80).reshape(10, 8) % 2 == 0}
+    write_cell(tmp_path / "a", make_cell(model=ModelSpec(name="vim_micro", label="vim", options=VIM)), masks=masks)
+    done = export(load_cell(tmp_path / "a", scan="reference"), tmp_path / "vim.onnx")
     assert done.equal and [path.name for path in tmp_path.iterdir() if "onnx" in path.name] == ["vim.onnx"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("onnx")
+def test_an_operation_that_torch_has_no_onnx_form_of_is_named(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"torch cannot write this network as ONNX: No ONNX function found for .*sort.*: write a .pt2 file"):
+        export(load_cell(folder, scan="reference"), tmp_path / "vim.onnx")
+    assert not list(tmp_path.glob("*onnx*"))
 
 
 # what is refused
