@@ -1,10 +1,13 @@
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from jobs.parallel.engine import Ranks
 from jobs.train.exports import StageResult
-from jobs.worker.cell import path_costs, pruned_top1
+from jobs.worker.cell import describe_cell, path_costs, pruned_top1
+from tests.support.cell_folders import data_of, record_of
+from tests.support.cells import make_cell
 
 TRUNK = StageResult(
     val_top1=90.0,
@@ -50,3 +53,15 @@ def test_the_accuracy_of_pruning_alone_is_known_if_one_stage_pruned_at_once() ->
     assert pruned_top1([TRUNK, pruned]) == pruned_top1([TRUNK, pruned, TUNED]) == 40.0
     assert pruned_top1([TRUNK, TUNED]) is None
     assert pruned_top1([TRUNK, pruned, TUNED, pruned]) is None  # in rounds
+
+
+def test_what_describes_a_cell_is_written_again_alike_after_a_kill(tmp_path: Path) -> None:
+    cell, folder = make_cell(), tmp_path
+    (folder / "model.safetensors").write_bytes(b"weights")
+    whole = []
+    for _ in range(2):
+        describe_cell(folder, cell, record_of(cell), data_of(cell, classes=10))
+        whole.append([(folder / name).read_bytes() for name in ("README.md", "config.json")])
+        (folder / "README.md").write_bytes(b"torn")
+    assert whole[0] == whole[1]
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
