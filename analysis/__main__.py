@@ -10,6 +10,8 @@ from analysis.merge import AnalysisError
 from jobs.experiment.collector import collect_rarely
 from jobs.experiment.output import lost_output, printable, replace_unencodable
 
+FORMATS = ("tensorboard", "wandb", "mlflow", "trackio", "every_eval_ever")
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -38,6 +40,8 @@ def write(options: argparse.Namespace) -> int:
 
     if options.out is None and len(options.runs) > 1:
         raise AnalysisError("several run folders: give the folder for their tables with -o")
+    if options.export:
+        return write_exports(options)
     published = publish(options.runs, options.out or options.runs[0], beside=options.beside, figures=options.figures)
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(published.table, crop=False)
@@ -47,6 +51,15 @@ def write(options: argparse.Namespace) -> int:
     compared = changes(published.rows, options.baseline)
     show_changes(console, compared)
     return int(regressed(compared))
+
+
+def write_exports(options: argparse.Namespace) -> int:
+    """Writes the cells to each format that was asked for, and says what to do with them. Returns 0."""
+    from analysis.trackers.formats import export
+
+    for name in dict.fromkeys(options.export):
+        print(printable(export(options.runs, options.out or options.runs[0], name)))
+    return 0
 
 
 def show_changes(console: "Console", compared: "Sequence[Change]") -> None:
@@ -66,6 +79,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--figures", action="store_true", help="also write the report's plots as SVG and PNG files")
     made.add_argument("--baseline", type=Path, metavar="old.csv", help="an older leaderboard.csv: exit 1 if a row fell beyond the noise of its seeds")
     made.add_argument("--beside", type=Path, metavar="results.csv", help="results in timm's format, to write beside ours in beside.csv")
+    made.add_argument("--export", action="append", choices=FORMATS, help="write the cells to out/exports/ for a tracker, and no tables; repeatable")
     return made
 
 

@@ -1,12 +1,12 @@
 """Training curves: the metrics.jsonl of the stages of a cell, joined along its path."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 from typing import Any
 
+from analysis.lines import json_lines
 from jobs.experiment.records import Record
 from jobs.experiment.run_folder import METRICS, RunFolder
 
@@ -40,19 +40,7 @@ def curve(record: Record, runs: Sequence[Path]) -> Curve | None:
 
 def epoch_lines(path: Path) -> list[dict[str, Any]]:
     """The lines that were written at the end of epochs. Torn or foreign lines are skipped; a missing file has no lines."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except (OSError, ValueError):  # ValueError: a stage of a record that is no file name here
-        return []
-    lines: list[dict[str, Any]] = []
-    for line in text.splitlines():
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict) and value.get("event") == "epoch" and number(value.get("epoch")) is not None:
-            lines.append(value)
-    return lines
+    return [line for line in json_lines(path) if line.get("event") == "epoch" and number(line.get("epoch")) is not None]
 
 
 def number(value: Any) -> float | None:
