@@ -21,6 +21,8 @@ import yaml
 
 from harness.grid.read import GridError, read_grid
 from harness.plan.preflight import model_problems
+from harness.schemas.__main__ import SCHEMAS
+from harness.schemas.__main__ import text as schema_text
 from jobs.experiment import run_folder
 from jobs.experiment.sources import SOURCES
 from jobs.experiment.specs import ClusterSpec, DataSpec, RecipeSpec
@@ -217,6 +219,11 @@ def test_every_source_has_its_line_and_its_size() -> None:
     assert {source: int(size) for names, size in lines for source in re.findall(r"\w+", names)} == {
         name: row.img_size for name, row in SOURCES.items()
     }
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_the_schemas_say_what_the_types_and_the_pages_say(name: str) -> None:
+    assert text(f"harness/schemas/{name}") == schema_text(name), "run `python -m harness.schemas --write`, and commit its files"
 
 
 # docs/models.md
