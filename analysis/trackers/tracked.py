@@ -1,5 +1,6 @@
 """A finished cell as trackers see it: a run with an id, settings, curves and final numbers."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,7 +26,7 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Tracked:
-    """A cell. The id is the cell's, so that a tracker that is given a cell twice has it once."""
+    """A cell. The id is the cell's, so that a tracker that is given a cell twice has it once; further results of a cell have a number behind it."""
 
     id: str
     group: str  # the grid
@@ -39,14 +40,27 @@ class Tracked:
 
 
 def tracked_cells(records: Iterable[Record], runs: Sequence[Path]) -> Iterator[Tracked]:
-    """The cells of records, with the curves of their stages where one of the run folders has them."""
+    """The cells of records, with the curves of their stages where one of the run folders has them.
+
+    A cell has several results if it was timed by several protocols, or if it ran on several clusters.
+    """
+    results: Counter[str] = Counter()
     for record in records:
+        results[record.id] += 1
+        number_of = f"-{results[record.id]}" if results[record.id] > 1 else ""
         metrics = {name: getattr(record.metrics, name) for name in Metrics.model_fields} if record.metrics else {}
-        extra = {"model": record.model, "pruning": record.pruning, "cpu": record.environment.cpu, "gpu": record.environment.gpu}
+        extra = {
+            "model": record.model,
+            "pruning": record.pruning,
+            "cpu": record.environment.cpu,
+            "gpu": record.environment.gpu,
+            "host": record.environment.host,
+        }
+        extra["speed_protocol"] = record.metrics.speed_protocol if record.metrics else None
         yield Tracked(
-            id=record.id,
+            id=record.id + number_of,
             group=record.grid,
-            name=f"{record.model} {record.pruning} seed {record.seed} {record.id}",
+            name=f"{record.model} {record.pruning} seed {record.seed} {record.id}{number_of}",
             settings=flat({"spec": record.spec} | extra),
             points=points(record, runs),
             final={name: value for name, given in metrics.items() if (value := number(given)) is not None},

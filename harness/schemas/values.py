@@ -1,7 +1,7 @@
 """From types, as `models.typed` reads them, to JSON Schema: single values, the choices that a grid may give, and mappings of typed fields.
 
-The schemas hold for values after our reading of YAML 1.1, so a number such as 1e-3 may be text. No schema refuses what the launcher takes; what a
-schema cannot say, such as fields that exclude each other, the launcher says.
+The schemas hold for values after our reading of YAML 1.1, so a number such as 1e-3 may be text. No schema refuses what the launcher takes, but for
+names of installed packages in a grid without `plugins`; what a schema cannot say, such as fields that exclude each other, the launcher says.
 """
 
 import dataclasses

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from analysis.trackers.tracked import Tracked, flat, measured, points, seconds
+from analysis.trackers.tracked import Tracked, flat, measured, points, seconds, tracked_cells
 from jobs.experiment.run_folder import RunFolder
 from tests.analysis.trackers.conftest import RECORDS
 
@@ -32,6 +32,12 @@ def test_torn_lines_and_numbers_that_are_none_are_left_out(run: Path) -> None:
     first = points(RECORDS[0], [run])[0]
     assert (first.step, dict(first.values)) == (5, {"lr": 0.1})
     assert measured({"loss": True, "step": 1, "img_per_s": 3}) == {"img_per_s": 3.0}
+
+
+def test_a_second_result_of_a_cell_is_a_run_of_its_own(run: Path) -> None:
+    twice = list(tracked_cells([*RECORDS, RECORDS[0]], [run]))
+    assert [cell.id for cell in twice][::3] == [RECORDS[0].id, f"{RECORDS[0].id}-2"]
+    assert len({cell.name for cell in twice}) == 4 and twice[0].settings["speed_protocol"] == "forward pass, fp32, batch 1 and 64"
 
 
 def test_settings_are_flat_and_moments_are_seconds() -> None:

@@ -32,6 +32,7 @@ RIGHT = """
     recipe: [{preset: [vim_tiny, swin], epochs: 30}, {lr: [1e-3, 2.0e-3], betas: [0.9, 0.95], distill: {teacher: dense, weight: [0.5, 1]}}]
     recipe: {distill: false, zip: [{lr: [1, 2], epochs: [30, 40]}, {preset: [vim_tiny, swin], ema: [0.9, 0.99]}]}
     {recipe: , data: , exclude: , cluster: , plugins: }
+    plugins: []
     data: {source: imagefolder, path: /data, crop_scale: [0.5, 1], val_fraction: 5e-2}
     {seeds: 3, exclude: [{model: vim_micro, pruning: {method: dense}, seed: [0, 1]}, {recipe: {lr: 1e-3}, data: [{source: digits}], seed: 0}]}
     cluster: slurm/gpu.yaml
@@ -150,6 +151,7 @@ def test_names_of_plugins_need_the_plugins(of_grids: Any) -> None:
     changes: tuple[dict[str, Any], ...] = ({"models": ["mine"]}, {"pruning": [{"method": "mine"}]}, {"data": {"source": "mine"}})
     for change in changes:
         assert not of_grids.is_valid(SMALL | change) and of_grids.is_valid(SMALL | change | {"plugins": ["mine.py"]})
+        assert of_grids.is_valid(SMALL | change | {"plugins": []})  # for rows of an installed package
 
 
 def test_every_key_of_the_file_of_data_and_of_a_recipe_is_described() -> None:
