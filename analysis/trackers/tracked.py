@@ -1,5 +1,6 @@
 """A finished cell as trackers see it: a run with an id, settings, curves and final numbers."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,8 +59,8 @@ def tracked_cells(records: Iterable[Record], runs: Sequence[Path]) -> Iterator[T
         }
         extra["speed_protocol"] = record.metrics.speed_protocol if record.metrics else None
         yield Tracked(
-            id=record.id + number_of,
-            group=record.grid,
+            id=file_name(record.id) + number_of,
+            group=file_name(record.grid),
             name=f"{record.model} {record.pruning} seed {record.seed} {record.id}{number_of}",
             settings=flat({"spec": record.spec} | extra),
             points=points(record, runs),
@@ -98,6 +99,11 @@ def flat(values: Mapping[str, Any], above: str = "") -> dict[str, str | int | fl
         elif value is not None:
             every[above + name] = value if isinstance(value, bool | int | float | str) else str(value)
     return every
+
+
+def file_name(text: str) -> str:
+    """A text of a record, which may be a stranger's, as the name of a file or folder: other characters than letters, digits, -, _ and . become _."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip(".")[:200] or "_"
 
 
 def seconds(time: str) -> float:

@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
-from analysis.trackers.tracked import Tracked, flat, measured, points, seconds, tracked_cells
+from analysis.trackers.formats import export
+from analysis.trackers.tracked import Tracked, file_name, flat, measured, points, seconds, tracked_cells
 from jobs.experiment.run_folder import RunFolder
 from tests.analysis.trackers.conftest import RECORDS
+from tests.support.records import evil_run
 
 
 def test_a_cell_has_its_id_settings_numbers_and_the_failure(cells: list[Tracked]) -> None:
@@ -38,6 +40,14 @@ def test_a_second_result_of_a_cell_is_a_run_of_its_own(run: Path) -> None:
     twice = list(tracked_cells([*RECORDS, RECORDS[0]], [run]))
     assert [cell.id for cell in twice][::3] == [RECORDS[0].id, f"{RECORDS[0].id}-2"]
     assert len({cell.name for cell in twice}) == 4 and twice[0].settings["speed_protocol"] == "forward pass, fp32, batch 1 and 64"
+
+
+def test_a_strangers_grid_leads_nowhere_else(tmp_path: Path) -> None:
+    record = RECORDS[0].model_copy(update={"grid": "../../etc"})
+    assert next(tracked_cells([record], [])).group == "_.._etc" and file_name("") == file_name("..") == "_"
+    run = evil_run(tmp_path / "evil")
+    export([run], tmp_path / "out", "every_eval_ever")
+    assert len(list((tmp_path / "out" / "exports" / "every_eval_ever").glob("*/*.json"))) == 1
 
 
 def test_settings_are_flat_and_moments_are_seconds() -> None:
