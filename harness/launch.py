@@ -188,8 +188,8 @@ def launch(grid: Grid, graph: StageGraph, run: RunFolder, retry_failed: bool) ->
 
 
 def runs_copy(cluster: ClusterSpec, copy: Path) -> ClusterSpec:
-    """A cluster whose jobs run a copy of the code."""
-    return replace(cluster, environment={**cluster.environment, **surroundings_of(copy, cluster.environment)})
+    """A cluster whose jobs run a copy of the code, before what the profile, or else this shell, has in PYTHONPATH."""
+    return replace(cluster, environment={**cluster.environment, **surroundings_of(copy, {**os.environ, **cluster.environment})})
 
 
 def show_new_labels(grid: Grid, graph: StageGraph, run: RunFolder) -> None:

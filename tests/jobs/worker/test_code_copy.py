@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from harness.launch import runs_copy
 from jobs.experiment.run_folder import RunFolder
+from jobs.experiment.specs import ClusterSpec
 from jobs.worker import code_copy, code_diff, environment
 from jobs.worker.code_copy import PACKAGES, code_files, code_id, described, digest_of, keep_code, other_code, running_from, surroundings_of
 from tests.support import processes
@@ -109,6 +111,13 @@ def test_the_copy_comes_before_the_users_own_paths(tmp_path: Path, monkeypatch: 
         assert os.environ["PYTHONPATH"] == f"{tmp_path}:/mine" and os.environ["PYTHONSAFEPATH"] == "1"
     assert os.environ["PYTHONPATH"] == "/mine" and "PYTHONSAFEPATH" not in os.environ
     assert surroundings_of(tmp_path, {}) == {"PYTHONPATH": str(tmp_path), "PYTHONSAFEPATH": "1"}
+
+
+def test_jobs_on_a_cluster_keep_the_shells_own_paths_behind_the_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/mine")
+    assert runs_copy(ClusterSpec(kind="slurm"), tmp_path).environment["PYTHONPATH"] == f"{tmp_path}:/mine"
+    profile = ClusterSpec(kind="slurm", environment={"PYTHONPATH": "/profile", "A": "1"})
+    assert runs_copy(profile, tmp_path).environment == {"PYTHONPATH": f"{tmp_path}:/profile", "PYTHONSAFEPATH": "1", "A": "1"}
 
 
 def test_a_copy_without_its_version_is_named_all_the_same(tmp_path: Path) -> None:
