@@ -20,6 +20,7 @@ from harness.text import counted, no_current_folder
 from jobs.cluster.surroundings import forget_outer_job
 from jobs.experiment.output import printable, replace_unencodable
 from jobs.experiment.run_folder import CELLS, RunFolder
+from jobs.experiment.specs import ClusterSpec
 
 HOLDS, BROKEN, USAGE = 0, 1, 2
 SHOWN = 5  # findings of a rule
@@ -68,7 +69,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m harness.check", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("runs", nargs="+", type=Path, help="run folders whose cells belong together")
     parser.add_argument("--evaluate", type=int, default=0, metavar="N", help="evaluate so many cells on the test set again")
-    parser.add_argument("--cache", default="~/.cache/vssm-bench", help="where data sets are, for --evaluate (default: %(default)s)")
+    parser.add_argument("--cache", default=ClusterSpec().cache, help="where data sets are, for --evaluate (default: %(default)s)")
     parser.add_argument(
         "--plugins", action="store_true", help="run the plug-ins that lie in the folders, to check their cells too: their code, as you"
     )
@@ -76,7 +77,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def check(evidence: Evidence, *, evaluate: int = 0, cache: str = "~/.cache/vssm-bench", rules: Collection[int] = RULES) -> list[Finding]:
+def check(evidence: Evidence, *, evaluate: int = 0, cache: str = ClusterSpec().cache, rules: Collection[int] = RULES) -> list[Finding]:
     """Everything that is found against `rules`, by rule."""
     findings = [finding for numbers, each in CHECKS if not set(rules).isdisjoint(numbers) for finding in each(evidence)]
     if 16 in rules:

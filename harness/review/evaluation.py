@@ -6,7 +6,6 @@ from pathlib import Path
 
 from harness.review.evidence import Evidence, Measured
 from harness.review.rules import Finding
-from jobs.experiment.specs import ClusterSpec
 
 ELSEWHERE = 0.002  # of the test images may fall on the other side on another machine, whose kernels round differently; at least one
 
@@ -16,7 +15,7 @@ def sample(cells: Sequence[Measured], count: int) -> list[Measured]:
     return sorted(cells, key=lambda cell: hashlib.sha256((cell.record.weights_sha256 or cell.record.id).encode()).hexdigest())[:count]
 
 
-def evaluated_again(evidence: Evidence, count: int, cache: str = ClusterSpec().cache) -> Iterator[Finding]:
+def evaluated_again(evidence: Evidence, count: int, cache: str) -> Iterator[Finding]:
     """Rule 16, for `count` cells. The data sets are written to `cache` if they are not there."""
     if count == 0:
         yield Finding(rule=16, where="all cells", text="not asked for: --evaluate 5 evaluates five cells again", weight="unchecked")

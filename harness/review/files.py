@@ -8,7 +8,6 @@ from jobs.experiment.cell import Cell
 from jobs.experiment.files import sha256_of
 from jobs.experiment.specs import image_size
 
-COUNTED = ("params", "params_dense", "params_nonzero", "sparsity_prunable", "sparsity_all", "layers", "collapsed")
 CLOSE = 1e-12
 
 
@@ -16,7 +15,7 @@ def weights(evidence: Evidence) -> Iterator[Finding]:
     """Rule 5."""
     for cell in evidence.measured:
         if not cell.weights.exists():
-            yield Finding(rule=5, where=cell.name, text=f"{cell.weights.name} is missing", weight="fault")
+            yield Finding(rule=5, where=cell.name, text=f"{cell.weights.name} is missing")
         elif cell.record.weights_sha256 is None:
             yield Finding(rule=5, where=cell.name, text="the record has no digest of the weights", weight="unchecked")
         elif sha256_of(cell.weights) != cell.record.weights_sha256:
@@ -40,7 +39,7 @@ def counted_again(measured: Measured, cell: Cell) -> Iterator[Finding]:
     from safetensors import SafetensorError
 
     from jobs.measure.multiply_adds import CONVENTION, count_multiply_adds
-    from jobs.measure.profiling import check_zeros, parameter_counts
+    from jobs.measure.profiling import check_zeros, parameter_counts, runs_alike
     from jobs.train.evaluation import WeightsError, classes_of, load_masks, load_model
     from models.registry import create_model
 
@@ -68,8 +67,7 @@ def counted_again(measured: Measured, cell: Cell) -> Iterator[Finding]:
         yield Finding(rule=7, where=measured.name, text="multiply-adds were counted by another convention than this version's", weight="unchecked")
         return
     costs = count_multiply_adds(network, img_size=size, masks=masks)
-    same_shape = numbers.params == numbers.params_dense
-    dense = costs.macs if same_shape else count_multiply_adds(whole, img_size=size, masks={}).macs
+    dense = costs.macs if runs_alike(network, whole) else count_multiply_adds(whole, img_size=size, masks={}).macs
     for name, count in (("macs", dense), ("macs_structural", costs.macs), ("macs_nonzero", costs.macs_nonzero)):
         if getattr(numbers, name) not in (None, count):
             text = f"{name} is {getattr(numbers, name):,} in the record, and {count:,} in the saved file"

@@ -5,13 +5,14 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from harness.review.evidence import Evidence, Measured, grouped, text_of, title
 from harness.review.rules import Finding
 from harness.text import counted, shortened
 from jobs.experiment.run_folder import CODE_DIFF, RunFolder
+from jobs.worker.code_copy import digest_of
 
 SETTLED = 3  # seeds from which on a rank means something
 NAMED = 6
@@ -97,12 +98,28 @@ def code(evidence: Evidence) -> Iterator[Finding]:
     """Rule 14."""
     for cells in evidence.tables():
         versions = Counter((cell.record.environment.commit, cell.record.environment.dirty) for cell in cells)
-        yield from disagreement(14, title(cells), "version of the code", cells, lambda cell: cell.record.environment.commit)
+        yield from disagreement(14, title(cells), "version of the code", cells, code_of)
         if any(commit is None for commit, _ in versions):
             text = "the commit of some cells is not known: they ran from a copy without a repository"
             yield Finding(rule=14, where=title(cells), text=text, weight="unchecked")
-        for run in {cell.run.path: cell.run for cell in cells if cell.record.environment.dirty}.values():
-            yield changed_code(run)
+        for run in {cell.run.path: cell.run for cell in cells}.values():
+            own = [cell.record.environment for cell in cells if cell.run is run]
+            yield from changed_copies(run, sorted({around.code or "" for around in own}))
+            if any(around.dirty for around in own):
+                yield changed_code(run)
+
+
+def code_of(cell: Measured) -> object:
+    """The code that a cell ran: by its content, which older records do not have, and by its commit."""
+    around = cell.record.environment
+    return text_of([around.code, around.commit])
+
+
+def changed_copies(run: RunFolder, codes: Iterable[str]) -> Iterator[Finding]:
+    """Copies of the code in a run folder whose content is not what their names say."""
+    for copy in (run.code_dir / code for code in codes if code):
+        if copy.is_dir() and digest_of(copy) != copy.name:
+            yield Finding(rule=14, where=f"{run.path.name}/{copy.parent.name}/{copy.name}", text="the copy of the code was changed after the launch")
 
 
 def changed_code(run: RunFolder) -> Finding:

@@ -110,7 +110,7 @@ def profile_network(
         images = torch.randn(batch_size, 3, img_size, img_size, device=device, dtype=next(model.parameters()).dtype)
         peak, peak_note = peak_memory(model, images)
         whole = model if dense is None else dense().to(images).eval()
-        same_shape = shapes(model) == shapes(whole) and merging_of(model) == merging_of(whole)
+        same_shape = runs_alike(model, whole)
         speed, speed_notes = measure_speed(model, whole, images, seconds, same_shape=same_shape)
         if patterned(masks):
             speed["speedup_measured"], kernel_note = semi_structured_speedup(
@@ -148,6 +148,11 @@ def check_zeros(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
         nonzero = int(torch.count_nonzero(parameters[name].detach()[~mask.to(parameters[name].device)]))
         if nonzero:
             raise ValueError(f"{nonzero} weights of '{name}' are not zero although its mask drops them: the masks are not those of this model")
+
+
+def runs_alike(model: nn.Module, whole: nn.Module) -> bool:
+    """True if two networks run the same operations: the shapes of their parameters are equal, and the tokens that they merge."""
+    return shapes(model) == shapes(whole) and merging_of(model) == merging_of(whole)
 
 
 def shapes(model: nn.Module) -> dict[str, torch.Size]:

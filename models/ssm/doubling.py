@@ -3,10 +3,10 @@ reference grows with the length, while this one grows with its logarithm. It hol
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from models.ssm.s5 import associative_scan
+from models.ssm.scan import gated, step_sizes
 
 
 def scan_by_doubling(
@@ -23,11 +23,7 @@ def scan_by_doubling(
 ) -> tuple[Tensor, Tensor]:
     """(y, last state), as `models.ssm.scan.scan_reference` up to rounding. B, C: (B, G, N, L)."""
     wide = torch.promote_types(u.dtype, torch.float32)
-    x, step = u.to(wide), delta.to(wide)
-    if delta_bias is not None:
-        step = step + delta_bias.to(wide).unsqueeze(-1)
-    if delta_softplus:
-        step = F.softplus(step)
+    x, step = u.to(wide), step_sizes(delta.to(wide), delta_bias, delta_softplus)
     steps, drives = step.transpose(1, 2).unsqueeze(-1), (step * x).transpose(1, 2).unsqueeze(-1)  # (B, L, D, 1)
     inputs, readouts = (by_channel(part.to(wide), u.shape[1]) for part in (B, C))
     decays, drives = torch.exp(steps * A.to(wide)), drives * inputs
@@ -38,11 +34,7 @@ def scan_by_doubling(
     if reverse:
         states = states.flip(1)
     y = (states * readouts).sum(-1).transpose(1, 2)
-    if D is not None:
-        y = y + D.to(wide).unsqueeze(-1) * x
-    if z is not None:
-        y = y * F.silu(z.to(wide))
-    return y.to(u.dtype), last
+    return gated(y, x, D, z).to(u.dtype), last
 
 
 def by_channel(part: Tensor, channels: int) -> Tensor:

@@ -99,11 +99,7 @@ def scan_reference(
     wide = torch.promote_types(u.dtype, torch.float32)
     batch, channels, length = u.shape
     groups, states = B.shape[1:3]
-    x, step = u.to(wide), delta.to(wide)
-    if delta_bias is not None:
-        step = step + delta_bias.to(wide).unsqueeze(-1)
-    if delta_softplus:
-        step = F.softplus(step)
+    x, step = u.to(wide), step_sizes(delta.to(wide), delta_bias, delta_softplus)
     grouped = (batch, groups, channels // groups, length)
     steps, drives = step.reshape(grouped).unbind(-1), (step * x).reshape(grouped).unbind(-1)
     inputs, readouts = B.to(wide).unsqueeze(2).unbind(-1), C.to(wide).unsqueeze(2).unbind(-1)
@@ -114,11 +110,21 @@ def scan_reference(
         state = torch.exp(steps[at].unsqueeze(-1) * rates) * state + drives[at].unsqueeze(-1) * inputs[at]
         outputs[at] = (state * readouts[at]).sum(-1)
     y = torch.stack(outputs, dim=-1).reshape(u.shape)
+    return gated(y, x, D, z).to(u.dtype), state.reshape(batch, channels, states)
+
+
+def step_sizes(delta: Tensor, bias: Tensor | None, softplus: bool) -> Tensor:
+    """delta with its bias and softplus, (B, D, L), in delta's dtype."""
+    if bias is not None:
+        delta = delta + bias.to(delta).unsqueeze(-1)
+    return F.softplus(delta) if softplus else delta
+
+
+def gated(y: Tensor, x: Tensor, D: Tensor | None, z: Tensor | None) -> Tensor:
+    """The outputs of the states, (B, D, L), with the skip and the gate, in y's dtype."""
     if D is not None:
-        y = y + D.to(wide).unsqueeze(-1) * x
-    if z is not None:
-        y = y * F.silu(z.to(wide))
-    return y.to(u.dtype), state.reshape(batch, channels, states)
+        y = y + D.to(y).unsqueeze(-1) * x
+    return y if z is None else y * F.silu(z.to(y))
 
 
 def _implementation(backend: str) -> Implementation:

@@ -10,8 +10,14 @@ GRID = {
     "name": "honest",
     "data": {"source": "synthetic", "samples": 60, "classes": 2, "loader": "torch"},
     "recipe": {"epochs": 1, "finetune_epochs": 1, "batch_size": 16, "warmup_epochs": 0},
-    "models": [{"name": "vim_micro", "dim": 8, "depth": 1}],
-    "pruning": ["dense", {"method": "random", "sparsity": 0.5}, {"method": "magnitude", "sparsity": 0.5}],
+    "models": [{"name": "vim_micro", "dim": 8, "depth": 2}],
+    "pruning": [  # networks of each kind that a record can tell of: whole, masked, smaller, with fewer tokens
+        "dense",
+        {"method": "random", "sparsity": 0.5},
+        {"method": "magnitude", "sparsity": 0.5},
+        {"method": "structured", "ratio": 0.5},
+        {"method": "token_merging", "r": 8, "layers": "all"},
+    ],
     "seeds": [0, 1],
 }
 

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 def test_cells_of_one_grid_are_one_table_with_rows_of_several_seeds(honest: Path) -> None:
     evidence = Evidence(runs=[RunFolder(honest)])
     (table,) = evidence.tables()
-    assert len(table) == 6 and len({cell.row for cell in table}) == 3 and len({cell.model for cell in table}) == 1
+    assert len(table) == 10 and len({cell.row for cell in table}) == 5 and len({cell.model for cell in table}) == 1
     assert title(table) == "the table of honest on synthetic"
 
 

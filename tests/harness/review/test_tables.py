@@ -20,6 +20,8 @@ FORGERIES: dict[str, tuple[set[int], Falsify]] = {  # the rules that must be fou
     "no dense network": ({12}, lambda run: forget(run, lambda spec: spec["pruning"]["method"] == "dense")),
     "no random masks": ({12}, lambda run: forget(run, lambda spec: spec["pruning"]["method"] == "random")),
     "a bad seed left out": ({13}, lambda run: forget(run, lambda spec: spec["pruning"]["method"] == "magnitude" and spec["seed"] == 1)),
+    "code that was edited between two cells, without a commit": ({14}, lambda run: edit(cells(run, "random")[0], environment__code="0" * 16)),
+    "a copy of the code that was edited": ({14}, lambda run: next(run.glob("code/*/jobs/worker/cell.py")).write_text("# edited")),
     "other code for one method": ({14}, lambda run: edit(cells(run, "random")[0], environment__commit="0" * 40)),
     "an edited table": (
         {15},
