@@ -92,7 +92,8 @@ LEADERBOARD: tuple[Column, ...] = (
     Column(
         "val_top1_pruned",
         "%",
-        "mean over seeds of validation top-1 after pruning and before the first step of fine-tuning; empty for methods that prune while they train",
+        "mean over seeds of validation top-1 after pruning and before the first step of fine-tuning; empty for methods that prune while they train, "
+        "and for chains in which more than one method prunes",
         lambda r: r.mean(lambda m: m.val_top1_pruned),
     ),
     Column("sparsity", "", "fraction of zeros among the prunable weights", lambda r: r.mean(lambda m: m.sparsity_prunable)),

@@ -119,8 +119,3 @@ def _sparsity(method: Any) -> float:
 
 def _groups(method: Any) -> frozenset[str]:
     return frozenset(method.groups)
-
-
-def methods_of(method: PruningMethod) -> tuple[PruningMethod, ...]:
-    """The methods of a chain; any other method is the only one."""
-    return method.methods if isinstance(method, Chain) else (method,)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.pruning.base import Budget
-from models.pruning.chain import Chain, methods_of
+from models.pruning.chain import Chain
 from models.pruning.masks import sparsity_of
 from models.pruning.registry import create_method, method_label
 from tests.support.network_views import fake_network, random_weights, same
@@ -104,7 +104,6 @@ def test_equal_parts_are_the_default(split):
 def test_a_chain_is_named_after_its_methods():
     assert method_label(Chain(methods=(STRUCTURED, MOST))) == "structured(ratio=0.3) + magnitude(0.8)"
     assert method_label(Chain(methods=(STRUCTURED, MOST), split=(4, 2))) == "structured(ratio=0.3) + magnitude(0.8), 2:1"
-    assert methods_of(Chain(methods=(STRUCTURED, MOST))) == (STRUCTURED, MOST) and methods_of(HALF) == (HALF,)
 
 
 SECOND = {
