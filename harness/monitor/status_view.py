@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -13,6 +14,7 @@ from harness.monitor.data_sets import data_notes
 from harness.monitor.incidents import IncidentGroup, grouped, incidents, nodes_of, remedy
 from harness.monitor.survey import STATES, State, Survey, heard_s, survey
 from harness.monitor.training_time import left_s, trained_s
+from harness.monitor.waiting import waiting_note
 from harness.text import counted, duration, shortened, time_spent
 from jobs.experiment.ids import StageId
 from jobs.experiment.output import FittedTable, printable
@@ -167,12 +169,13 @@ def memory_notes(surveyed: Survey) -> list[str]:
 
 
 def queue_notes(surveyed: Survey) -> list[str]:
-    """Jobs that SLURM holds, and SLURM's silence."""
+    """Jobs that SLURM holds, when those that wait are expected to start, and SLURM's silence."""
     lines = []
     held = [job for job in surveyed.jobs.values() if not job.running and "held" in job.reason.lower()]
     if held:
         release = f"scontrol release {' '.join(str(job.job) for job in held[:NAMED])}{' ...' if len(held) > NAMED else ''}"
         lines.append(f"SLURM holds {counted(len(held), 'job')} ({held[0].reason}); release with: {release}")
+    lines += waiting_note(surveyed.jobs.values(), datetime.now())
     if surveyed.silent:
         lines.append(f"{surveyed.silent}: the state of its jobs is unknown; nothing is lost, rerun this command later")
     return lines

@@ -6,6 +6,7 @@ Correct without sacct too, as far as squeue remembers.
 import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 
 from jobs.cluster.slurm import ON_NODES, PATIENCE_S, WAITING, SchedulerError, SchedulerSilent, ask, complain
 from jobs.experiment.ids import JobId
@@ -21,6 +22,7 @@ class JobState:
     state: str  # SLURM's word; "ENDED" where SLURM has forgotten how
     nodes: str = ""  # SLURM's list, 'node[1-2]'
     reason: str = ""  # why it waits
+    expected_start: datetime | None = None  # of a job that waits, in this machine's time; None: SLURM has not planned it yet
     elapsed_s: int = 0  # since its latest start
 
     @property
@@ -56,7 +58,7 @@ def queue_state(
 
 def listed(jobs: Collection[JobId], patience_s: float, say: Callable[[str], None]) -> dict[JobId, JobState]:
     """The states of the jobs that squeue knows: those that wait or run, and those that ended in the last minutes."""
-    command = ("squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%M|%N|%r", f"--jobs={arrays_of(jobs)}")
+    command = ("squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%M|%N|%S|%r", f"--jobs={arrays_of(jobs)}")
     try:
         text = ask(*command, patience_s=patience_s, say=say)
     except SchedulerSilent:
@@ -67,9 +69,10 @@ def listed(jobs: Collection[JobId], patience_s: float, say: Callable[[str], None
         raise
     wanted, states = {str(job): job for job in jobs}, {}
     for line in text.splitlines():
-        name, state, elapsed, nodes, reason = line.split("|", 4)
+        name, state, elapsed, nodes, start, reason = line.split("|", 5)
         if name in wanted:
-            states[wanted[name]] = JobState(job=wanted[name], state=state, nodes=nodes, reason=reason, elapsed_s=seconds(elapsed))
+            job, expected = wanted[name], moment(start) if state in WAITING else None
+            states[job] = JobState(job=job, state=state, nodes=nodes, reason=reason, elapsed_s=seconds(elapsed), expected_start=expected)
     return states
 
 
@@ -117,3 +120,11 @@ def seconds(text: str) -> int:
     for part in clock.split(":"):
         total = 60 * total + int(part)
     return total + 86400 * int(days or 0)
+
+
+def moment(text: str) -> datetime | None:
+    """SLURM's '2026-11-28T21:30:00', in this machine's time; None for N/A."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None

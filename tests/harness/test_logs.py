@@ -81,7 +81,7 @@ def test_a_beginning_of_several_ids_lists_them_with_their_titles(fake: FakeRun, 
 def test_a_stage_without_a_log_says_what_its_job_waits_for(fake: FakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main([fake.trunks[0]]) == 2 and "no job has had stage" in capsys.readouterr().err
     fake.submit({"18": [fake.trunks[0]]})
-    (tmp_path / "slurm" / "squeue.says").write_text("18|PENDING|0:00||Dependency\n")
+    (tmp_path / "slurm" / "squeue.says").write_text("18|PENDING|0:00||N/A|Dependency\n")
     assert main([fake.trunks[0]]) == 2 and "printed nothing yet (PENDING, waiting: Dependency)" in capsys.readouterr().err
 
 
@@ -97,6 +97,6 @@ def test_following_shows_what_is_added_and_ends_with_the_stage(fake: FakeRun, tm
         else:
             fake.run.stage_dir(stage).mkdir(parents=True, exist_ok=True)
             fake.finish(stage)
-            (tmp_path / "slurm" / "squeue.says").write_text("17|COMPLETED|0:09|node1|None\n")
+            (tmp_path / "slurm" / "squeue.says").write_text("17|COMPLETED|0:09|node1|N/A|None\n")
 
     assert "".join(following(fake.run, stage, log, sleep=meanwhile)) == "one\ntwo\nthree\n"

@@ -37,12 +37,13 @@ class FakeSlurm:
             (self.folder / f"{name}.once").touch()
 
     def queue(self, **states: str) -> None:
-        """Sets the jobs that squeue lists: j17_0="RUNNING", j18="PENDING:Dependency"."""
+        """Sets the jobs that squeue lists: j17_0="RUNNING", j18="PENDING:Dependency", j19="PENDING:Priority@2026-11-28T21:30:00"."""
         lines = []
         for job, state in states.items():
-            word, _, reason = state.partition(":")
+            known, _, start = state.partition("@")
+            word, _, reason = known.partition(":")
             nodes = "node1" if word == "RUNNING" else ""
-            lines.append(f"{job[1:]}|{word}|1:05|{nodes}|{reason or 'None'}")
+            lines.append(f"{job[1:]}|{word}|1:05|{nodes}|{start or 'N/A'}|{reason or 'None'}")
         self.says("squeue", *lines)
 
     def calls(self, name: str) -> list[str]:

@@ -1,5 +1,7 @@
 """One look at SLURM, with and without accounts."""
 
+from datetime import datetime
+
 import pytest
 
 from jobs.cluster.slurm import SchedulerError, SchedulerSilent
@@ -62,6 +64,13 @@ def test_an_error_of_squeue_gives_no_verdict_either(slurm: FakeSlurm) -> None:
     slurm.fails("squeue", "squeue: fatal: Could not establish a configuration source")
     with pytest.raises(SchedulerError, match="configuration source"):
         states_of("17")
+
+
+def test_a_job_that_waits_has_the_start_that_slurm_expects(slurm: FakeSlurm) -> None:
+    slurm.queue(j17="PENDING:Priority@2026-11-28T21:30:00", j18="PENDING:Dependency", j19="RUNNING@2026-11-28T20:00:00")
+    states = states_of("17", "18", "19")
+    assert states["17"].expected_start == datetime(2026, 11, 28, 21, 30) and states["17"].reason == "Priority"
+    assert states["18"].expected_start is None and states["19"].expected_start is None, "a running job has started"
 
 
 def test_arrays_and_times_are_read_as_slurm_writes_them() -> None:
