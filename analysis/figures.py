@@ -131,19 +131,19 @@ def trace(name: str, x: Sequence[Any], rows: Sequence[Row], *, mode: str) -> dic
 
 
 def intervals(rows: Sequence[Row]) -> tuple[list[float], list[float], list[float]]:
-    """(means of top-1, lengths of their 95% intervals below, above), cut at 0 and 100%; length 0 for a single seed, which has no interval."""
+    """(means of top-1, lengths of their 95% intervals below, above); length 0 for too few seeds, which have no interval."""
     summaries = [row.top1 for row in rows if row.top1]
     return (
         [summary.mean for summary in summaries],
-        [0.0 if summary.low is None else summary.mean - max(summary.low, 0.0) for summary in summaries],
-        [0.0 if summary.high is None else min(summary.high, 100.0) - summary.mean for summary in summaries],
+        [0.0 if summary.low is None else summary.mean - summary.low for summary in summaries],
+        [0.0 if summary.high is None else summary.high - summary.mean for summary in summaries],
     )
 
 
 def hover(row: Row) -> str:
     """The hover text of a point: the row, its accuracy, its rank and its costs."""
     assert row.top1
-    interval = "" if row.top1.low is None else f" [{row.top1.low:.2f}, {row.top1.high:.2f}]"
+    interval = " (too few seeds)" if row.top1.low is None else f" [{row.top1.low:.2f}, {row.top1.high:.2f}]"
     costs = [f"{axis(cost)}: {value:.4g}" for cost in COSTS if isinstance(value := COLUMNS[cost].read(row), int | float)]
     texts = [
         f"{row.model}, {row.pruning}",

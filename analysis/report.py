@@ -74,8 +74,10 @@ def accuracy(row: Row) -> str:
 
 
 def interval(row: Row) -> str:
-    """The 95% interval of the mean."""
-    return f"{row.top1.low:.2f} to {row.top1.high:.2f}" if row.top1 and row.top1.low is not None else ""
+    """The 95% interval of the mean, or why there is none."""
+    if row.top1 is None:
+        return ""
+    return "too few seeds" if row.top1.low is None else f"{row.top1.low:.2f} to {row.top1.high:.2f}"
 
 
 def seeds(row: Row) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from analysis.comparability import Key, digest, row_and_key, same_but_seed, unlabelled
 from analysis.labels import Labels, labels_of_row, method_name
 from analysis.merge import Merged
-from analysis.statistics import Standing, Summary, differences, holm, paired_p_values, standings, summarize
+from analysis.statistics import Standing, Summary, differences, holm, paired_p_values, standings, summarize, summarize_accuracies
 from jobs.experiment.records import Metrics, Record
 
 
@@ -59,7 +59,7 @@ class Row:
     @cached_property
     def top1(self) -> Summary | None:
         """Top-1 in percent over seeds."""
-        return summarize(list(self.seeds.values()))
+        return summarize_accuracies(list(self.seeds.values()), metrics(self.done[0]).test_samples) if self.done else None
 
     @cached_property
     def against_dense(self) -> Summary | None:

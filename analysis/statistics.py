@@ -19,7 +19,7 @@ SAME = 1e-9  # points; differences within this range differ only by rounding
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """Summary of a sample. `std` is the sample's (n - 1); `low` and `high` are the 95% t interval of the mean. All three are None if n is 1."""
+    """Summary of a sample. `std` is the sample's (n - 1), None if n is 1; `low` and `high` are the 95% interval of the mean, None if n is below 3."""
 
     mean: float
     std: float | None
@@ -29,16 +29,52 @@ class Summary:
 
 
 def summarize(values: Sequence[float]) -> Summary | None:
-    """Mean, standard deviation and 95% t interval of the mean; None for no values."""
-    n = len(values)
-    if n == 0:
-        return None
-    mean = fmean(values)
-    if n == 1:
-        return Summary(mean=mean, std=None, n=1, low=None, high=None)
-    std = (fsum((value - mean) ** 2 for value in values) / (n - 1)) ** 0.5
+    """Summary of differences of accuracies, in points: 95% t interval of the mean, cut at -100 and 100; None for no values."""
+    n, mean, std = moments(values)
+    if n < SETTLED or std is None:
+        return Summary(mean=mean, std=std, n=n, low=None, high=None) if n else None
     half = t_quantile(n - 1) * std / n**0.5
-    return Summary(mean=mean, std=std, n=n, low=mean - half, high=mean + half)
+    return Summary(mean=mean, std=std, n=n, low=max(-100.0, mean - half), high=min(100.0, mean + half))
+
+
+def summarize_accuracies(percents: Sequence[float], images: int) -> Summary | None:
+    """Summary of accuracies in percent, each on `images` test images: the interval is `wilson_interval`; None for no values."""
+    n, mean, std = moments(percents)
+    if n < SETTLED or std is None:
+        return Summary(mean=mean, std=std, n=n, low=None, high=None) if n else None
+    low, high = wilson_interval(mean / 100, std / 100, n, images)
+    return Summary(mean=mean, std=std, n=n, low=100 * low, high=100 * high)
+
+
+def moments(values: Sequence[float]) -> tuple[int, float, float | None]:
+    """(number, mean, standard deviation) of values; the mean of none is 0."""
+    n = len(values)
+    mean = fmean(values) if n else 0.0
+    return n, mean, (fsum((value - mean) ** 2 for value in values) / (n - 1)) ** 0.5 if n > 1 else None
+
+
+def wilson_interval(mean: float, std: float, n: int, images: int) -> tuple[float, float]:
+    """Wilson's 95% interval of a share, at the effective sample size of n seeds. It holds the mean and stays within 0 and 1.
+
+    `mean`, `std`: of n shares of `images` images. The seeds are clusters: the effective sample size is that of a binomial share with standard error
+    std / sqrt(n), times (z / t)^2 for the few seeds, and at most n * images (Korn and Graubard 1998, Survey Methodology 24(2), for Clopper-Pearson's
+    interval; Dean and Pagano 2015, Journal of Survey Statistics and Methodology 3(4), for Wilson's).
+    """
+    z, binomial = normal_quantile(), mean * (1 - mean)
+    size = float(n * images)
+    if std > 0:
+        size = min(size, binomial * n / std**2 * (z / t_quantile(n - 1)) ** 2)
+    centre = (mean + z**2 / (2 * size)) / (1 + z**2 / size)
+    half = z / (1 + z**2 / size) * (binomial / size + z**2 / (4 * size**2)) ** 0.5
+    return max(0.0, min(centre - half, mean)), min(1.0, max(centre + half, mean))
+
+
+@cache
+def normal_quantile() -> float:
+    """The two-sided 95% quantile of the normal distribution."""
+    from scipy.stats import norm
+
+    return float(norm.ppf((1 + LEVEL) / 2))
 
 
 @cache
@@ -113,7 +149,7 @@ def standings(samples: Sequence[Mapping[int, float]], draws: int = 2000) -> list
     if max(map(len, samples), default=0) < SETTLED:
         return [None] * len(samples)
     import numpy
-    from scipy.stats import norm, rankdata
+    from scipy.stats import rankdata
 
     seeds = sorted({seed for sample in samples for seed in sample})
     sizes = numpy.array([len(sample) for sample in samples])
@@ -124,7 +160,7 @@ def standings(samples: Sequence[Mapping[int, float]], draws: int = 2000) -> list
     counts = random.multinomial(len(seeds), numpy.full(len(seeds), 1 / len(seeds)), size=fewer(draws, len(samples)))
     weights = present @ counts.T
     resampled = numpy.where(weights > 0, (values * present) @ counts.T / numpy.maximum(weights, 1), means[:, None])
-    normal = float(norm.ppf((1 + LEVEL) / 2))
+    normal = normal_quantile()
     wider = numpy.array([t_quantile(n - 1) / normal * (n / (n - 1)) ** 0.5 if n > 1 else 0.0 for n in sizes.tolist()])
     means_drawn = means[:, None] + wider[:, None] * (resampled - means[:, None])
     ranks = rankdata(-means_drawn.round(9), method="min", axis=0)

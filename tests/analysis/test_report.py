@@ -93,6 +93,11 @@ def test_a_page_holds_what_a_browser_can_and_says_what_it_leaves_out(tmp_path: P
     assert page.count("<tr data-row=") == 4 and "leaderboard.csv has 6 more rows" in page
 
 
+def test_fewer_than_three_seeds_are_said_in_a_word_and_have_no_interval(tmp_path: Path) -> None:
+    page = page_of(fake_run(tmp_path, [fake_record(top1, seed=seed) for seed, top1 in enumerate((99.0, 97.0))]))
+    assert '<td data-value="">too few seeds</td>' in page
+
+
 def test_official_figures_have_columns_only_where_a_row_has_one() -> None:
     def headings(**metrics: float) -> set[str]:
         rows = rows_of(fake_record(76.0, **metrics))

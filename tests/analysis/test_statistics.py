@@ -5,12 +5,22 @@ from hypothesis import assume, given
 from hypothesis.strategies import floats, lists
 
 import analysis.statistics
-from analysis.statistics import Standing, differences, holm, paired_p_values, signed_rank_p_values, standings, summarize
+from analysis.statistics import (
+    Standing,
+    differences,
+    holm,
+    paired_p_values,
+    signed_rank_p_values,
+    standings,
+    summarize,
+    summarize_accuracies,
+    wilson_interval,
+)
 
 
-@pytest.mark.parametrize("n", [2, 3, 5, 30])
-def test_the_interval_is_scipys_t_interval(n: int) -> None:
-    values = numpy.random.default_rng(n).normal(90, 2, n)
+@pytest.mark.parametrize("n", [3, 5, 30])
+def test_the_interval_of_differences_is_scipys_t_interval(n: int) -> None:
+    values = numpy.random.default_rng(n).normal(9, 2, n)
     got = summarize(list(values))
     low, high = scipy.stats.t.interval(0.95, n - 1, loc=values.mean(), scale=scipy.stats.sem(values))
     assert got is not None
@@ -18,19 +28,68 @@ def test_the_interval_is_scipys_t_interval(n: int) -> None:
 
 
 def test_one_value_has_neither_spread_nor_interval() -> None:
-    got = summarize([90.0])
-    assert got is not None and (got.mean, got.n) == (90.0, 1)
-    assert got.std is got.low is got.high is None
+    for got in (summarize([90.0]), summarize_accuracies([90.0], 100)):
+        assert got is not None and (got.mean, got.n) == (90.0, 1)
+        assert got.std is got.low is got.high is None
+
+
+def test_two_values_have_a_spread_but_no_interval() -> None:
+    for got in (summarize([89.0, 91.0]), summarize_accuracies([89.0, 91.0], 100)):
+        assert got is not None and got.std == pytest.approx(2**0.5) and got.low is got.high is None
 
 
 def test_no_values_have_no_summary() -> None:
-    assert summarize([]) is None
+    assert summarize([]) is summarize_accuracies([], 100) is None
 
 
-def test_the_interval_covers_the_true_mean_95_times_in_100() -> None:
-    draws = numpy.random.default_rng(0).normal(90, 2, (4000, 3))
-    covered = sum(got.low <= 90 <= got.high for row in draws if (got := summarize(list(row))) and got.low is not None and got.high is not None)
+def test_the_interval_of_differences_covers_the_true_mean_95_times_in_100() -> None:
+    draws = numpy.random.default_rng(0).normal(9, 2, (4000, 3))
+    covered = sum(got.low <= 9 <= got.high for row in draws if (got := summarize(list(row))) and got.low is not None and got.high is not None)
     assert covered / 4000 == pytest.approx(0.95, abs=4 * (0.95 * 0.05 / 4000) ** 0.5)
+
+
+def test_the_interval_of_differences_ends_where_differences_do() -> None:
+    got = summarize([-90.0, -10.0, 80.0])
+    assert got is not None and (got.low, got.high) == (-100.0, 100.0)
+
+
+@pytest.mark.parametrize(("correct", "images"), [(360, 400), (0, 400), (400, 400), (1, 7)])
+def test_without_more_spread_than_the_images_give_the_interval_is_scipys_wilson(correct: int, images: int) -> None:
+    share = correct / images
+    pooled = scipy.stats.binomtest(3 * correct, 3 * images).proportion_ci(0.95, method="wilson")
+    assert wilson_interval(share, 0.0, 3, images) == pytest.approx((pooled.low, pooled.high), abs=1e-12)
+
+
+def test_far_from_0_and_100_with_many_images_it_is_the_t_interval() -> None:
+    values = [49.9, 50.0, 50.1]
+    shares, differences_of_them = summarize_accuracies(values, 10**9), summarize(values)
+    assert shares is not None and differences_of_them is not None
+    assert (shares.low, shares.high) == pytest.approx((differences_of_them.low, differences_of_them.high), abs=1e-4)
+
+
+def test_it_is_worked_out_by_hand_where_seeds_differ_more_than_images_explain() -> None:
+    # n* = .97 * .03 * 3 / .01^2 * (1.95996 / 4.30265)^2 = 181.15; centre (.97 + .010603) / 1.021206, half .026449
+    got = summarize_accuracies([96.0, 97.0, 98.0], 10_000)
+    assert got is not None and (got.low, got.high) == pytest.approx((93.379, 98.669), abs=1e-3)
+
+
+@given(values=lists(floats(0, 100), min_size=3, max_size=6))
+def test_the_interval_of_accuracies_stays_within_0_and_100_and_holds_the_mean(values: list[float]) -> None:
+    got = summarize_accuracies(values, 360)
+    assert got is not None and got.low is not None and got.high is not None
+    assert 0 <= got.low <= got.mean + 1e-9 and got.mean - 1e-9 <= got.high <= 100
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+@pytest.mark.parametrize(("mean", "spread"), [(0.5, 0.05), (0.9, 0.03), (0.97, 0.01), (0.995, 0.0016), (0.995, 0.0)])
+def test_the_interval_of_accuracies_covers_the_true_mean_95_times_in_100(mean: float, spread: float, seeds: int) -> None:
+    """Accuracies of seeds are beta about the mean, and of 2,000 images each: a beta-binomial."""
+    random = numpy.random.default_rng(seeds)
+    total = mean * (1 - mean) / spread**2 - 1 if spread else 1e12
+    drawn = random.binomial(2000, random.beta(mean * total, (1 - mean) * total, (1500, seeds))) / 2000
+    ends = [wilson_interval(float(row.mean()), float(row.std(ddof=1)), seeds, 2000) for row in drawn]
+    covered = numpy.mean([low <= mean <= high for low, high in ends])
+    assert covered > 0.95 - 4 * (0.95 * 0.05 / 1500) ** 0.5
 
 
 def test_differences_pair_by_seed_and_drop_what_has_no_partner() -> None:
