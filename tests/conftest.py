@@ -20,6 +20,11 @@ settings.load_profile("steady")
 gc.set_threshold(100_000, 50, 100)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """xdist would begin with the groups of most tests, and give both groups of SLURM to one worker."""
+    config.option.loadscopereorder = False
+
+
 def pytest_collection_finish() -> None:
     """The tests begin: Python's garbage collector works as usual, without what is there now."""
     gc.collect()
@@ -40,7 +45,7 @@ TRAINING_ON_SLURM = ("test_survival", "test_outages")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests on a real SLURM come first, in two workers with a cluster each: they wait for its daemons most of the time, while others compute.
 
-    The slow tests of a file run in one worker, because they share what the file trains.
+    The slow tests of a file run in one worker, because they share what the file trains. They come next, and the quick ones fill what time is left.
     """
     for item in items:
         if item.get_closest_marker("slurm"):
@@ -48,7 +53,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("training on slurm" if trains else "slurm"))
         elif item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))
-    items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
+    items.sort(key=lambda item: next((at for at, marker in enumerate(("slurm", "slow")) if item.get_closest_marker(marker)), 2))
 
 
 # Not in tests/harness/: pytest 9.1 forgets a folder's fixtures when files of another folder are named between two of its own.
