@@ -13,6 +13,7 @@ runs/<grid>/
     cancelled/<id>      a cell that was cancelled, until the next launch
     nodes/<node>/       failures of that node
     reproductions/<n>/  a run of one recorded cell again
+    verified/<cell>/    <moment>.json: how a cell that was run again compares with its record
 """
 
 import os
@@ -28,6 +29,7 @@ RUNS = Path("runs")  # where run folders are kept unless --runs says otherwise
 INDEX, INDEX_OF_0_1 = "index.json", "forest.json"  # stages and cells, as jobs.experiment.index reads them
 GRID, PLAN, CODE, CODE_DIFF, DATA, LAUNCH_LOCK = "grid.yaml", "plan.json", "code.json", "code.diff", "data.json", "launch.lock"
 STAGES, CELLS, JOBS, CLAIMS, CANCELLED, NODES, REPRODUCTIONS = "stages", "cells", "jobs", "claims", "cancelled", "nodes", "reproductions"
+VERIFIED = "verified"
 PLUGINS, CODE_COPIES = "plugins", "code"
 # Of a stage's folder
 STAGE, PROGRESS, METRICS, CHECKPOINTS = "stage.json", "progress.json", "metrics.jsonl", "checkpoints"
