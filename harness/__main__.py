@@ -12,7 +12,7 @@ from pathlib import Path
 from jobs.experiment.output import replace_unencodable
 from models.text import valid_names
 
-COMMANDS = ("doctor", "launch", "prepare", "status", "logs", "cancel", "reproduce", "check", "export")
+COMMANDS = ("doctor", "launch", "prepare", "status", "logs", "cancel", "reproduce", "verify", "check", "export")
 OK, USAGE = 0, 2
 
 

@@ -94,7 +94,7 @@ def band(seeds: Sequence[float], runs: int) -> float | None:
     """The top-1 under which the mean of so many new runs falls with probability LEVEL, by the spread of the recorded seeds; None for one seed."""
     if len(seeds) < 2:
         return None
-    error = (variance(seeds) * (1 / len(seeds) + 1 / runs)) ** 0.5
+    error: float = (variance(seeds) * (1 / len(seeds) + 1 / runs)) ** 0.5
     return fmean(seeds) - quantile(len(seeds) - 1) * error
 
 

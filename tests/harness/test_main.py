@@ -23,7 +23,7 @@ def test_every_command_has_a_line_with_its_arguments_and_its_purpose(capsys: pyt
 
 def test_an_unknown_command_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lanch", "grid.yaml"]) == 2
-    valid = "doctor, launch, prepare, status, logs, cancel, reproduce, check, export"
+    valid = "doctor, launch, prepare, status, logs, cancel, reproduce, verify, check, export"
     assert capsys.readouterr().err == f"no command 'lanch'; did you mean 'launch'? valid: {valid}\n"
 
 
