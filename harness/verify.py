@@ -138,7 +138,8 @@ def show(verification: Verification) -> None:
     console = Console()
     console.print(differences_table(verification.differences) if verification.differences else "config, code, versions, hardware and data: the same")
     console.print(runs_table(verification.runs))
-    console.print(expectation(verification.recorded, len(verification.runs)), style="dim", highlight=False)
+    if drawn := sum(not run.same_weights for run in verification.runs):
+        console.print(expectation(verification.recorded, drawn), style="dim", highlight=False)
     verdict = verification.verdict
     first, *rest = verification.reasons
     console.print(Text(printable(f"{verdict}: {first}"), style=COLOURS[verdict]))

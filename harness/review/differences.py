@@ -55,7 +55,8 @@ def code(then: Environment, now: Environment) -> Iterator[tuple[str, str, str]]:
     """The content of the code and its commit. Code of equal content is equal, whatever its commit."""
     if then.code is not None and then.code == now.code:
         return
-    yield "content of the code", then.code or "not recorded", now.code or "not known"
+    if then.code != now.code:
+        yield "content of the code", then.code or "not recorded", now.code or "not known"
     if (then.commit, then.dirty) != (now.commit, now.dirty):
         yield "commit", commit(then), commit(now)
 

@@ -112,12 +112,12 @@ def decided(subject: Rerun, comparison: Comparison | None) -> tuple[Verdict, lis
     if false := [run for run in subject.again if run.differing]:
         return "fail", [contradiction(run) for run in false]
     same = sum(run.same_weights is True for run in subject.again)
-    equal = [f"{same} of {counted(len(subject.again), 'run')}: the same weights, bit for bit, and the same numbers"] if same else []
+    equal = [f"{same} of {counted(len(subject.again), 'run')} left the weights of the record, bit for bit, and its numbers"] if same else []
     if not subject.drawn:
         return "pass", equal
     verdict, reasons = by_tests(subject, comparison) if comparison else by_margin(subject)
     if verdict == "drift" and equal:
-        return "pass", [*equal, *reasons]
+        return "pass", [*equal, *(f"further seeds: {reason}" for reason in reasons[:1]), *reasons[1:]]
     if verdict == "pass" and subject.unexpected:
         seeds = shortened(subject.unexpected, NAMED)
         why = f"the same code on an equal machine had to give the same weights, bit for bit, and did not (seed {seeds})"
@@ -196,5 +196,8 @@ def expectation(recorded: Mapping[int, float], runs: int) -> str:
     limit = band(values, runs)
     if limit is None:
         return f"one recorded seed ({values[0]:.2f}): it spans no band"
-    mean = "a new run" if runs == 1 else f"the mean of {runs} new runs"
-    return f"{counted(len(values), 'recorded seed')}, mean {fmean(values):.2f}: {mean} falls below {max(0.0, limit):.2f} with probability {LEVEL:.0%}"
+    start = f"{counted(len(values), 'recorded seed')}, mean {fmean(values):.2f}"
+    if limit <= 0:
+        return f"{start}: they are too few, and differ too much, to span a band"
+    mean = "another run" if runs == 1 else f"the mean of {runs} others"
+    return f"{start}: by their spread, {mean} falls below {limit:.2f} with probability {LEVEL:.0%}"

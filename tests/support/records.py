@@ -10,6 +10,7 @@ from analysis.merge import Merged
 from analysis.rows import Row, make_rows
 from jobs.experiment.records import Environment, Failure, Metrics, Record
 from jobs.experiment.run_folder import RunFolder
+from jobs.experiment.verification import RunAgain, Verdict, Verification
 
 PARAMS, MACS = 170_000, 12_000_000
 EVIL = "</script><img src=x onerror=window.hacked=1><script>window.hacked=1</script>{{7*7}}\"'&<b>"
@@ -183,3 +184,28 @@ def evil_run(folder: Path) -> Path:
     torn.parent.mkdir()
     torn.write_text("{")
     return run
+
+
+def fake_verification(record: Record, verdict: Verdict, by: str | None = None) -> Verification:
+    """A verification of a record, of one run with its weights."""
+    assert record.metrics is not None
+    top1 = record.metrics.top1
+    return Verification(
+        cell=record.id,
+        grid=record.grid,
+        model=record.model,
+        pruning=record.pruning,
+        seed=record.seed,
+        weights_sha256=record.weights_sha256,
+        recorded={record.seed: top1},
+        runs=[RunAgain(seed=record.seed, recorded_top1=top1, top1=top1, same_weights=True)],
+        comparison=None,
+        margin=1.0,
+        level=0.05,
+        verdict=verdict,
+        reasons=["for the tests"],
+        code_of_record=True,
+        differences=[],
+        by=by,
+        finished="2026-11-28T19:00:00+00:00",
+    )
