@@ -24,6 +24,8 @@ from analysis.printing import counted, title
 from analysis.rows import Row
 from analysis.statistics import SETTLED
 from jobs.experiment.output import printable
+from jobs.experiment.records import Record
+from jobs.experiment.verification import Verification, verifications
 
 HERE = Path(__file__).parent
 MANY = 1000  # rows of a leaderboard that the page shows
@@ -153,6 +155,7 @@ def report(rows: Sequence[Row], merged: Merged, runs: Sequence[Path]) -> str:
         sort_value=sort_value,
         cells=lambda row: sorted(row.done + row.failed, key=lambda record: record.seed),
         notes=notes,
+        verified=verified_lines(runs),
         holes=[line for line in coverage_lines(rows, merged) if line["failed"] or line["missing"]],
         failures=[(row, record) for row in rows for record in row.failed],
         merged=merged,
@@ -225,6 +228,24 @@ def notes(row: Row) -> list[str]:
         for note in record.metrics.notes if record.metrics else []:
             seeds[note].append(str(record.seed))
     return [note if len(who) == len(row.done) else f"seed {', '.join(who)}: {note}" for note, who in seeds.items()]
+
+
+def verified_lines(runs: Sequence[Path]) -> Callable[[Row], list[str]]:
+    """A function that gives the verifications of a row's cells, a line for each; those of numbers that a record no longer has say so."""
+    kept: dict[str, list[Verification]] = defaultdict(list)
+    for verification in (verification for run in runs for verification in verifications(run)):
+        if verification not in kept[verification.cell]:
+            kept[verification.cell].append(verification)
+    return lambda row: [verified_line(verification, record) for record in row.done for verification in kept.get(record.id, [])]
+
+
+def verified_line(verification: Verification, record: Record) -> str:
+    """Who or what ran a cell again, when, and with what verdict."""
+    by = verification.by or f"a run of {verification.finished[:10]}"
+    when = f" on {verification.finished[:10]}" if verification.by else ""
+    outdated = "" if verification.fits(record) else ", of other numbers than the record has now"
+    reason = f": {verification.reasons[0]}" if verification.reasons else ""
+    return f"seed {record.seed} verified by {by}{when}{outdated}: {verification.verdict}{reason}"
 
 
 def script_safe(value: Any) -> str:

@@ -81,7 +81,7 @@ def check(evidence: Evidence, *, evaluate: int = 0, cache: str = ClusterSpec().c
     """Everything that is found against `rules`, by rule."""
     findings = [finding for numbers, each in CHECKS if not set(rules).isdisjoint(numbers) for finding in each(evidence)]
     if 16 in rules:
-        findings += evaluation.evaluated_again(evidence, evaluate, cache)
+        findings += [*evaluation.evaluated_again(evidence, evaluate, cache), *evaluation.verified(evidence)]
     return sorted(findings, key=lambda finding: finding.rule)
 
 

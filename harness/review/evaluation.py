@@ -1,4 +1,4 @@
-"""Rule 16: saved networks that are evaluated again."""
+"""Rule 16: saved networks that are evaluated again, and what verifications left."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from harness.review.evidence import Evidence, Measured
 from harness.review.rules import Finding
+from jobs.experiment.verification import verifications
 
 ELSEWHERE = 0.002  # of the test images may fall on the other side on another machine, whose kernels round differently; at least one
 
@@ -21,6 +22,18 @@ def evaluated_again(evidence: Evidence, count: int, cache: str) -> Iterator[Find
         yield Finding(rule=16, where="all cells", text="not asked for: --evaluate 5 evaluates five cells again", weight="unchecked")
     for cell in sample(evidence.measured, count):
         yield from evaluated(cell, Path(cache))
+
+
+def verified(evidence: Evidence) -> Iterator[Finding]:
+    """What verifications in the folders say, as notes: whoever made a folder may have written them."""
+    kept = [(run, verification) for run in evidence.runs for verification in verifications(run.path)]
+    for cell in evidence.measured:
+        own = [verification for run, verification in kept if run is cell.run and verification.cell == cell.record.id]
+        for verification in own:
+            outdated = "" if verification.fits(cell.record) else ", of other numbers than the record has now"
+            by = f" by {verification.by}" if verification.by else ""
+            text = f"verified{by} on {verification.finished[:10]}{outdated}: {verification.verdict}: {'; '.join(verification.reasons[:1])}"
+            yield Finding(rule=16, where=cell.name, text=text, weight="note")
 
 
 def evaluated(measured: Measured, cache: Path) -> Iterator[Finding]:

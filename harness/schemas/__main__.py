@@ -12,7 +12,7 @@ from typing import Final
 
 from harness.schemas.cluster import cluster_schema
 from harness.schemas.grid import DRAFT, grid_schema
-from harness.schemas.record import record_schema
+from harness.schemas.record import record_schema, verification_schema
 from harness.schemas.values import Schema
 from jobs.experiment.output import replace_unencodable
 
@@ -29,8 +29,9 @@ SCHEMAS: Final[Mapping[str, Callable[[], Schema]]] = {
     "grid.schema.json": grid_schema,
     "cluster.schema.json": profile,
     "record.schema.json": record_schema,
+    "verification.schema.json": verification_schema,
 }
-PURPOSES: Final = ("a grid", "a cluster profile", "the record.json of a cell")
+PURPOSES: Final = ("a grid", "a cluster profile", "the record.json of a cell", "the file that a verification of a cell leaves")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

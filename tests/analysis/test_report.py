@@ -12,7 +12,9 @@ import analysis.report
 from analysis.merge import merge
 from analysis.report import report, script_safe
 from analysis.rows import make_rows
-from tests.support.records import EVIL, evil_run, fake_grid, fake_record, fake_run, rows_of
+from jobs.experiment.files import write_json
+from jobs.experiment.verification import verified_dir
+from tests.support.records import EVIL, evil_run, fake_grid, fake_record, fake_run, fake_verification, rows_of
 
 
 def page_of(run: Path) -> str:
@@ -84,6 +86,21 @@ def test_remarks_of_a_row_are_told_once_with_the_seeds_that_made_them(tmp_path: 
     records = [fake_record(97.0, seed=seed, notes=["energy: none", *(["unsettled"] if seed else [])]) for seed in range(3)]
     page = page_of(fake_run(tmp_path, records))
     assert page.count("energy: none") == 1 and page.count('<p class="note">seed 1, 2: unsettled</p>') == 1
+
+
+def test_a_row_says_by_whom_its_cells_were_verified_and_whether_that_is_still_so(tmp_path: Path) -> None:
+    records = [fake_record(97.0 + seed / 10, seed=seed) for seed in range(3)]
+    run = fake_run(tmp_path, records)
+    for record, verdict, by in [(records[0], "pass", EVIL), (records[1], "fail", None), (fake_record(90.0, seed=2), "pass", "Ada")]:
+        kept = fake_verification(record, verdict, by).model_copy(update={"cell": fake_record(0.0, seed=record.seed).id})
+        write_json(verified_dir(run, kept.cell) / "a.json", kept.model_dump(mode="json"))
+    lines = [html.unescape(line) for line in re.findall(r'<p class="verified">(.*?)</p>', page_of(run))]
+    assert lines == [
+        f"seed 0 verified by {EVIL} on 2026-11-28: pass: for the tests",
+        "seed 1 verified by a run of 2026-11-28: fail: for the tests",
+        "seed 2 verified by Ada on 2026-11-28, of other numbers than the record has now: pass: for the tests",
+    ]
+    assert "img" not in Tags(page_of(run)).tags
 
 
 def test_a_page_holds_what_a_browser_can_and_says_what_it_leaves_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Networks that are evaluated again."""
+"""Networks that are evaluated again, and what verifications left."""
 
 import json
 from pathlib import Path
@@ -8,13 +8,16 @@ import torch
 
 from harness.check import check
 from harness.review.evidence import Evidence
-from jobs.experiment.files import sha256_of
+from jobs.experiment.files import sha256_of, write_json
 from jobs.experiment.run_folder import RunFolder
+from jobs.experiment.verification import verified_dir
 from tests.support.forgeries import broken, cells, edit, rewrite
+from tests.support.records import fake_record, fake_run, fake_verification
 
-pytestmark = pytest.mark.slow
+slow = pytest.mark.slow
 
 
+@slow
 def test_a_forgery_in_all_files_is_found_by_evaluating_again(run: Path, honest: Path) -> None:
     """The weights, their digest and the accuracy were changed together."""
     cell = cells(run, "dense")[0]
@@ -25,8 +28,21 @@ def test_a_forgery_in_all_files_is_found_by_evaluating_again(run: Path, honest: 
     assert 16 in broken(run, evaluate=6, cache=str(honest.parents[1] / "cache"), rules=[16])
 
 
+@slow
 def test_data_that_is_not_here_is_no_fault_but_is_said(run: Path, tmp_path: Path) -> None:
     for cell in run.glob("cells/*"):
         edit(cell, spec__data=lambda data: data | {"source": "cifar10", "path": str(tmp_path / "nowhere")})
     findings = check(Evidence(runs=[RunFolder(run)]), evaluate=1, cache=str(tmp_path / "cache"), rules=[16])
     assert any(finding.rule == 16 and finding.weight == "unchecked" and "nowhere" in finding.text for finding in findings)
+
+
+def test_verifications_are_notes_and_no_faults(tmp_path: Path) -> None:
+    record = fake_record(97.0)
+    run = fake_run(tmp_path, [record, fake_record(96.0, seed=1)])
+    for name, about in (("a", record), ("b", record.model_copy(update={"weights_sha256": "b" * 64}))):
+        write_json(verified_dir(run, record.id) / f"{name}.json", fake_verification(about, "fail", by="Ada").model_dump(mode="json"))
+    notes = [finding for finding in check(Evidence(runs=[RunFolder(run)]), rules=[16]) if finding.weight == "note"]
+    assert [note.text for note in notes] == [
+        "verified by Ada on 2026-11-28: fail: for the tests",
+        "verified by Ada on 2026-11-28, of other numbers than the record has now: fail: for the tests",
+    ]

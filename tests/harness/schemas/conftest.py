@@ -39,6 +39,12 @@ def of_records() -> Any:
     return validator("record.schema.json")
 
 
+@pytest.fixture(scope="session")
+def of_verifications() -> Any:
+    """The validator of verifications."""
+    return validator("verification.schema.json")
+
+
 def read(path: Path) -> Any:
     """A YAML file as we read it."""
     return read_yaml(path)[1].plain

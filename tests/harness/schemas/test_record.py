@@ -1,4 +1,4 @@
-"""The schema of records."""
+"""The schemas of records and verifications."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 from harness.schemas.record import describe, record_schema
 from jobs.experiment.records import Failure, Metrics
-from tests.support.records import fake_metrics
+from tests.support.records import fake_metrics, fake_record, fake_verification
 
 FIXTURES = Path(__file__).resolve().parents[3] / "tests" / "fixtures"
 RECORDS = sorted(FIXTURES.rglob("record.json"))
@@ -35,3 +35,9 @@ def test_fields_have_their_comments() -> None:
     describe(schema, Failure)
     assert schema["properties"]["kind"]["description"] == 'exception class, "diverged", "killed"'
     assert {"top1", "params"} <= Metrics.model_json_schema()["properties"].keys()
+
+
+def test_a_verification_is_valid_and_one_with_another_verdict_is_not(of_verifications: Any) -> None:
+    kept = fake_verification(fake_record(97.0), "drift", by="Ada").model_dump(mode="json")
+    of_verifications.validate(kept)
+    assert not of_verifications.is_valid(kept | {"verdict": "perhaps"}) and not of_verifications.is_valid(kept | {"host": "node1"})
