@@ -10,6 +10,7 @@ from analysis.merge import AnalysisError
 from jobs.experiment.collector import collect_rarely
 from jobs.experiment.output import lost_output, printable, replace_unencodable
 
+EXAMPLE = "latency_ms<=5,params<=10e6"
 FORMATS = ("tensorboard", "wandb", "mlflow", "trackio", "every_eval_ever")
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command. Returns 0: written; 1: written, and a row fell below the baseline; 2: nothing to write, or wrong usage."""
+    """Runs the command. Returns 0: written; 1: a row fell below the baseline, or no row fits the budget; 2: nothing to write, or wrong usage."""
     replace_unencodable()
     collect_rarely()
     options = parser().parse_args(argv)
@@ -38,6 +39,8 @@ def write(options: argparse.Namespace) -> int:
     from analysis.baseline import changes, regressed
     from analysis.leaderboard import publish
 
+    if options.budget:
+        return answer(options)
     if options.out is None and len(options.runs) > 1:
         raise AnalysisError("several run folders: give the folder for their tables with -o")
     if options.export:
@@ -51,6 +54,22 @@ def write(options: argparse.Namespace) -> int:
     compared = changes(published.rows, options.baseline)
     show_changes(console, compared)
     return int(regressed(compared))
+
+
+def answer(options: argparse.Namespace) -> int:
+    """Prints the best row of each key within the budget, and writes nothing. Returns 0, or 1 if no row fits. Raises AnalysisError."""
+    from analysis.budget import answer_lines, decide, parse_budget
+    from analysis.merge import merge
+    from analysis.rows import make_rows
+
+    given = [f"--{name}" for name in ("out", "figures", "baseline", "beside", "export") if getattr(options, name)]
+    if given:
+        raise AnalysisError(f"--budget prints an answer and writes nothing: leave out {', '.join(given)}")
+    limits = parse_budget(options.budget)
+    rows = make_rows(merge(options.runs))
+    for line in answer_lines(rows, limits):
+        print(printable(line))
+    return int(decide(rows, limits) is None)
 
 
 def write_exports(options: argparse.Namespace) -> int:
@@ -80,6 +99,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--baseline", type=Path, metavar="old.csv", help="an older leaderboard.csv: exit 1 if a row fell beyond the noise of its seeds")
     made.add_argument("--beside", type=Path, metavar="results.csv", help="results in timm's format, to write beside ours in beside.csv")
     made.add_argument("--export", action="append", choices=FORMATS, help="write the cells to out/exports/ for a tracker, and no tables; repeatable")
+    made.add_argument("--budget", metavar=f'"{EXAMPLE}"', help="print the best row within these limits and how sure that is; write nothing")
     return made
 
 

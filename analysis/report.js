@@ -56,6 +56,7 @@ function chooseKey() {
   for (const option of at("row").options) option.hidden = option.disabled = option.dataset.key !== key;
   at("row").value = [...at("row").options].find((option) => !option.disabled).value;
   filter();
+  resetPanel();
   drawBoard();
   drawRow();
 }
@@ -88,9 +89,12 @@ function sort(header) {
 for (const header of document.querySelectorAll(".board thead th")) {
   if (header.querySelector("button")) header.querySelector("button").addEventListener("click", () => sort(header));
 }
-for (const line of document.querySelectorAll("tr[data-row]")) {
-  line.addEventListener("click", () => { at("row").value = line.dataset.row; drawRow(); });
+function chooseRow(number) {
+  at("row").value = number;
+  drawRow();
 }
+
+for (const line of document.querySelectorAll("tr[data-row]")) line.addEventListener("click", () => chooseRow(line.dataset.row));
 at("filter").addEventListener("input", filter);
 at("key").addEventListener("change", chooseKey);
 at("cost").addEventListener("change", drawBoard);

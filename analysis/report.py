@@ -14,12 +14,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
+from analysis.budget import BUDGETS
 from analysis.columns import COLUMNS, LEADERBOARD
 from analysis.comparability import differing
 from analysis.curves import curve
 from analysis.exports import COSTS, coverage_lines
 from analysis.figures import COLORS, accuracy_figure, axis, pareto_figure
 from analysis.merge import Merged
+from analysis.panel import panel_data
 from analysis.printing import counted, title
 from analysis.rows import Row
 from analysis.statistics import SETTLED
@@ -28,6 +30,7 @@ from jobs.experiment.records import Record
 from jobs.experiment.verification import Verification, verifications
 
 HERE = Path(__file__).parent
+SCRIPTS = ("panel", "report")  # in this sequence: the second starts the page
 MANY = 1000  # rows of a leaderboard that the page shows
 
 
@@ -144,7 +147,7 @@ def report(rows: Sequence[Row], merged: Merged, runs: Sequence[Path]) -> str:
     from plotly.offline import get_plotlyjs
 
     boards = make_boards(rows)
-    scripts = {"plotly": get_plotlyjs(), "page": (HERE / "report.js").read_text(encoding="utf-8")}
+    scripts = {"plotly": get_plotlyjs(), **{name: (HERE / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS}}
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=shown_text
     )
@@ -163,7 +166,8 @@ def report(rows: Sequence[Row], merged: Merged, runs: Sequence[Path]) -> str:
         differ=differing(board.rows[0][1].key for board in boards),
         grids=sorted({record.grid for record in merged.records}),
         settled=SETTLED,
-        data=script_safe(page_data(boards, runs)),
+        budgets=BUDGETS,
+        data=script_safe(page_data(boards, runs) | {"panel": panel_data([(board.key, board.rows) for board in boards], runs)}),
         policy=" ".join(f"'sha256-{integrity(script)}'" for script in scripts.values()),
         scripts=scripts,
         style=(HERE / "report.css").read_text(encoding="utf-8"),

@@ -1,15 +1,29 @@
 """The report in a real headless Chromium."""
 
+import json
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from analysis.budget import decide, nearest, parse_budget
 from analysis.leaderboard import publish
+from jobs.experiment.records import Record
 from tests.support.browser import CHROMIUM, Page, page
-from tests.support.records import EVIL, evil_run, fake_curve, fake_environment, fake_grid, fake_record, fake_run
+from tests.support.records import EVIL, evil_run, fake_curve, fake_environment, fake_grid, fake_record, fake_run, rows_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")]
+MOVE = """(positions) => {
+  for (const { cost, input } of sliders) {
+    input.value = cost in positions ? Math.floor(positions[cost] * input.max) : input.max;
+    input.dispatchEvent(new Event("input"));
+  }
+  const names = (id) => [...document.querySelectorAll(`#${id} li button`)].map((button) => button.textContent);
+  for (const more of document.querySelectorAll("#panel li button:not(.row)")) more.click();
+  const budget = at("command").parentNode.hidden ? "" : at("command").textContent.split('"')[1];
+  return [budget, [at("best").textContent, at("sure").textContent, names("tied"), names("few")]];
+}"""
 COLUMN = (
     "[...document.querySelectorAll('.board:not([hidden]) tr[data-row]')].filter((line) => !line.hidden).map((line) => line.cells[%d].textContent)"
 )
@@ -82,6 +96,48 @@ def test_clicking_a_line_shows_its_curves_and_layers(opened: Page) -> None:
     assert chosen == ", ".join(opened.run(COLUMN % i)[6] for i in (1, 2))
     assert opened.run("document.getElementById('loss').data.map((one) => one.name)") == ["seed 0", "seed 1", "seed 2"]
     assert opened.run("document.getElementById('layers').data[0].x.length") == 8
+
+
+def priced_grid() -> list[Record]:
+    """A grid of 13 rows with different costs, of which some were not measured, and a row of a single seed."""
+    draw = random.Random(1)
+    rows = [
+        (f"m{i:02}", 97 - draw.random() * i, draw.choice((None, 0.5, 1.0)), draw.randrange(1, 9) * 100_000, float(draw.randrange(1, 9)))
+        for i in range(12)
+    ]
+    costs = [
+        {"train_cpu_h": hours, "params": params, "file_bytes": 4 * params, "macs_structural": params, "latency_ms": ms}
+        for *_, hours, params, ms in rows
+    ]
+    records = [
+        fake_record(top1 + draw.gauss(0, 0.2), model=model, seed=seed, test_samples=10_000, **cost)
+        for (model, top1, *_), cost in zip(rows, costs, strict=True)
+        for seed in range(3)
+    ]
+    return [*records, fake_record(96.5, model="single", test_samples=10_000, latency_ms=3.5)]
+
+
+def test_the_panel_answers_as_the_shell_does(browser: Page, tmp_path: Path) -> None:
+    records = priced_grid()
+    run, rows = fake_run(tmp_path, records), rows_of(*records)
+    publish([run], run)
+    browser.complaints.clear()
+    browser.open(run / "report.html", width=1400)
+    sentences, draw = set(), random.Random(2)
+    for _ in range(40):
+        positions = {cost: draw.random() ** 2 for cost in draw.sample(["latency", "params", "macs", "hours"], draw.randrange(4))}
+        budget, shown = browser.run(f"({MOVE})({json.dumps(positions)})")
+        limits = parse_budget(budget) if budget else ()
+        assert len(limits) <= len(positions)
+        answer = decide(rows, limits)
+        if answer is None:
+            close = nearest(rows, limits)
+            assert close is not None and shown == [f"Nearest: {close.model}, dense", "No row fits this budget.", [], []]
+        else:
+            named = [[f"{row.model}, dense" for row in listed] for listed in (answer.tied, answer.few)]
+            assert shown == [f"{answer.best.model}, dense", "\n".join(answer.sentences), *named]
+        sentences.add(shown[1].partition(" ")[0])
+    assert sentences == {"Sure", "Not", "Too", "It", "No"} and browser.complaints == []
 
 
 @pytest.mark.parametrize("width", [1400, 390])
