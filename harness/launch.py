@@ -20,6 +20,7 @@ from harness.monitor.survey import cell_states
 from harness.plan.dry_run import describe
 from harness.plan.jobs import done_stages, make_jobs, planned_cells, to_replay
 from harness.plan.preflight import Findings, can_be_planned_elsewhere, check_machine, model_problems, preflight
+from harness.plan.sizes import stage_clusters
 from harness.plan.snapshot import cells_with_new_labels, edited_plugins, refresh_labels, save_launch, warn_of_stale_records
 from harness.plan.stages import StageGraph, make_graph
 from harness.submit.data_first import cores, data_sets, missing, prepare_here, title, written_here
@@ -144,7 +145,7 @@ def launch(grid: Grid, graph: StageGraph, run: RunFolder, retry_failed: bool) ->
 
     The caller holds the launch lock: no other launch of this grid works at the same time.
     """
-    previous = previous_jobs(run, graph, grid.cluster)
+    previous = previous_jobs(run, graph, grid.cluster, stage_clusters(grid, graph))
     cells = planned_cells(grid, graph)
     wanted = to_run(run, cells, retry_failed)[0]
     run.want(planned.cell.id for planned in wanted)

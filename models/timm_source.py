@@ -20,7 +20,8 @@ PLAIN: dict[str, Any] = {"int": int, "float": float, "bool": bool, "str": str, "
 PLAIN |= {"_int_or_tuple_2_t": int | tuple[int, int]}  # timm's own name
 LISTS = ("Tuple", "tuple", "List", "list", "Sequence", "Iterable")
 UNIONS = ("Union", "Optional", "Annotated")
-OURS = {"self", "cfg", "device", "dtype", "args", "kwargs", "check", "name", "label", "zip", "pretrained", "pretrained_key"}  # not to be set
+OF_ENTRIES = {"name", "label", "cluster", "zip", "pretrained", "pretrained_key"}  # keys of a grid's entry
+OURS = {"self", "cfg", "device", "dtype", "args", "kwargs", "check"} | OF_ENTRIES  # not to be set
 
 
 @dataclass(frozen=True, kw_only=True)

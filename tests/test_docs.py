@@ -176,10 +176,11 @@ def test_the_readme_is_a_front_page_that_leads_to_every_other_page() -> None:
 
 def test_the_grids_on_the_page_are_what_it_says_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    good, sources, wrong, unreachable = (written(grid) for grid in blocks("docs/grid.md", "yaml"))
+    good, sources, sized, wrong, unreachable = (written(grid) for grid in blocks("docs/grid.md", "yaml"))
     start = "name: sources\nmodels: [vim_tiny]\npruning: [dense]\nseeds: [0]\n"
     whole = written(start + sources().read_text())
     assert [cell.data.source for cell in read_grid(whole()).cells] == ["imagefolder", "huggingface", "webdataset"]
+    assert sum(choice.resources is not None for choice in read_grid(sized()).choices) == 2
     mistakes, problem = re.findall(r"^```\n(grid\.yaml:.*?)^```", text("docs/grid.md"), re.S | re.M)
     assert f"This grid has {len(read_grid(good()).cells)} cells" in text("docs/grid.md")
     with pytest.raises(GridError) as refused:

@@ -13,6 +13,7 @@ from typing import Any, Generic, Literal, TypeVar
 from harness.grid.expansion import choices, given_fields, variants
 from harness.grid.labels import label_problem, look
 from harness.grid.paths import absolute_path, path_problem, short_names
+from harness.grid.resources import KEY, Resources, read_resources
 from harness.grid.yaml_source import Node, Report
 from jobs.experiment.identity import canonical, data_identity, model_identity, plain
 from jobs.experiment.limits import DATA, Violation, data_conflicts, violations
@@ -53,6 +54,7 @@ class Choice(Generic[Value_co]):
     key: str
     label: str | None = None  # the user's own
     entry: Node | None = None  # the grid's text that it was read from
+    resources: Resources | None = None  # of its jobs, in place of the profile's; of a model or a pruning
     of_data: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of a recipe with a preset: fields of data that the preset gives
 
     def line_of(self, field: str) -> int:
@@ -155,6 +157,8 @@ def distinct(every: Iterable[Choice[Value]], report: Report) -> list[Choice[Valu
         if first is not choice:
             if not isinstance(choice.value, PruningMethod) or choice.value.name != "dense":
                 report.add(choice.line, choice.key, f"{first.names[0] if first.names else 'this'} is already in the grid, on line {first.line}")
+            elif choice.resources != first.resources:
+                report.add(choice.line, f"{choice.key}.{KEY}", f"dense runs once: give it the same {KEY} as on line {first.line}, or write it once")
         elif choice.names and choice.label is None and (problem := label_problem(label)):
             report.add(choice.line, choice.key, f"the label that its options make {problem}; give it a label of its own")
         elif choice.names and (same := labels.setdefault(look(label), choice)) is not choice:
@@ -172,9 +176,10 @@ def read_models(node: Node | None, folder: Path, report: Report, sha256: Sha256 
     """Every model and variant. Relative paths of weights are looked for in `folder`, the grid's own, then in the current one."""
     models = []
     for entry, key, name in named_entries(node, "models", "name", MODELS, model_problem, report):
-        options = variants(entry, fields_of(model_options(name)), key, report, apart=("name", "label"), refused=refused_options(name))
-        label = own_label(entry, key, len(options), report)
-        models += [choice for given in options if (choice := _model(entry, key, name, given, folder, label, report, sha256))]
+        options = variants(entry, fields_of(model_options(name)), key, report, apart=("name", "label", KEY), refused=refused_options(name))
+        label, resources = own_label(entry, key, len(options), report), read_resources(entry, key, report)
+        made = (_model(entry, key, name, given, folder, label, report, sha256) for given in options)
+        models += [dataclasses.replace(choice, resources=resources) for choice in made if choice]
     return distinct(without_copies(named_by_files(models), report), report)
 
 

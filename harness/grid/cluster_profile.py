@@ -89,7 +89,7 @@ def _read_profile(node: Node, grid: Path, report: Report) -> ClusterSpec:
 
 def _read_mapping(node: Node, key: str, report: Report) -> ClusterSpec:
     """The cluster of a mapping: fields of ClusterSpec by name, SLURM's parameters into `slurm`."""
-    fields, slurm = _sorted_out(node, key, FIELDS, report)
+    fields, slurm = sorted_out(node, key, FIELDS, report)
     cluster = _with_variables(ClusterSpec(**fields, slurm=slurm), node, key, report)
     for violation in [*violations(cluster, CLUSTER)] or [*cluster_conflicts(cluster)]:
         report.add(node.line_of([violation.field]), f"{key}.{violation.field}".lstrip("."), str(violation))
@@ -111,11 +111,11 @@ def _with_variables(cluster: ClusterSpec, node: Node, key: str, report: Report) 
     return replace(cluster, cache=with_variables(cluster.cache))
 
 
-def _sorted_out(node: Node, key: str, valid: dict[str, Any], report: Report) -> tuple[dict[str, Any], dict[str, Any]]:
+def sorted_out(node: Node, key: str, valid: dict[str, Any], report: Report) -> tuple[dict[str, Any], dict[str, Any]]:
     """The fields of a mapping, of which `valid` has the types by name, and SLURM's parameters in it."""
     fields: dict[str, Any] = {}
     slurm: dict[str, Any] = {}
-    for given, child in _flat(node, key, report).items():
+    for given, child in flat(node, key, report).items():
         path, bare = f"{key}.{given}".lstrip("."), given.removeprefix("slurm_")
         name = RENAMED.get(bare, bare)
         if name in fields or name in slurm:
@@ -139,7 +139,7 @@ def _read_prepare(node: Node, key: str, report: Report) -> PrepareSpec | None:
         if node.value is not None:
             report.add(node.line, key, f"expected a mapping, such as {{partition: cpu, jobs: 8, cpus_per_task: 16}}, got {shown(node.plain)}")
         return None
-    fields, slurm = _sorted_out(node, key, PREPARE_FIELDS, report)
+    fields, slurm = sorted_out(node, key, PREPARE_FIELDS, report)
     prepare = PrepareSpec(**fields, slurm=slurm)
     for violation in violations(prepare, PREPARE):
         report.add(node.line_of([violation.field]), f"{key}.{violation.field}", str(violation))
@@ -164,7 +164,7 @@ def _read_axes(node: Node, key: str, report: Report) -> ProfileSpec | None:
     return ProfileSpec(**axes)
 
 
-def _flat(node: Node, key: str, report: Report) -> dict[str, Node]:
+def flat(node: Node, key: str, report: Report) -> dict[str, Node]:
     """The mapping's children, with those under `slurm:` beside the others."""
     assert isinstance(node.value, dict)
     children = dict(node.value)
@@ -206,6 +206,8 @@ def _parameter(node: Node, name: str, key: str, report: Report) -> Any:
     """A parameter of SLURM: numbers with a point as they are written (1.10 is not 1.1), anything else as its value."""
     if isinstance(node.value, dict):
         return {inner: _parameter(child, name, f"{key}.{inner}", report) for inner, child in node.value.items()}
+    if isinstance(node.value, list) and name == "partition":
+        return ",".join(str(_parameter(child, name, f"{key}[{index}]", report)) for index, child in enumerate(node.value))
     if isinstance(node.value, list):
         return [_parameter(child, name, f"{key}[{index}]", report) for index, child in enumerate(node.value)]
     if isinstance(node.value, bool) and node.remark and name not in SWITCHES:

@@ -8,6 +8,7 @@ from typing import Any
 
 from harness.grid.axes import Choice, distinct, entries, named_entry, own_label
 from harness.grid.expansion import MOST_CHOICES, given_fields, variants
+from harness.grid.resources import KEY, read_resources
 from harness.grid.yaml_source import Node, Report
 from jobs.experiment.identity import canonical, method_identity, plain
 from models.plugins.installed import installed_names
@@ -25,7 +26,9 @@ def read_pruning(node: Node | None, report: Report) -> list[Choice[PruningMethod
     methods: list[Choice[PruningMethod]] = []
     for entry, key in entries(node, "pruning", report):
         of_chain = isinstance(entry.value, dict) and CHAIN in entry.value
-        methods += _chains(entry, key, report) if of_chain else _methods(entry, key, report)
+        resources = read_resources(entry, key, report)
+        made = _chains(entry, key, report) if of_chain else _methods(entry, key, report)
+        methods += [dataclasses.replace(choice, resources=resources) for choice in made]
     return distinct(methods, report)
 
 
@@ -33,7 +36,7 @@ def _methods(entry: Node, key: str, report: Report) -> list[Choice[PruningMethod
     """The methods of an entry that is no chain."""
     methods: list[Choice[PruningMethod]] = []
     for mapping, path, name in named_entry(entry, key, "method", METHODS, method_problem, report):
-        knobs = variants(mapping, fields_of(METHODS[name]), path, report, apart=("method", "label"))
+        knobs = variants(mapping, fields_of(METHODS[name]), path, report, apart=("method", "label", KEY))
         label = own_label(mapping, path, len(knobs), report)
         methods += [choice for given in knobs if (choice := _method(mapping, path, name, given, label, report))]
     return methods
@@ -80,7 +83,7 @@ def _chains(entry: Node, key: str, report: Report) -> list[Choice[PruningMethod]
         report.add(listed.line, f"{key}.{CHAIN}", f"{advice}, got {shown(listed.plain) if listed.value != [] else 'an empty list'}")
         return []
     links = [_links(item, f"{key}.{CHAIN}[{number}]", report) for number, item in enumerate(listed.value)]
-    splits = variants(Node(value=others, line=entry.line), {"split": tuple[int, ...]}, key, report, apart=("label", "method"))
+    splits = variants(Node(value=others, line=entry.line), {"split": tuple[int, ...]}, key, report, apart=("label", "method", KEY))
     count = math.prod(map(len, links)) * len(splits)
     if count > MOST_CHOICES:
         report.add(entry.line, key, f"its lists stand for {count} chains, and an entry may have at most {MOST_CHOICES}; shorten them")
@@ -97,9 +100,11 @@ def _chains(entry: Node, key: str, report: Report) -> list[Choice[PruningMethod]
 
 def _links(item: Node, key: str, report: Report) -> list[Choice[PruningMethod]]:
     """The choices of one method of a chain."""
-    if isinstance(item.value, dict) and (own := [name for name in (CHAIN, "label") if name in item.value]):
+    if isinstance(item.value, dict) and (own := [name for name in (CHAIN, "label", KEY) if name in item.value]):
         why = (
-            "a chain holds no other chain: write all methods into one" if CHAIN in own else "the label belongs to the chain: write it beside `chain`"
+            f"the {own[0]} belongs to the chain: write it beside `chain`"
+            if own[0] != CHAIN
+            else "a chain holds no other chain: write all methods into one"
         )
         report.add(item.value[own[0]].line, f"{key}.{own[0]}", why)
         return []

@@ -18,6 +18,8 @@ from harness.grid.methods import read_pruning
 from harness.grid.paths import expanded
 from harness.grid.plugins import read_plugins
 from harness.grid.recipes import read_recipes
+from harness.grid.resources import Resources
+from harness.grid.sizes import check_sizes
 from harness.grid.yaml_source import GridError, Node, Report, read_yaml
 from jobs.experiment.augment_limits import images_of_epoch
 from jobs.experiment.cell import Cell
@@ -49,10 +51,19 @@ class Grid:
 
     def location(self, value: ModelSpec | PruningMethod | DataSpec | RecipeSpec, field: str = "") -> str:
         """The line and key of a part of a cell, or of one of its fields: 'grid.yaml:3: models[0]'. The file alone if no choice has this value."""
-        choice = next((choice for choice in self.choices if choice.value is value), None)
+        choice = self.choice(value)
         if choice is None:
             return str(self.path)
         return f"{self.path}:{choice.line_of(field)}: {choice.key}" + (f".{field}" if field else "")
+
+    def choice(self, value: object) -> Choice[object] | None:
+        """The choice that has this very value."""
+        return next((choice for choice in self.choices if choice.value is value), None)
+
+    def resources(self, value: ModelSpec | PruningMethod) -> Resources | None:
+        """What the entry of a model or a pruning gives its jobs in place of the profile's resources; nothing unless SLURM has the jobs."""
+        choice = self.choice(value) if self.cluster.kind == "slurm" else None
+        return choice.resources if choice else None
 
 
 def read_grid(path: Path) -> Grid:
@@ -79,7 +90,9 @@ def read_grid(path: Path) -> Grid:
     _check_steps(axes, report)
     _check_drop_path(axes, report)
     check_patterns(keys.get("exclude"), axes.by_name(), report)
-    _check_budgets(axes, _Left(axes, keys.get("exclude"), report), report)
+    left = _Left(axes, keys.get("exclude"), report)
+    _check_budgets(axes, left, report)
+    check_sizes(axes, cluster, left.together, report)
     evaluations = Evaluations()
     cells = () if report.problems else _cells(axes, evaluations, keys.get("exclude"), report)
     if report.problems:

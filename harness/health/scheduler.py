@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from harness.health.finding import Finding, error, ok, warning
 from harness.text import counted, shortened
 from jobs.cluster.slurm import SchedulerError, ask, available
-from jobs.cluster.slurm_limits import Partition, free_jobs, partitions, slurm_problems
+from jobs.cluster.slurm_limits import Partition, asked_of, free_jobs, lacking, partitions, slurm_problems
 from jobs.experiment.specs import ClusterSpec
 
 PATIENCE_S = 20.0
@@ -87,6 +87,12 @@ def queue(cluster: ClusterSpec) -> Iterator[Finding]:
     problems = slurm_problems(cluster)
     for problem in problems:
         yield error("profile", problem, "correct the profile")
+    named, known = str(cluster.slurm.get("partition") or ""), partitions()
+    for name in map(str.strip, named.split(",") if "," in named and not problems else ()):
+        if lack := lacking(known[name], asked_of(cluster)):
+            yield warning(
+                "profile", f"partition {name} never takes its jobs: it has {lack}", "nothing to do, for another partition takes them; or leave it out"
+            )
     if not problems:
         size = f"{counted(cluster.nodes, 'node')} x {counted(cluster.tasks_per_node, 'rank')} x {counted(cluster.cpus_per_task, 'CPU')}"
         yield ok("profile", f"SLURM would take its jobs: {size}, {counted(cluster.gpus_per_node, 'GPU')} a node, {cluster.timeout_min} min")

@@ -7,9 +7,11 @@ from collections.abc import Set as AbstractSet
 from harness.grid.read import Grid
 from harness.plan.jobs import levels, parent_jobs
 from harness.plan.stages import StageGraph
+from harness.text import counted
 from jobs.experiment.ids import StageId
 from jobs.experiment.job import JobSpec
 from jobs.experiment.output import encodable
+from jobs.experiment.specs import ClusterSpec
 from models.plugins.loading import DIGITS
 from models.plugins.tables import rows_of
 
@@ -65,14 +67,34 @@ def _epochs(graph: StageGraph, done: AbstractSet[StageId]) -> str:
 
 def _jobs(grid: Grid, jobs: Sequence[JobSpec], stages: int, done: int) -> str:
     """The number of jobs, their ranks, and the levels in which they wait for each other."""
-    cluster = grid.cluster
     counts = Counter(levels(parent_jobs([job.stages for job in jobs])))
     waits = f" in {len(counts)} levels of {', '.join(str(counts[level]) for level in sorted(counts))}" if len(counts) > 1 else ""
     to_do = sum(len(job.stages) for job in jobs)
     most = max((len(job.stages) for job in jobs), default=0)
-    ranks = f"{cluster.ranks} rank{'s' if cluster.ranks > 1 else ''} each ({cluster.nodes} x {cluster.tasks_per_node})"
-    described = f"{len(jobs)}{waits}, up to {most} stages each, {ranks}, {cluster.kind}" if jobs else "none"
-    return f"stages: {stages}, {done} done, {to_do} to do\njobs: {described}"
+    sizes: list[ClusterSpec] = []
+    for job in jobs:
+        if job.cluster not in sizes:
+            sizes.append(job.cluster)
+    ranks = ranks_of(grid.cluster) if len(sizes) < 2 else f"of {len(sizes)} sizes"
+    described = f"{len(jobs)}{waits}, up to {most} stages each, {ranks}, {grid.cluster.kind}" if jobs else "none"
+    several = [f"  {counted(sum(job.cluster == size for job in jobs), 'job')}: {asked_of(size)}" for size in sizes] if len(sizes) > 1 else []
+    return "\n".join([f"stages: {stages}, {done} done, {to_do} to do", f"jobs: {described}", *several])
+
+
+def ranks_of(cluster: ClusterSpec) -> str:
+    """The ranks of a job in words."""
+    return f"{cluster.ranks} rank{'s' if cluster.ranks > 1 else ''} each ({cluster.nodes} x {cluster.tasks_per_node})"
+
+
+def asked_of(cluster: ClusterSpec) -> str:
+    """What jobs of one size ask for."""
+    asked = [
+        ranks_of(cluster),
+        f"{counted(cluster.gpus_per_node, 'GPU')} a node" if cluster.gpus_per_node else f"{counted(cluster.cpus_per_task, 'CPU')} a rank",
+    ]
+    asked += [f"{cluster.mem_gb:g} GB"] if cluster.mem_gb else []
+    partition = cluster.slurm.get("partition")
+    return ", ".join([*asked, f"up to {cluster.timeout_min} min", *([f"partition {partition}"] if partition else [])])
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

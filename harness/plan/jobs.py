@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from harness.grid.read import Grid
+from harness.plan.sizes import stage_clusters
 from harness.plan.stages import StageGraph
 from jobs.cluster.submitit_jobs import local_slots
 from jobs.experiment.ids import StageId
@@ -10,7 +11,7 @@ from jobs.experiment.job import JobSpec, PlannedCell
 from jobs.experiment.plugins import copy_in
 from jobs.experiment.rewinds import missing_steps
 from jobs.experiment.run_folder import RunFolder
-from jobs.experiment.specs import StageSpec
+from jobs.experiment.specs import ClusterSpec, StageSpec
 
 
 def planned_cells(grid: Grid, graph: StageGraph) -> tuple[PlannedCell, ...]:
@@ -38,8 +39,9 @@ def make_jobs(grid: Grid, graph: StageGraph, run: RunFolder, cells: Sequence[Pla
     done = done_stages(graph, run).union(held)
     todo = {stage for planned in cells for stage in planned.stages if stage not in done} | {planned.stages[-1] for planned in cells}
     parents = {spec.id: spec.parent or spec.teacher for spec in graph.stages.values()}
+    clusters = stage_clusters(grid, graph)
     to_divide = [spec for spec in graph.stages.values() if spec.id in todo]
-    lists = divide(to_divide, grid.cluster.stages_per_job, slots=local_slots(grid.cluster), parents=parents)
+    lists = divide_by_size(to_divide, clusters, grid.cluster.stages_per_job, local_slots(grid.cluster), parents)
     cells_of: dict[StageId, list[int]] = {}
     for index, planned in enumerate(cells):
         for stage in planned.stages:
@@ -52,14 +54,66 @@ def make_jobs(grid: Grid, graph: StageGraph, run: RunFolder, cells: Sequence[Pla
             grid=grid.name,
             stages=stages,
             cells=tuple(cells[index] for index in sorted({index for spec in stages for index in cells_of.get(spec.id, [])})),
-            cluster=grid.cluster,
+            cluster=clusters[stages[0].id],
         )
         for stages in lists
     ]
 
 
+def divide_by_size(
+    stages: Sequence[StageSpec],
+    clusters: Mapping[StageId, ClusterSpec],
+    stages_per_job: int,
+    slots: int,
+    parents: Mapping[StageId, StageId | None],
+) -> list[tuple[StageSpec, ...]]:
+    """As `divide`, with stages of one cluster in each job. Clusters are told apart as objects; `parents`: of all stages, the done ones too."""
+    nearest = nearest_to_do(stages, parents)
+    jobs: list[tuple[StageSpec, ...]] = []
+    for group in by_size(stages, clusters, nearest):
+        jobs += divide(group, stages_per_job, slots=-(-slots * len(group) // len(stages)), parents=links(group, parents, nearest))
+    return jobs
+
+
+def nearest_to_do(stages: Sequence[StageSpec], parents: Mapping[StageId, StageId | None]) -> dict[StageId, StageId | None]:
+    """For each of `stages`, those to do, the nearest stage before it that is to do as well. `parents`: of all stages, the done ones too."""
+    todo = {spec.id for spec in stages}
+    nearest: dict[StageId, StageId | None] = {}
+    for spec in stages:
+        above = parents.get(spec.id)
+        while above is not None and above not in todo:
+            above = parents.get(above)
+        nearest[spec.id] = above
+    return nearest
+
+
+def by_size(stages: Sequence[StageSpec], clusters: Mapping[StageId, ClusterSpec], nearest: Mapping[StageId, StageId | None]) -> list[list[StageSpec]]:
+    """The stages in groups of one cluster each, parents' groups first. `stages`: those to do, parents first; `nearest`: see `nearest_to_do`.
+
+    A stage that needs another size of job than the stage before it waits for that stage's job. Stages that wait for different such stages are in
+    different groups, so that no job waits for more than it has to, and none for itself.
+    """
+    border: dict[StageId, StageId | None] = {}  # the nearest stage before each that is of another size
+    depth: dict[StageId, int] = {}
+    groups: dict[tuple[int, int, StageId | None], list[StageSpec]] = {}
+    for spec in stages:
+        above = nearest[spec.id] or (spec.rewind if spec.rewind in nearest else None)
+        crosses = above is not None and clusters[above] is not clusters[spec.id]
+        border[spec.id] = above if crosses or above is None else border[above]
+        depth[spec.id] = 0 if above is None else depth[above] + crosses
+        groups.setdefault((depth[spec.id], id(clusters[spec.id]), border[spec.id]), []).append(spec)
+    return [groups[key] for key in sorted(groups, key=lambda key: key[0])]  # stable: groups of one depth as their stages come
+
+
+def links(group: Sequence[StageSpec], parents: Mapping[StageId, StageId | None], nearest: Mapping[StageId, StageId | None]) -> dict[StageId, StageId]:
+    """From a done stage before one of the group to the stage of the group that comes before both: what `divide` looks up."""
+    own = {spec.id for spec in group}
+    pairs = ((parents.get(spec.id), nearest[spec.id]) for spec in group)
+    return {first: above for first, above in pairs if first is not None and first not in own and above in own}
+
+
 def divide(
-    stages: Iterable[StageSpec], stages_per_job: int, slots: int = 1, parents: Mapping[StageId, StageId | None] | None = None
+    stages: Iterable[StageSpec], stages_per_job: int, slots: int = 1, parents: Mapping[StageId, StageId] | None = None
 ) -> list[tuple[StageSpec, ...]]:
     """The stages of each job, at most `stages_per_job`, parents first. `stages`: those to do, parents first; any other parent counts as done.
 

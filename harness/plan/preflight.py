@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from harness.grid.read import Grid
 from harness.plan.gpu_checks import device_problems
 from harness.plan.plugin_checks import MOST_PARAMETERS, check_counts, check_forward
+from harness.plan.sizes import sizes_of_cells
 from jobs.experiment.augment_limits import images_of_epoch
 from jobs.experiment.cell import Cell
 from jobs.experiment.limits import oversized_batch, unreachable_rewind
@@ -51,10 +52,17 @@ def check_machine(grid: Grid, cells: Sequence[Cell]) -> Findings:
     if not cells:
         return Findings()
     data = check_data(grid, cells)
-    of_the_cluster = [*cache_problems(grid.cluster), *device_problems(grid.cluster, cells), *scheduler_problems(grid.cluster)]
     files = [*weights_problems(grid, cells), *teacher_problems(grid, cells)]
-    problems = [*data.problems, *files, *(f"{grid.path}: {problem}" for problem in of_the_cluster)]
-    return replace(data, problems=problems)
+    cache = [f"{grid.path}: {problem}" for problem in cache_problems(grid.cluster)]
+    return replace(data, problems=list(dict.fromkeys([*data.problems, *files, *cache, *size_problems(grid, cells)])))
+
+
+def size_problems(grid: Grid, cells: Sequence[Cell]) -> Iterator[str]:
+    """What jobs of each size lack: devices, or a scheduler that would take them."""
+    for where, cluster, users in sizes_of_cells(grid, cells):
+        for problem in (*device_problems(cluster, users), *scheduler_problems(cluster)):
+            of_an_entry = problem.startswith("cluster") and cluster is not grid.cluster
+            yield f"{where}.{problem}" if of_an_entry else f"{grid.path}: {problem}"
 
 
 def check_data(grid: Grid, cells: Sequence[Cell]) -> Findings:

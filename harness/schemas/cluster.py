@@ -1,9 +1,10 @@
 """The schema of a cluster profile, and of `cluster:` in a grid."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from harness.grid.cluster_profile import BY_NAME, FIELDS, PREPARE_FIELDS, PROFILE_FIELDS, RENAMED, SLURM_NAMES
+from harness.grid.resources import OF_A_JOB, OF_SBATCH
 from harness.schemas.descriptions import meanings
 from harness.schemas.values import Schema, Texts, comments, defaults, field_schema, value_schema
 from jobs.experiment.limits import CLUSTER, PREPARE
@@ -28,11 +29,22 @@ def cluster_schema() -> Schema:
     return schema
 
 
-def with_slurm(properties: Mapping[str, Schema], fields: Iterable[str]) -> Schema:
+def resources_schema() -> Schema:
+    """`cluster:` of an entry: some of the keys of a profile."""
+    texts = Texts(descriptions=meanings("grid.md", "Cluster"), defaults=defaults(ClusterSpec), limits=CLUSTER)
+    own = {name: field_schema(name, FIELDS[name], texts, expands=False) for name in OF_A_JOB}
+    given = with_slurm(own, OF_A_JOB, OF_SBATCH, {"ntasks_per_node": "tasks_per_node"})
+    given["properties"]["slurm"] = with_slurm(own, OF_A_JOB, OF_SBATCH, {"ntasks_per_node": "tasks_per_node"}) | {"type": ["object", "null"]}
+    return given | {"type": ["object", "null"]}
+
+
+def with_slurm(
+    properties: Mapping[str, Schema], fields: Iterable[str], names: Sequence[str] = SLURM_NAMES, others: Mapping[str, str] = RENAMED
+) -> Schema:
     """A mapping of fields and of SLURM's parameters, which may have the prefix `slurm_`. The kind alone may not."""
-    parameters: dict[str, Schema] = {name: {"description": NAME} for name in SLURM_NAMES if name not in properties}
-    renamed: dict[str, Schema] = {given: {"description": f"{name}, by submitit's name"} for given, name in RENAMED.items()}
-    prefixed = [name for name in (*fields, *SLURM_NAMES, *RENAMED) if name != "kind"]
+    parameters: dict[str, Schema] = {name: {"description": NAME} for name in names if name not in properties}
+    renamed: dict[str, Schema] = {given: {"description": f"{name}, by submitit's name"} for given, name in others.items()}
+    prefixed = [name for name in (*fields, *names, *others) if name != "kind"]
     return {
         "type": "object",
         "properties": dict(properties) | renamed | parameters,

@@ -5,6 +5,7 @@ from dataclasses import fields
 from typing import Final
 
 from harness.grid.methods import CHAIN
+from harness.grid.resources import KEY
 from harness.schemas.descriptions import meanings, rows_of
 from harness.schemas.values import (
     Schema,
@@ -28,6 +29,10 @@ from models.timm_models import PREFIX, TimmConfig
 from models.typed import ABOVE_0, AT_LEAST_0, AT_LEAST_1, FRACTION, Limit
 
 LABEL: Final[Schema] = {"type": "string", "minLength": 1, "description": "the name in tables, in place of the one that the options make"}
+RESOURCES: Final[Schema] = {
+    "description": "what the jobs of this entry need in place of the profile's resources; it enters no id",
+    "allOf": [reference("Resources")],
+}
 OF_TIMM: Final = f"^{PREFIX}."
 PROBABILITY: Final = Limit(words="from 0 to 1", holds=lambda value: 0 <= value <= 1)
 KNOBS: Final[Mapping[str, Limit]] = {  # the bounds of knobs, which the methods check themselves; a test holds the two against each other
@@ -68,14 +73,15 @@ def family_schema(config: type) -> Schema:
     family = config.__name__.removesuffix("Config")
     rows = [row for row in rows_of("models.md") if row.heading == "Options" and family in row.cells[1].split(", ")]
     texts = Texts(descriptions=comments(config) | {row.name: row.meaning for row in rows})
-    return settings_schema(config, texts, apart={"name": {}, "label": LABEL})
+    return settings_schema(config, texts, apart={"name": {}, "label": LABEL, KEY: RESOURCES})
 
 
 def pruning_definitions() -> dict[str, Schema]:
     """An entry of `pruning:`, a method or a chain of methods, with a definition for each method."""
     rules = [for_names("method", {"enum": [name]}, reference(f"pruning_{name}")) for name in METHODS]
     name = known_or_other(METHODS)
-    link: Schema = {"anyOf": [name, {"allOf": [reference("method")], "type": "object", "not": {"required": ["label"]}}]}
+    of_the_chain: Schema = {"anyOf": [{"required": ["label"]}, {"required": [KEY]}]}
+    link: Schema = {"anyOf": [name, {"allOf": [reference("method")], "type": "object", "not": of_the_chain}]}
     parts: Schema = choices_schema(tuple[int, ...], value_schema(tuple[int, ...]))
     chain: Schema = {
         "type": "object",
@@ -84,6 +90,7 @@ def pruning_definitions() -> dict[str, Schema]:
             CHAIN: {"description": "methods to run one after another", "type": "array", "minItems": 1, "items": link},
             "split": {"description": "how the fine-tuning epochs are divided among them", **parts},
             "label": LABEL,
+            KEY: RESOURCES,
             "zip": zip_schema(["split"]),
         },
         "additionalProperties": False,
@@ -96,7 +103,7 @@ def method_schema(name: str, method: type[PruningMethod]) -> Schema:
     """The mapping of a method: its knobs."""
     described = SHARED | comments(method) | meanings("pruning.md", "Gradual knobs")
     texts = Texts(descriptions=described, defaults=defaults(method), limits=KNOBS, names={"groups": GROUPS, "units": KINDS})
-    schema = settings_schema(method, texts, apart={"method": {"description": purposes()[name]}, "label": LABEL})
+    schema = settings_schema(method, texts, apart={"method": {"description": purposes()[name]}, "label": LABEL, KEY: RESOURCES})
     missing = [field.name for field in fields(method) if required(field)]
     return schema | ({"anyOf": [{"required": missing}, {"required": ["zip"]}]} if missing else {})
 
@@ -115,7 +122,8 @@ def for_names(word: str, names: Schema, schema: Schema) -> Schema:
 def entry_schema(word: str, name: Schema, rules: Sequence[Schema]) -> Schema:
     """An entry: a name, a list of names, or a mapping that follows the rule of its name."""
     names: Schema = {"type": "array", "minItems": 1, "items": name}
-    mapping: Schema = {"type": "object", "required": [word], "properties": {word: {"anyOf": [name, names]}, "label": LABEL}, "allOf": list(rules)}
+    own = {word: {"anyOf": [name, names]}, "label": LABEL, KEY: RESOURCES}
+    mapping: Schema = {"type": "object", "required": [word], "properties": own, "allOf": list(rules)}
     return {"anyOf": [name, names, mapping]}
 
 

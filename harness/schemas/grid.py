@@ -6,7 +6,7 @@ from harness.grid.axes import MOST_SEEDS
 from harness.grid.exclude import NAME_KEYS
 from harness.grid.labels import MOST_NAME, NAME
 from harness.grid.read import KEYS
-from harness.schemas.cluster import cluster_schema, named_or
+from harness.schemas.cluster import cluster_schema, named_or, resources_schema
 from harness.schemas.descriptions import meanings
 from harness.schemas.entries import OF_TIMM, model_definitions, one_or_more, only_known, pruning_definitions
 from harness.schemas.values import Schema, Texts, choices_schema, defaults, reference, settings_schema
@@ -60,7 +60,7 @@ def definitions() -> dict[str, Schema]:
     """The parts of the schema by name."""
     taught = Texts(descriptions=meanings("grid.md", "Distillation"), defaults=defaults(Distillation))
     specs = {"DataSpec": data_schema(), "RecipeSpec": recipe_schema(), "Distillation": settings_schema(Distillation, taught)}
-    return specs | {"ClusterSpec": cluster_schema()} | model_definitions() | pruning_definitions()
+    return specs | {"ClusterSpec": cluster_schema(), "Resources": resources_schema()} | model_definitions() | pruning_definitions()
 
 
 def or_nothing(schema: Schema) -> Schema:

@@ -24,18 +24,28 @@ class Array:
     level: int  # 0: waits for nothing
 
 
-def fan_out(parents: Sequence[frozenset[int]], max_tasks: int, submitted: Sequence[Mapping[int, int]] = ()) -> list[Array]:
+def fan_out(parents: Sequence[frozenset[int]], max_tasks: int, submitted: Sequence[Mapping[int, int]] = (), sizes: Sequence[int] = ()) -> list[Array]:
     """Arrays of at most `max_tasks` jobs, parents first. `parents`: for each job those that it waits for, all with smaller numbers.
 
-    submitted: jobs by task of the arrays that SLURM has already. They come first, unchanged, and wait for nothing here.
+    submitted: jobs by task of the arrays that SLURM has already. They come first, unchanged, and wait for nothing here. sizes: of each job, as a
+    number; the jobs of an array have one size. Empty: all are equal.
     """
     arrays = [Array(jobs=jobs, after=(), level=0) for jobs in submitted]
     tasks = {job: (number, task) for number, array in enumerate(arrays) for task, job in array.jobs.items()}
     for level, members in enumerate(by_level(parents)):
         first, new = len(arrays), [job for job in members if job not in tasks]
-        arrays += [Array(jobs=jobs, after=after, level=level) for jobs, after in _grouped(new, parents, arrays, tasks, max_tasks)]
+        for equal in alike(new, sizes):
+            arrays += [Array(jobs=jobs, after=after, level=level) for jobs, after in _grouped(equal, parents, arrays, tasks, max_tasks)]
         tasks |= {job: (number, task) for number, array in enumerate(arrays[first:], first) for task, job in array.jobs.items()}
     return arrays
+
+
+def alike(jobs: Sequence[int], sizes: Sequence[int]) -> list[list[int]]:
+    """The jobs in lists of one size each."""
+    lists: dict[int, list[int]] = {}
+    for job in jobs:
+        lists.setdefault(sizes[job] if sizes else 0, []).append(job)
+    return list(lists.values())
 
 
 def by_level(parents: Sequence[frozenset[int]]) -> list[list[int]]:

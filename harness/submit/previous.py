@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from harness.monitor.incidents import Incident, incidents
 from harness.monitor.survey import Survey, failed_stages, survey
@@ -19,6 +20,8 @@ from jobs.recovery.micro_batch import halve_micro_batch, stored_reason, with_sto
 from jobs.recovery.nodes import blame, blame_lost_nodes
 from jobs.worker.failures import attempt_started
 
+ALIKE: Mapping[StageId, ClusterSpec] = MappingProxyType({})  # every stage runs on the profile as it is
+
 
 @dataclass(frozen=True, kw_only=True)
 class PreviousJobs:
@@ -29,8 +32,10 @@ class PreviousJobs:
     messages: tuple[str, ...] = ()
 
 
-def previous_jobs(run: RunFolder, graph: StageGraph, cluster: ClusterSpec) -> PreviousJobs:
+def previous_jobs(run: RunFolder, graph: StageGraph, cluster: ClusterSpec, clusters: Mapping[StageId, ClusterSpec] = ALIKE) -> PreviousJobs:
     """The jobs that a new launch has to respect. Stages that ran out of memory get smaller micro-batches, and nodes that failed are counted.
+
+    clusters: of the stages; those that it does not name run on `cluster`.
 
     Raises SchedulerSilent if SLURM does not say which jobs live: a launch could then run a stage twice.
     """
@@ -44,7 +49,7 @@ def previous_jobs(run: RunFolder, graph: StageGraph, cluster: ClusterSpec) -> Pr
         stage: job.job for stage in surveyed.job_of if stage not in failed and not surveyed.job_of[stage].local and (job := surveyed.alive(stage))
     }
     planned = [incident for incident in incidents(run, surveyed) if incident.stage in graph.stages]
-    messages = tuple(message for incident in planned if (message := settle(run, graph, cluster, surveyed, incident)))
+    messages = tuple(message for incident in planned if (message := settle(run, graph, clusters.get(incident.stage, cluster), surveyed, incident)))
     return PreviousJobs(living=living, cells=frozenset(surveyed.index.cells), messages=messages)
 
 
@@ -58,7 +63,7 @@ def index_of(run: RunFolder, cluster: ClusterSpec) -> RunIndex:
 
 
 def settle(run: RunFolder, graph: StageGraph, cluster: ClusterSpec, surveyed: Survey, incident: Incident) -> str:
-    """What was done about a stage whose job ended before it did; empty if nothing had to be done."""
+    """What was done about a stage whose job ended before it did; empty if nothing had to be done. `cluster`: the stage's."""
     folder, spec = run.stage_dir(incident.stage), graph.stages[incident.stage]
     if incident.policy == "halve":
         reason = f"SLURM job {surveyed.job_of[incident.stage].job}: {incident.kind}"

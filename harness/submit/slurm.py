@@ -34,7 +34,7 @@ def submit_arrays(
     accepted = jobs if room is None else jobs[:room]
     queued = awaited(accepted, living, data_jobs)
     present = by_array(queued)
-    arrays = fan_out(parents(accepted, living, queued, data_jobs), max_array_size(), present)
+    arrays = fan_out(parents(accepted, living, queued, data_jobs), max_array_size(), present, sizes(accepted, len(queued)))
     ids: list[Mapping[int, JobId]] = [{task: queued[job] for task, job in tasks.items()} for tasks in present]
     new = arrays[len(present) :]
     lines: list[str] = []
@@ -42,7 +42,7 @@ def submit_arrays(
         folder = fresh_folder(run.jobs_dir)
         tasks = {task: accepted[job - len(queued)] for task, job in array.jobs.items()}
         try:
-            ids.append(submit_recorded(cluster, folder, tasks, dependency(array, ids), at_a_time))
+            ids.append(submit_recorded(next(iter(tasks.values())).cluster, folder, tasks, dependency(array, ids), at_a_time))
         except SchedulerError as error:
             if not lines:
                 raise
@@ -59,6 +59,18 @@ def submit_arrays(
         why = f" (it takes {room} more of yours now)" if room is not None and room < len(jobs) else ""
         lines.append(f"{counted(len(jobs) - submitted, 'job')} wait for room in SLURM's queue{why}: launch again when some have ended")
     return lines
+
+
+def sizes(jobs: Sequence[JobSpec], queued: int) -> list[int]:
+    """A number for the cluster of each of `jobs`, equal for equal clusters, behind those of so many jobs that SLURM has already."""
+    known: list[ClusterSpec] = []
+    numbers = [0] * queued
+    for job in jobs:
+        number = next((number for number, cluster in enumerate(known) if cluster is job.cluster or cluster == job.cluster), len(known))
+        if number == len(known):
+            known.append(job.cluster)
+        numbers.append(number)
+    return numbers
 
 
 def submit_recorded(cluster: ClusterSpec, folder: Path, jobs: Mapping[int, JobSpec], after: str, at_a_time: int) -> dict[int, JobId]:

@@ -31,6 +31,9 @@ class Partition:
     gpus: int
 
 
+Asked = tuple[int, str, Callable[[Partition], int | None]]
+
+
 def slurm_problems(cluster: ClusterSpec) -> list[str]:
     """What SLURM would refuse of a profile, one sentence each: partition, size and time, with what the cluster has; else SLURM's own message."""
     try:
@@ -42,9 +45,12 @@ def slurm_problems(cluster: ClusterSpec) -> list[str]:
 
 
 def broken_limits(cluster: ClusterSpec, known: Mapping[str, Partition]) -> Iterable[str]:
-    """One sentence for every unknown partition, and for every number of a profile that none of its partitions allows. `known`: partitions by name."""
+    """One sentence for every unknown partition, and for every number of a profile that none of its partitions allows. `known`: partitions by name.
+
+    Of several partitions, SLURM takes the one in which a job starts first, and passes over those that are too small for it.
+    """
     given = str(cluster.slurm.get("partition") or "")
-    names = given.split(",") if given else [name for name, partition in known.items() if partition.default]
+    names = [name.strip() for name in given.split(",")] if given else [name for name, partition in known.items() if partition.default]
     if not names:
         yield f"cluster.partition: missing, and this cluster has no default partition; valid: {', '.join(known)}"
     for name in names:
@@ -52,19 +58,33 @@ def broken_limits(cluster: ClusterSpec, known: Mapping[str, Partition]) -> Itera
             yield f"cluster.partition: no partition '{name}'{valid_names(name, known)}"
         elif not known[name].up:
             yield f"cluster.partition: '{name}' is down; valid: {', '.join(partition.name for partition in known.values() if partition.up)}"
-    chosen = [known[name] for name in names if name in known]
-    asked: dict[str, tuple[int, str, Callable[[Partition], int | None]]] = {
+    chosen, asked, before = [known[name] for name in names if name in known], asked_of(cluster), 0
+    for key, (wanted, unit, limit_of) in asked.items():
+        limits = [limit_of(partition) for partition in chosen]
+        if limits and all(limit is not None and wanted > limit for limit in limits):
+            before += 1
+            offered = ", ".join(f"{partition.name} up to {limit}" for partition, limit in zip(chosen, limits, strict=True))
+            yield f"cluster.{key}: {wanted} {unit} asked for; {offered}{alternatives(known, chosen, wanted, limit_of)}"
+    short = [(partition.name, lacking(partition, asked)) for partition in chosen]
+    if not before and short and all(lack for _, lack in short):  # each number fits somewhere, and all of them nowhere
+        yield f"cluster.partition: no one of them takes the whole job: {'; '.join(f'{name} has {lack}' for name, lack in short)}"
+
+
+def asked_of(cluster: ClusterSpec) -> Mapping[str, Asked]:
+    """The numbers that a job asks for, by the key of the profile: number, unit, and what a partition allows of it (None: any number)."""
+    return {
         "nodes": (cluster.nodes, "nodes", lambda partition: partition.nodes),
         "timeout_min": (cluster.timeout_min, "minutes", lambda partition: partition.minutes),
         "tasks_per_node x cpus_per_task": (cluster.tasks_per_node * cluster.cpus_per_task, "CPUs of a node", lambda partition: partition.cpus),
         "mem_gb": (round(1024 * (cluster.mem_gb or 0)), "MB of a node", lambda partition: partition.memory_mb),
         "gpus_per_node": (cluster.gpus_per_node, "GPUs of a node", lambda partition: partition.gpus),
     }
-    for key, (wanted, unit, limit_of) in asked.items():
-        limits = [limit_of(partition) for partition in chosen]
-        if limits and all(limit is not None and wanted > limit for limit in limits):
-            offered = ", ".join(f"{partition.name} up to {limit}" for partition, limit in zip(chosen, limits, strict=True))
-            yield f"cluster.{key}: {wanted} {unit} asked for; {offered}{alternatives(known, chosen, wanted, limit_of)}"
+
+
+def lacking(partition: Partition, asked: Mapping[str, Asked]) -> str:
+    """What a partition has too little of, '30 minutes of 60'; empty if it takes the job."""
+    limits = ((wanted, unit, limit_of(partition)) for wanted, unit, limit_of in asked.values())
+    return ", ".join(f"{limit} {unit} of {wanted}" for wanted, unit, limit in limits if limit is not None and wanted > limit)
 
 
 def alternatives(known: Mapping[str, Partition], chosen: Collection[Partition], wanted: int, limit_of: Callable[[Partition], int | None]) -> str:

@@ -108,7 +108,7 @@ ENTRIES = {
     ),
     "an argument that timm does not have": (
         "models: [{name: timm/resnet18, drop_path_rte: 2}]",
-        "1: models[0].drop_path_rte: unknown key; did you mean 'drop_path_rate'? valid: name, label, pretrained, pretrained_key, layers, ",
+        "1: models[0].drop_path_rte: unknown key; did you mean 'drop_path_rate'? valid: name, label, cluster, pretrained, pretrained_key, layers, ",
     ),
     "an argument of a wrong type": ("models: [{name: timm/resnet18, layers: 2}]", "1: models[0].layers: expected a list of whole numbers"),
     "a variant of another family": (

@@ -34,7 +34,7 @@ def test_options_and_names_of_a_plug_in_have_typed_mistakes_with_lines(folder: P
     written(folder, MODEL + METHOD + SOURCE)
     wrong = GRID.replace("width: 4", "widht: 4").replace("strength: 0.25", "strength: lots").replace("source: grey", "source: gray")
     assert [line.partition("; valid")[0] for line in mistakes(wrong)] == [
-        "grid.yaml:4: models[0].widht: unknown key; did you mean 'width'? valid: name, label, width",
+        "grid.yaml:4: models[0].widht: unknown key; did you mean 'width'? valid: name, label, cluster, width",
         "grid.yaml:5: pruning[1].strength: expected a number, got text 'lots'",
         f"grid.yaml:6: data.source: unknown value 'gray'; did you mean 'grey'? valid: {', '.join(SOURCES)}",
     ]

@@ -1,9 +1,12 @@
 """SLURM as its commands tell of it. tests/slurm/test_doctor.py asks a real one."""
 
+from dataclasses import replace
+
 import pytest
 
 from harness.health import scheduler
 from harness.health.finding import Finding
+from jobs.cluster.slurm_limits import Partition
 from jobs.experiment.specs import ClusterSpec
 from tests.support.fake_slurm import FakeSlurm
 
@@ -52,6 +55,17 @@ def test_what_a_run_relies_on_is_told(slurm: FakeSlurm) -> None:
 )
 def test_what_is_missing_is_a_warning(slurm: FakeSlurm, line: str, topic: str) -> None:
     assert told(slurm, line)[topic].state == "warning"
+
+
+def test_a_partition_that_never_takes_the_jobs_is_told_where_another_does(slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
+    main = Partition(name="main", default=True, up=True, nodes=4, minutes=None, cpus=2, memory_mb=5000, gpus=2)
+    known = {"main": main, "short": replace(main, name="short", minutes=30)}
+    monkeypatch.setattr(scheduler, "partitions", lambda: known)
+    both = replace(SLURM, timeout_min=60, slurm={"partition": "short, main"})
+    found = list(scheduler.queue(both))
+    assert [finding.state for finding in found] == ["warning", "ok"]
+    assert found[0].text == "partition short never takes its jobs: it has 30 minutes of 60"
+    assert [finding.state for finding in scheduler.queue(replace(both, timeout_min=20))] == ["ok"]
 
 
 def test_preemption_is_no_fault(slurm: FakeSlurm) -> None:

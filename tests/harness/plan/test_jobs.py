@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.grid.read import Grid, read_grid
-from harness.plan.jobs import divide, done_stages, levels, make_jobs, parent_jobs, planned_cells, to_replay
+from harness.plan.jobs import divide, divide_by_size, done_stages, levels, make_jobs, parent_jobs, planned_cells, to_replay
 from harness.plan.stages import StageGraph, make_graph
 from jobs.experiment.ids import StageId
 from jobs.experiment.rewinds import ask_for_replay, refusal, rewind_name
 from jobs.experiment.run_folder import RunFolder
-from jobs.experiment.specs import DataSpec, ModelSpec, RecipeSpec, StageSpec
+from jobs.experiment.specs import ClusterSpec, DataSpec, ModelSpec, RecipeSpec, StageSpec
 from models.pruning.base import Stage
 
 TEXT = """
@@ -179,6 +179,39 @@ def test_a_job_waits_only_for_what_one_of_its_stages_needs(stages: Stages, per_j
     for number, (job, after) in enumerate(zip(jobs, parent_jobs(jobs), strict=True)):
         needed = {owner[stage] for spec in job for stage in (spec.parent, spec.rewind) if stage in owner}
         assert after == needed - {number}
+
+
+SIZES = [ClusterSpec(kind="slurm", nodes=nodes) for nodes in (1, 2, 3)]
+
+
+@settings(max_examples=120)
+@given(stages=trees(), per_job=st.integers(1, 8), slots=st.integers(1, 8), data=st.data())
+def test_stages_of_one_size_share_a_job_and_no_job_waits_for_itself(stages: Stages, per_job: int, slots: int, data: st.DataObject) -> None:
+    clusters = {spec.id: data.draw(st.sampled_from(SIZES)) for spec in stages.todo}
+    jobs = divide_by_size(stages.todo, clusters, per_job, slots, stages.parents)
+    assert sorted(spec.id for job in jobs for spec in job) == sorted(spec.id for spec in stages.todo)
+    assert all(len({id(clusters[spec.id]) for spec in job}) == 1 and len(job) <= per_job for job in jobs)
+    for number, before in enumerate(parent_jobs(jobs)):
+        assert all(other < number for other in before)
+    owner = {spec.id: number for number, job in enumerate(jobs) for spec in job}
+    for number, job in enumerate(jobs):
+        ready = {spec.id for spec in stages.todo if owner[spec.id] < number}
+        for spec in job:
+            assert {spec.parent, spec.rewind} & owner.keys() <= ready
+            ready.add(spec.id)
+
+
+@given(stages=trees(), per_job=st.integers(1, 8), slots=st.integers(1, 8))
+def test_jobs_of_one_size_are_those_of_a_grid_without_sizes(stages: Stages, per_job: int, slots: int) -> None:
+    alike = dict.fromkeys(stages.parents, SIZES[0])
+    assert divide_by_size(stages.todo, alike, per_job, slots, stages.parents) == divide(stages.todo, per_job, slots, stages.parents)
+
+
+def test_a_stage_of_another_size_waits_in_a_job_of_its_own() -> None:
+    stages = tree([None, 0, 0, None, 3, 3])
+    clusters = {spec.id: SIZES[index % 3 > 0] for index, spec in enumerate(stages)}
+    jobs = divide_by_size(stages, clusters, 4, 1, {spec.id: spec.parent for spec in stages})
+    assert shown(jobs) == [("s0 s3", ()), ("s1 s2", (0,)), ("s4 s5", (0,))]
 
 
 def test_a_stage_that_rewinds_stands_behind_the_stage_in_the_middle_that_it_rewinds_to() -> None:

@@ -12,6 +12,7 @@ from harness.grid.read import Grid, read_grid
 from harness.plan.preflight import check_machine, model_problems, preflight
 from models.registry import create_model
 from models.ssm import kernel
+from tests.support.fake_slurm import FakeSlurm
 from tests.support.images import write_folder
 
 START = "name: t\nseeds: [0]\nrecipe: {epochs: 2}\n"  # lines 1 to 3
@@ -300,3 +301,12 @@ recipe: {epochs: 0, finetune_epochs: [1, 0]}
     assert preflight(grid, [cell for cell in grid.cells if cell.recipe.finetune_epochs]).problems == []
     (line,) = preflight(grid, grid.cells).problems
     assert "the head is fresh, because the file has none, and no epoch trains it: give a file with a head, or raise finetune_epochs" in line
+
+
+def test_slurm_is_asked_about_jobs_of_every_size_and_the_entry_is_named(tmp_path: Path, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.plan.preflight.has_slurm", lambda: True)
+    slurm.says("sinfo", "main|4|5000|(null)")
+    slurm.says("scontrol", "PartitionName=main Default=YES State=UP MaxTime=01:00:00 MaxNodes=UNLIMITED TotalNodes=2")
+    long = "models:\n- vim_micro\n- {name: vit_micro, cluster: {timeout_min: 600}}\npruning: [dense]\ncluster: {kind: slurm, timeout_min: 60}\n"
+    assert problems(tmp_path, long) == ["grid.yaml:6: models[1].cluster.timeout_min: 600 minutes asked for; main up to 60; no partition has more"]
+    assert len(slurm.calls("sbatch")) == 1, "the profile was tried as a whole"

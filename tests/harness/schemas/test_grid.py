@@ -37,6 +37,8 @@ RIGHT = """
     {seeds: 3, exclude: [{model: vim_micro, pruning: {method: dense}, seed: [0, 1]}, {recipe: {lr: 1e-3}, data: [{source: digits}], seed: 0}]}
     cluster: slurm/gpu.yaml
     cluster: {kind: slurm, partition: gpu, gpus_per_node: 1}
+    {models: [{name: vim_micro, cluster: {gpus_per_node: 4, timeout_min: 600}}], cluster: {kind: slurm, partition: [gpu, spare]}}
+    pruning: [{method: magnitude, sparsity: 0.5, cluster: {slurm: {partition: [long, gpu]}, mem_gb: 8}}, {chain: [semi_structured], cluster: }]
     {x-common: &c {lr: 1e-3}, recipe: {<<: *c, epochs: 3}}
 """
 WRONG = """
@@ -93,6 +95,9 @@ WRONG = """
     exclude: [{recipe: {epocs: 1}}]
     cluster: {nodes: 0}
     cluster: {partitions: gpu}
+    models: [{name: vim_micro, cluster: {setup: [module load x]}}]
+    pruning: [{method: magnitude, sparsity: 0.5, cluster: {timeout_min: 0}}]
+    pruning: [{chain: [{method: wanda, sparsity: 0.5, cluster: {mem_gb: 8}}]}]
     plugins: [1]
 """
 

@@ -37,6 +37,16 @@ def test_every_job_stands_once_and_waits_for_its_nearest_parents_alone(before: G
         assert waits_for(arrays, job) == set(nearest_parents(parents, before))
 
 
+@given(forests(), st.integers(1, 7), st.data())
+def test_an_array_has_jobs_of_one_size_and_each_still_waits_for_its_own_parents(before: Graph, chunk: int, data: st.DataObject) -> None:
+    sizes = [data.draw(st.integers(0, 2)) for _ in before]
+    arrays = fan_out(before, chunk, sizes=sizes)
+    assert sorted(job for array in arrays for job in array.jobs.values()) == list(range(len(before)))
+    assert all(len({sizes[job] for job in array.jobs.values()}) == 1 for array in arrays)
+    for job, parents in enumerate(before):
+        assert waits_for(arrays, job) == set(nearest_parents(parents, before))
+
+
 @given(forests(), st.integers(1, 7))
 def test_what_slurm_has_already_comes_first_and_is_waited_for_as_the_rest(forest: Graph, chunk: int) -> None:
     present = [{7: 0}, {3: 1, 4: 2}]

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from harness.grid.read import read_grid
 from harness.submit.dependencies import Array
 from harness.submit.slurm import awaited, by_array, parents, progress_marker, submit_arrays, summary
 from jobs.experiment.ids import JobId, StageId
@@ -91,6 +92,34 @@ def test_a_job_that_starts_from_nothing_that_others_have_waits_for_nothing(tmp_p
     job = next(job for job in jobs_of(grid, run)[0] if job.stages[-1].parent)
     submit_arrays(replace(grid.cluster, kind="slurm"), run, [job], {StageId("of no interest"): JobId(number=17)})
     assert dependencies(run.jobs_dir) == [""]
+
+
+def test_jobs_of_two_sizes_are_two_arrays_each_with_what_it_needs(tmp_path: Path, slurm: FakeSlurm) -> None:
+    path, run = tmp_path / "grid.yaml", RunFolder(tmp_path / "run")
+    wide = "{name: vim_tiny, cluster: {gpus_per_node: 4, timeout_min: 600, mem_gb: 64, partition: [big, spare]}}"
+    short = "{method: magnitude, sparsity: [0.5, 0.9], cluster: {timeout_min: 30}}"
+    path.write_text(
+        f"name: g\nseeds: [0]\nmodels: [vim_micro, {wide}]\npruning: [dense, {short}]\n"
+        "cluster: {kind: slurm, gpus_per_node: 1, timeout_min: 60, partition: gpu, constraint: h100}\n"
+    )
+    grid = read_grid(path)
+    jobs, _ = jobs_of(grid, run)
+    slurm.says("sbatch", "Submitted batch job 20")
+    lines = submit_arrays(grid.cluster, run, jobs, {})
+    asked = [sbatch_lines(path) for path in sorted(run.jobs_dir.glob("*/submission.sh"))]
+    assert asked[0] == {"time": "60", "nodes": "1", "ntasks-per-node": "1", "gpus-per-node": "1", "partition": "gpu", "constraint": "h100"}
+    assert asked[1] == asked[0] | {"time": "600", "ntasks-per-node": "4", "gpus-per-node": "4", "partition": "big,spare", "mem": "65536MB"}
+    assert asked[2:] == [asked[0], asked[1], asked[0] | {"time": "30"}, asked[1] | {"time": "30"}], "the control; the pruned cells, as one array"
+    assert lines[-1].startswith("8 jobs submitted, in 6 arrays")
+
+
+def sbatch_lines(script: Path) -> dict[str, str]:
+    """The sizes that a script asks for."""
+    options = dict(
+        line.removeprefix("#SBATCH --").split("=", 1) for line in script.read_text().splitlines() if line.startswith("#SBATCH --") and "=" in line
+    )
+    kept = ("time", "nodes", "ntasks-per-node", "gpus-per-node", "partition", "constraint", "mem")
+    return {name: options[name] for name in kept if name in options}
 
 
 def test_what_was_submitted_stays_when_slurm_takes_no_more(tmp_path: Path, slurm: FakeSlurm) -> None:

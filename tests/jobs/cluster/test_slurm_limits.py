@@ -27,6 +27,7 @@ def test_numbers_are_read_as_slurm_writes_them() -> None:
         ({}, []),
         ({"slurm": {}}, []),
         ({"slurm": {"partition": "main,short"}, "nodes": 3}, []),
+        ({"slurm": {"partition": "main, short"}, "nodes": 3}, []),
         ({"slurm": {"partition": "shrt"}}, ["cluster.partition: no partition 'shrt'; did you mean 'short'? valid: main, short, night"]),
         ({"slurm": {"partition": "night"}}, ["cluster.partition: 'night' is down; valid: main, short"]),
         ({"nodes": 5}, ["cluster.nodes: 5 nodes asked for; main up to 4; no partition has more"]),
@@ -37,6 +38,14 @@ def test_numbers_are_read_as_slurm_writes_them() -> None:
 def test_a_profile_is_held_against_its_partitions(changes: Mapping[str, object], expected: list[str]) -> None:
     problems = list(broken_limits(replace(FITS, **changes), {"main": MAIN, "short": SHORT, "night": DOWN}))  # type: ignore[arg-type]
     assert len(problems) == len(expected) and all(problem.startswith(start) for problem, start in zip(problems, expected, strict=True)), problems
+
+
+def test_of_several_partitions_one_has_to_take_the_whole_job() -> None:
+    wide, long = replace(MAIN, name="wide", minutes=30), replace(MAIN, name="long", nodes=1)
+    asked = replace(FITS, nodes=3, timeout_min=60, slurm={"partition": "wide,long"})
+    (problem,) = broken_limits(asked, {"wide": wide, "long": long})
+    assert problem == "cluster.partition: no one of them takes the whole job: wide has 30 minutes of 60; long has 1 nodes of 3"
+    assert not list(broken_limits(replace(asked, nodes=1), {"wide": wide, "long": long}))
 
 
 def test_without_a_default_partition_a_profile_has_to_name_one() -> None:

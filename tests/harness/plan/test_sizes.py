@@ -1,0 +1,94 @@
+"""On which cluster each stage runs."""
+
+from pathlib import Path
+
+from harness.grid.read import Grid, read_grid
+from harness.plan.dry_run import describe
+from harness.plan.jobs import make_jobs, planned_cells
+from harness.plan.sizes import sizes_of_cells, stage_clusters
+from harness.plan.stages import make_graph
+from jobs.experiment.run_folder import RunFolder
+
+HEAD = "name: g\nseeds: [0, 1]\nrecipe: {epochs: 4, finetune_epochs: 2}\ncluster: {kind: slurm, timeout_min: 60, stages_per_job: 8}\n"
+
+
+def grid(folder: Path, text: str) -> Grid:
+    (folder / "grid.yaml").write_text(HEAD + text)
+    return read_grid(folder / "grid.yaml")
+
+
+def minutes(of: Grid) -> dict[str, set[int]]:
+    """The time limits of the stages, by what the stages are."""
+    graph, found = make_graph(of.cells), dict[str, set[int]]()
+    for stage, cluster in stage_clusters(of, graph).items():
+        spec = graph.stages[stage]
+        found.setdefault(f"{spec.model.label} {spec.stage.name} {spec.stage.method.name if spec.stage.method else ''}".strip(), set()).add(
+            cluster.timeout_min
+        )
+    return found
+
+
+def test_without_resources_all_stages_run_on_the_profile(tmp_path: Path) -> None:
+    plain = grid(tmp_path, "models: [vim_micro]\npruning: [dense]\n")
+    assert all(cluster is plain.cluster for cluster in stage_clusters(plain, make_graph(plain.cells)).values())
+
+
+def test_the_dense_training_is_the_models_and_the_rest_is_the_prunings_where_it_says_so(tmp_path: Path) -> None:
+    models = "models: [vim_micro, {name: vim_tiny, cluster: {timeout_min: 600}}]\n"
+    short = "{method: magnitude, sparsity: [0.5, 0.9], cluster: {timeout_min: 30}}"
+    scratch = "{method: rigl, sparsity: 0.5, cluster: {timeout_min: 90}}"
+    assert minutes(grid(tmp_path, f"{models}pruning: [dense, {short}, {scratch}]\n")) == {
+        "vim_micro train": {60},
+        "vim_micro finetune": {60},
+        "vim_micro finetune magnitude": {30},
+        "vim_micro train rigl": {90},
+        "vim_tiny train": {600},
+        "vim_tiny finetune": {600},
+        "vim_tiny finetune magnitude": {30},
+        "vim_tiny train rigl": {90},
+    }
+    alone = minutes(grid(tmp_path, f"models: [vim_micro]\npruning: [{short}]\n"))
+    assert alone["vim_micro train"] == {60}, "although no other pruning shares it: sharing changes no size"
+
+
+def test_a_stage_that_two_prunings_share_is_of_neither(tmp_path: Path) -> None:
+    chains = [
+        f"{{chain: [{{method: structured, ratio: 0.3}}, {{method: {last}, sparsity: 0.5}}], cluster: {{timeout_min: {limit}}}}}"
+        for last, limit in (("wanda", 30), ("magnitude", 40))
+    ]
+    found = minutes(grid(tmp_path, f"models: [vim_micro]\npruning: [{', '.join(chains)}]\n"))
+    assert {limit for limits in found.values() for limit in limits} == {30, 40, 60}
+    assert all(limits == {60} for name, limits in found.items() if "structured" in name)
+
+
+def test_jobs_hold_stages_of_one_size_and_a_dry_run_tells_them_apart(tmp_path: Path) -> None:
+    wide = "models: [vim_micro, {name: vim_tiny, cluster: {nodes: 2, mem_gb: 64, partition: [a, b]}}]\npruning: [dense]\n"
+    made = grid(tmp_path, wide)
+    graph, run = make_graph(made.cells), RunFolder(tmp_path / "run")
+    jobs = make_jobs(made, graph, run, planned_cells(made, graph))
+    assert [({spec.model.label for spec in job.stages}, job.cluster.nodes, len(job.stages)) for job in jobs] == [
+        ({"vim_micro"}, 1, 4),
+        ({"vim_tiny"}, 2, 4),
+    ]
+    text = describe(graph, made, jobs).splitlines()
+    assert text[-3:] == [
+        "jobs: 2, up to 4 stages each, of 2 sizes, slurm",
+        "  1 job: 1 rank each (1 x 1), 1 CPU a rank, up to 60 min",
+        "  1 job: 2 ranks each (2 x 1), 1 CPU a rank, 64 GB, up to 60 min, partition a,b",
+    ]
+
+
+def test_sizes_are_told_with_the_entry_that_asks_for_them(tmp_path: Path) -> None:
+    entries = (
+        "models:\n- vim_micro\n- {name: vim_tiny, cluster: {nodes: 2}}\npruning:\n- dense\n- {method: random, sparsity: 0.5, cluster: {mem_gb: 9}}\n"
+    )
+    made = grid(tmp_path, entries)
+    told = [
+        (where.removeprefix(f"{tmp_path}/"), cluster.nodes, cluster.mem_gb, len(cells)) for where, cluster, cells in sizes_of_cells(made, made.cells)
+    ]
+    assert told == [
+        ("grid.yaml", 1, None, 4),
+        ("grid.yaml:10: pruning[1]", 1, 9.0, 2),
+        ("grid.yaml:7: models[1]", 2, None, 4),
+        ("grid.yaml:10: pruning[1]", 2, 9.0, 2),
+    ]
