@@ -23,7 +23,7 @@ class Sizes:
 
     def of(self, model: ModelSpec, method: PruningMethod | None = None) -> ClusterSpec:
         """The cluster of the jobs of a model; with a method those of what this method does."""
-        return self.one(with_resources(self.grid.cluster, self.resources(model), self.resources(method) if method else None))
+        return self.shared(with_resources(self.grid.cluster, self.resources(model), self.resources(method) if method else None))
 
     def resources(self, value: ModelSpec | PruningMethod) -> Resources | None:
         """What the entry of a model or a method gives."""
@@ -31,7 +31,7 @@ class Sizes:
             self.given[id(value)] = self.grid.resources(value)
         return self.given[id(value)]
 
-    def one(self, cluster: ClusterSpec) -> ClusterSpec:
+    def shared(self, cluster: ClusterSpec) -> ClusterSpec:
         """The object that stands for all clusters equal to this one."""
         same = next((known for known in self.known if known is cluster or known == cluster), None)
         if same is None:
@@ -62,7 +62,7 @@ def stage_clusters(grid: Grid, graph: StageGraph) -> Mapping[StageId, ClusterSpe
 def sizes_of_cells(grid: Grid, cells: Iterable[Cell]) -> list[tuple[str, ClusterSpec, list[Cell]]]:
     """Every size of jobs that some cells need: where the grid gives it, the cluster, and the cells. The first is the profile's own."""
     sizes = Sizes(grid)
-    found: dict[int, tuple[str, ClusterSpec, list[Cell]]] = {id(sizes.one(grid.cluster)): (str(grid.path), grid.cluster, [])}
+    by_cluster: dict[int, tuple[str, ClusterSpec, list[Cell]]] = {id(sizes.shared(grid.cluster)): (str(grid.path), grid.cluster, [])}
     of_pair: dict[tuple[int, int], list[int]] = {}
     for cell in cells:
         pair = (id(cell.model), id(cell.method))
@@ -72,7 +72,7 @@ def sizes_of_cells(grid: Grid, cells: Iterable[Cell]) -> list[tuple[str, Cluster
                 clusters[grid.location(cell.method)] = sizes.of(cell.model, cell.method)
             of_pair[pair] = list(dict.fromkeys(map(id, clusters.values())))
             for where, cluster in clusters.items():
-                found.setdefault(id(cluster), (where, cluster, []))
+                by_cluster.setdefault(id(cluster), (where, cluster, []))
         for cluster_id in of_pair[pair]:
-            found[cluster_id][2].append(cell)
-    return list(found.values())
+            by_cluster[cluster_id][2].append(cell)
+    return list(by_cluster.values())
