@@ -1,8 +1,7 @@
 """The status of a run as a terminal shows it: counts, hours, the stages at work, incidents, and what to do next."""
 
-from collections import Counter
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -11,14 +10,15 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.monitor.data_sets import data_notes
-from harness.monitor.incidents import IncidentGroup, grouped, incidents, nodes_of, remedy
-from harness.monitor.survey import STATES, State, Survey, heard_s, survey
-from harness.monitor.training_time import left_s, trained_s
+from harness.monitor.incidents import IncidentGroup, nodes_of, remedy
+from harness.monitor.model_bars import ModelBars
+from harness.monitor.run_status import RunStatus
+from harness.monitor.survey import STATES, State, Survey, heard_s
 from harness.monitor.waiting import waiting_note
 from harness.text import counted, duration, shortened, time_spent
 from jobs.experiment.ids import StageId
 from jobs.experiment.output import FittedTable, printable
-from jobs.experiment.progress import StageProgress, read_progress
+from jobs.experiment.progress import StageProgress
 from jobs.experiment.run_folder import GRID, MICRO_BATCH, RunFolder
 from jobs.recovery.nodes import faults, left_out
 
@@ -37,62 +37,48 @@ COLOURS: Mapping[State, str] = {
 }
 
 
-@dataclass
-class StatusView:
-    """Looks at a run folder, again and again; what cannot change any more is read once."""
-
-    run: RunFolder
-    done_s: dict[StageId, float] = field(default_factory=dict)  # seconds of training, by done stage
-    under_way: bool = False  # something ran or waited at the last look
-
-    def look(self) -> Group:
-        """The status now."""
-        surveyed = survey(self.run)
-        counts = Counter(surveyed.states.values())
-        self.under_way = bool(counts["running"] or counts["queued"] or counts["unknown"])
-        at_work = stages_at_work(surveyed)
-        progress = {stage: known for stage in at_work if (known := read_progress(self.run.stage_dir(stage)))}
-        parts: list[RenderableType] = [head(surveyed, counts), counts_table(counts), self.hours(surveyed, at_work, progress)]
-        if at_work:
-            parts += [Text(), stages_table(surveyed, at_work, progress)]
-        groups = grouped(incidents(self.run, surveyed))
-        parts += [line for group in groups[:GROUPS] for line in incident_lines(group, surveyed)]
-        if len(groups) > GROUPS:
-            parts.append(Text(f"and {counted(len(groups) - GROUPS, 'more kind')} of failure"))
-        return Group(*parts, *(Text(line, style="yellow") for line in notes(surveyed)))
-
-    def hours(self, surveyed: Survey, at_work: Sequence[StageId], progress: Mapping[StageId, StageProgress]) -> Text:
-        """Stages done, hours of training used, and time left."""
-        done = [stage for stage in surveyed.index.stages if surveyed.done(stage)]
-        for stage in done:
-            if stage not in self.done_s:
-                self.done_s[stage] = trained_s(self.run, stage)
-        used_s = sum(self.done_s[stage] for stage in done) + sum(stage.spent_s for stage in progress.values())
-        line = f"{len(done)} of {len(surveyed.index.stages)} stages done, {time_spent(used_s)} of training used"
-        left = left_s(surveyed, self.done_s, progress)
-        if at_work and left is not None:
-            line += f"; about {duration(left / len(at_work))} left with {len(at_work)} at a time"
-        return Text(line)
+def page(status: RunStatus) -> Group:
+    """The whole status, however long."""
+    parts: list[RenderableType] = [head(status), counts_table(status.counts), Text(hours(status))]
+    if len(status.models) > 1 and status.under_way:
+        parts += [Text(), ModelBars(models=status.models)]
+    if status.at_work:
+        parts += [Text(), stages_table(status.surveyed, status.at_work, status.progress)]
+    parts += [line for group in status.groups[:GROUPS] for line in incident_lines(group, status.surveyed)]
+    if len(status.groups) > GROUPS:
+        parts.append(Text(f"and {counted(len(status.groups) - GROUPS, 'more kind')} of failure"))
+    return Group(*parts, *(Text(line, style="yellow") for line in notes(status.surveyed)))
 
 
-def head(surveyed: Survey, counts: Mapping[State, int]) -> Text:
+def hours(status: RunStatus) -> str:
+    """Stages done, hours of training used, time left and expected end."""
+    line = f"{status.stages_done} of {len(status.surveyed.index.stages)} stages done, {time_spent(status.trained_s)} of training used"
+    if status.left_s is None or status.end is None:
+        return line
+    return f"{line}; about {duration(status.left_s)} left with {len(status.at_work)} at a time, until {moment(status.end, status.time)}"
+
+
+def moment(then: float, now: float) -> str:
+    """A time of this machine's clock, with its day unless that is today's: '17:05', 'Tue 1 Dec 17:05'."""
+    local, today = time.localtime(then), time.localtime(now)
+    clock = time.strftime("%H:%M", local)
+    return clock if local[:3] == today[:3] else f"{time.strftime('%a', local)} {local.tm_mday} {time.strftime('%b', local)} {clock}"
+
+
+def head(status: RunStatus) -> Text:
     """Grid and folder."""
-    return Text(f"{surveyed.index.grid}: {counts['done']} of {len(surveyed.states)} cells done   ({surveyed.run.path})", style="bold")
+    surveyed, done = status.surveyed, status.counts.get("done", 0)
+    return Text(f"{surveyed.index.grid}: {done} of {len(surveyed.states)} cells done   ({surveyed.run.path})", style="bold")
 
 
 def counts_table(counts: Mapping[State, int]) -> FittedTable:
     """Cells by state; `unknown` only where there are some."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    states = [state for state in STATES if state != "unknown" or counts[state]]
+    states = [state for state in STATES if state != "unknown" or counts.get(state)]
     for state in states:
-        table.add_column(state, justify="right", style=COLOURS[state] if counts[state] else "dim")
-    table.add_row(*(str(counts[state]) for state in states))
+        table.add_column(state, justify="right", style=COLOURS[state] if counts.get(state) else "dim")
+    table.add_row(*(str(counts.get(state, 0)) for state in states))
     return FittedTable(table=table, names=())
-
-
-def stages_at_work(surveyed: Survey) -> list[StageId]:
-    """The stages at which running cells stand, each once."""
-    return list(dict.fromkeys(surveyed.stands_at[cell] for cell, state in surveyed.states.items() if state == "running"))
 
 
 def stages_table(surveyed: Survey, at_work: Sequence[StageId], progress: Mapping[StageId, StageProgress]) -> FittedTable:

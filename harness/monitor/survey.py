@@ -9,9 +9,9 @@ import os
 import time
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -32,6 +32,13 @@ State = Literal["done", "running", "queued", "blocked", "failed", "open", "unkno
 STATES: tuple[State, ...] = ("done", "running", "queued", "blocked", "failed", "open", "unknown")
 STALE_S = 2.0  # SLURM may take this long to answer; after that the disk is read again
 HEARTBEAT_S = 120.0  # a stage that wrote progress so recently is alive, wherever its process is
+
+
+class QueueState(Protocol):
+    """A function that gives SLURM's states of jobs. It raises SchedulerError."""
+
+    def __call__(self, jobs: Iterable[JobId], *, patience_s: float, say: Callable[[str], None]) -> dict[JobId, JobState]:
+        """The state of each of `jobs`."""
 
 
 class RecordFields(msgspec.Struct):
@@ -67,18 +74,18 @@ def failed_stages(files: Files) -> frozenset[StageId]:
     return frozenset(stage for stage, names in files.items() if has_failed(names))
 
 
-def stage_files(run: RunFolder) -> dict[StageId, frozenset[str]]:
-    """The names in every stage's folder."""
-    folder = f"{run.path}/{STAGES}"
-    return {StageId(stage): frozenset(names_in(f"{folder}/{stage}")) for stage in names_in(folder)}
-
-
 def names_in(folder: Path | str) -> list[str]:
     """The names in a folder; empty where there is no such folder."""
     try:
         return os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def stage_files(run: RunFolder, names: Callable[[str], list[str]] = names_in) -> dict[StageId, frozenset[str]]:
+    """The names in every stage's folder. names: gives those in a folder."""
+    folder = f"{run.path}/{STAGES}"
+    return {StageId(stage): frozenset(names(f"{folder}/{stage}")) for stage in names(folder)}
 
 
 # Cells, by their files
@@ -188,16 +195,21 @@ def survey(
     launching: bool | None = None,
     patience_s: float = PATIENCE_S,
     say: Callable[[str], None] = complain,
+    queue: QueueState | None = None,
+    names: Callable[[str], list[str]] = names_in,
 ) -> Survey:
     """The state of every cell and job now. Raises RunIndexError where nothing was launched. SLURM's silence is a result, not an error.
 
-    index: of the run folder; None: read from it. launching: whether a launch is at work; None: its lock says so.
+    index: of the run folder; None: read from it. launching: whether a launch is at work; None: its lock says so. queue, names: ask SLURM, and list a
+    folder; those of `harness.monitor.memory` remember. None: SLURM itself.
     """
-    index, files, submitted, recorded = index or read_index(run), stage_files(run), submissions(run), recorded_cells(run)
+    index, files, submitted, recorded = index or read_index(run), stage_files(run, names), submissions(run), recorded_cells(run)
     asked = time.monotonic()
-    jobs, silent = job_states(run, unfinished(submitted, index, files, recorded), files, patience_s, say)
+    jobs, silent = job_states(
+        run, unfinished(submitted, index, files, recorded), files, partial(queue or queue_state, patience_s=patience_s, say=say)
+    )
     if time.monotonic() > asked + STALE_S:  # SLURM took its time, and jobs may have ended meanwhile
-        files, recorded = stage_files(run), recorded_cells(run)
+        files, recorded = stage_files(run, names), recorded_cells(run)
     surveyed = Survey(
         run=run,
         index=index,
@@ -247,12 +259,12 @@ def dropped(index: RunIndex, files: Files, cancelled: Collection[CellId]) -> fro
 
 
 def job_states(
-    run: RunFolder, submitted: Sequence[Submission], files: Files, patience_s: float, say: Callable[[str], None]
+    run: RunFolder, submitted: Sequence[Submission], files: Files, queue: Callable[[list[JobId]], dict[JobId, JobState]]
 ) -> tuple[dict[JobId, JobState], str]:
     """The state of each job, and why SLURM's are missing where it does not answer."""
     jobs = {submission.job: process_state(run, submission, files) for submission in submitted if submission.local}
     try:
-        return jobs | queue_state([submission.job for submission in submitted if not submission.local], patience_s=patience_s, say=say), ""
+        return jobs | queue([submission.job for submission in submitted if not submission.local]), ""
     except SchedulerError as error:
         return jobs, str(error)
 

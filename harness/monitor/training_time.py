@@ -30,25 +30,45 @@ def trained_s(run: RunFolder, stage: StageId) -> float:
 
 
 def left_s(surveyed: Survey, done_s: Mapping[StageId, float], progress: Mapping[StageId, StageProgress]) -> float | None:
-    """Seconds of training left, if one stage ran after the other, at the speed of done stages of the same kind; None before a stage is done.
+    """Seconds of training left, if one stage ran after the other; None before anything was measured. See `seconds_of_stages`."""
+    seconds = seconds_of_stages(surveyed, done_s, progress)
+    return None if seconds is None else sum(seconds.values())
 
-    done_s: seconds that done stages took. progress: of the stages at work.
+
+def until_end_s(surveyed: Survey, done_s: Mapping[StageId, float], progress: Mapping[StageId, StageProgress], at_a_time: int) -> float | None:
+    """Seconds until all stages have trained, with so many at a time; None if none is, or before anything was measured.
+
+    It is at least the time of the cell whose stages take longest, for they run one after the other.
     """
-    epochs_of: dict[str, int] = defaultdict(int)
-    seconds_of: dict[str, float] = defaultdict(float)
+    seconds = seconds_of_stages(surveyed, done_s, progress)
+    if seconds is None or at_a_time < 1:
+        return None
+    paths = (sum(seconds.get(stage, 0.0) for stage in entry.stages) for entry in surveyed.index.cells.values())
+    return max(sum(seconds.values()) / at_a_time, max(paths, default=0.0))
+
+
+def seconds_of_stages(surveyed: Survey, done_s: Mapping[StageId, float], progress: Mapping[StageId, StageProgress]) -> dict[StageId, float] | None:
+    """Seconds that each stage still has to train: as its own steps so far say, else as the epochs measured of its kind, else of all kinds.
+
+    None before anything was measured. done_s: seconds that done stages took. progress: of the stages at work.
+    """
     stages = surveyed.index.stages
-    for stage, seconds in done_s.items():
+    epochs_of: dict[str, float] = defaultdict(float)
+    seconds_of: dict[str, float] = defaultdict(float)
+    trained = {stage: (float(stages[stage].epochs), seconds) for stage, seconds in done_s.items()}
+    trained |= {stage: (stages[stage].epochs * now.step / now.steps, now.spent_s) for stage, now in progress.items() if now.steps and now.spent_s}
+    for stage, (epochs, seconds) in trained.items():
         for kind in (stages[stage].kind, ""):
-            epochs_of[kind] += stages[stage].epochs
+            epochs_of[kind] += epochs
             seconds_of[kind] += seconds
     if not epochs_of[""]:
         return None
-    total = 0.0
+    left = {}
     for stage in needed(surveyed):
         kind = stages[stage].kind if epochs_of[stages[stage].kind] else ""
-        epochs = stages[stage].epochs - (progress[stage].epoch if stage in progress else 0)
-        total += max(0, epochs) * seconds_of[kind] / epochs_of[kind]
-    return total
+        now = progress.get(stage)
+        left[stage] = now.eta_s if now is not None and now.eta_s is not None else stages[stage].epochs * seconds_of[kind] / epochs_of[kind]
+    return left
 
 
 def needed(surveyed: Survey) -> set[StageId]:

@@ -13,6 +13,7 @@ from typing import Final
 from harness.schemas.cluster import cluster_schema
 from harness.schemas.grid import DRAFT, grid_schema
 from harness.schemas.record import record_schema, verification_schema
+from harness.schemas.status import status_schema
 from harness.schemas.values import Schema
 from jobs.experiment.output import replace_unencodable
 
@@ -30,8 +31,15 @@ SCHEMAS: Final[Mapping[str, Callable[[], Schema]]] = {
     "cluster.schema.json": profile,
     "record.schema.json": record_schema,
     "verification.schema.json": verification_schema,
+    "status.schema.json": status_schema,
 }
-PURPOSES: Final = ("a grid", "a cluster profile", "the record.json of a cell", "the file that a verification of a cell leaves")
+PURPOSES: Final = (
+    "a grid",
+    "a cluster profile",
+    "the record.json of a cell",
+    "the file that a verification of a cell leaves",
+    "the output of status --json",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -19,6 +19,7 @@ UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u20
 PLAIN = {"±": "+-", "×": "x", "–": "-", "—": "-", "−": "-", "…": "...", "•": "*", "‘": "'", "’": "'", "“": '"', "”": '"', "µ": "u", "→": "->"}
 PLAIN |= {chr(code): "-" for code in range(0x2500, 0x2580)} | dict.fromkeys("│┃║╎╏┆┇┊┋", "|")  # lines of boxes and progress bars
 PLAIN |= {chr(code): "." for code in range(0x2800, 0x2900)}  # spinners
+PLAIN |= {"█": "#", "░": "."}  # bars
 ERRORS = "vssm_bench.plain"  # the name of `in_plain_signs` among Python's ways to handle what cannot be encoded
 FOLDED = 12  # characters: a column of names may be folded to this width, and no further
 

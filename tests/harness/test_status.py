@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.monitor.survey import survey
-from harness.status import main
+from harness.status import CODES, main
 from jobs.experiment.run_folder import MICRO_BATCH
 from jobs.recovery.nodes import blame
 from tests.support.fake_slurm import SILENT, FakeSlurm
@@ -60,7 +60,7 @@ def test_while_slurm_is_silent_no_job_is_called_gone(
     fake: FakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slurm = FakeSlurm(tmp_path / "slurm", monkeypatch)
-    monkeypatch.setattr("harness.monitor.status_view.survey", partial(survey, patience_s=0.0, say=lambda text: None))
+    monkeypatch.setattr("harness.monitor.run_status.survey", partial(survey, patience_s=0.0, say=lambda text: None))
     fake.submit({"17": [fake.trunks[0]]})
     slurm.fails("squeue", SILENT)
     text = printed(capsys)
@@ -134,3 +134,32 @@ def test_a_job_that_slurm_holds_is_shown_with_the_command_that_releases_it(
     FakeSlurm(tmp_path / "slurm", monkeypatch).queue(j17_1="PENDING:launch failed requeued held")
     fake.submit({"17_1": [fake.trunks[0]]})
     assert "SLURM holds 1 job (launch failed requeued held); release with: scontrol release 17_1" in printed(capsys)
+
+
+def test_a_script_gets_json_and_a_code_that_says_how_the_run_stands(
+    fake: FakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def code() -> int:
+        result = main(["--json"])
+        shown = json.loads(capsys.readouterr().out)
+        assert CODES[shown["result"]] == result and shown["grid"] == "small"
+        return result
+
+    slurm = FakeSlurm(tmp_path / "slurm", monkeypatch)
+    monkeypatch.setattr("harness.monitor.run_status.survey", partial(survey, patience_s=0.0, say=lambda text: None))
+    assert code() == 4
+    fake.submit({"17": [fake.trunks[0]]})
+    slurm.queue(j17="PENDING:Priority")
+    assert code() == 3
+    slurm.fails("squeue", SILENT)
+    assert code() == 5
+    for path in fake.paths[1:]:
+        fake.record(path)
+    fake.fail(fake.paths[0].stages[0])
+    assert code() == 1
+    fake.run.failure_path(fake.paths[0].stages[0]).unlink()
+    fake.record(fake.paths[0])
+    assert code() == 0
+    assert main(["none", "--json"]) == 2 and capsys.readouterr().out == ""
+    with pytest.raises(SystemExit):
+        main(["--json", "--watch"])

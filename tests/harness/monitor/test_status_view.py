@@ -3,12 +3,14 @@
 import io
 import os
 import re
+import time
 
 import pytest
 from rich.console import Console
 
 from harness.monitor.incidents import Incident, grouped
-from harness.monitor.status_view import StatusView, counts_table, incident_lines, notes, progress_cells, stages_at_work
+from harness.monitor.run_status import Observer
+from harness.monitor.status_view import counts_table, incident_lines, moment, notes, page, progress_cells
 from harness.monitor.survey import STATES, survey
 from jobs.experiment.ids import StageId
 from jobs.experiment.progress import StageProgress, read_progress
@@ -46,27 +48,11 @@ def test_a_stage_at_work_starts_trains_falls_silent_and_is_measured(fake: FakeRu
     assert progress_cells(survey(fake.run), stage, PROGRESS) == ("measuring", "", "", "")
 
 
-def test_a_done_stage_is_read_once(fake: FakeRun) -> None:
-    view = StatusView(fake.run)
-    stage = fake.trunks[0]
-    fake.finish(stage, train_s=7200.0)
-    assert any("1 of 8 stages done, 2.0 hours of training used" in line for line in printed(view.look()))
-    (fake.run.stage_dir(stage) / "export" / "result.json").unlink()
-    assert any("2.0 hours of training used" in line for line in printed(view.look())) and view.done_s == {stage: 7200.0}
-
-
-def test_something_is_under_way_while_cells_run_wait_or_are_unknown(fake: FakeRun, slurm: FakeSlurm) -> None:
-    view = StatusView(fake.run)
-    view.look()
-    assert not view.under_way
-    fake.submit({"17": [fake.trunks[0]]})
-    for state in ("RUNNING", "PENDING:Priority"):
-        slurm.queue(j17=state)
-        view.look()
-        assert view.under_way
-    assert stages_at_work(survey(fake.run)) == []
-    slurm.queue(j17="RUNNING")
-    assert stages_at_work(survey(fake.run)) == [fake.trunks[0]], "once, for its three cells"
+def test_a_time_of_another_day_has_its_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    noon = 1_780_315_200.0  # 2026-06-01 12:00
+    assert moment(noon + 3600, noon) == "13:00" and moment(noon + 86400, noon) == "Tue 2 Jun 12:00"
 
 
 def test_a_group_of_incidents_shows_the_first_ones_log_and_how_its_cells_go_on(fake: FakeRun) -> None:
@@ -84,7 +70,7 @@ def test_a_group_of_incidents_shows_the_first_ones_log_and_how_its_cells_go_on(f
 def test_an_excerpt_cannot_act_on_the_terminal_and_a_narrow_one_shows_all(fake: FakeRun) -> None:
     fake.fail(fake.paths[0].stages[0], traceback="Traceback\n\x1b[2Jerased\n")
     console = Console(file=io.StringIO(), width=40)
-    console.print(StatusView(fake.run).look())
+    console.print(page(Observer(fake.run).look()))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     words = " ".join(text.split())
     assert "\x1b" not in text and max(map(len, text.splitlines())) <= 40
@@ -95,11 +81,11 @@ def test_only_so_many_groups_of_incidents_are_shown(fake: FakeRun) -> None:
     for number, path in enumerate(fake.paths):
         for stage in path.stages[1:]:
             fake.fail(stage, kind=f"Error{number}")
-    assert not any("more kind" in line for line in printed(StatusView(fake.run).look()))
+    assert not any("more kind" in line for line in printed(page(Observer(fake.run).look())))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("harness.monitor.status_view.GROUPS", 1)
         groups = len({stage for path in fake.paths for stage in path.stages[1:]})
-        assert any(line == f"and {groups - 1} more kinds of failure" for line in printed(StatusView(fake.run).look()))
+        assert any(line == f"and {groups - 1} more kinds of failure" for line in printed(page(Observer(fake.run).look())))
 
 
 def test_a_silent_slurm_leaves_its_jobs_unknown_and_nothing_is_lost(fake: FakeRun, slurm: FakeSlurm) -> None:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from harness.monitor.survey import survey
-from harness.monitor.training_time import left_s, trained_s
+from harness.monitor.training_time import left_s, trained_s, until_end_s
 from jobs.experiment.progress import read_progress
 from tests.support.runs import FakeRun
 
@@ -37,7 +37,8 @@ def test_stages_take_as_long_as_done_ones_of_their_kind_and_others_as_the_mean_e
     fake.beat(second, epoch=1)
     progress = read_progress(fake.run.stage_dir(second))
     assert progress is not None
-    assert left_s(surveyed, {first: 100.0, child: 10.0}, {second: progress}) == pytest.approx(10 + 4 * 55), "its only epoch is finished"
+    # the second trunk has 75 s to go after 25 s for a quarter of its epoch: trunks take 125 s for 1.25 epochs, and the mean epoch is 135 / 2.25 s
+    assert left_s(surveyed, {first: 100.0, child: 10.0}, {second: progress}) == pytest.approx(75 + 10 + 4 * 60)
 
 
 def test_stages_of_failed_and_blocked_cells_alone_are_not_waited_for(fake: FakeRun) -> None:
@@ -48,3 +49,15 @@ def test_stages_of_failed_and_blocked_cells_alone_are_not_waited_for(fake: FakeR
     for stage in own[:2]:
         fake.fail(stage)
     assert left_s(survey(fake.run), {first: 100.0}, {}) == pytest.approx(100.0), "one stage of an open cell"
+
+
+def test_the_end_comes_no_sooner_than_the_cell_whose_stages_take_longest(fake: FakeRun) -> None:
+    first, second = fake.trunks
+    fake.finish(first)
+    surveyed = survey(fake.run)
+    seven = 7 * 60.0  # stages of 60 s: one trunk and six children
+    assert until_end_s(surveyed, {first: 60.0}, {}, 1) == pytest.approx(seven) and until_end_s(surveyed, {first: 60.0}, {}, 2) == pytest.approx(
+        seven / 2
+    )
+    assert until_end_s(surveyed, {first: 60.0}, {}, 100) == pytest.approx(120.0), "the second trunk, then a child"
+    assert until_end_s(surveyed, {first: 60.0}, {}, 0) is None and until_end_s(surveyed, {}, {}, 2) is None
