@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import get_origin
 
+from analysis import tuning
 from analysis.csv_files import Value
 from analysis.rows import Row, structural_macs
 from analysis.statistics import SETTLED
@@ -106,6 +107,16 @@ LEADERBOARD: tuple[Column, ...] = (
         "and for chains in which more than one method prunes",
         lambda r: r.mean(lambda m: m.val_top1_pruned),
     ),
+    Column("trials", "", "trials of each seed, from one space; empty if the row was not tuned", tuning.trials),
+    Column("trials_failed", "", "trials without an accuracy, over all seeds; they count as tried", tuning.failed_trials),
+    Column("tuned", "", "the values of the chosen trials, with the number of seeds where these differ", tuning.chosen),
+    Column(
+        "tuning_gain",
+        "points",
+        "validation top-1 of the chosen trial minus the median of its trials, mean over seeds: how far the choice mattered",
+        tuning.gain,
+    ),
+    Column("tuning_h", "h", "training of all trials of a seed, shared stages once; mean over seeds", tuning.tuning_hours),
     Column("sparsity", "", "fraction of zeros among the prunable weights", lambda r: r.mean(lambda m: m.sparsity_prunable)),
     Column("sparsity_all", "", "fraction of zeros among all parameters", lambda r: r.mean(lambda m: m.sparsity_all)),
     Column("param_count", "millions", "parameters", lambda r: scaled(r.mean(lambda m: m.params), 1 / MEGA)),

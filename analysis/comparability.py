@@ -22,7 +22,7 @@ class Key:
 
     data: str  # source, image size and a hash of every setting of the data
     data_sha256: str
-    recipe: str  # hash of every setting of the recipe
+    recipe: str  # hash of every setting of the recipe; of tuned cells with the space and the budget
     batch_size: int  # global
     dtype: str
     epochs: str  # of the dense network + of fine-tuning, as every cell gets them; the column `epochs` has those that a row took
@@ -49,14 +49,14 @@ def row_and_key(record: Record) -> tuple[str, Key]:
     if parts is None:
         spec = record.spec
         data = evaluation_as_one(spec.get("model", {}), spec.get("data", {}))
-        return same_but_seed(spec), make_key(data, spec.get("recipe", {}), around, protocol)
-    return row_of_texts(*parts), key_of_texts(parts.model, parts.data, parts.recipe, around, protocol)
+        return same_but_seed(spec), make_key(data, spec.get("recipe", {}), around, protocol, spec.get("tune"))
+    return row_of_texts(*parts), key_of_texts(parts.model, parts.data, parts.recipe, around, protocol, parts.tune)
 
 
 @lru_cache(maxsize=4096)
-def key_of_texts(model: bytes, data: bytes, recipe: bytes, around: tuple[Any, ...], protocol: tuple[Any, ...]) -> Key:
+def key_of_texts(model: bytes, data: bytes, recipe: bytes, around: tuple[Any, ...], protocol: tuple[Any, ...], tune: bytes = b"") -> Key:
     """`make_key` from texts, cached for all cells with these settings."""
-    return make_key(evaluation_as_one(decoded(model), decoded(data)), decoded(recipe), around, protocol)
+    return make_key(evaluation_as_one(decoded(model), decoded(data)), decoded(recipe), around, protocol, decoded(tune) if tune else None)
 
 
 def evaluation_as_one(model: Mapping[str, Any], data: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -66,15 +66,25 @@ def evaluation_as_one(model: Mapping[str, Any], data: Mapping[str, Any]) -> Mapp
     return {name: value for name, value in data.items() if name not in EVALUATION} | {"evaluation": "as published"}
 
 
-def make_key(data: Mapping[str, Any], recipe: Mapping[str, Any], around: tuple[Any, ...], protocol: tuple[Any, ...]) -> Key:
-    """The key of data settings, recipe, environment and measuring protocol. Paths and names are not part of it: digests identify the content."""
+def make_key(
+    data: Mapping[str, Any],
+    recipe: Mapping[str, Any],
+    around: tuple[Any, ...],
+    protocol: tuple[Any, ...],
+    tune: Mapping[str, Any] | None = None,
+) -> Key:
+    """The key of data settings, recipe, environment and measuring protocol. Paths and names are not part of it: digests identify the content.
+
+    tune: the space and the budget of tuned cells, which are ranked with cells of the same space and budget alone.
+    """
+    settings = without_newer_defaults("recipe", recipe)
     content = {name: value for name, value in without_newer_defaults("data", data).items() if name not in (*PATHS, PLUGIN)}
     data_sha256, device, ranks, threads, loader, scan = around
     infer_batch_size, flops_convention, speed_protocol = protocol
     return Key(
         data=f"{content.get('name') or content.get('source')} {digest(content)[:6]}",
         data_sha256=data_sha256,
-        recipe=digest(without_newer_defaults("recipe", recipe))[:6],
+        recipe=digest({"recipe": settings, "tune": tune} if tune else settings)[:6],
         batch_size=recipe.get("batch_size", 0),
         dtype=recipe.get("dtype", "unknown"),
         epochs=f"{recipe.get('epochs')}+{recipe.get('finetune_epochs')}",
@@ -90,9 +100,10 @@ def make_key(data: Mapping[str, Any], recipe: Mapping[str, Any], around: tuple[A
 
 
 @lru_cache(maxsize=1 << 16)
-def row_of_texts(model: bytes, pruning: bytes, data: bytes, recipe: bytes) -> str:
+def row_of_texts(model: bytes, pruning: bytes, data: bytes, recipe: bytes, tune: bytes = b"") -> str:
     """`same_but_seed` from texts, cached for all seeds of a row."""
-    return same_but_seed({"model": decoded(model), "pruning": decoded(pruning), "data": decoded(data), "recipe": decoded(recipe)})
+    spec = {"model": decoded(model), "pruning": decoded(pruning), "data": decoded(data), "recipe": decoded(recipe)}
+    return same_but_seed(spec | ({"tune": decoded(tune)} if tune else {}))
 
 
 @cache

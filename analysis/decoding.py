@@ -63,6 +63,9 @@ WHOLE = msgspec.json.Decoder(structure(Record, lazy=False))
 LAZY = msgspec.json.Decoder(structure(Record, lazy=True))
 
 
+NOTHING = msgspec.Raw(b"")
+
+
 class RawParts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A spec whose parts are still text."""
 
@@ -71,6 +74,7 @@ class RawParts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data: msgspec.Raw
     recipe: msgspec.Raw
     seed: int
+    tune: msgspec.Raw = NOTHING
 
 
 class Parts(NamedTuple):
@@ -80,6 +84,7 @@ class Parts(NamedTuple):
     pruning: bytes
     data: bytes
     recipe: bytes
+    tune: bytes = b""  # empty: not tuned
 
 
 RAW_PARTS = msgspec.json.Decoder(RawParts)
@@ -110,7 +115,7 @@ def parts_of(record: Record) -> Parts | None:
         parts = RAW_PARTS.decode(raw)
     except msgspec.DecodeError:
         return None
-    return Parts(bytes(parts.model), bytes(parts.pruning), bytes(parts.data), bytes(parts.recipe))
+    return Parts(bytes(parts.model), bytes(parts.pruning), bytes(parts.data), bytes(parts.recipe), bytes(parts.tune))
 
 
 @lru_cache(maxsize=4096)

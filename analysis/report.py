@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
+from analysis import tuning
 from analysis.budget import BUDGETS
 from analysis.columns import COLUMNS, LEADERBOARD
 from analysis.comparability import differing
@@ -101,6 +102,9 @@ SHOWN: tuple[Shown, ...] = (
     Shown("vs dense", "top1_vs_dense", fixed("top1_vs_dense", "+.2f")),
     Shown("p (Holm)", "top1_vs_dense_p", fixed("top1_vs_dense_p", ".2g")),
     Shown("tie", "tie_group", fixed("tie_group", "d")),
+    Shown("trials", "trials", fixed("trials", "d")),
+    Shown("tuning gain", "tuning_gain", fixed("tuning_gain", "+.2f")),
+    Shown("tuned", "tuned", tuning.chosen, left=True),
     Shown("top-5 %", "top5", fixed("top5", ".2f")),
     Shown("published", "published_top1", fixed("published_top1", ".1f")),
     Shown("vs published", "top1_vs_published", fixed("top1_vs_published", "+.2f")),
@@ -175,9 +179,9 @@ def report(rows: Sequence[Row], merged: Merged, runs: Sequence[Path]) -> str:
 
 
 def shown_columns(rows: Sequence[Row]) -> list[Shown]:
-    """The columns of the tables; those on official checkpoints only if a row holds one."""
-    official = ("published_top1", "top1_vs_published")
-    return [shown for shown in SHOWN if shown.column not in official or any(shown.text(row) for row in rows)]
+    """The columns of the tables; those on official checkpoints and on tuning only if they say something of a row."""
+    some = ("published_top1", "top1_vs_published", "trials", "tuning_gain", "tuned")
+    return [shown for shown in SHOWN if shown.column not in some or any(shown.text(row) for row in rows)]
 
 
 def make_boards(rows: Sequence[Row]) -> list[Board]:

@@ -76,7 +76,9 @@ def checked(path: str, record: Record) -> Record:
     if parts is None:
         check_spec(record.spec)
     else:
-        check_parts(*parts)
+        check_parts(parts.model, parts.pruning, parts.data, parts.recipe)
+    if record.tuning is not None and not 0 <= record.tuning.chosen < len(record.tuning.trials):
+        raise ValueError(f"trial {record.tuning.chosen} is chosen, of {len(record.tuning.trials)}")
     return record
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from harness.review import evaluation, files, records, tables
+from harness.review import evaluation, files, records, tables, tuning
 from harness.review.evidence import Evidence
 from harness.review.rules import RULES, Finding
 from harness.text import counted, no_current_folder
@@ -41,6 +41,7 @@ CHECKS: Sequence[tuple[tuple[int, ...], Callable[[Evidence], Iterator[Finding]]]
     ((13,), tables.seeds),
     ((14,), tables.code),
     ((15,), tables.written_tables),
+    ((17,), tuning.tuning),
 )
 
 

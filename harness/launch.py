@@ -161,7 +161,8 @@ def launch(grid: Grid, graph: StageGraph, run: RunFolder, retry_failed: bool) ->
     data = data_sets(planned.cell for planned in left)
     if not prepare_here(grid.cluster, [spec for spec in data if not chained or written_here(spec)], workers=cores(), quiet=True):
         return SOME_FAILED
-    run.forget_failures((stage for planned in left for stage in planned.stages), (planned.cell.id for planned in left))
+    forgotten = (stage for planned in left for stage in (planned.stages if retry_failed else planned.required))  # a failed trial stays spent
+    run.forget_failures(forgotten, (planned.cell.id for planned in left))
     remove_asides(run.path)
     remove_leftovers(run, (stage for planned in left for stage in planned.stages))
     save_launch(grid, graph, run)
@@ -203,7 +204,7 @@ def show_new_labels(grid: Grid, graph: StageGraph, run: RunFolder) -> None:
 
 def to_run(run: RunFolder, cells: Sequence[PlannedCell], retry_failed: bool) -> tuple[tuple[PlannedCell, ...], frozenset[CellId]]:
     """The cells to run, and those that have failed: they, or a stage before their end."""
-    states = cell_states(run, {planned.cell.id: planned.stages for planned in cells})
+    states = cell_states(run, {planned.cell.id: planned.required for planned in cells})
     failed = frozenset(cell for cell, state in states.items() if state in ("failed", "blocked"))
     return tuple(planned for planned in cells if states[planned.cell.id] == "open" or (retry_failed and planned.cell.id in failed)), failed
 

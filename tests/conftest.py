@@ -8,7 +8,7 @@ from hypothesis import settings
 
 from jobs.experiment.collector import USUAL
 from tests.support.fake_slurm import FakeSlurm
-from tests.support.honest_run import honest_run
+from tests.support.honest_run import honest_run, tuned_run
 from tests.support.runs import FakeRun, fake_run
 
 # The same examples in every run, and no time limit for one: a slow or busy machine is no failure.
@@ -75,3 +75,10 @@ def honest(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """A finished run, one for all workers; whoever changes it copies it before."""
     base = tmp_path_factory.getbasetemp()
     return honest_run((base if worker_id == "master" else base.parent) / "honest")
+
+
+@pytest.fixture(scope="session")
+def tuned(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A finished run of tuned cells, one for all workers; whoever changes it copies it before."""
+    base = tmp_path_factory.getbasetemp()
+    return tuned_run((base if worker_id == "master" else base.parent) / "tuned")

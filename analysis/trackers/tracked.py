@@ -10,7 +10,7 @@ from typing import Any
 
 from analysis.curves import number
 from analysis.lines import json_lines
-from jobs.experiment.records import Metrics, Record
+from jobs.experiment.records import Metrics, Record, trained_recipe
 from jobs.experiment.run_folder import METRICS, RunFolder
 
 APART = ("event", "step", "epoch", "time")  # of a line of metrics.jsonl: what it is about, not what it measured
@@ -62,7 +62,7 @@ def tracked_cells(records: Iterable[Record], runs: Sequence[Path]) -> Iterator[T
             id=file_name(record.id) + number_of,
             group=file_name(record.grid),
             name=f"{record.model} {record.pruning} seed {record.seed} {record.id}{number_of}",
-            settings=flat({"spec": record.spec} | extra),
+            settings=flat({"spec": {**record.spec, "recipe": trained_recipe(record)}} | extra),
             points=points(record, runs),
             final={name: value for name, given in metrics.items() if (value := number(given)) is not None},
             failure=f"{record.failure.kind}: {record.failure.message}" if record.failure else None,

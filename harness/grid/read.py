@@ -5,7 +5,8 @@ Every mistake is reported at once, with file, line, key and the nearest valid na
 
 import itertools
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,19 +21,21 @@ from harness.grid.plugins import read_plugins
 from harness.grid.recipes import read_recipes
 from harness.grid.resources import Resources
 from harness.grid.sizes import check_sizes
+from harness.grid.tuning import read_tune, trial_choices, tuned_recipes
 from harness.grid.yaml_source import GridError, Node, Report, read_yaml
 from jobs.experiment.augment_limits import images_of_epoch
 from jobs.experiment.cell import Cell
-from jobs.experiment.identity import cell_id
+from jobs.experiment.identity import canonical, cell_id
 from jobs.experiment.limits import oversized_batch, training_images, unreachable_rewind, untaught, untrained
 from jobs.experiment.pretrained import pretrained_sha256
 from jobs.experiment.specs import ClusterSpec, DataSpec, ModelSpec, RecipeSpec
+from jobs.experiment.tuning import TuneSpec
 from models.plugins.loading import Loaded
 from models.pruning.base import Budget, PruningMethod
 from models.registry import drop_path_option
 from models.text import valid_names
 
-KEYS = ("name", "data", "recipe", "models", "pruning", "seeds", "exclude", "cluster", "plugins")
+KEYS = ("name", "data", "recipe", "tune", "models", "pruning", "seeds", "exclude", "cluster", "plugins")
 MOST_CELLS = 1_000_000  # before `exclude`: a hundred times as many as a run folder has been tested with
 
 
@@ -80,27 +83,38 @@ def read_grid(path: Path) -> Grid:
         raise GridError(report.problems)
     cluster = read_cluster(keys.get("cluster"), path, report)
     digest = partial(pretrained_sha256, memory=None if cluster.hash_data else expanded(cluster.cache))
+    tune, recipes = _recipes(keys, path.parent, cluster, digest, report)
     axes = Axes(
         model=read_models(keys.get("models"), path.parent, report, digest),
         pruning=read_pruning(keys.get("pruning"), report),
         data=read_data(keys.get("data"), path.parent, report),
-        recipe=read_recipes(keys.get("recipe"), path.parent, cluster.ranks, report, digest),
+        recipe=recipes,
         seed=read_seeds(keys.get("seeds"), report),
     )
-    _check_steps(axes, report)
-    _check_drop_path(axes, report)
+    trained = replace(axes, recipe=trial_choices(recipes, tune, keys["tune"])) if tune else axes
+    _check_steps(trained, report)
+    _check_drop_path(trained, report)
     check_patterns(keys.get("exclude"), axes.by_name(), report)
     left = _Left(axes, keys.get("exclude"), report)
     _check_budgets(axes, left, report)
     check_sizes(axes, cluster, left.together, report)
     evaluations = Evaluations()
-    cells = () if report.problems else _cells(axes, evaluations, keys.get("exclude"), report)
+    cells = () if report.problems else _cells(axes, evaluations, keys.get("exclude"), tune, report)
     if report.problems:
         raise GridError(report.problems)
     note_evaluations(axes, evaluations, report)
     choices = tuple(itertools.chain(*axes.by_name().values(), evaluations.resolved.values()))
     notes = tuple(map(str, report.notes))
     return Grid(name=name, cells=cells, cluster=cluster, path=path, source=source, choices=choices, notes=notes, plugins=tuple(plugins))
+
+
+def _recipes(
+    keys: Mapping[str, Node], folder: Path, cluster: ClusterSpec, digest: Callable[[Path], str | None], report: Report
+) -> tuple[TuneSpec | None, list[Choice[RecipeSpec]]]:
+    """(what `tune` says, every recipe)."""
+    recipes = read_recipes(keys.get("recipe"), folder, cluster.ranks, report, digest)
+    tune = read_tune(keys.get("tune"), report)
+    return tune, tuned_recipes(recipes, tune, keys["tune"], cluster.ranks, report) if tune else recipes
 
 
 def _name(node: Node | None, report: Report) -> str:
@@ -172,7 +186,7 @@ def _check_drop_path(axes: Axes, report: Report) -> None:
             report.add(recipe.line_of("drop_path"), f"{recipe.key}.drop_path", own)
 
 
-def _cells(axes: Axes, evaluations: Evaluations, exclude: Node | None, report: Report) -> tuple[Cell, ...]:
+def _cells(axes: Axes, evaluations: Evaluations, exclude: Node | None, tune: TuneSpec | None, report: Report) -> tuple[Cell, ...]:
     """The product of the axes, the seed varying fastest, without the excluded cells; mistakes of `exclude` go to the report."""
     count = math.prod(map(len, axes.by_name().values()))
     if count > MOST_CELLS:
@@ -182,6 +196,7 @@ def _cells(axes: Axes, evaluations: Evaluations, exclude: Node | None, report: R
     exclusions = read_exclusions(exclude, axes.by_name(), report)
     dropped = [0] * len(exclusions)
     cells: dict[str, Cell] = {}
+    tune_text = canonical(tune.to_json()) if tune else ""
     seen = {tuple(map(id, parts)): evaluations.of(*parts) for parts in itertools.product(axes.model, axes.data, axes.recipe)}
     for parts in itertools.product(axes.model, axes.pruning, axes.data, axes.recipe, axes.seed):
         hits = [index for index, exclusion in enumerate(exclusions) if exclusion.drops(parts)]
@@ -189,7 +204,7 @@ def _cells(axes: Axes, evaluations: Evaluations, exclude: Node | None, report: R
             dropped[index] += 1
         if not hits:
             model, method, data, recipe, seed = parts
-            cell = _cell(model, method, seen[id(model), id(data), id(recipe)], recipe, seed)
+            cell = _cell(model, method, seen[id(model), id(data), id(recipe)], recipe, seed, tune, tune_text)
             if cells.setdefault(cell.id, cell) != cell:  # equal: one entry of data gives the evaluation that another leaves to the model
                 report.add(1, "", f"two cells have the id {cell.id}; change the seed of one of them")
     for exclusion, count in zip(exclusions, dropped, strict=True):
@@ -200,13 +215,22 @@ def _cells(axes: Axes, evaluations: Evaluations, exclude: Node | None, report: R
     return tuple(cells.values())
 
 
-def _cell(model: Choice[ModelSpec], method: Choice[PruningMethod], data: Choice[DataSpec], recipe: Choice[RecipeSpec], seed: Choice[int]) -> Cell:
+def _cell(
+    model: Choice[ModelSpec],
+    method: Choice[PruningMethod],
+    data: Choice[DataSpec],
+    recipe: Choice[RecipeSpec],
+    seed: Choice[int],
+    tune: TuneSpec | None,
+    tune_text: str,
+) -> Cell:
     return Cell(
-        id=cell_id(model.identity, method.identity, data.identity, recipe.identity, seed.value),
+        id=cell_id(model.identity, method.identity, data.identity, recipe.identity, seed.value, tune_text),
         model=model.value,
         method=method.value,
         data=data.value,
         recipe=recipe.value,
         seed=seed.value,
         label=method.label,
+        tune=tune,
     )

@@ -60,7 +60,7 @@ def incidents(run: RunFolder, surveyed: Survey) -> list[Incident]:
     """One incident for each torn record, and for each stage that stopped for good, or whose job ended before it did and that no job has taken up."""
     waiting: dict[str, Counter[StageId]] = {}
     for cell, state in surveyed.states.items():
-        waiting.setdefault(state, Counter())[surveyed.stands_at[cell]] += 1
+        waiting.setdefault(state, Counter()).update(surveyed.fronts(cell) if state == "open" else [surveyed.stands_at[cell]])
     lost = waiting.get("failed", Counter()) + waiting.get("blocked", Counter())
     return [*failures(run, lost), *failed_records(run, surveyed), *ended_jobs(surveyed, waiting.get("open", Counter()))]
 
@@ -76,7 +76,7 @@ def failures(run: RunFolder, cells: Mapping[StageId, int]) -> Iterator[Incident]
 def failed_records(run: RunFolder, surveyed: Survey) -> Iterator[Incident]:
     """The incidents of cells whose stages are all well and whose record is torn, or tells of a failure."""
     for cell, state in surveyed.states.items():
-        stages = surveyed.index.cells[cell].stages
+        stages = surveyed.index.cells[cell].required
         if state != "failed" or failed_on(stages, surveyed.files) is not None:
             continue
         try:

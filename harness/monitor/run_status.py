@@ -101,7 +101,7 @@ class Observer:
 
 def stages_at_work(surveyed: Survey) -> tuple[StageId, ...]:
     """The stages at which running cells stand, each once."""
-    return tuple(dict.fromkeys(surveyed.stands_at[cell] for cell, state in surveyed.states.items() if state == "running"))
+    return tuple(dict.fromkeys(stage for cell, state in surveyed.states.items() if state == "running" for stage in surveyed.at_work(cell)))
 
 
 def model_progress(surveyed: Survey, progress: Mapping[StageId, StageProgress]) -> tuple[ModelProgress, ...]:

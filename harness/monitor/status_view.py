@@ -14,6 +14,7 @@ from harness.monitor.incidents import IncidentGroup, nodes_of, remedy
 from harness.monitor.model_bars import ModelBars
 from harness.monitor.run_status import RunStatus
 from harness.monitor.survey import STATES, State, Survey, heard_s
+from harness.monitor.trials import trial_notes
 from harness.monitor.waiting import waiting_note
 from harness.text import counted, duration, shortened, time_spent
 from jobs.experiment.ids import StageId
@@ -124,7 +125,7 @@ def incident_lines(group: IncidentGroup, surveyed: Survey) -> list[Text]:
 
 def notes(surveyed: Survey) -> list[str]:
     """Lines about data, nodes, memory, held jobs, SLURM's silence, open cells and a changed grid, each where there is something to say."""
-    lines = [*data_notes(surveyed.run), *node_notes(surveyed.run), *memory_notes(surveyed), *queue_notes(surveyed)]
+    lines = [*data_notes(surveyed.run), *trial_notes(surveyed), *node_notes(surveyed.run), *memory_notes(surveyed), *queue_notes(surveyed)]
     still_open = sum(state == "open" for state in surveyed.states.values())
     if still_open:
         cells = "1 cell is open: no job has it" if still_open == 1 else f"{still_open} cells are open: no job has them"

@@ -21,9 +21,10 @@ from jobs.cluster.slurm import PATIENCE_S, SchedulerError, complain
 from jobs.cluster.slurm_jobs import JobState, queue_state
 from jobs.experiment.files import this_host
 from jobs.experiment.ids import CellId, JobId, StageId
-from jobs.experiment.index import RunIndex, read_index
+from jobs.experiment.index import CellEntry, RunIndex, read_index
 from jobs.experiment.run_folder import CELLS, FAILURE, PROGRESS, RECORD, STAGE, STAGES, RunFolder, holds_done_stage
 from jobs.experiment.submissions import Submission, submissions
+from jobs.experiment.trials import lost_stages
 
 Files = Mapping[StageId, frozenset[str]]  # the names in the folder of every stage that has one
 RecordStatus = Literal["done", "failed"]
@@ -61,6 +62,11 @@ def is_done(names: Container[str]) -> bool:
 def has_failed(names: Container[str]) -> bool:
     """True when a stage has stopped for good. It may be done too: then the measurement of one of its cells failed."""
     return FAILURE in names
+
+
+def given_up(names: Container[str]) -> bool:
+    """True when a stage has stopped for good and has left no weights."""
+    return has_failed(names) and not is_done(names)
 
 
 def is_over(run: RunFolder, stage: StageId, cells: Iterable[CellId] = ()) -> bool:
@@ -116,9 +122,15 @@ def failed_on(stages: Sequence[StageId], files: Files) -> StageId | None:
     return next((stage for stage in stages if has_failed(files.get(stage, ()))), None)
 
 
-def standing(stages: Sequence[StageId], files: Files) -> StageId:
+def standing(cell: CellEntry, files: Files) -> StageId:
     """The stage at which a cell stands: the first one that has failed, else the first one that is not done, else its last."""
-    return failed_on(stages, files) or next((stage for stage in stages if not is_done(files.get(stage, ()))), stages[-1])
+    return failed_on(cell.required, files) or next(iter(open_stages(cell, files)), cell.stages[-1])
+
+
+def open_stages(cell: CellEntry, files: Files) -> list[StageId]:
+    """The stages of a cell that are not done, without those of trials that have failed."""
+    lost = lost_stages(cell.trials, lambda stage: given_up(files.get(stage, ())))
+    return [stage for stage in cell.stages if stage not in lost and not is_done(files.get(stage, ()))]
 
 
 def record_status(run: RunFolder, cell: CellId) -> RecordStatus | None:
@@ -183,6 +195,16 @@ class Survey:
         state = self.jobs.get(self.job_of[stage].job) if stage in self.job_of else None
         return state if state is not None and state.alive else None
 
+    def fronts(self, cell: CellId) -> list[StageId]:
+        """The stages at which a cell stands: one, or of a cell with trials all that are open."""
+        entry = self.index.cells[cell]
+        return (open_stages(entry, self.files) if len(entry.trials) > 1 else []) or [self.stands_at[cell]]
+
+    def at_work(self, cell: CellId) -> list[StageId]:
+        """The stages of a cell that a job works on now."""
+        running = [stage for stage in self.fronts(cell) if (job := self.alive(stage)) and job.running]
+        return [stage for stage in running if self.done(stage) or self.under_way(self.job_of[stage]) == stage]
+
     def under_way(self, submission: Submission) -> StageId:
         """The stage that a job is at: the first that it has to run and that is not done, or its last, whose cells are being measured."""
         return next((stage for stage in submission.stages if not self.done(stage) and stage not in self.dropped), submission.stages[-1])
@@ -215,7 +237,7 @@ def survey(
         index=index,
         files=files,
         states={},
-        stands_at={cell: standing(entry.stages, files) for cell, entry in index.cells.items()},
+        stands_at={cell: standing(entry, files) for cell, entry in index.cells.items()},
         jobs=jobs,
         job_of=owners(submitted, jobs),
         dropped=dropped(index, files, run.cancelled_cells()),
@@ -227,18 +249,16 @@ def survey(
 
 def state(surveyed: Survey, cell: CellId, recorded: bool) -> State:
     """The state of one cell."""
-    stages, stage = surveyed.index.cells[cell].stages, surveyed.stands_at[cell]
+    stage = surveyed.stands_at[cell]
     record = record_status(surveyed.run, cell) if recorded else None
-    on_disk = cell_state(stages, surveyed.files, record)
+    on_disk = cell_state(surveyed.index.cells[cell].required, surveyed.files, record)
     if on_disk != "open":
         return on_disk
     if surveyed.silent and stage in surveyed.job_of and not surveyed.job_of[stage].local:
         return "unknown"
-    job = surveyed.alive(stage)
-    if job is None:
-        return "queued" if surveyed.launching else "open"
-    at_work = job.running and (surveyed.done(stage) or surveyed.under_way(surveyed.job_of[stage]) == stage)
-    return "running" if at_work else "queued"
+    if surveyed.at_work(cell):
+        return "running"
+    return "queued" if surveyed.launching or any(map(surveyed.alive, surveyed.fronts(cell))) else "open"
 
 
 def unfinished(submitted: Sequence[Submission], index: RunIndex, files: Files, recorded: Collection[CellId]) -> list[Submission]:
@@ -253,8 +273,9 @@ def dropped(index: RunIndex, files: Files, cancelled: Collection[CellId]) -> fro
     needed: set[StageId] = set()
     for cell, entry in index.cells.items():
         if cell not in cancelled:
-            failed = failed_on(entry.stages, files)
-            needed.update(entry.stages if failed is None else entry.stages[: entry.stages.index(failed)])
+            failed = failed_on(entry.required, files)
+            lost = lost_stages(entry.trials, lambda stage: given_up(files.get(stage, ())))
+            needed.update(set(entry.stages) - lost if failed is None else entry.required[: entry.required.index(failed)])
     return frozenset(index.stages) - needed
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import msgspec
 
 from harness.monitor.json_fields import read_fields
-from harness.monitor.survey import Survey
+from harness.monitor.survey import Survey, open_stages
 from jobs.experiment.ids import StageId
 from jobs.experiment.progress import StageProgress
 from jobs.experiment.run_folder import EXPORT, RESULT, STAGES, RunFolder
@@ -73,5 +73,5 @@ def seconds_of_stages(surveyed: Survey, done_s: Mapping[StageId, float], progres
 
 def needed(surveyed: Survey) -> set[StageId]:
     """Stages that are not done and on the path of a cell that neither failed nor is blocked."""
-    paths = [entry.stages for cell, entry in surveyed.index.cells.items() if surveyed.states[cell] not in ("failed", "blocked")]
-    return {stage for stages in paths for stage in stages if not surveyed.done(stage)}
+    paths = [open_stages(entry, surveyed.files) for cell, entry in surveyed.index.cells.items() if surveyed.states[cell] not in ("failed", "blocked")]
+    return {stage for stages in paths for stage in stages}

@@ -12,14 +12,19 @@ from jobs.experiment.ids import StageId
 from jobs.experiment.job import JobSpec
 from jobs.experiment.output import encodable
 from jobs.experiment.specs import ClusterSpec
+from jobs.experiment.trials import in_words
 from models.plugins.loading import DIGITS
 from models.plugins.tables import rows_of
+
+SHOWN_TRIALS = 12
 
 
 def describe(graph: StageGraph, grid: Grid, jobs: Sequence[JobSpec], done: AbstractSet[StageId] = frozenset()) -> str:
     """The text of `--dry-run`. `done`: the stages that are finished."""
     finished = len(done & graph.stages.keys())
-    return "\n\n".join([_cells(grid), *_plugins(grid), _stages(graph), _epochs(graph, done), _jobs(grid, jobs, len(graph.stages), finished)])
+    return "\n\n".join(
+        [_cells(grid), *_tuning(grid, graph), *_plugins(grid), _stages(graph), _epochs(graph, done), _jobs(grid, jobs, len(graph.stages), finished)]
+    )
 
 
 def _cells(grid: Grid) -> str:
@@ -33,6 +38,20 @@ def _cells(grid: Grid) -> str:
     others = {"data sets": len({id(cell.data) for cell in grid.cells}), "recipes": len({id(cell.recipe) for cell in grid.cells})}
     several = "".join(f", {count} {kind}" for kind, count in others.items() if count > 1)
     return f"{grid.name}: {len(grid.cells)} cells (seeds {shown}{several})\n{_table(rows)}"
+
+
+def _tuning(grid: Grid, graph: StageGraph) -> list[str]:
+    """The trials of every cell; where a method's stages do not train with all tuned keys, the cells that have fewer. No text without `tune`."""
+    tune = grid.cells[0].tune
+    if tune is None:
+        return []
+    lines = [f"tuning: each cell tries {tune.budget} of the {tune.points} points of {', '.join(tune.space)}, and keeps the best on validation images"]
+    lines += [f"  {number}  {in_words(values)}" for number, values in enumerate(tune.trials[:SHOWN_TRIALS], 1)]
+    if tune.budget > SHOWN_TRIALS:
+        lines.append(f"  and {tune.budget - SHOWN_TRIALS} more")
+    fewer = Counter((cell.pruning, len(graph.trials[cell.id])) for cell in grid.cells if len(graph.trials[cell.id]) < tune.budget)
+    lines += [f"  {pruning}: {counted(trials, 'trial')}: the other points change none of its stages" for pruning, trials in fewer]
+    return ["\n".join(lines)]
 
 
 def _plugins(grid: Grid) -> list[str]:

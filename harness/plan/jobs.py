@@ -16,7 +16,7 @@ from jobs.experiment.specs import ClusterSpec, StageSpec
 
 def planned_cells(grid: Grid, graph: StageGraph) -> tuple[PlannedCell, ...]:
     """Every cell with the stages that lead to it."""
-    return tuple(PlannedCell(cell=cell, stages=graph.paths[cell.id]) for cell in grid.cells)
+    return tuple(PlannedCell(cell=cell, stages=graph.paths[cell.id], trials=graph.trials.get(cell.id, ())) for cell in grid.cells)
 
 
 def done_stages(graph: StageGraph, run: RunFolder) -> frozenset[StageId]:
@@ -37,11 +37,14 @@ def make_jobs(grid: Grid, graph: StageGraph, run: RunFolder, cells: Sequence[Pla
     held: stages that jobs of a previous launch have. They are left out, but for the last stage of a cell: a job of this launch measures the cell.
     """
     done = done_stages(graph, run).union(held)
-    todo = {stage for planned in cells for stage in planned.stages if stage not in done} | {planned.stages[-1] for planned in cells}
+    out_of_reach = done.union(*(planned.lost(run.given_up) for planned in cells if planned.trials))  # a trial that has failed is spent
+    todo = {stage for planned in cells for stage in planned.stages if stage not in out_of_reach} | {planned.stages[-1] for planned in cells}
     parents = {spec.id: spec.parent or spec.teacher for spec in graph.stages.values()}
     clusters = stage_clusters(grid, graph)
     to_divide = [spec for spec in graph.stages.values() if spec.id in todo]
-    lists = divide_by_size(to_divide, clusters, grid.cluster.stages_per_job, local_slots(grid.cluster), parents)
+    training, choices = ([spec for spec in to_divide if bool(spec.trials) is choosing] for choosing in (False, True))
+    lists = divide_by_size(training, clusters, grid.cluster.stages_per_job, local_slots(grid.cluster), parents)
+    lists = with_choices(lists, choices, clusters, grid.cluster.stages_per_job, held)
     cells_of: dict[StageId, list[int]] = {}
     for index, planned in enumerate(cells):
         for stage in planned.stages:
@@ -112,6 +115,32 @@ def links(group: Sequence[StageSpec], parents: Mapping[StageId, StageId | None],
     return {first: above for first, above in pairs if first is not None and first not in own and above in own}
 
 
+def with_choices(
+    jobs: Sequence[tuple[StageSpec, ...]],
+    choices: Sequence[StageSpec],
+    clusters: Mapping[StageId, ClusterSpec],
+    stages_per_job: int,
+    held: Collection[StageId] = (),
+) -> list[tuple[StageSpec, ...]]:
+    """The jobs with the stages that choose among trials: each at the end of the one job that has what it comes after, else in a job behind all.
+
+    clusters: of all stages, told apart as objects; a job has one. held: stages that jobs of a previous launch have.
+    """
+    lists = [list(job) for job in jobs]
+    job_of = {spec.id: number for number, job in enumerate(jobs) for spec in job}
+    apart: dict[int, list[StageSpec]] = {}  # by cluster
+    for choice in choices:
+        own = clusters[choice.id]
+        before = {job_of[stage] for stage in choice.before if stage in job_of}
+        only = jobs[before.pop()] if len(before) == 1 and not any(stage in held for stage in choice.before) else ()
+        if only and clusters[only[0].id] is own:
+            lists[job_of[only[0].id]].append(choice)
+        else:
+            apart.setdefault(id(own), []).append(choice)
+    cut = [group[first : first + stages_per_job] for group in apart.values() for first in range(0, len(group), stages_per_job)]
+    return [tuple(job) for job in (*lists, *cut)]
+
+
 def divide(
     stages: Iterable[StageSpec], stages_per_job: int, slots: int = 1, parents: Mapping[StageId, StageId] | None = None
 ) -> list[tuple[StageSpec, ...]]:
@@ -177,7 +206,7 @@ def parent_jobs(jobs: Sequence[Sequence[StageSpec]], holders: Mapping[StageId, i
     """
     job_of = {**(holders or {}), **{spec.id: number for number, stages in enumerate(jobs, first) for spec in stages}}
     return [
-        frozenset(job_of[stage] for spec in stages for stage in spec.needed if stage in job_of) - {number}
+        frozenset(job_of[stage] for spec in stages for stage in spec.before if stage in job_of) - {number}
         for number, stages in enumerate(jobs, first)
     ]
 

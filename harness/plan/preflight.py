@@ -175,7 +175,8 @@ def model_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
             problems.append(f"{grid.location(model)}: model {model.label}: {reason_of(error)}")
             continue
         recipes = {id(cell.recipe): cell.recipe for cell in cells_of_network}
-        problems += [problem for recipe in recipes.values() for problem in recipe_problems(grid, model, recipe, network, size)]
+        trained = [recipe for cell in {id(cell.recipe): cell for cell in cells_of_network}.values() for recipe in cell.recipes]
+        problems += [problem for recipe in trained for problem in recipe_problems(grid, model, recipe, network, size)]
         if differences and differences.headless and any(recipe.epochs + recipe.finetune_epochs == 0 for recipe in recipes.values()):
             remedy = "give a file with a head, or raise finetune_epochs"
             problems.append(f"{grid.location(model, 'pretrained')}: {model.label}: {differences.fresh_head}, and no epoch trains it: {remedy}")

@@ -17,6 +17,7 @@ from jobs.experiment.job import PlannedCell
 from jobs.experiment.plugins import NAME, SHA256, digests_of
 from jobs.experiment.records import RecordError
 from jobs.experiment.run_folder import CODE, CODE_DIFF, RunFolder
+from jobs.experiment.trials import StagePath
 from jobs.worker.code_copy import code_id
 from jobs.worker.code_diff import code_diff
 from jobs.worker.environment import code_version
@@ -106,8 +107,13 @@ def make_index(grid: Grid, graph: StageGraph) -> RunIndex:
         file=str(grid.path),
         cluster=grid.cluster.kind,
         stages={stage: stage_entry(spec) for stage, spec in graph.stages.items()},
-        cells={cell.id: cell_entry(cell, graph.paths[cell.id]) for cell in grid.cells},
+        cells={cell.id: cell_entry(cell, graph.paths[cell.id], paths_of(graph, cell.id)) for cell in grid.cells},
     )
+
+
+def paths_of(graph: StageGraph, cell: CellId) -> tuple[StagePath, ...]:
+    """The stages of each trial of a cell; none if it is not tuned."""
+    return tuple(trial.stages for trial in graph.trials.get(cell, ()))
 
 
 def save_plan(grid: Grid, run: RunFolder, cells: Mapping[str, Any], index: RunIndex) -> None:

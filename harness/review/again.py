@@ -109,7 +109,7 @@ def run_again(record: Record, folder: Path, profile_s: float = ClusterSpec().pro
     graph = make_graph((cell,))
     cluster = ClusterSpec(kind="debug", cpus_per_task=record.environment.threads, profile_s=profile_s)
     prepare(cell.data, Path(cluster.cache))
-    planned = PlannedCell(cell=cell, stages=graph.paths[cell.id])
+    planned = PlannedCell(cell=cell, stages=graph.paths[cell.id], trials=graph.trials.get(cell.id, ()))
     for stage, micro_batch in (record.metrics.micro_batches if record.metrics else {}).items():
         store_micro_batch(RunFolder(folder).stage_dir(stage), micro_batch, "the recorded run ran out of memory with more")
     run_job(JobSpec(run=str(folder), grid=record.grid, stages=tuple(graph.stages.values()), cells=(planned,), cluster=cluster))

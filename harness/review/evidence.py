@@ -87,7 +87,7 @@ class Measured(Held):
         around, numbers = self.record.environment, self.metrics
         machine = (around.data_sha256, around.gpu or around.cpu, around.ranks, around.threads, around.loader, around.scan)
         protocol = (numbers.throughput_batch, numbers.flops_convention, numbers.speed_protocol)
-        return text_of([self.settings.get("data"), self.settings.get("recipe"), *machine, *protocol])
+        return text_of([self.settings.get("data"), self.settings.get("recipe"), self.settings.get("tune"), *machine, *protocol])
 
     @cached_property
     def model(self) -> str:

@@ -148,4 +148,9 @@ def planned_epochs(held: Held) -> int | None:
         graph = make_graph((cell,))
     except ValueError:
         return None
-    return sum(graph.stages[stage].recipe.epochs for stage in graph.paths[cell.id])
+    trials, chosen = graph.trials.get(cell.id), held.record.tuning
+    if trials is None:
+        return sum(graph.stages[stage].recipe.epochs for stage in graph.paths[cell.id])
+    if chosen is None or chosen.chosen >= len(trials):
+        return None  # rule 17 looks at it
+    return sum(graph.stages[stage].recipe.epochs for stage in trials[chosen.chosen].stages)

@@ -93,4 +93,8 @@ RULES: Final[dict[int, Rule]] = {
         text="Cells that are evaluated again give the recorded accuracy (with --evaluate).",
         reason="This is the one check that a consistent forgery does not pass.",
     ),
+    17: Rule(
+        text="Tuned cells tried what their space and budget give, and chose by validation accuracy; the test set saw the chosen one alone.",
+        reason="Who tunes one method longer, or chooses by test accuracy, ranks the effort.",
+    ),
 }

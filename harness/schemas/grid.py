@@ -6,17 +6,19 @@ from harness.grid.axes import MOST_SEEDS
 from harness.grid.exclude import NAME_KEYS
 from harness.grid.labels import MOST_NAME, NAME
 from harness.grid.read import KEYS
+from harness.grid.tuning import MOST_TRIALS
 from harness.schemas.cluster import cluster_schema, named_or, resources_schema
 from harness.schemas.descriptions import meanings
 from harness.schemas.entries import OF_TIMM, model_definitions, one_or_more, only_known, pruning_definitions
-from harness.schemas.values import Schema, Texts, choices_schema, defaults, reference, settings_schema
+from harness.schemas.values import Schema, Texts, choices_schema, defaults, limited, reference, settings_schema, value_schema
 from jobs.experiment.limits import DATA, RECIPE
 from jobs.experiment.presets import PRESETS
 from jobs.experiment.sources import SOURCES
 from jobs.experiment.specs import DataSpec, Distillation, RecipeSpec
+from jobs.experiment.tuning import BUDGET, SEED, TUNABLE
 from models.pruning.registry import METHODS
 from models.registry import MODELS
-from models.typed import fields_of
+from models.typed import annotated_fields_of, fields_of
 
 DRAFT: Final = "http://json-schema.org/draft-07/schema#"  # which editors know best
 REQUIRED: Final = ("name", "models", "pruning", "seeds")
@@ -29,6 +31,7 @@ def grid_schema() -> Schema:
         "name": {"type": "string", "pattern": f"^(?:{NAME.pattern})$", "maxLength": MOST_NAME},
         "data": or_nothing(one_or_more(reference("DataSpec"))),
         "recipe": or_nothing(one_or_more(reference("RecipeSpec"))),
+        "tune": tune_schema(),
         "models": one_or_more(reference("model")),
         "pruning": one_or_more(reference("pruning")),
         "seeds": seeds_schema(),
@@ -81,6 +84,19 @@ def recipe_schema() -> Schema:
     schema = settings_schema(RecipeSpec, given, apart)
     schema["properties"]["zip"]["anyOf"][0]["propertyNames"]["enum"].append("preset")
     return schema
+
+
+def tune_schema() -> Schema:
+    """`tune:`, lists of values by key of the recipe, with a budget and a seed."""
+    hints, meaning = annotated_fields_of(RecipeSpec), meanings("grid.md", "Tune")
+    single = {key: value_schema(hints[key]) for key in TUNABLE}
+    values = {key: limited(value, RECIPE[key]) if key in RECIPE else value for key, value in single.items()}
+    lists = {key: {"type": "array", "items": value, "minItems": 2} for key, value in values.items()}
+    apart = {
+        BUDGET: {"description": meaning[BUDGET], "type": "integer", "minimum": 2, "maximum": MOST_TRIALS},
+        SEED: {"description": meaning[SEED], "type": "integer", "minimum": 0, "maximum": 2**32 - 1},
+    }
+    return {"anyOf": [{"type": "object", "properties": {**lists, **apart}, "additionalProperties": False}, {"type": "null"}]}
 
 
 def seeds_schema() -> Schema:

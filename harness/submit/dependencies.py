@@ -6,7 +6,7 @@ submissions. Throughout, a job is its number in the list of all jobs.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.plan.jobs import levels
@@ -22,20 +22,30 @@ class Array:
     jobs: Mapping[int, int]  # by task
     after: tuple[tuple[int, int], ...]  # what it waits for: the number of an array, and a task of that array or PAIRED
     level: int  # 0: waits for nothing
+    however: bool = False  # True: it starts however those end
 
 
-def fan_out(parents: Sequence[frozenset[int]], max_tasks: int, submitted: Sequence[Mapping[int, int]] = (), sizes: Sequence[int] = ()) -> list[Array]:
+def fan_out(
+    parents: Sequence[frozenset[int]],
+    max_tasks: int,
+    submitted: Sequence[Mapping[int, int]] = (),
+    sizes: Sequence[int] = (),
+    choosing: Collection[int] = (),
+) -> list[Array]:
     """Arrays of at most `max_tasks` jobs, parents first. `parents`: for each job those that it waits for, all with smaller numbers.
 
     submitted: jobs by task of the arrays that SLURM has already. They come first, unchanged, and wait for nothing here. sizes: of each job, as a
-    number; the jobs of an array have one size. Empty: all are equal.
+    number; the jobs of an array have one size. Empty: all are equal. choosing: jobs that only choose among trials. They start however the jobs
+    before them end: a trial may fail.
     """
     arrays = [Array(jobs=jobs, after=(), level=0) for jobs in submitted]
     tasks = {job: (number, task) for number, array in enumerate(arrays) for task, job in array.jobs.items()}
     for level, members in enumerate(by_level(parents)):
         first, new = len(arrays), [job for job in members if job not in tasks]
-        for equal in alike(new, sizes):
+        patient = [job for job in new if job in choosing and parents[job]]
+        for equal in alike([job for job in new if job not in patient], sizes):
             arrays += [Array(jobs=jobs, after=after, level=level) for jobs, after in _grouped(equal, parents, arrays, tasks, max_tasks)]
+        arrays += [Array(jobs={0: job}, after=tuple(tasks[parent] for parent in sorted(parents[job])), level=level, however=True) for job in patient]
         tasks |= {job: (number, task) for number, array in enumerate(arrays[first:], first) for task, job in array.jobs.items()}
     return arrays
 
@@ -124,9 +134,9 @@ def dependency(array: Array, ids: Sequence[Mapping[int, JobId]]) -> str:
     if not array.after:
         return ""
     first, task = array.after[0]
-    if task == PAIRED:
+    if task == PAIRED and not array.however:
         return f"aftercorr:{next(iter(ids[first].values())).array}"
-    return "afterok:" + ":".join(str(ids[parent][task]) for parent, task in array.after)
+    return ("afterany:" if array.however else "afterok:") + ":".join(str(ids[parent][task]) for parent, task in array.after)
 
 
 def jobs_at_a_time(arrays: Sequence[Array], limit: int | None) -> list[int]:

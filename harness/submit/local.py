@@ -20,6 +20,7 @@ from jobs.experiment.specs import ClusterSpec, StageSpec
 from jobs.experiment.submissions import local_job, write_submitted
 from jobs.recovery.micro_batch import stored_micro_batch
 from jobs.recovery.triage import DISK_FULL
+from jobs.worker.choice import unended_trials
 from jobs.worker.failures import record_failure
 from jobs.worker.job import run_job
 from models.plugins.content import PluginError
@@ -145,12 +146,13 @@ class LocalQueue:
         own = {spec.id for spec in job.stages}
         before = {stage for spec in job.stages for stage in spec.needed} - own
         claims = (self.run.stage_claim(stage) for stage in own)
-        return all(self.run.done(stage) for stage in before) and not any(map(is_claimed, claims))
+        ended = all(not unended_trials(self.run, spec, own) for spec in job.stages)
+        return ended and all(self.run.done(stage) for stage in before) and not any(map(is_claimed, claims))
 
     def blocked(self, stage: StageId, job: JobSpec, cancelled: Collection[CellId] = ()) -> bool:
         """True if a stage comes after one that has failed, or if all its cells are cancelled."""
-        paths = [planned.stages for planned in job.cells if stage in planned.stages and planned.cell.id not in cancelled]
-        return not paths or any(self.run.failure(before) is not None for path in paths for before in path[: path.index(stage)])
+        paths = [planned.leading_to(stage) for planned in job.cells if stage in planned.stages and planned.cell.id not in cancelled]
+        return not paths or any(self.run.failure(before) is not None for path in paths for before in path)
 
     def cancel(self) -> None:
         """Stops the running jobs. Their checkpoints stay."""

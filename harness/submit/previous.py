@@ -111,7 +111,8 @@ def assign(run: RunFolder, cells: Sequence[PlannedCell], previous: PreviousJobs)
     elsewhere: list[PlannedCell] = []
     dependent: list[PlannedCell] = []
     for planned in cells:
-        todo = [stage for stage in planned.stages if not run.done(stage)] or [planned.stages[-1]]
+        lost = planned.lost(run.given_up)
+        todo = [stage for stage in planned.stages if not run.done(stage) and stage not in lost] or [planned.stages[-1]]
         held = [stage in previous.living for stage in todo]
         if all(held) and planned.cell.id in previous.cells:
             elsewhere.append(planned)

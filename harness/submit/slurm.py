@@ -34,7 +34,9 @@ def submit_arrays(
     accepted = jobs if room is None else jobs[:room]
     queued = awaited(accepted, living, data_jobs)
     present = by_array(queued)
-    arrays = fan_out(parents(accepted, living, queued, data_jobs), max_array_size(), present, sizes(accepted, len(queued)))
+    choosing = {number for number, job in enumerate(accepted, len(queued)) if all(spec.trials for spec in job.stages)}
+    above = parents(accepted, living, queued, data_jobs)
+    arrays = fan_out(above, max_array_size(), present, sizes(accepted, len(queued)), choosing)
     ids: list[Mapping[int, JobId]] = [{task: queued[job] for task, job in tasks.items()} for tasks in present]
     new = arrays[len(present) :]
     lines: list[str] = []
@@ -92,7 +94,7 @@ def awaited(jobs: Sequence[JobSpec], living: Mapping[StageId, JobId], data_jobs:
     writes the data of a stage.
     """
     specs = [spec for job in jobs for spec in job.stages]
-    stages = (stage for spec in specs for stage in (*spec.needed, spec.id))
+    stages = (stage for spec in specs for stage in (*spec.before, spec.id))
     trained = (living[stage] for stage in stages if stage in living)
     return list(dict.fromkeys([*trained, *(data_jobs[spec.data] for spec in specs if spec.data in data_jobs)]))
 

@@ -18,6 +18,7 @@ from jobs.experiment.identity import (
 from jobs.experiment.ids import CellId
 from jobs.experiment.plugins import PluginJson, check_plugins, plugin_json, without_plugin
 from jobs.experiment.specs import DataSpec, ModelSpec, RecipeSpec
+from jobs.experiment.tuning import TuneSpec
 from models.pruning.base import PruningMethod
 from models.pruning.chain import Chain
 from models.pruning.registry import METHODS, method_label
@@ -49,8 +50,9 @@ class CellJson(TypedDict):
     model: ModelJson
     pruning: PruningJson
     data: dict[str, Any]
-    recipe: dict[str, Any]
+    recipe: dict[str, Any]  # of a tuned cell with the first value of each tuned key
     seed: int
+    tune: NotRequired[dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +66,17 @@ class Cell:
     recipe: RecipeSpec
     seed: int
     label: str | None = None  # of the pruning, if the user gave one
+    tune: TuneSpec | None = None  # `recipe` then has the first value of each tuned key
 
     @property
     def pruning(self) -> str:
         """The pruning as a leaderboard shows it: the user's label, or the method with its knobs."""
         return self.label or method_label(self.method)
+
+    @property
+    def recipes(self) -> tuple[RecipeSpec, ...]:
+        """The recipes that its stages may train with: its own, or one for each point of the space that it tries."""
+        return self.tune.recipes(self.recipe) if self.tune else (self.recipe,)
 
     def to_json(self) -> CellJson:
         """The cell as a record's `spec` and plan.json hold it."""
@@ -77,13 +85,16 @@ class Cell:
         if self.model.pretrained_sha256 is not None:
             model["pretrained_sha256"] = self.model.pretrained_sha256
         pruning = PruningJson(method=self.method.name, label=self.label, knobs=knobs_to_json(self.method))
-        return {
+        spec: CellJson = {
             "model": {**model, **plugin_json("model", self.model.name)},
             "pruning": {**pruning, **plugin_json("pruning", self.method.name)},
             "data": plain(self.data) | plugin_json("data", self.data.source),
             "recipe": plain(self.recipe) | training_protocol(self.recipe),
             "seed": self.seed,
         }
+        if self.tune:
+            spec["tune"] = self.tune.to_json()
+        return spec
 
     @classmethod
     def from_json(cls, spec: Mapping[str, Any]) -> "Cell":
@@ -100,8 +111,10 @@ class Cell:
         settings = {name: value for name, value in spec["recipe"].items() if name != PROTOCOL}  # this version's takes its place
         data, recipe, seed = build(DataSpec, without_plugin(spec["data"])), build(RecipeSpec, settings), spec["seed"]
         model_text, method_text = canonical(model_identity(model)), canonical(method_identity(method))
-        named = cell_id(model_text, method_text, canonical(data_identity(data)), canonical(recipe_identity(recipe)), seed)
-        return cls(id=named, model=model, method=method, data=data, recipe=recipe, seed=seed, label=pruning["label"])
+        tune = TuneSpec.from_json(spec["tune"]) if spec.get("tune") else None
+        tune_text = canonical(tune.to_json()) if tune else ""
+        named = cell_id(model_text, method_text, canonical(data_identity(data)), canonical(recipe_identity(recipe)), seed, tune_text)
+        return cls(id=named, model=model, method=method, data=data, recipe=recipe, seed=seed, label=pruning["label"], tune=tune)
 
 
 def knobs_to_json(method: PruningMethod) -> dict[str, Any]:

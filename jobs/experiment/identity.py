@@ -8,7 +8,7 @@ left out too. A pretrained file, and a plug-in, enter with the digest of their c
 import dataclasses
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from typing import Any
 
@@ -196,9 +196,15 @@ def stage_identity(stage: Stage) -> dict[str, Any]:
     return fields if stage.method is None else fields | {"method": method_identity(stage.method)}
 
 
-def cell_id(model: str, method: str, data: str, recipe: str, seed: int) -> CellId:
-    """The id of a cell from the canonical texts of its parts."""
-    return CellId(digest(f'{{"data":{data},"method":{method},"model":{model},"recipe":{recipe},"seed":{seed}}}'))
+def cell_id(model: str, method: str, data: str, recipe: str, seed: int, tune: str = "") -> CellId:
+    """The id of a cell from the canonical texts of its parts. `tune`: empty for a cell that is not tuned."""
+    tuned = f',"tune":{tune}' if tune else ""
+    return CellId(digest(f'{{"data":{data},"method":{method},"model":{model},"recipe":{recipe},"seed":{seed}{tuned}}}'))
+
+
+def choice_id(trials: Iterable[StageId]) -> StageId:
+    """The id of the stage that chooses among trials, given as their last stages."""
+    return StageId(digest(canonical({"choose": list(trials)})))
 
 
 def stage_id(

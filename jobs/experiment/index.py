@@ -3,7 +3,7 @@
 It is read in milliseconds, without torch and without the models.
 
 index.json     {"grid": name, "file": grid.yaml, "cluster": local | slurm | debug,
-                "stages": {id: [kind, seed, epochs]}, "cells": {id: [title, [stage, ...]]}}
+                "stages": {id: [kind, seed, epochs(, tuned values)]}, "cells": {id: [title, [stage, ...](, [[stage of a trial, ...], ...])]}}
 forest.json    the index of version 0.1, which is still read: {"kind": local | slurm | debug, "stages": {id: [title, epochs]}, ...}
 """
 
@@ -15,6 +15,7 @@ from jobs.experiment.files import json_text, parsed, written_aside
 from jobs.experiment.ids import CellId, StageId
 from jobs.experiment.output import printable
 from jobs.experiment.run_folder import INDEX, INDEX_OF_0_1, RUNS, RunFolder
+from jobs.experiment.trials import StagePath, required
 
 if TYPE_CHECKING:  # they import the models, which a reader of an index does not need
     from jobs.experiment.cell import Cell
@@ -28,11 +29,13 @@ class StageEntry:
     kind: str  # 'vim_micro  train': the model and the stage's name; stages of one kind take equally long
     seed: int | None  # None: `kind` contains it, as in an index of version 0.1
     epochs: int
+    tuned: str = ""  # the values of a trial, in words
 
     @property
     def title(self) -> str:
-        """'vim_micro  train  seed 0'."""
-        return self.kind if self.seed is None else f"{self.kind}  seed {self.seed}"
+        """'vim_micro  train  seed 0'; of a trial 'vim_micro  train  lr 0.002  seed 0'."""
+        named = f"{self.kind}  {self.tuned}" if self.tuned else self.kind
+        return named if self.seed is None else f"{named}  seed {self.seed}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +44,12 @@ class CellEntry:
 
     title: str  # 'vim_micro  magnitude(0.9)  seed 0'
     stages: tuple[StageId, ...]  # first stage first
+    trials: tuple[StagePath, ...] = ()  # of a tuned cell: the stages of each trial
+
+    @property
+    def required(self) -> tuple[StageId, ...]:
+        """The stages without which the cell has no result."""
+        return required(self.stages, self.trials)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +76,12 @@ def stage_entry(spec: "StageSpec") -> StageEntry:
     from models.pruning.registry import method_label
 
     method = f" {method_label(spec.stage.method)}" if spec.stage.method else ""
-    return StageEntry(kind=f"{spec.model.label}  {spec.stage.name}{method}", seed=spec.seed, epochs=spec.stage.epochs)
+    return StageEntry(kind=f"{spec.model.label}  {spec.stage.name}{method}", seed=spec.seed, epochs=spec.stage.epochs, tuned=spec.tuned)
 
 
-def cell_entry(cell: "Cell", stages: tuple[StageId, ...]) -> CellEntry:
+def cell_entry(cell: "Cell", stages: tuple[StageId, ...], trials: tuple[StagePath, ...] = ()) -> CellEntry:
     """The entry of a cell with its path of stages."""
-    return CellEntry(title=f"{cell.model.label}  {cell.pruning}  seed {cell.seed}", stages=stages)
+    return CellEntry(title=f"{cell.model.label}  {cell.pruning}  seed {cell.seed}", stages=stages, trials=trials)
 
 
 def write_index(run: RunFolder, index: RunIndex) -> None:
@@ -81,8 +90,8 @@ def write_index(run: RunFolder, index: RunIndex) -> None:
         "grid": index.grid,
         "file": index.file,
         "cluster": index.cluster,
-        "stages": {name: [stage.kind, stage.seed, stage.epochs] for name, stage in index.stages.items()},
-        "cells": {name: [cell.title, cell.stages] for name, cell in index.cells.items()},
+        "stages": {name: [stage.kind, stage.seed, stage.epochs, *([stage.tuned] if stage.tuned else [])] for name, stage in index.stages.items()},
+        "cells": {name: [cell.title, cell.stages, *([cell.trials] if cell.trials else [])] for name, cell in index.cells.items()},
     }
     with written_aside(run.path / INDEX) as aside:
         aside.write_text(json_text(content), encoding="utf-8")
@@ -103,7 +112,10 @@ def read_index(run: RunFolder) -> RunIndex:
 
 
 def _index(content: Mapping[str, Any]) -> RunIndex:
-    stages = {name: StageEntry(kind=printable(kind), seed=seed, epochs=epochs) for name, (kind, seed, epochs) in content["stages"].items()}
+    stages = {
+        name: StageEntry(kind=printable(kind), seed=seed, epochs=epochs, tuned="".join(map(printable, tuned)))
+        for name, (kind, seed, epochs, *tuned) in content["stages"].items()
+    }
     return RunIndex(grid=content["grid"], file=content["file"], cluster=content["cluster"], stages=stages, cells=_cells(content))
 
 
@@ -113,4 +125,7 @@ def _of_0_1(content: Mapping[str, Any]) -> RunIndex:
 
 
 def _cells(content: Mapping[str, Any]) -> dict[CellId, CellEntry]:
-    return {name: CellEntry(title=printable(title), stages=tuple(stages)) for name, (title, stages) in content["cells"].items()}
+    return {
+        name: CellEntry(title=printable(title), stages=tuple(stages), trials=tuple(tuple(path) for paths in trials for path in paths))
+        for name, (title, stages, *trials) in content["cells"].items()
+    }

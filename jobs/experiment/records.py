@@ -109,6 +109,23 @@ class Environment(Strict):
     tf32: bool | None = None  # whether fp32 products and convolutions of the GPU used TF32; None: on a CPU, or not known
 
 
+class TrialRecord(Strict):
+    """One trial of a tuned cell. It has no test accuracy: the test set is read by the chosen one alone."""
+
+    values: dict[str, Any]  # of the tuned keys of the recipe
+    val_top1: float | None  # percent; None: it failed
+    failure: str = ""  # why it has no accuracy: the kind of the failure
+    stages: list[StageId]
+
+
+class Tuning(Strict):
+    """The trials of a tuned cell, and the choice among them by validation accuracy. `spec.tune` has the space and the budget."""
+
+    trials: list[TrialRecord]  # in the sequence of the space; points that lead to the same stages are one trial
+    chosen: int  # its position among them: the highest val_top1, the first of equals
+    train_s: float  # of the stages of all trials that ended well, shared stages once
+
+
 class Record(Strict):
     """A cell that has ended: its settings, its numbers, and the machine that it ran on."""
 
@@ -125,8 +142,15 @@ class Record(Strict):
     metrics: Metrics | None = None
     environment: Environment
     weights_sha256: str | None = None
+    tuning: Tuning | None = None  # None: the cell was not tuned, or has failed
     started: str  # ISO 8601, UTC
     finished: str
+
+
+def trained_recipe(record: Record) -> dict[str, Any]:
+    """The recipe of the network in JSON form: that of the cell, with the values of the chosen trial."""
+    chosen = record.tuning.trials[record.tuning.chosen].values if record.tuning else {}
+    return {**record.spec["recipe"], **chosen}
 
 
 def now() -> str:

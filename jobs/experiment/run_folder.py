@@ -35,6 +35,7 @@ PLUGINS, CODE_COPIES = "plugins", "code"
 STAGE, PROGRESS, METRICS, CHECKPOINTS = "stage.json", "progress.json", "metrics.jsonl", "checkpoints"
 UNFINISHED_EXPORT = ".export"  # becomes export/ when all of it is on disk
 MICRO_BATCH, FAILURE, EXPORT, REPLAY_TODO = "micro_batch.json", "failure.json", "export", "replay.todo"
+CHOICE = "choice.json"  # of the export of a stage that chooses among trials
 # Of an export, and of a cell's folder
 WEIGHTS, MASKS, STRUCTURE, RESULT, RECORD = "model.safetensors", "masks.safetensors", "structure.json", "result.json", "record.json"
 CONFIG, CARD = "config.json", "README.md"  # of a cell's folder: what builds its network again, and its model card
@@ -122,6 +123,10 @@ class RunFolder:
         """True if the stage has left its weights, with those that later stages rewind to."""
         folder = self.stage_dir(stage)
         return holds_done_stage(lambda name: (folder / name).exists())
+
+    def given_up(self, stage: str) -> bool:
+        """True if the stage has stopped for good and has left no weights."""
+        return self.failure_path(stage).exists() and not self.done(stage)
 
     def failure(self, stage: str) -> Failure | None:
         """Why the stage has stopped for good, or None. A file that cannot be read is a failure too, which says so."""

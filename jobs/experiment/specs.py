@@ -154,11 +154,18 @@ class StageSpec:
     parent: StageId | None = None  # id of the stage whose exported weights (and masks) it starts from
     rewind: StageId | None = None  # id of the stage whose weights at the rewind step it takes, under the parent's masks
     teacher: StageId | None = None  # id of the stage whose exported network teaches it
+    trials: tuple[tuple[StageId, ...], ...] = ()  # of a stage that trains nothing and chooses among these paths
+    tuned: str = ""  # the tuned values that it trains with, in words; they are in `recipe` and decide nothing here
 
     @property
     def needed(self) -> tuple[StageId, ...]:
         """The stages that must be done before this one starts."""
         return tuple(stage for stage in (self.parent, self.rewind, self.teacher) if stage is not None)
+
+    @property
+    def before(self) -> tuple[StageId, ...]:
+        """The stages that this one comes after: those that it needs, and the last ones of its trials, which may have failed."""
+        return (*self.needed, *(path[-1] for path in self.trials))
 
 
 @dataclass(frozen=True, kw_only=True)

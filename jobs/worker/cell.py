@@ -14,10 +14,11 @@ from jobs.experiment.files import write_json, write_text
 from jobs.experiment.ids import StageId
 from jobs.experiment.job import JobSpec, PlannedCell
 from jobs.experiment.published import comparison
-from jobs.experiment.records import Environment, Failure, Metrics, Record, now
+from jobs.experiment.records import Environment, Failure, Metrics, Record, Tuning, now
 from jobs.experiment.run_folder import CARD, CONFIG, MASKS, STRUCTURE, WEIGHTS, RunFolder
 from jobs.experiment.specs import ClusterSpec, StageSpec
 from jobs.recovery.micro_batch import micro_batch_note, recipe_micro_batch, stored_micro_batch
+from jobs.worker.choice import own_path
 from jobs.worker.data import data_on_this_node
 from jobs.worker.environment import current_environment
 
@@ -78,7 +79,7 @@ def measure_cell(run: RunFolder, planned: PlannedCell, weights: Path, cluster: C
     structure = load_structure(weights.parent)
     removal_notes = structure.notes if structure else ()
     memory_notes = [micro_batch_note(stage, micro, cell.recipe) for stage, micro in smaller.items()]
-    results = [result for stage in planned.stages if (result := read_result(run.stage_dir(stage)))]
+    results = [result for stage in own_path(run, planned) if (result := read_result(run.stage_dir(stage)))]
     loading = [note for result in results for note in result.notes]
     held = comparison(cell, classes=data.classes, img_size=data.img_size, images=scores.samples, changes=loading)
     metrics = Metrics(
@@ -112,8 +113,9 @@ def cell_record(
     metrics: Metrics | None = None,
     failure: Failure | None = None,
     weights_sha256: str | None = None,
+    tuning: Tuning | None = None,
 ) -> Record:
-    """The record of a cell that has ended now; failed if there is a failure."""
+    """The record of a cell that has ended now; failed if there is a failure. Of a tuned cell, it names the stages of the chosen trial."""
     cell = planned.cell
     return Record(
         id=cell.id,
@@ -122,12 +124,13 @@ def cell_record(
         pruning=cell.pruning,
         seed=cell.seed,
         spec=dict(cell.to_json()),
-        stages=list(planned.stages),
+        stages=tuning.trials[tuning.chosen].stages if tuning else list(planned.required),
         status="failed" if failure else "done",
         failure=failure,
         metrics=metrics,
         environment=environment,
         weights_sha256=weights_sha256,
+        tuning=tuning,
         started=started,
         finished=now(),
     )
@@ -155,7 +158,7 @@ def profile_cell(cell: Cell, data: "Dataset", model: "nn.Module", weights: Path,
 
 def smaller_micro_batches(run: RunFolder, planned: PlannedCell, world: int) -> dict[StageId, int]:
     """Images of a forward pass, for the stages of a cell that ran out of memory with the micro-batch of their recipe."""
-    stored = {stage: stored_micro_batch(run.stage_dir(stage)) for stage in planned.stages}
+    stored = {stage: stored_micro_batch(run.stage_dir(stage)) for stage in own_path(run, planned)}
     return {stage: micro for stage, micro in stored.items() if micro is not None and micro < recipe_micro_batch(planned.cell.recipe, world)}
 
 

@@ -127,9 +127,9 @@ def fail_stage(run: RunFolder, stage: StageId, job: JobSpec, error: Exception, r
 
 
 def record_failure(run: RunFolder, failure: Failure, job: JobSpec, ranks: int) -> None:
-    """Writes a failed record for every cell of the job that passes through the failed stage and has no record yet."""
+    """Writes a failed record for every cell of the job that cannot do without the failed stage and has no record yet."""
     for planned in job.cells:
-        if failure.stage in planned.stages and not run.record_path(planned.cell.id).exists():
+        if failure.stage in planned.required and not run.record_path(planned.cell.id).exists():
             loader, scan, threads = planned.cell.data.loader, planned.cell.recipe.scan, job.cluster.cpus_per_task
             surroundings = current_environment(ranks=ranks, threads=threads, loader=loader, scan=scan, data_sha256="")
             run.write_record(cell_record(job, planned, surroundings, started=now(), failure=failure))

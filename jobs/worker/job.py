@@ -26,6 +26,7 @@ from jobs.recovery.leftovers import remove_asides
 from jobs.recovery.micro_batch import with_stored_micro_batch
 from jobs.recovery.nodes import blame_lost_nodes
 from jobs.worker.cell import cell_record, describe_cell, measure_cell, save_weights
+from jobs.worker.choice import choose, tuning_record, unended_trials
 from jobs.worker.data import data_on_this_node
 from jobs.worker.failures import BlockedError, refuse_job, requeue_this_job, respond
 from models.pruning.registry import method_label
@@ -89,28 +90,40 @@ def cells_of(job: JobSpec, spec: StageSpec) -> list[PlannedCell]:
 
 
 def run_stage(run: RunFolder, spec: StageSpec, cluster: ClusterSpec, ranks: "Ranks") -> None:
-    """Trains one stage unless it is done or has failed. Waits while another process has claimed it, so two launches never run it twice.
+    """Trains one stage, or chooses among trials, unless it is done or has failed. Waits while another process has claimed it, so that two launches
+    never run it twice.
 
-    Raises BlockedError if a stage that it starts from has no weights.
+    Raises BlockedError if a stage that it starts from has no weights, or if a trial has not ended.
     """
-    from jobs.train.stage import train_stage
-
     folder = run.stage_dir(spec.id)
     with claimed_together(run.stage_claim(spec.id), ranks):
         todo = not run.done(spec.id) and run.failure(spec.id) is None
-        todo, missing = ranks.broadcast((todo, next((stage for stage in spec.needed if not run.done(stage)), None)))
+        todo, blocked = ranks.broadcast((todo, why_blocked(run, spec)))
         if not todo:
             return
-        if missing:
-            raise BlockedError(f"stage {missing}, which this one needs, has no weights: see {run.stage_dir(missing)}")
+        if blocked:
+            raise BlockedError(blocked)
         if ranks.rank == 0:
             remove_asides(folder)
             blame_lost_nodes(run, folder, cluster)
             write_attempt(folder, this_attempt(), description(spec))
             print(f"stage {spec.id}: {stage_entry(spec).title}", flush=True)
+        if spec.trials:
+            choose(run, spec, ranks)
+            return
         data = data_on_this_node(spec.data, cluster, ranks)
         parent, rewind, teacher = (run.stage_dir(stage) if stage else None for stage in (spec.parent, spec.rewind, spec.teacher))
+        from jobs.train.stage import train_stage
+
         train_stage(spec, data, folder, parent=parent, rewind=rewind, teacher=teacher, ranks=ranks, cluster=cluster)
+
+
+def why_blocked(run: RunFolder, spec: StageSpec) -> str | None:
+    """Why a stage cannot start: one before it has no weights, or a trial has not ended; None if it can."""
+    if missing := next((stage for stage in spec.needed if not run.done(stage)), None):
+        return f"stage {missing}, which this one needs, has no weights: see {run.stage_dir(missing)}"
+    unended = unended_trials(run, spec)
+    return f"the choice among {len(spec.trials)} trials waits for {unended[0]}: see {run.stage_dir(unended[0])}" if unended else None
 
 
 def finish_cell(run: RunFolder, job: JobSpec, planned: PlannedCell, ranks: "Ranks", last: StageSpec) -> None:
@@ -127,7 +140,15 @@ def finish_cell(run: RunFolder, job: JobSpec, planned: PlannedCell, ranks: "Rank
         weights = Path(ranks.broadcast(save_weights(run, planned) if ranks.rank == 0 else None))
         measured = measure_cell(run, planned, weights, job.cluster, ranks, last)
         if measured is not None:
-            record = cell_record(job, planned, measured.environment, started=started, metrics=measured.metrics, weights_sha256=sha256_of(weights))
+            record = cell_record(
+                job,
+                planned,
+                measured.environment,
+                started=started,
+                metrics=measured.metrics,
+                weights_sha256=sha256_of(weights),
+                tuning=tuning_record(run, planned),
+            )
             describe_cell(weights.parent, planned.cell, record, measured.data)
             run.write_record(record)
 

@@ -11,8 +11,9 @@ from typing import Any, Final
 from jobs.experiment.cell_config import PROJECT, CellConfig
 from jobs.experiment.files import recognizable
 from jobs.experiment.output import printable
-from jobs.experiment.records import Metrics, Record
+from jobs.experiment.records import Metrics, Record, trained_recipe
 from jobs.experiment.specs import RecipeSpec
+from jobs.experiment.trials import in_words
 
 ALWAYS: Final = ("epochs", "finetune_epochs", "batch_size", "optimizer", "lr", "weight_decay")  # settings of a recipe that a card names in any case
 PATHS: Final = ("teacher", "pretrained")  # settings that may be paths, of which a card shows the file's name
@@ -123,13 +124,20 @@ def data(record: Record, config: CellConfig, metrics: Metrics) -> str:
 
 def training(record: Record, metrics: Metrics) -> str:
     """The recipe: the settings that differ from the defaults, and those that a reader looks for."""
-    recipe, defaults = record.spec["recipe"], vars(RecipeSpec())
+    recipe, defaults = trained_recipe(record), vars(RecipeSpec())
     shown = {name: value for name, value in recipe.items() if name in ALWAYS or (name in defaults and value != plain(defaults[name]))}
     file = record.spec["model"]["options"].get("pretrained")
     start = f" The weights started from those of `{printable(PurePath(file).name)}`." if file else ""
-    return (
-        f"{metrics.epochs} epochs in all, seed {record.seed}. Settings that are not named are the defaults of vssm-bench.{start}\n\n{settings(shown)}"
-    )
+    known = f"Settings that are not named are the defaults of vssm-bench.{start}{tuned(record)}"
+    return f"{metrics.epochs} epochs in all, seed {record.seed}. {known}\n\n{settings(shown)}"
+
+
+def tuned(record: Record) -> str:
+    """What was chosen among how many trials; empty for a cell that was not tuned."""
+    if record.tuning is None:
+        return ""
+    values, count = in_words(record.tuning.trials[record.tuning.chosen].values), len(record.tuning.trials)
+    return f" Chosen by validation accuracy, among {count} trials: {values}." if count > 1 else ""
 
 
 def limits(record: Record, metrics: Metrics) -> Iterator[str]:
