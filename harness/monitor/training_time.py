@@ -43,7 +43,8 @@ def until_end_s(surveyed: Survey, done_s: Mapping[StageId, float], progress: Map
     seconds = seconds_of_stages(surveyed, done_s, progress)
     if seconds is None or at_a_time < 1:
         return None
-    paths = (sum(seconds.get(stage, 0.0) for stage in entry.stages) for entry in surveyed.index.cells.values())
+    lines = (path for entry in surveyed.index.cells.values() for path in entry.trials or (entry.stages,))  # trials run beside each other
+    paths = (sum(seconds.get(stage, 0.0) for stage in path) for path in lines)
     return max(sum(seconds.values()) / at_a_time, max(paths, default=0.0))
 
 
