@@ -14,6 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
+from harness.cost.budget import BudgetError
+from harness.cost.costs import Costs, add_options, misuse
+from harness.cost.timing import TimingError
 from harness.grid.read import Grid, read_grid
 from harness.grid.yaml_source import GridError
 from harness.monitor.survey import cell_states
@@ -55,17 +58,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(problem, file=sys.stderr)
         return USAGE
     try:
+        if problem := misuse(options):
+            print(problem, file=sys.stderr)
+            return USAGE
         grid = read_grid(options.grid)
-    except GridError as error:
+    except (GridError, BudgetError) as error:
         print(error, file=sys.stderr)
         return USAGE
     run = RunFolder(options.runs / grid.name)
     if not options.new_code and (copy := other_code(run)):
         launch_from(copy, sys.argv[1:] if arguments is None else arguments)
-    graph = make_graph(grid.cells)
     try:
-        return plan_and_launch(grid, graph, run, options)
-    except RecordError as error:
+        return plan_and_launch(grid, run, options)
+    except (RecordError, BudgetError, TimingError) as error:
         print(error, file=sys.stderr)
         return USAGE
     except BrokenPipeError:
@@ -90,6 +95,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m harness.launch", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("grid", type=Path, help="a grid.yaml")
     parser.add_argument("--dry-run", action="store_true", help="print cells, shared stages and jobs; run and write nothing")
+    add_options(parser)
     parser.add_argument("--retry-failed", action="store_true", help="run failed cells again, from their last checkpoint")
     parser.add_argument("--new-code", action="store_true", help="run what is left with the code as it is now, not as it was first launched")
     parser.add_argument("--runs", type=Path, default=RUNS, help="the folder of all run folders (default: %(default)s)")
@@ -103,8 +109,14 @@ def launch_from(copy: Path, arguments: Sequence[str]) -> NoReturn:
     os.execve(sys.executable, [sys.executable, "-m", "harness.launch", *arguments], os.environ | surroundings_of(copy, os.environ))
 
 
-def plan_and_launch(grid: Grid, graph: StageGraph, run: RunFolder, options: argparse.Namespace) -> int:
-    """Checks what is left to run, then prints or runs it; returns the exit code. Raises RecordError, OSError, SchedulerError, KeyboardInterrupt."""
+def plan_and_launch(grid: Grid, run: RunFolder, options: argparse.Namespace) -> int:
+    """Checks what is left to run, then prints or runs it; returns the exit code.
+
+    Raises RecordError, BudgetError, TimingError, OSError, SchedulerError, KeyboardInterrupt.
+    """
+    costs = Costs(run=run, options=options)
+    grid = costs.within(grid)
+    graph = make_graph(grid.cells)
     cells = planned_cells(grid, graph)
     left, failed = to_run(run, cells, options.retry_failed)
     warn_of_stale_records(run, cells)
@@ -116,10 +128,18 @@ def plan_and_launch(grid: Grid, graph: StageGraph, run: RunFolder, options: argp
         print("\n".join(findings.problems), file=sys.stderr)
         return USAGE
     print("".join(f"{note}\n" for note in findings.notes), end="", file=sys.stderr)
+    if costs.wanted:
+        costs.gather(grid, graph, left, can_run=not plan_only)
+        grid = costs.choose(grid, graph, left)
+        graph = make_graph(grid.cells)
+        cells = planned_cells(grid, graph)
+        left, failed = to_run(run, cells, options.retry_failed)
     if options.dry_run:
         print(describe(graph, grid, make_jobs(grid, graph, run, left), done=done_stages(graph, run)))
         if not plan_only and (to_write := missing(grid.cluster, data_sets(to_check))):
             print(f"data to write first: {', '.join(map(title, to_write))}")
+        if options.estimate:
+            print("\n" + costs.text(grid, graph, left))
         if plan_only:
             unchecked = [f"  {problem}" for problem in check_machine(grid, to_check).problems]
             print("\n".join(["", "not checked, for this machine has no SLURM:", *unchecked]))
@@ -137,6 +157,7 @@ def plan_and_launch(grid: Grid, graph: StageGraph, run: RunFolder, options: argp
         if not alone:
             print(f"nothing to do: {holder(run.launch_lock)} is launching this grid already")
             return NOTHING_TO_DO
+        costs.keep()
         return launch(grid, graph, run, options.retry_failed)
 
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MAY_IMPORT = {"models": {"models"}, "jobs": {"jobs", "models"}, "harness": {"harness", "jobs", "models"}, "analysis": {"analysis", "jobs"}}
 ORDER = {
     "jobs": ["experiment", "cluster", "recovery", "parallel", "data", "measure", "train", "worker"],
-    "harness": ["text", "grid", "schemas", "plan", "monitor", "submit", "review", "health", "load"],
+    "harness": ["text", "grid", "schemas", "plan", "monitor", "submit", "cost", "review", "health", "load"],
 }
 FILES = [path for floor in MAY_IMPORT for path in sorted((ROOT / floor).rglob("*.py"))]
 

@@ -37,7 +37,7 @@ def _cells(grid: Grid) -> str:
     shown = ", ".join(map(str, seeds)) if len(seeds) <= 10 else f"{seeds[0]} to {seeds[-1]}, {len(seeds)} of them"
     others = {"data sets": len({id(cell.data) for cell in grid.cells}), "recipes": len({id(cell.recipe) for cell in grid.cells})}
     several = "".join(f", {count} {kind}" for kind, count in others.items() if count > 1)
-    return f"{grid.name}: {len(grid.cells)} cells (seeds {shown}{several})\n{_table(rows)}"
+    return f"{grid.name}: {len(grid.cells)} cells (seeds {shown}{several})\n{table(rows)}"
 
 
 def _tuning(grid: Grid, graph: StageGraph) -> list[str]:
@@ -57,7 +57,7 @@ def _tuning(grid: Grid, graph: StageGraph) -> list[str]:
 def _plugins(grid: Grid) -> list[str]:
     """The plug-ins, each with the beginning of its digest and the rows that it adds; no text if there are none."""
     rows = [[loaded.plugin.name, loaded.plugin.sha256[:DIGITS], ", ".join(rows_of(loaded.plugin))] for loaded in grid.plugins]
-    return [_table([["plug-in", "sha256", "adds"], *rows])] if rows else []
+    return [table([["plug-in", "sha256", "adds"], *rows])] if rows else []
 
 
 def _stages(graph: StageGraph) -> str:
@@ -71,7 +71,7 @@ def _stages(graph: StageGraph) -> str:
     for (name, method, epochs), shared in kinds.items():
         low, high = min(shared), max(shared)
         rows.append([name, method, str(epochs), str(len(shared)), str(low) if low == high else f"{low} to {high}"])
-    return _table(rows)
+    return table(rows)
 
 
 def _epochs(graph: StageGraph, done: AbstractSet[StageId]) -> str:
@@ -116,9 +116,12 @@ def asked_of(cluster: ClusterSpec) -> str:
     return ", ".join([*asked, f"up to {cluster.timeout_min} min", *([f"partition {partition}"] if partition else [])])
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    """Aligned columns: the first to the left, the others to the right."""
+def table(rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Aligned columns: the first `left` ones to the left, the others to the right."""
     rows = [[encodable(text) for text in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [[text.rjust(width) if index else text.ljust(width) for index, (text, width) in enumerate(zip(row, widths, strict=True))] for row in rows]
+    lines = [
+        [text.ljust(width) if index < left else text.rjust(width) for index, (text, width) in enumerate(zip(row, widths, strict=True))]
+        for row in rows
+    ]
     return "\n".join(f"  {'  '.join(line)}".rstrip() for line in lines)

@@ -4,6 +4,7 @@ runs/<grid>/
     grid.yaml  plan.json  index.json    the grid as launched, its cells with all settings, the titles of its cells and stages
     code.json  code.diff  code/<id>/    the version of the code that runs it, and a copy of each version: the jobs run it
     data.json                           the data sets that SLURM jobs write for it first
+    budget.json                         the cells that were chosen for a budget
     plugins/<sha256>/   plugin.json  the plug-in's files: what jobs load
     launch.lock                         locked while a launch works
     stages/<id>/        stage.json  micro_batch.json  metrics.jsonl  progress.json  checkpoints/  export/ | failure.json
@@ -28,6 +29,7 @@ RUNS = Path("runs")  # where run folders are kept unless --runs says otherwise
 # Of the run folder itself
 INDEX, INDEX_OF_0_1 = "index.json", "forest.json"  # stages and cells, as jobs.experiment.index reads them
 GRID, PLAN, CODE, CODE_DIFF, DATA, LAUNCH_LOCK = "grid.yaml", "plan.json", "code.json", "code.diff", "data.json", "launch.lock"
+BUDGET = "budget.json"
 STAGES, CELLS, JOBS, CLAIMS, CANCELLED, NODES, REPRODUCTIONS = "stages", "cells", "jobs", "claims", "cancelled", "nodes", "reproductions"
 VERIFIED = "verified"
 PLUGINS, CODE_COPIES = "plugins", "code"

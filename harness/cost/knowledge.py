@@ -1,0 +1,131 @@
+"""The cost of one stage and of one cell's measurement, from what is known: learned from records, or else from steps that were timed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from harness.cost.learned import Learned, Sample
+from harness.cost.work import Shape, WorkKey, batches_without_step, key_of, kind_of, steps_of
+from jobs.experiment.cell import Cell
+from jobs.experiment.specs import StageSpec
+from jobs.experiment.step_times import StepTimes
+
+ASSUMED_START_S = 10.0  # of a process, where no job was timed here
+RECORD_BYTES = 25_000  # of a cell: record.json, config.json, README.md and its part of metrics.jsonl
+DENSE = "dense"
+Source = Literal["learned", "learned from other kinds of stage", "timed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a stage takes. Seconds of its job, joules of the job's devices, bytes that stay."""
+
+    seconds: float
+    joules: float | None  # None: the machine does not measure them
+    weights_bytes: int
+    mask_bytes: int
+    source: Source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knowledge:
+    """What is known of each work."""
+
+    learned: Mapping[WorkKey, Learned] = field(default_factory=dict)
+    times: Mapping[WorkKey, StepTimes] = field(default_factory=dict)
+    labels: Mapping[WorkKey, str] = field(default_factory=dict)  # of the models, for people
+
+    @property
+    def start_s(self) -> float:
+        """Seconds from the start of a process to its first stage: the mean of those that were timed."""
+        known = [times.start_s for times in self.times.values()]
+        return sum(known) / len(known) if known else ASSUMED_START_S
+
+    def stage(self, spec: StageSpec, shape: Shape) -> Cost:
+        """The cost of a whole stage in a job of this shape. Raises KeyError for work of which nothing is known."""
+        key = key_of(spec, shape)
+        if key in self.learned:
+            return cost_from_records(spec, self.learned[key])
+        return cost_from_times(spec, self.times[key])
+
+    def measurement_s(self, cell: Cell, shape: Shape) -> float:
+        """Seconds that the measurement of a finished cell takes: its evaluation on the test set, and its profile."""
+        key, pruned = key_of(cell, shape), cell.method.name != DENSE
+        if key in self.learned and (measured := self.learned[key].measured_s):
+            return mean(measured.get(pruned) or next(iter(measured.values())))
+        times = self.times.get(key)
+        return times.measure_s + times.test_images * times.eval_image_s if times else 0.0
+
+    def checkpoint_bytes(self, key: WorkKey) -> int:
+        """The bytes of a checkpoint of a stage in training: three times its weights and more, where none was timed."""
+        if key in self.times:
+            return self.times[key].checkpoint_bytes
+        return 3 * max((sample.file_bytes for sample in self.learned[key].trained), default=0)
+
+
+def cost_from_records(spec: StageSpec, known: Learned) -> Cost:
+    """The cost of a stage as the finished stages of its kind took, or else all stages of its model that made steps."""
+    same = known.samples(kind_of(spec))
+    steps, trained = steps_of(spec, known.steps_per_epoch), [sample for sample in same if sample.steps]
+    source: Source = "learned" if same else "learned from other kinds of stage"
+    if same and not steps:
+        seconds, joules = mean([sample.wall_s for sample in same]), per_stage_joules(same)
+    else:
+        like = trained or known.trained
+        before_s = mean([sample.wall_s - sample.train_s for sample in like])
+        seconds = before_s + (steps + batches_without_step(spec)) * per_step_s(like)
+        joules = None if (each := per_step_joules(like)) is None else steps * each
+    file_bytes = round(mean([sample.file_bytes for sample in same or known.trained]))
+    return Cost(seconds=seconds, joules=joules, weights_bytes=file_bytes, mask_bytes=0, source=source)
+
+
+def cost_from_times(spec: StageSpec, times: StepTimes) -> Cost:
+    """The cost of a stage by its steps, evaluations, checkpoints and its export, each as long as those that were timed.
+
+    A teacher, and MESA's average, run a forward pass beside each training step. The work of a method within a step is not in it, nor that the
+    removal of units makes the network faster.
+    """
+    steps, recipe = steps_of(spec, times.steps_per_epoch), spec.recipe
+    passes = (recipe.distill is not None) + (0.0 if not recipe.mesa else 1.0 - recipe.mesa_start)
+    step_s = times.step_s + passes * recipe.batch_size * times.eval_image_s
+    validations = max(1, spec.stage.epochs) + (1 if spec.stage.method is not None and spec.stage.start == "parent" else 0)
+    seconds = (
+        times.prepare_s
+        + (times.first_step_s - times.step_s if steps else 0.0)
+        + (steps + batches_without_step(spec)) * step_s
+        + validations * times.val_images * times.eval_image_s
+        + spec.stage.epochs * times.checkpoint_s
+        + times.export_s
+    )
+    kept = 1 + len(spec.stage.keep_steps)
+    return Cost(
+        seconds=max(0.0, seconds),
+        joules=None if times.step_joules is None else steps * times.step_joules,
+        weights_bytes=kept * times.weights_bytes,
+        mask_bytes=times.mask_bytes if spec.stage.method is not None or spec.stage.start == "rewind" else 0,
+        source="timed",
+    )
+
+
+def per_step_s(samples: Sequence[Sample]) -> float:
+    """Seconds of a step, with its part of evaluations and checkpoints."""
+    return sum(sample.train_s for sample in samples) / sum(sample.steps for sample in samples)
+
+
+def per_step_joules(samples: Sequence[Sample]) -> float | None:
+    """Joules of a step; None unless they are known of every stage."""
+    joules = [sample.joules for sample in samples]
+    if any(each is None for each in joules):
+        return None
+    return sum(filter(None, joules)) / sum(sample.steps for sample in samples)
+
+
+def per_stage_joules(samples: Sequence[Sample]) -> float | None:
+    """Joules of a stage; None unless they are known of every one."""
+    known = [sample.joules for sample in samples if sample.joules is not None]
+    return mean(known) if len(known) == len(samples) else None
+
+
+def mean(values: Sequence[float]) -> float:
+    """The mean of at least one value."""
+    return sum(values) / len(values)
