@@ -82,7 +82,7 @@ class Prices:
 def choose(rows: Sequence[CellRow], prices: Prices, budget_h: float, kept: Callable[[CellRow], bool] = lambda row: False) -> Choice:
     """The rows that fit. The controls of every model come first, and rows that are `kept`. Then each model in turn gets its next row that fits.
 
-    The choice ends with the round in which a model that has rows left gets none. So of the models that have rows left, none has two more than another.
+    The choice ends with the round in which a model that has rows left gets none: of the models that have rows left, none has two more than another.
     Raises BudgetError if the controls alone do not fit, or if there are none and no row fits.
     """
     paid: set[StageId] = set()

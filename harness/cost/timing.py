@@ -31,7 +31,7 @@ from models.plugins.loading import Loaded, write_copy
 
 KEPT = ".times"  # under the folder of all run folders: what was timed before
 LOCAL_POLL_S, QUEUE_POLL_S = 0.2, 5.0
-TIMEOUT_MIN = 30  # of the short job, or the profile's own if that is less
+TIMEOUT_MIN, MODEL_MIN = 15, 3  # of the short job, and more for each model; never more than the profile's own
 SEEN_S = 60.0  # for which a shared file system may hide a file of another node
 LAST_LINES = 8  # of a log
 
@@ -131,7 +131,8 @@ def here(run: RunFolder, job: TimingJob, name: str, copies: int) -> None:
 
 def on_slurm(run: RunFolder, job: TimingJob, name: str) -> None:
     """Runs one short job on the profile, and waits for it; Ctrl-C ends it. Raises TimingError, SchedulerError."""
-    cluster = replace(job.cluster, timeout_min=min(TIMEOUT_MIN, job.cluster.timeout_min), max_parallel=None)
+    minutes = TIMEOUT_MIN + MODEL_MIN * len(job.models)
+    cluster = replace(job.cluster, timeout_min=min(minutes, job.cluster.timeout_min))
     folder = fresh_folder(run.jobs_dir)
     (number,) = submit_array(cluster, folder, time_models, {0: job}, name=f"{name}-timing").values()
     submission = Submission(job=number, stages=(), folder=folder)
