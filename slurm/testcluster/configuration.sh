@@ -12,9 +12,7 @@ write_configuration() {
     [ -s "$ROOT/first_job_id" ] || echo $((($(date +%s) - 1700000000) / 4 % 60000000)) >"$ROOT/first_job_id"
     slurm_conf >"$ETC/slurm.conf"
     gres_conf >"$ETC/gres.conf"
-    # slurmd 22.05 dies if it cannot find cgroups, although nothing here uses them. An empty folder as mount point is enough.
-    mkdir -p "$ROOT/nocgroup"
-    printf 'CgroupPlugin=cgroup/v1\nCgroupMountpoint=%s\nCgroupAutomount=no\n' "$ROOT/nocgroup" >"$ETC/cgroup.conf"
+    cgroup_conf >"$ETC/cgroup.conf"
     if [ "$ACCOUNTING" = 1 ]; then
         slurmdbd_conf >"$ETC/slurmdbd.conf"
         chmod 600 "$ETC/slurmdbd.conf"
@@ -23,12 +21,15 @@ write_configuration() {
     names
 }
 
+plugin_dir() { [ "$VERSION" = own ] || echo "PluginDir=$FOREIGN_LIB"; }
+
 slurm_conf() {
     cat <<CONF
 ClusterName=testcluster$NUMBER
 FirstJobId=$(cat "$ROOT/first_job_id")
 SlurmctldHost=$HOST($CONTROLLER)
 SlurmctldPort=$((PORT + 17))
+$(plugin_dir)
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
@@ -73,7 +74,7 @@ SlurmctldTimeout=30
 # if a job loses its node, its srun kills the step again after KillWait + 2 s: this must be over before the requeued job can start
 KillWait=2
 CompleteWait=0
-UnkillableStepTimeout=30
+UnkillableStepTimeout=50
 MessageTimeout=10
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
@@ -100,6 +101,12 @@ CONF
     echo "PartitionName=short $shared MaxTime=30 MaxNodes=2 PriorityTier=1 GraceTime=20 PreemptMode=REQUEUE"
 }
 
+cgroup_conf() { # slurmd 22.05 dies if it cannot find cgroups, although nothing here uses them. An empty folder as mount point is enough.
+    [ "$VERSION" = own ] || { echo CgroupPlugin=disabled; return; }
+    mkdir -p "$ROOT/nocgroup"
+    printf 'CgroupPlugin=cgroup/v1\nCgroupMountpoint=%s\nCgroupAutomount=no\n' "$ROOT/nocgroup"
+}
+
 gres_conf() { # SLURM needs a character device for each GPU: copies of /dev/null
     local gpu devices=()
     [ "$GPUS" = 0 ] && return
@@ -118,6 +125,7 @@ AuthInfo=socket=$MUNGE_SOCKET
 DbdHost=$HOST
 DbdAddr=$CONTROLLER
 DbdPort=$((PORT + 19))
+$(plugin_dir)
 SlurmUser=root
 StorageType=accounting_storage/mysql
 StorageHost=127.0.0.1

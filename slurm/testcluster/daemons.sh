@@ -33,10 +33,10 @@ start_slurmd() { # NUMBER of the node: with a host name and /etc/hosts of its ow
     local node=node$1 network=()
     mkdir -p "$ROOT/spool/$node"
     alive "$RUN/slurmd.$node.pid" slurmd && return
-    [ "$MODE" != plain ] || { slurmd -N "$node"; return; }
+    [ "$MODE" != plain ] || { slurmd "${STEPD[@]}" -N "$node"; return; }
     [ "$MODE" = uts ] || network=(nsenter --net="/run/netns/$(namespace_of "$1")")
     "${network[@]}" unshare --uts --mount --propagation slave sh -c '
-        hostname "$1"; mount --bind "$2/hosts" /etc/hosts; mount --bind "$2/nsswitch.conf" /etc/nsswitch.conf; exec slurmd -N "$1"' sh "$node" "$ETC"
+        hostname "$1"; mount --bind "$2/hosts" /etc/hosts; mount --bind "$2/nsswitch.conf" /etc/nsswitch.conf; shift 2; exec slurmd "$@"' sh "$node" "$ETC" "${STEPD[@]}" -N "$node"
 }
 
 # True when every node takes jobs. Resumes nodes that are down or drained, as after a restart of their slurmd.

@@ -2,7 +2,8 @@
 # Stops what up.sh started, with all jobs, and removes its folder with all logs. TESTCLUSTER_KEEP=1 keeps the folder.
 set -uo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-for part in settings configuration network daemons; do source "$HERE/$part.sh"; done
+unset TESTCLUSTER_SLURM # the running cluster knows which SLURM it has
+for part in settings release configuration network daemons; do source "$HERE/$part.sh"; done
 
 cancel_jobs
 for file in "$RUN"/slurmd.*.pid; do [ ! -e "$file" ] || stop_daemon "$file" slurmd; done

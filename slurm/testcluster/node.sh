@@ -6,7 +6,8 @@
 #   slurm/testcluster/node.sh mend node2     its network is mended
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-for part in settings configuration network daemons; do source "$HERE/$part.sh"; done
+unset TESTCLUSTER_SLURM # the running cluster knows which SLURM it has
+for part in settings release configuration network daemons; do source "$HERE/$part.sh"; done
 
 # The processes of jobs on node $1: they have its name and this cluster's configuration in their environment.
 jobs_on() { grep -lzxs "SLURMD_NODENAME=$1" /proc/[0-9]*/environ | xargs -r grep -lzxs "SLURM_CONF=$SLURM_CONF" | cut -d/ -f3 || true; }

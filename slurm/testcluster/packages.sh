@@ -1,6 +1,8 @@
-# Sourced by up.sh: installs SLURM's Debian packages without starting their services. Exit code 3: they cannot be installed here.
-PACKAGES="slurmctld slurmd slurm-client munge iproute2"
-[ "$ACCOUNTING" = 0 ] || PACKAGES="$PACKAGES slurmdbd mariadb-server"
+# Sourced by up.sh: installs the Debian packages that the cluster needs without starting their services. Exit code 3: they cannot be installed here.
+PACKAGES="munge iproute2"
+if [ "$VERSION" = own ]; then PACKAGES="$PACKAGES slurmctld slurmd slurm-client"; else PACKAGES="$PACKAGES debootstrap debian-archive-keyring"; fi
+[ "$ACCOUNTING" = 0 ] || PACKAGES="$PACKAGES mariadb-server"
+[ "$ACCOUNTING$VERSION" != 1own ] || PACKAGES="$PACKAGES slurmdbd"
 
 installed() { [ "$(dpkg-query -W -f '${db:Status-Abbrev}\n' $PACKAGES 2>/dev/null | grep -c '^ii')" = "$(wc -w <<<"$PACKAGES")" ]; }
 

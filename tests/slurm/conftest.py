@@ -1,4 +1,7 @@
-"""A SLURM for the tests alone: real daemons on this machine, started once and stopped at the end."""
+"""A SLURM for the tests alone: real daemons on this machine, started once and stopped at the end.
+
+TESTCLUSTER_SLURM=24.11 in the environment takes that version in place of the machine's own, as for slurm/testcluster/up.sh.
+"""
 
 import fcntl
 import os
@@ -28,6 +31,11 @@ class Cluster:
 
     root: Path  # its folder: etc, log, run
     environment: dict[str, str]  # by which SLURM's commands, and ours, find it
+
+    def reach(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Lets this process find it too."""
+        for name in ("SLURM_CONF", "PATH"):
+            monkeypatch.setenv(name, self.environment[name])
 
     def call(self, *command: object, check: bool = True) -> str:
         """What a command prints. AssertionError with that text if the command fails."""
@@ -121,7 +129,8 @@ def started(**settings: str) -> Iterator[Cluster]:
         assert up.returncode == 0, up.stdout + up.stderr
         root = Path(environment["TESTCLUSTER_ROOT"])
         try:
-            yield Cluster(root=root, environment=environment | {"SLURM_CONF": str(root / "etc" / "slurm.conf"), "PYTHONPATH": str(ROOT)})
+            path = subprocess.run(["bash", "-c", f'. {root}/env.sh && echo "$PATH"'], capture_output=True, text=True, check=True).stdout.strip()
+            yield Cluster(root=root, environment=environment | {"SLURM_CONF": f"{root}/etc/slurm.conf", "PATH": path, "PYTHONPATH": str(ROOT)})
         finally:
             subprocess.run([SCRIPTS / "down.sh"], env=environment, capture_output=True, timeout=PATIENCE_S, check=False)
 

@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 
 def test_accounts_tell_how_forgotten_jobs_ended(accounting_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLURM_CONF", accounting_cluster.environment["SLURM_CONF"])
+    accounting_cluster.reach(monkeypatch)
     script = "test $SLURM_ARRAY_TASK_ID != 1"
     answer = accounting_cluster.call("sbatch", "--array=0-4%2", "--mem=10", "--output=/dev/null", "--parsable", f"--wrap=sleep 1; {script}")
     array = answer.strip()

@@ -27,7 +27,7 @@ WIDE = replace(SMALL, nodes=2, tasks_per_node=2, mem_gb=2)
 @pytest.fixture
 def submit(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., dict[int, JobId]]]:
     """Submits arrays of jobs, by task, each array in a folder of its own. Jobs that are left at the end are cancelled."""
-    monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
+    cluster.reach(monkeypatch)
     monkeypatch.setenv("PYTHONPATH", cluster.environment["PYTHONPATH"])
     submitted: list[JobId] = []
 

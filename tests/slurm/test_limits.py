@@ -34,13 +34,13 @@ FITS = ClusterSpec(kind="slurm", nodes=2, tasks_per_node=2, mem_gb=2, timeout_mi
 def test_what_slurm_cannot_give_is_known_beforehand(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch, asked: dict[str, object], expected: str | None
 ) -> None:
-    monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
+    cluster.reach(monkeypatch)
     problems = slurm_problems(replace(FITS, **asked))  # type: ignore[arg-type]
     assert (problems == []) if expected is None else (len(problems) == 1 and expected in problems[0]), problems
 
 
 def test_nodes_that_are_away_are_waited_for_and_no_reason_to_refuse(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
+    cluster.reach(monkeypatch)
     cluster.call("scontrol", "update", "NodeName=node[1-4]", "State=DRAIN", "Reason=maintenance")
     try:
         assert slurm_problems(FITS) == [], "sbatch would take it"
@@ -52,7 +52,7 @@ def test_nodes_that_are_away_are_waited_for_and_no_reason_to_refuse(cluster: Clu
 def test_jobs_beyond_what_a_user_may_submit_stay_open_and_parents_come_first(
     accounting_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SLURM_CONF", accounting_cluster.environment["SLURM_CONF"])
+    accounting_cluster.reach(monkeypatch)
     accounting_cluster.call("sacctmgr", "-i", "modify", "user", "root", "set", "MaxSubmitJobs=5")
     run = RunFolder(tmp_path / "run")
     jobs, _ = jobs_of(small_grid(tmp_path), run)

@@ -39,7 +39,7 @@ class ToyGrid:
     @classmethod
     def of(cls, cluster: Cluster, folder: Path, monkeypatch: pytest.MonkeyPatch, text: str = GRID, **options: object) -> "ToyGrid":
         """A grid in `folder`, which becomes the working directory. Nothing is launched yet. `options`: of the cluster."""
-        monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
+        cluster.reach(monkeypatch)
         monkeypatch.setattr("harness.submit.slurm.run_job", toy_stages.run_job)
         monkeypatch.chdir(folder)
         made = cls(cluster, folder, folder / "grid.yaml")
