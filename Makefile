@@ -19,8 +19,10 @@ test: setup  ## Run the tests; as root on Debian or Ubuntu, install the SLURM an
 	@tests/support/chromium.sh
 	@$(PYTHON_IN_VENV) -m pytest -n 4 --dist loadgroup
 
-test-long: setup  ## Run the tests that take an hour: a launch is killed at each of its places
-	@$(PYTHON_IN_VENV) -m pytest -m long
+test-long: setup  ## Run the tests that take an hour or two: a launch is killed at each of its places; all SLURM tests on 22.05 and 24.11
+	@$(PYTHON_IN_VENV) -m pytest -m "long and not slurm"
+	@$(PYTHON_IN_VENV) -m pytest -m slurm -n 2 --dist loadgroup tests/slurm
+	@TESTCLUSTER_SLURM=24.11 $(PYTHON_IN_VENV) -m pytest -m slurm -n 2 --dist loadgroup tests/slurm
 
 coverage: setup  ## Run the tests and measure which branches of the code they reach
 	@$(PYTHON_IN_VENV) -m pytest -n 4 --dist loadgroup --cov --cov-report=term --cov-report=html:build/coverage

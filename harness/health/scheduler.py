@@ -44,7 +44,7 @@ def about(settings: dict[str, str]) -> Iterator[Finding]:
     numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
     name = f"SLURM {version}, cluster {settings.get('ClusterName', '?')}"
     yield ok("slurm", name) if numbers >= OLDEST else warning("slurm", name, "older than any that was tested; try a grid of one cell first")
-    if "none" in settings.get("AccountingStorageType", "none"):
+    if settings.get("AccountingStorageType", "none").endswith(("none", "(null)")):  # before SLURM 23, and since
         yield warning("accounting", "SLURM keeps no accounts", "nothing to do: states of ended jobs come from the run folder")
     else:
         yield ok("accounting", settings["AccountingStorageType"])

@@ -2,7 +2,7 @@
 #   TESTCLUSTER=0             the number of the cluster, 0 to 9: each has its own folder, network and ports, so that several can run side by side
 #   TESTCLUSTER_MODE=auto     netns: every node has its own host name, address and ports; uts: its own host name and 127.x address; plain: a slurmd a node
 #   TESTCLUSTER_NODES=4  TESTCLUSTER_CPUS=2  TESTCLUSTER_MEMORY=5000  TESTCLUSTER_GPUS=2      of each node; SLURM does not check them (the GPUs are fakes)
-#   TESTCLUSTER_SLURM=own     own: this machine's packages; 24.11: Debian 13's, in a folder of their own (release.sh)
+#   TESTCLUSTER_SLURM=own     own: this machine's packages; 24.11: Debian 13's, in $TESTCLUSTER_CACHE (release.sh)
 #   TESTCLUSTER_ACCOUNTING=0  1: with slurmdbd and MariaDB, so that sacct answers and limits of associations hold
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin:$PATH LC_ALL=C
 NUMBER=${TESTCLUSTER:-0}

@@ -8,13 +8,13 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 for part in settings release packages configuration network daemons; do source "$HERE/$part.sh"; done
 
 [ "$(id -u)" = 0 ] || { say "error: needs root: SLURM's daemons start jobs as any user" >&2; exit 3; }
+if alive "$RUN/slurmctld.pid" slurmctld && [ "$(cat "$RUN/slurm")" != "$VERSION" ]; then die "it runs SLURM $(cat "$RUN/slurm") already: down.sh first"; fi
 mkdir -p "$ETC" "$LOG" "$RUN" "$ROOT/state" "$ROOT/spool"
 chmod 755 "$ROOT" "$ETC" "$LOG" "$RUN" # munged refuses folders that others can write
 if ! installed; then say "installing $PACKAGES"; install_packages; fi
 slurm_here || make_slurm
 choose_mode
 if alive "$RUN/slurmctld.pid" slurmctld && [ "$(cat "$RUN/mode")" != "$MODE" ]; then die "it runs in mode $(cat "$RUN/mode") already: down.sh first"; fi
-if alive "$RUN/slurmctld.pid" slurmctld && [ "$(cat "$RUN/slurm")" != "$VERSION" ]; then die "it runs SLURM $(cat "$RUN/slurm") already: down.sh first"; fi
 echo "$MODE" >"$RUN/mode"
 echo "$VERSION" >"$RUN/slurm"
 { echo "export SLURM_CONF=$SLURM_CONF"; [ "$VERSION" = own ] || echo "export PATH=$FOREIGN_BIN:\$PATH"; } >"$ROOT/env.sh"

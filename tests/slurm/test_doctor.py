@@ -20,6 +20,7 @@ def test_it_reads_a_real_slurm_and_looks_at_every_node_of_a_job(cluster: Cluster
     topics = {finding["topic"]: finding for finding in first}
     assert topics["slurm"]["state"] == "ok" and "cluster " in topics["slurm"]["text"]
     assert topics["partitions"]["state"] == topics["profile"]["state"] == "ok", topics
+    assert topics["accounting"]["text"] == "SLURM keeps no accounts" and topics["limits of a job"]["text"].startswith("no cgroups")
     assert reports["nodes"][0]["text"].startswith("2 nodes wrote to"), reports["nodes"]
     for node in nodes[:-1]:
         assert {finding["topic"] for finding in node} >= {"python", "runs", "cache", "network", "kernels"}

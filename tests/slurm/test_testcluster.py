@@ -1,11 +1,12 @@
 """The test cluster itself."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.slurm.conftest import Cluster
+from tests.slurm.conftest import SCRIPTS, Cluster
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
@@ -31,3 +32,12 @@ def test_a_killed_node_takes_its_job_along_unheard_whatever_the_order_of_their_n
     finally:
         cluster.node("start", "node1")
         cluster.call("scancel", job)
+
+
+def test_it_runs_the_version_that_was_asked_for_and_no_other_beside_it(cluster: Cluster) -> None:
+    asked = os.environ.get("TESTCLUSTER_SLURM", "own")
+    versions = {cluster.call(*command).split()[-1] for command in (("sinfo", "--version"), ("srun", "--mem=10", "sinfo", "--version"))}
+    assert len(versions) == 1 and (asked == "own" or versions.pop().startswith(f"{asked}.")), versions
+    for version, words in {"own" if asked != "own" else "24.11": f"it runs SLURM {asked} already", "7.3": "valid are own"}.items():
+        up = subprocess.run([SCRIPTS / "up.sh"], env=cluster.environment | {"TESTCLUSTER_SLURM": version}, capture_output=True, text=True, check=False)
+        assert up.returncode in (1, 2) and words in up.stderr, up.stdout + up.stderr

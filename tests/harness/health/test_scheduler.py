@@ -49,8 +49,10 @@ def test_what_a_run_relies_on_is_told(slurm: FakeSlurm) -> None:
     ("line", "topic"),
     [
         ("AccountingStorageType = accounting_storage/none", "accounting"),
+        ("AccountingStorageType = (null)", "accounting"),
         ("JobRequeue = 0", "requeue"),
         ("TaskPlugin = task/none", "limits of a job"),
+        ("TaskPlugin = (null)", "limits of a job"),
     ],
 )
 def test_what_is_missing_is_a_warning(slurm: FakeSlurm, line: str, topic: str) -> None:
