@@ -79,6 +79,7 @@ def test_what_a_cut_off_node_still_runs_ends_before_its_job_goes_on_elsewhere(
     assert weights(path) == {0: alone[0]} and not list(run_of(path).glob("stages/*/failure.json"))
 
 
+@pytest.mark.long
 def test_a_minute_without_a_controller_is_waited_for_and_loses_nothing(cluster: Cluster, tmp_path: Path, undisturbed: Undisturbed) -> None:
     path = grid(tmp_path / "grid", cluster=ONE_RANK, seeds=2, slow={0: (1, 600.0), 1: (1, 600.0)})
     undisturbed()  # trained before the controller goes: what waits for it gives up after a while

@@ -124,6 +124,7 @@ def test_a_job_that_waits_for_its_only_node_gets_it_again_when_slurmd_is_back(cl
     assert weights(path) == {0: undisturbed()[0]}
 
 
+@pytest.mark.long
 def test_a_job_that_waits_for_its_second_node_gets_it_again_when_slurmd_is_back(cluster: Cluster, tmp_path: Path, four_ranks: Undisturbed) -> None:
     path = grid(tmp_path / "disturbed", cluster=f"{FOUR_RANKS}, nodelist: 'node[2-3]'", seeds=1, zero=2, slow={0: (1, 3.0)})
     job = come_back(cluster, path, "node3")
