@@ -39,5 +39,6 @@ def test_it_runs_the_version_that_was_asked_for_and_no_other_beside_it(cluster: 
     versions = {cluster.call(*command).split()[-1] for command in (("sinfo", "--version"), ("srun", "--mem=10", "sinfo", "--version"))}
     assert len(versions) == 1 and (asked == "own" or versions.pop().startswith(f"{asked}.")), versions
     for version, words in {"own" if asked != "own" else "24.11": f"it runs SLURM {asked} already", "7.3": "valid are own"}.items():
-        up = subprocess.run([SCRIPTS / "up.sh"], env=cluster.environment | {"TESTCLUSTER_SLURM": version}, capture_output=True, text=True, check=False)
+        environment = cluster.environment | {"TESTCLUSTER_SLURM": version}
+        up = subprocess.run([SCRIPTS / "up.sh"], env=environment, capture_output=True, text=True, check=False)
         assert up.returncode in (1, 2) and words in up.stderr, up.stdout + up.stderr
