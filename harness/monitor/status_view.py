@@ -12,6 +12,7 @@ from rich.text import Text
 from harness.monitor.data_sets import data_notes
 from harness.monitor.incidents import IncidentGroup, nodes_of, remedy
 from harness.monitor.model_bars import ModelBars
+from harness.monitor.proposals import proposals
 from harness.monitor.run_status import RunStatus
 from harness.monitor.survey import STATES, State, Survey, heard_s
 from harness.monitor.trials import trial_notes
@@ -120,6 +121,7 @@ def incident_lines(group: IncidentGroup, surveyed: Survey) -> list[Text]:
         *(Text(f"    {printable(line)}", style="dim") for line in first.excerpt),
         Text(f"  stage {first.stage} ({surveyed.index.stages[first.stage].title}); full log: python -m harness.logs {first.stage}"),
         Text(f"  {remedy(group, surveyed.launch_command)}"),
+        *(Text(f"  {printable(line)}") for line in proposals(surveyed, group.incidents[:NAMED])),
     ]
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from harness.monitor.incidents import Incident, incidents
+from harness.monitor.proposals import given_since, proposals
 from harness.monitor.survey import Survey, failed_stages, survey
 from harness.plan.stages import StageGraph
 from harness.text import counted
@@ -20,6 +21,7 @@ from jobs.recovery.micro_batch import halve_micro_batch, stored_reason, with_sto
 from jobs.recovery.nodes import blame, blame_lost_nodes
 from jobs.worker.failures import attempt_started
 
+SHOWN = 8  # proposals, at most
 ALIKE: Mapping[StageId, ClusterSpec] = MappingProxyType({})  # every stage runs on the profile as it is
 
 
@@ -49,8 +51,16 @@ def previous_jobs(run: RunFolder, graph: StageGraph, cluster: ClusterSpec, clust
         stage: job.job for stage in surveyed.job_of if stage not in failed and not surveyed.job_of[stage].local and (job := surveyed.alive(stage))
     }
     planned = [incident for incident in incidents(run, surveyed) if incident.stage in graph.stages]
-    messages = tuple(message for incident in planned if (message := settle(run, graph, clusters.get(incident.stage, cluster), surveyed, incident)))
+    settled = [message for incident in planned if (message := settle(run, graph, clusters.get(incident.stage, cluster), surveyed, incident))]
+    starved = [incident for incident in planned if not has_more(surveyed, clusters.get(incident.stage, cluster), incident)]
+    messages = tuple(dict.fromkeys([*settled, *proposals(surveyed, starved[:SHOWN])]))
     return PreviousJobs(living=living, cells=frozenset(surveyed.index.cells), messages=messages)
+
+
+def has_more(surveyed: Survey, cluster: ClusterSpec, incident: Incident) -> bool:
+    """True if a stage's cluster now gives it more than its last job had."""
+    submission = surveyed.job_of.get(incident.stage)
+    return submission is not None and given_since(submission, cluster.timeout_min, cluster.mem_gb, incident.kind)
 
 
 def index_of(run: RunFolder, cluster: ClusterSpec) -> RunIndex:
