@@ -19,14 +19,18 @@ from rich.text import Text
 
 from harness.grid.cluster_profile import read_cluster
 from harness.grid.yaml_source import GridError, Node, Report, read_yaml
-from harness.health import disks, gpus, network, scheduler, software
+from harness.health import containers, disks, gpus, network, scheduler, software
 from harness.health.finding import Finding, State, error, ok
+from harness.plan.containers import entered
 from harness.text import counted, no_current_folder
+from jobs.cluster.containers import command_inside, inside_variables, srun_options
 from jobs.cluster.surroundings import forget_outer_job
+from jobs.experiment.containers import same_path
 from jobs.experiment.files import this_host, write_json
 from jobs.experiment.output import printable, replace_unencodable
 from jobs.experiment.run_folder import RUNS
 from jobs.experiment.specs import ClusterSpec
+from jobs.worker.environment import ROOT
 
 READY, BROKEN, USAGE = 0, 1, 2
 COLOURS: dict[State, str] = {"ok": "green", "warning": "yellow", "error": "bold red"}
@@ -52,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.job and "SLURM_JOB_ID" not in os.environ:
         print("--job looks from within an allocation: salloc --nodes=2 ... first, or srun python -m harness.doctor --job", file=sys.stderr)
         return USAGE
-    nodes = of_all_nodes(options.profile, options.runs) if options.job else {}  # first: what follows forgets the job around it
+    nodes = of_all_nodes(cluster, options.profile, options.runs) if options.job else {}  # first: what follows forgets the job around it
     reports = {f"{this_host()}, where you are": collected(here(cluster, options.runs)), **nodes}
     show(reports, as_json=options.json)
     return BROKEN if any(finding.state == "error" for findings in reports.values() for finding in findings) else READY
@@ -85,6 +89,7 @@ def cluster_of(name: str | None) -> ClusterSpec:
 def here(cluster: ClusterSpec, runs: Path) -> Iterator[Finding]:
     """What there is to see on the machine where a user types."""
     yield from scheduler.scheduler(cluster)
+    yield from containers.container(cluster)
     yield from machine(cluster, runs, on_node=cluster.kind != "slurm")
 
 
@@ -118,26 +123,47 @@ def collected(findings: Iterator[Finding]) -> list[Finding]:
     return known
 
 
-def of_all_nodes(profile: str | None, runs: Path) -> dict[str, list[Finding]]:
-    """The findings of every node of the allocation, by name. They write them into the run folders' folder, which all of them are to see."""
+def of_all_nodes(cluster: ClusterSpec, profile: str | None, runs: Path) -> dict[str, list[Finding]]:
+    """The findings of every node of the allocation, by name: from inside the container, if the cluster has one.
+
+    They write them into the run folders' folder, which all of them are to see.
+    """
     runs.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=runs.absolute(), prefix=".doctor-") as folder:
-        own = [sys.executable, "-m", "harness.doctor", "--node", folder, "--runs", str(runs.absolute()), *([profile] if profile else [])]
         try:
-            done = subprocess.run(["srun", "--overlap", "--ntasks-per-node=1", *own], capture_output=True, text=True, check=False, timeout=LIMIT_S)
+            command = ["srun", "--overlap", "--ntasks-per-node=1", *look(cluster, profile, runs, Path(folder))]
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT_S)
+        except ValueError as failed:
+            return {"nodes": [error("container", str(failed), "correct the profile")]}
         except (OSError, subprocess.TimeoutExpired) as failed:
             return {"nodes": [error("srun", str(failed), "see that srun runs in this allocation: srun hostname")]}
         reports = {path.stem: [Finding(**each) for each in json.loads(path.read_bytes())] for path in sorted(Path(folder).glob("*.json"))}
     nodes = int(os.environ.get("SLURM_JOB_NUM_NODES") or os.environ.get("SLURM_NNODES") or len(reports))
     if done.returncode:
         why = done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"]
-        reports["nodes"] = [error("srun", why[-1], "see that Python and the project are on the nodes")]
+        inside = f", or in {cluster.container.image}, and {cluster.container.runtime} on the nodes" if cluster.container else ""
+        reports["nodes"] = [error("srun", why[-1], f"see that Python and the project are on the nodes{inside}")]
     elif len(reports) < nodes:
         text = f"{len(reports)} of {counted(nodes, 'node')} could write to {runs.absolute()}, so that this machine sees it"
         reports["nodes"] = [error("runs", text, "give a folder on a file system that the nodes share: --runs")]
     else:
         reports["nodes"] = [ok("runs", f"{counted(nodes, 'node')} wrote to {runs.absolute()}, and all of it is seen here")]
     return reports
+
+
+def look(cluster: ClusterSpec, profile: str | None, runs: Path, folder: Path) -> list[str]:
+    """What srun starts on each node, its own options first. ValueError where the container cannot mount what the look needs."""
+    words = ["-m", "harness.doctor", "--node", str(folder), "--runs", str(runs.absolute()), *([str(Path(profile).absolute())] if profile else [])]
+    if cluster.container is None or profile is None:
+        return [sys.executable, *words]
+    needed = [same_path(path) for path in (ROOT, runs.absolute(), runs.resolve(), Path(profile).absolute().parent)]
+    inner = entered(cluster, cluster.container, needed, ROOT)
+    assert inner.container is not None
+    variables = {**inside_variables(inner.environment), "HOME": str(Path.home())}
+    return [
+        *srun_options(inner.container, folder),
+        *command_inside(inner.container, words, variables, folder, gpus=cluster.promised_gpus),
+    ]
 
 
 def show(reports: dict[str, list[Finding]], *, as_json: bool) -> None:

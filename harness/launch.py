@@ -20,6 +20,7 @@ from harness.cost.timing import TimingError
 from harness.grid.read import Grid, read_grid
 from harness.grid.yaml_source import GridError
 from harness.monitor.survey import cell_states
+from harness.plan.containers import in_container
 from harness.plan.dry_run import describe
 from harness.plan.jobs import done_stages, make_jobs, planned_cells, to_replay
 from harness.plan.preflight import Findings, can_be_planned_elsewhere, check_machine, model_problems, preflight
@@ -192,7 +193,8 @@ def launch(grid: Grid, graph: StageGraph, run: RunFolder, retry_failed: bool) ->
         ask_for_replay(run.stage_dir(stage))
     grid = replace(grid, cluster=around_bad_nodes(run, grid.cluster))
     if chained:
-        grid = replace(grid, cluster=runs_copy(grid.cluster, copy))
+        inside = grid.cluster.container and in_container(grid.cluster, run, [planned.cell for planned in left], copy)
+        grid = replace(grid, cluster=inside or runs_copy(grid.cluster, copy))
     jobs = make_jobs(grid, graph, run, left, held=previous.living)
     print(f"{grid.name}: {len(left)} of {len(grid.cells)} cells to run, in {len(jobs)} jobs, in {run.path}", flush=True)
     if grid.cluster.kind == "slurm":

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harness.grid.read import Grid, read_grid
 from harness.grid.yaml_source import GridError
+from harness.plan.containers import container_problems, in_container
 from harness.plan.snapshot import save_plugins
 from harness.submit.data_first import cores, data_sets, prepare_here
 from harness.text import counted
@@ -17,7 +18,7 @@ from jobs.cluster.slurm import SchedulerError, available
 from jobs.cluster.surroundings import forget_outer_job
 from jobs.experiment.output import replace_unencodable
 from jobs.experiment.run_folder import RUNS, RunFolder
-from jobs.experiment.specs import ClusterSpec, DataSpec
+from jobs.worker.environment import ROOT
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -32,15 +33,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except GridError as error:
         print(error, file=sys.stderr)
         return USAGE
-    problems = data_problems(grid)
-    if problems:
+    if problems := [*data_problems(grid), *container_problems(grid.cluster, grid.cells)]:
         print("\n".join(problems), file=sys.stderr)
         return USAGE
     run = RunFolder(options.runs / grid.name)
     try:
         if options.workers is None and grid.cluster.kind == "slurm" and available():
             save_plugins(grid, run)
-            return submit(grid.cluster, run, data_sets(grid.cells))
+            return submit(grid, run)
         return OK if prepare_here(grid.cluster, data_sets(grid.cells), workers=options.workers or cores()) else FAILED
     except KeyboardInterrupt:
         print("stopped; what is written is kept, and the same command goes on from it")
@@ -65,14 +65,15 @@ def workers(text: str) -> int:
     return number
 
 
-def submit(cluster: ClusterSpec, run: RunFolder, data: Sequence[DataSpec]) -> int:
+def submit(grid: Grid, run: RunFolder) -> int:
     """Submits the jobs that write what is missing; returns the exit code."""
     from harness.submit.data_jobs import submit_data
     from jobs.data.prepare import DataError
 
+    data = data_sets(grid.cells)
     try:
-        if not submit_data(cluster, run, data):
-            print(f"nothing to do: {counted(len(data), 'data set')} ready in {cluster.cache}")
+        if not submit_data(in_container(grid.cluster, run, grid.cells, ROOT), run, data):
+            print(f"nothing to do: {counted(len(data), 'data set')} ready in {grid.cluster.cache}")
     except (SchedulerError, DataError) as error:
         print(error, file=sys.stderr)
         return FAILED

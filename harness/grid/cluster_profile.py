@@ -8,9 +8,9 @@ from harness.grid.paths import expanded, path_problem
 from harness.grid.yaml_source import GridError, Node, Report, read_yaml
 from jobs.experiment.files import with_variables
 from jobs.experiment.limits import CLUSTER, PREPARE, cluster_conflicts, violations
-from jobs.experiment.specs import ClusterSpec, PrepareSpec, ProfileSpec
+from jobs.experiment.specs import ClusterSpec, ContainerSpec, PrepareSpec, ProfileSpec
 from models.text import valid_names
-from models.typed import Mismatch, convert, fields_of, shown
+from models.typed import Mismatch, SettingsError, build, convert, fields_of, shown
 
 # submitit 1.5's other parameters for SLURM; each may also be written with the prefix `slurm_`.
 SLURM_NAMES = (
@@ -128,6 +128,8 @@ def sorted_out(node: Node, key: str, valid: dict[str, Any], report: Report) -> t
             fields[name] = _read_prepare(child, path, report)
         elif name == "profile":
             fields[name] = _read_axes(child, path, report)
+        elif name == "container":
+            fields[name] = _read_container(child, path, report)
         else:
             _convert(child, name, path, valid, fields, report)
     return fields, slurm
@@ -162,6 +164,28 @@ def _read_axes(node: Node, key: str, report: Report) -> ProfileSpec | None:
         except Mismatch as error:
             report.add(child.line, f"{key}.{name}", f"{error}{child.remark}")
     return ProfileSpec(**axes)
+
+
+def _read_container(node: Node, key: str, report: Report) -> ContainerSpec | None:
+    """The container, of a mapping. `~` and variables of this machine are replaced in its paths."""
+    if not isinstance(node.value, dict):
+        if node.value is not None:
+            report.add(node.line, key, f"expected a mapping, such as {{image: /shared/vssm.sif, runtime: apptainer}}, got {shown(node.plain)}")
+        return None
+    try:
+        container = build(ContainerSpec, node.plain)
+        return replace(container, image=_whole(container.image), mounts=tuple(map(_whole, container.mounts)))
+    except SettingsError as error:
+        for path, message in error.errors:
+            report.add(node.line_of(list(path)), ".".join([key, *path]), message)
+    except LookupError as error:
+        report.add(node.line, key, f"{error} on this machine: set it, or write the path")
+    return None
+
+
+def _whole(path: str) -> str:
+    """A path with `~` and variables replaced. Raises LookupError for variables that are not set."""
+    return str(expanded(with_variables(path))) if path.startswith(("~", "$", "/")) else path
 
 
 def flat(node: Node, key: str, report: Report) -> dict[str, Node]:

@@ -61,6 +61,8 @@ def without_cards(cluster: ClusterSpec, *, on_node: bool) -> Iterator[Finding]:
         yield ok("gpus", "no NVIDIA GPU here; jobs run on the CPU")
     elif on_node:
         yield error("gpus", f"no NVIDIA GPU here, and the jobs ask for some: {refusal()}", "see that the job asks for GPUs; nvidia-smi on the node")
+    elif cluster.container:
+        yield ok("gpus", "none on this machine; --job, within an allocation, looks at a node's from inside the container")
     elif torch.version.cuda is None:
         yield error("gpus", f"the jobs ask for GPUs, and torch {torch.__version__} is built for CPUs", BUILD)
     else:

@@ -21,6 +21,8 @@ def device_problems(cluster: ClusterSpec, cells: Sequence[Cell]) -> list[str]:
     """The problems, one sentence each: GPUs that torch cannot use, a backend of another device, a kernel that is not installed."""
     from models.ssm.backends import missing_kernels, scan_backend_used
 
+    if cluster.container:  # its image has packages and kernels of its own, into which `harness.doctor --job` looks
+        return []
     on_gpu = runs_on_gpu(cluster)
     if problems := gpu_problems(cluster) or torch_problems(cluster):
         return problems

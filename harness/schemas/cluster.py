@@ -8,21 +8,24 @@ from harness.grid.resources import OF_A_JOB, OF_SBATCH
 from harness.schemas.descriptions import meanings
 from harness.schemas.values import Schema, Texts, comments, defaults, field_schema, value_schema
 from jobs.experiment.limits import CLUSTER, PREPARE
-from jobs.experiment.specs import ClusterSpec, PrepareSpec, ProfileSpec
+from jobs.experiment.specs import ClusterSpec, ContainerSpec, PrepareSpec, ProfileSpec
+from models.typed import fields_of
 
 VARIABLES: Schema = {"type": ["object", "null"], "additionalProperties": {"type": ["string", "number", "boolean"]}}
+SECTIONS = ("profile", "prepare", "container")  # mappings themselves
 NAME = "the option of sbatch of this name, through submitit"
 
 
 def cluster_schema() -> Schema:
     """The mapping of a profile. Lists do not expand here."""
     texts = Texts(descriptions=meanings("grid.md", "Cluster"), defaults=defaults(ClusterSpec), limits=CLUSTER)
-    own = {name: field_schema(name, hint, texts, expands=False) for name, hint in FIELDS.items() if name not in ("profile", "prepare")}
+    own = {name: field_schema(name, hint, texts, expands=False) for name, hint in FIELDS.items() if name not in SECTIONS}
     special: dict[str, Schema] = {
         "setup": own["setup"] | {"type": ["array", "null"]},
         "environment": {"description": texts.descriptions["environment"], **VARIABLES},
         "profile": {"description": texts.descriptions["profile"], **profile_schema()},
         "prepare": {"description": texts.descriptions["prepare"], **prepare_schema()},
+        "container": {"description": texts.descriptions["container"], **container_schema()},
     }
     schema = with_slurm(own | special, FIELDS)
     schema["properties"]["slurm"] = {"description": texts.descriptions["slurm"], **with_slurm(own | special, FIELDS), "type": ["object", "null"]}
@@ -71,6 +74,14 @@ def prepare_schema() -> Schema:
     schema = with_slurm(own, PREPARE_FIELDS)
     schema["properties"]["slurm"] = {**with_slurm(own, PREPARE_FIELDS), "type": ["object", "null"]}
     return schema | {"type": ["object", "null"]}
+
+
+def container_schema() -> Schema:
+    """The image in which tasks run."""
+    described = {"runtime": "what starts the image: NVIDIA's plugin of SLURM, or apptainer's command", **comments(ContainerSpec)}
+    texts = Texts(descriptions=described, defaults=defaults(ContainerSpec))
+    own = {name: field_schema(name, hint, texts, expands=False) for name, hint in fields_of(ContainerSpec).items()}
+    return {"type": ["object", "null"], "properties": own, "required": ["image", "runtime"], "additionalProperties": False}
 
 
 def named_or(cluster: Schema) -> Schema:

@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from jobs.cluster.containers import task_command, with_container
 from jobs.cluster.slurm import SchedulerError, ask
 from jobs.cluster.submitit_jobs import ResumableCall
 from jobs.cluster.surroundings import sbatch_options
@@ -72,6 +73,9 @@ def submission(cluster: ClusterSpec, folder: Path, tasks: Collection[int], *, na
         parameters["map_count"] = len(tasks)
         parameters["additional_parameters"] = {"array": ranges(tasks) + (f"%{at_a_time}" if at_a_time else ""), **parameters["additional_parameters"]}
     command = f"{IGNORING_USR2} {shlex.quote(sys.executable)} -u -m jobs.cluster.start {shlex.quote(str(folder.resolve()))}"
+    if cluster.container:
+        command = task_command(cluster, cluster.container, folder.resolve())
+        parameters = with_container(parameters, cluster, cluster.container, folder.resolve())
     return str(_make_sbatch_string(command=command, folder=folder.resolve(), **parameters))
 
 

@@ -6,7 +6,6 @@ box does not need. Without it, `jobs.data.plain_decoding` does the same with Ope
 
 import ctypes
 from functools import cache
-from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from jobs.data.augment import BOX
 from jobs.data.beton import INDEX, DataError
+from models.built import built_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,8 +34,7 @@ BUILD: Final = "install a C++ compiler and libjpeg-turbo (apt-get install g++ li
 @cache
 def library() -> ctypes.CDLL | None:
     """The C++ library; None where it is not built. ImportError if it does not load, or is of another source."""
-    candidates = (Path(__file__).with_name(f"_decoding{suffix}") for suffix in EXTENSION_SUFFIXES)
-    path = next((path for path in candidates if path.exists()), None)
+    path = built_file(Path(__file__).parent, "_decoding")
     if path is None:
         return None
     try:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.experiment.augment_limits import PROBABILITY, augment_conflicts, images_of_epoch
+from jobs.experiment.containers import container_conflicts
 from jobs.experiment.sources import SOURCES
 from jobs.experiment.specs import ClusterSpec, DataSpec, ModelSpec, RecipeSpec, image_size
 from models.pruning.base import Budget, PruningMethod
@@ -200,6 +201,8 @@ def cluster_conflicts(cluster: ClusterSpec) -> Iterator[Violation]:
         yield Violation(field="gpus_per_node", rule=rule)
     if cluster.kind == "local" and cluster.nodes != 1:
         yield Violation(field="nodes", rule=f"local has one node, not {cluster.nodes}; kind: slurm takes several")
+    for field, rule in container_conflicts(cluster):
+        yield Violation(field=field, rule=rule)
 
 
 def empty_validation(data: DataSpec) -> str | None:

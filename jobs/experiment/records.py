@@ -106,6 +106,7 @@ class Environment(Strict):
     scan: str  # backend that ran
     data_sha256: str  # of the .beton files, or of the arrays behind the torch loader
     code: str | None = None  # the id of the code, a copy of which the run folder keeps; None in older records
+    container: str | None = None  # the runtime, the image, and the SHA-256 of its file; None: no container, or an older record
     tf32: bool | None = None  # whether fp32 products and convolutions of the GPU used TF32; None: on a CPU, or not known
 
 

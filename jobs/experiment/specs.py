@@ -180,6 +180,15 @@ class PrepareSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ContainerSpec:
+    """The image in which the tasks of SLURM jobs run. `jobs.experiment.containers` has the rules."""
+
+    image: str  # the absolute path of a .sif (apptainer) or .sqsh (pyxis) file; pyxis also takes an image's name, which enroot imports
+    runtime: Literal["pyxis", "apptainer"]
+    mounts: tuple[str, ...] = ()  # folders and files that tasks see beside those of the run: SOURCE, SOURCE:TARGET or SOURCE:TARGET:ro
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProfileSpec:
     """Further ways to time a finished network: every combination of the values of its axes. The plain way is always measured too."""
 
@@ -207,6 +216,7 @@ class ClusterSpec:
     profile_s: float = 2.0  # for timing each finished network beside its dense one; more seconds give more exact figures
     profile_batch: int = 32  # images of the batch whose throughput is measured
     profile: ProfileSpec | None = None  # further measuring protocols of every finished network; None: none
+    container: ContainerSpec | None = None  # slurm: the image in which the tasks of the jobs run; None: the nodes' own system
     setup: tuple[str, ...] = ()  # slurm: shell lines before the job
     environment: Mapping[str, str] = field(default_factory=dict)  # slurm: variables of the job
     slurm: Mapping[str, Any] = field(default_factory=dict)  # partition, account, qos, constraint, gres, exclude, ...

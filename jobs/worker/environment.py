@@ -9,6 +9,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from jobs.experiment.containers import RECORDED
 from jobs.experiment.files import sha256_of, this_host
 from jobs.experiment.records import Environment
 
@@ -116,5 +117,6 @@ def current_environment(*, ranks: int, threads: int, loader: str, scan: str, dat
         loader=f"{loader} {versions.get(loader, '?')}",
         scan=scan,
         data_sha256=data_sha256,
+        container=os.environ.get(RECORDED),
         tf32=uses_tf32() if torch.cuda.is_available() else None,
     )

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import torch
+
+from models.built import built_file
 
 # The fastest first. A CPU runs its own variant and those below. Keys are torch.backends.cpu's names.
 VARIANTS = {"AVX512": "avx512", "AVX2": "avx2", "DEFAULT": "portable"}
@@ -104,8 +105,7 @@ class Kernel:
 
 def kernel_path(variant: str) -> Path | None:
     """The built file of a variant, or None."""
-    candidates = (Path(__file__).with_name(f"_kernel_{variant}{suffix}") for suffix in EXTENSION_SUFFIXES)
-    return next((path for path in candidates if path.exists()), None)
+    return built_file(Path(__file__).parent, f"_kernel_{variant}")
 
 
 def runnable_variants() -> list[str]:
