@@ -2,11 +2,9 @@
 
 import json
 import os
-import signal
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import pytest
 
@@ -34,7 +32,6 @@ JOB = {"SLURM_JOB_ID": "17", "SLURM_JOB_NUM_NODES": "1", "SLURM_NTASKS": "1", "S
 RUNTIMES = {"apptainer": "vssm.sif", "pyxis": "vssm.sqsh"}
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not can_change_root(), reason="needs root, and the right to make mounts")]
-every_runtime = pytest.mark.parametrize("runtime", RUNTIMES)
 
 
 @pytest.fixture
@@ -59,18 +56,6 @@ def run_script(script: Path, **environment: str) -> "subprocess.CompletedProcess
     return subprocess.run(["bash", str(script)], env=os.environ | JOB | environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
-def job(tmp_path: Path, runtime: str, function: Callable[[Any], object], argument: object, *mounts: str) -> tuple[int, str]:
-    """Exit code and log of a job whose task calls a function inside."""
-    run, image = RunFolder(tmp_path / "run"), write_image(tmp_path / RUNTIMES[runtime])
-    container = ContainerSpec(image=str(image), runtime=runtime, mounts=mounts)  # type: ignore[arg-type]
-    cluster = ClusterSpec(kind="slurm", container=container, cache=str(tmp_path / "cache"), environment={"GREETING": "hello to all"})
-    folder = run.jobs_dir / "1"
-    folder.mkdir(parents=True)
-    submit_array(in_container(cluster, run, [], ROOT), folder, function, {0: argument}, name="t")  # type: ignore[arg-type]
-    done = run_script(folder / "submission.sh", CUDA_VISIBLE_DEVICES="2,3")
-    return done.returncode, (folder / "17_0_log.out").read_text() + done.stderr
-
-
 def test_a_cell_that_trains_in_a_container_has_the_weights_of_one_that_does_not(tmp_path: Path, commands: FakeSlurm) -> None:
     image, cache = write_image(tmp_path / "vssm.sif"), tmp_path / "cache"
     run = launched(tmp_path / "inside", f"kind: slurm, container: {{image: {image}, runtime: apptainer}}", cache)
@@ -86,41 +71,38 @@ def test_a_cell_that_trains_in_a_container_has_the_weights_of_one_that_does_not(
     assert other["environment"]["container"] is None and other["id"] == record["id"]
 
 
-@every_runtime
-def test_a_task_sees_what_is_mounted_and_nothing_else_and_has_the_variables_of_its_job(tmp_path: Path, commands: FakeSlurm, runtime: str) -> None:
+@pytest.mark.parametrize("runtime", ["apptainer", "pyxis"])
+def test_a_task_sees_what_is_mounted_and_nothing_else_and_its_job_is_queued_again_from_inside(
+    tmp_path: Path, commands: FakeSlurm, runtime: Literal["apptainer", "pyxis"]
+) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "image").write_text("pixels")
-    look = f"cat /mnt/image; echo; echo x >/mnt/image; echo x >{tmp_path}/run/written; ls {tmp_path} | tr '\\n' ' '; env; pwd"
-    code, log = job(tmp_path, runtime, os.system, look, f"{tmp_path}/data:/mnt:ro")
-    assert code == 0 and "pixels" in log and "Read-only file system" in log and (tmp_path / "run" / "written").exists(), log
+    image = write_image(tmp_path / RUNTIMES[runtime])
+    container = ContainerSpec(image=str(image), runtime=runtime, mounts=(f"{tmp_path}/data:/mnt:ro",))
+    cluster = ClusterSpec(kind="slurm", container=container, cache=str(tmp_path / "cache"), environment={"GREETING": "hello to all"})
+    run, folder = RunFolder(tmp_path / "run"), tmp_path / "run" / "jobs" / "1"
+    folder.mkdir(parents=True)
+    look = f"cat /mnt/image; echo; echo x >/mnt/image; echo x >{run.path}/written; ls {tmp_path} | tr '\\n' ' '; env; pwd"
+    leave = f"import os, signal; os.system({look!r}); signal.raise_signal(signal.SIGUSR2)"
+    submit_array(in_container(cluster, run, [], ROOT), folder, exec, {0: leave}, name="t")
+    done = run_script(folder / "submission.sh", CUDA_VISIBLE_DEVICES="2,3")
+    log = (folder / "17_0_log.out").read_text() + done.stderr
+    assert "pixels" in log and "Read-only file system" in log and (run.path / "written").exists(), log
     assert "\ncache run " in log, "this machine's folder has more"
-    for line in ("CUDA_VISIBLE_DEVICES=2,3", "SLURM_JOB_ID=17", "GREETING=hello to all", "PYTHONSAFEPATH=1", f"PYTHONPATH={ROOT}", "SLURM_PROCID=0"):
-        assert f"\n{line}\n" in log
-    assert log.split("\n").count(f"{tmp_path}/run/jobs/1") == 1, "where it starts"
-
-
-@every_runtime
-def test_a_job_that_must_leave_its_nodes_is_queued_again_from_inside(tmp_path: Path, commands: FakeSlurm, runtime: str) -> None:
-    code, log = job(tmp_path, runtime, signal.raise_signal, signal.SIGUSR2)
-    assert code == 255 and "Caught signal SIGUSR2" in log, log
+    for line in ("CUDA_VISIBLE_DEVICES=2,3", "SLURM_JOB_ID=17", "GREETING=hello to all", "PYTHONSAFEPATH=1", f"PYTHONPATH={ROOT}", f"{folder}"):
+        assert f"\n{line}\n" in log, line
+    assert done.returncode == 255 and "Caught signal SIGUSR2" in log, log
     assert commands.calls("scontrol") == ["requeue 17"] and commands.calls("squeue") == ["--noheader --jobs=17"]
 
 
-@every_runtime
-def test_the_exit_code_of_a_task_is_that_of_the_job(tmp_path: Path, commands: FakeSlurm, runtime: str) -> None:
-    assert job(tmp_path, runtime, os._exit, 7)[0] == 7
-
-
-@every_runtime
-def test_the_doctor_looks_at_a_node_from_inside(tmp_path: Path, commands: FakeSlurm, runtime: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    image, profile = write_image(tmp_path / RUNTIMES[runtime]), tmp_path / "profiles" / "gpu.yaml"
+def test_the_doctor_looks_at_a_node_from_inside(tmp_path: Path, commands: FakeSlurm) -> None:
+    image, profile, runs = write_image(tmp_path / "vssm.sqsh"), tmp_path / "profiles" / "gpu.yaml", tmp_path / "runs"
     profile.parent.mkdir()
-    profile.write_text(f"kind: slurm\ncache: {tmp_path}/cache\ncontainer: {{image: {image}, runtime: {runtime}}}\n")
-    words = doctor.look(doctor.cluster_of(str(profile)), str(profile), tmp_path / "runs", tmp_path / "runs" / "look")
-    (tmp_path / "runs" / "look").mkdir(parents=True)
-    at = words.index("python3")
-    assert words[at + 1 : at + 3] == ["-m", "harness.doctor"]
-    quick = [*words[: at + 1], "-c", "from importlib.util import find_spec; print(find_spec('harness.doctor').origin)"]
-    log = tmp_path / "log"
-    subprocess.run(["srun", "--output", str(log), *quick], env=os.environ | JOB, check=True, timeout=PATIENCE_S)
-    assert f"{ROOT}/harness/doctor.py" in log.read_text()
+    (runs / "look").mkdir(parents=True)
+    profile.write_text(f"kind: slurm\ncache: {tmp_path}/cache\ncontainer: {{image: {image}, runtime: pyxis}}\n")
+    words = doctor.look(doctor.cluster_of(str(profile)), str(profile), runs, runs / "look")
+    at = words.index("python3") + 1
+    assert words[at : at + 4] == ["-m", "harness.doctor", "--node", f"{runs}/look"]
+    quick = f"from importlib.util import find_spec; print(find_spec('harness.doctor').origin, open('{profile}').read())"
+    subprocess.run(["srun", "--output", str(tmp_path / "log"), *words[:at], "-c", quick], env=os.environ | JOB, check=True, timeout=PATIENCE_S)
+    assert (tmp_path / "log").read_text() == f"{ROOT}/harness/doctor.py {profile.read_text()}\n"

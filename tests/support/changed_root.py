@@ -1,7 +1,7 @@
 """Stand-ins for apptainer, and for srun with pyxis, that really change root: a task sees its image, its mounts, and nothing else of this machine.
 
 An image is a text file with the folders that are in it, one a line; the first holds its Python. It needs root, and the right to make mounts.
-`python -m tests.support.changed_root apptainer exec ...` does what apptainer would, and `... srun ...` what srun would.
+Run as a program with the words `apptainer exec ...` it does what apptainer would, and with `srun ...` what srun would.
 """
 
 import os
@@ -46,11 +46,8 @@ def write_image(path: Path) -> Path:
 def write_commands(folder: Path) -> None:
     """The two commands, as scripts in a folder that stands first on PATH."""
     folder.mkdir(exist_ok=True)
-    root = Path(__file__).resolve().parents[2]
     for name in ("apptainer", "srun"):
-        note = f'printf "%s\\n" "$@" >"{folder}/{name}.words"'
-        run = f'PYTHONPATH={root}:$PYTHONPATH exec {sys.executable} -m tests.support.changed_root {name} "$PYTHONPATH" "$@"'
-        (folder / name).write_text(f"#!/bin/sh\n{note}\n{run}\n")
+        (folder / name).write_text(f'#!/bin/sh\nexec {sys.executable} -I -S {__file__} {name} "$@"\n')
         (folder / name).chmod(0o755)
 
 
@@ -97,7 +94,6 @@ def srun(words: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    name, searched, *given = sys.argv[1:]
-    os.environ["PYTHONPATH"] = searched
+    name, *given = sys.argv[1:]
     command = {"apptainer": apptainer, "srun": srun}[name](given)
     os.execvp(command[0], command)
