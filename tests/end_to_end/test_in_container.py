@@ -7,27 +7,21 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+import yaml
 
 from harness import doctor, launch
 from harness.plan import preflight
 from harness.plan.containers import in_container
 from jobs.cluster.slurm_arrays import submit_array
+from jobs.experiment.files import sha256_of
 from jobs.experiment.run_folder import RunFolder
 from jobs.experiment.specs import ClusterSpec, ContainerSpec
 from jobs.worker.environment import ROOT
 from tests.support.changed_root import can_change_root, write_commands, write_image
-from tests.support.commands import SMALL
 from tests.support.fake_slurm import FakeSlurm
+from tests.support.honest_run import GRID
 from tests.support.waiting import PATIENCE_S
 
-GRID = f"""
-name: small
-recipe: {{epochs: 1, finetune_epochs: 0, batch_size: 256}}
-models: [{SMALL}]
-pruning: [dense]
-seeds: [0]
-cluster: {{CLUSTER, profile_s: 0.01, stages_per_job: 2, cache: CACHE}}
-"""
 JOB = {"SLURM_JOB_ID": "17", "SLURM_JOB_NUM_NODES": "1", "SLURM_NTASKS": "1", "SLURM_JOB_NODELIST": "here", "SLURMD_NODENAME": "here"}
 RUNTIMES = {"apptainer": "vssm.sif", "pyxis": "vssm.sqsh"}
 
@@ -43,32 +37,25 @@ def commands(slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
     return slurm
 
 
-def launched(folder: Path, cluster: str, cache: Path) -> Path:
-    """The run folder of the grid, launched on a cluster."""
-    folder.mkdir()
-    (folder / "grid.yaml").write_text(GRID.replace("CLUSTER", cluster).replace("CACHE", str(cache)))
-    assert launch.main([str(folder / "grid.yaml"), "--runs", str(folder)]) == launch.OK
-    return folder / "small"
-
-
 def run_script(script: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
     """A batch script, run to its end."""
     return subprocess.run(["bash", str(script)], env=os.environ | JOB | environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
-def test_a_cell_that_trains_in_a_container_has_the_weights_of_one_that_does_not(tmp_path: Path, commands: FakeSlurm) -> None:
-    image, cache = write_image(tmp_path / "vssm.sif"), tmp_path / "cache"
-    run = launched(tmp_path / "inside", f"kind: slurm, container: {{image: {image}, runtime: apptainer}}", cache)
-    (script,) = run.glob("jobs/*/submission.sh")
-    done = run_script(script)
-    log = next(run.glob("jobs/*/17_0_log.out")).read_text()
-    (record,) = (json.loads(path.read_bytes()) for path in run.glob("cells/*/record.json"))
+def test_a_cell_that_trains_in_a_container_has_the_weights_of_one_that_does_not(tmp_path: Path, commands: FakeSlurm, honest: Path) -> None:
+    image = write_image(tmp_path / "vssm.sif")
+    settings = {"kind": "slurm", "stages_per_job": 2, "profile_s": 0.001, "profile_batch": 2, "cache": str(tmp_path / "cache")}
+    cluster = {**settings, "container": {"image": str(image), "runtime": "apptainer"}}
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump({**GRID, "pruning": ["dense"], "seeds": [0], "cluster": cluster}))
+    assert launch.main([str(tmp_path / "grid.yaml"), "--runs", str(tmp_path / "runs")]) == launch.OK
+    run = tmp_path / "runs" / "honest"
+    done = run_script(run / "jobs" / "1" / "submission.sh")
+    log = (run / "jobs" / "1" / "17_0_log.out").read_text()
+    (cell,) = run.glob("cells/*")
+    record, other = (json.loads((folder / "record.json").read_bytes()) for folder in (cell, honest / "cells" / cell.name))
     assert done.returncode == 0 and record["status"] == "done", done.stderr + log
-    assert record["environment"]["container"].startswith(f"apptainer {image} sha256:") and record["environment"]["code"]
-    own = launched(tmp_path / "own", "kind: debug", cache)
-    assert next(run.glob("cells/*/model.safetensors")).read_bytes() == next(own.glob("cells/*/model.safetensors")).read_bytes()
-    (other,) = (json.loads(path.read_bytes()) for path in own.glob("cells/*/record.json"))
-    assert other["environment"]["container"] is None and other["id"] == record["id"]
+    assert (cell / "model.safetensors").read_bytes() == (honest / "cells" / cell.name / "model.safetensors").read_bytes()
+    assert record["environment"]["container"] == f"apptainer {image} sha256:{sha256_of(image)}" and other["environment"]["container"] is None
 
 
 @pytest.mark.parametrize("runtime", ["apptainer", "pyxis"])
