@@ -138,7 +138,7 @@ def outside(tmp_path: Path, tasks: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_calls_of_tasks_are_made_outside_with_their_words_answers_and_exit_codes(tmp_path: Path) -> None:
-    calls = """squeue --jobs=17 '' "a b"; echo $?; scontrol requeue 1_2 & scontrol requeue 3 & wait %1 && wait %2; echo $?"""
+    calls = """squeue --jobs=17 '' "a b"; echo $?; scontrol requeue 1_2 & a=$!; scontrol requeue 3 & wait $a && wait $!; echo $?"""
     done = outside(tmp_path, calls)
     assert done.stdout == "<--jobs=17><><a b>\n3\n0\n" and done.stderr == "no such job\n"
     assert sorted((tmp_path / "asked").read_text().splitlines()) == ["requeue 1_2", "requeue 3"]
