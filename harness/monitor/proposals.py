@@ -136,8 +136,9 @@ def megabytes(text: str) -> float:
     return float(match[1]) * UNITS[match[2] or "M"] if match else 0.0
 
 
+@cache
 def used_memory_mb(job: JobId) -> float:
-    """The most memory that a task of a job was seen with; 0 where SLURM keeps no accounts."""
+    """The most memory that a task of an ended job was seen with, asked for once; 0 where SLURM keeps no accounts."""
     try:
         text = ask("sacct", "--noheader", "--parsable2", "--format=MaxRSS", f"--jobs={job}", patience_s=0.0, say=lambda text: None)
     except SchedulerError:

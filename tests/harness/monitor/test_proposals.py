@@ -9,7 +9,8 @@ from rich.console import Console
 from harness.monitor import proposals as module
 from harness.monitor.incidents import incidents
 from harness.monitor.proposals import Asked, asked_in, checkpoint_advice, megabytes, more_memory, more_time, proposals
-from harness.monitor.status_view import StatusView
+from harness.monitor.run_status import Observer
+from harness.monitor.status_view import page
 from harness.monitor.survey import survey
 from harness.submit.previous import previous_jobs
 from jobs.cluster.slurm_arrays import submission
@@ -28,6 +29,7 @@ BOTH = {"main": MAIN, "long": LONG}
 @pytest.fixture(autouse=True)
 def cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "known_partitions", lambda: BOTH)
+    module.used_memory_mb.cache_clear()
 
 
 def test_a_script_of_ours_tells_what_a_job_asked_for(fake: FakeRun) -> None:
@@ -114,7 +116,7 @@ def test_status_and_the_next_launch_propose_more_for_the_entry_that_it_is_for(fa
     ended(fake, slurm, trunk, "TIMEOUT")
     text = "more time: cluster: {timeout_min: 100}   (in the entry of vim_micro under models)"
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(StatusView(fake.run).look())
+    console.print(page(Observer(fake.run).look()))
     assert text in console.export_text()
     assert text in previous_jobs(fake.run, fake.plan, SLURM).messages
     assert text not in previous_jobs(fake.run, fake.plan, SLURM, {stage: replace(SLURM, timeout_min=90) for stage in fake.plan.stages}).messages
