@@ -110,6 +110,11 @@ def test_a_page_holds_what_a_browser_can_and_says_what_it_leaves_out(tmp_path: P
     assert page.count("<tr data-row=") == 4 and "leaderboard.csv has 6 more rows" in page
 
 
+def test_the_page_says_how_to_read_it_before_anything_else(tmp_path: Path) -> None:
+    page = page_of(fake_run(tmp_path, fake_grid()))
+    assert page.index("How to read this") < page.index("The answer: the best row") < page.index("<h2>Leaderboard</h2>")
+
+
 def test_fewer_than_three_seeds_are_said_in_a_word_and_have_no_interval(tmp_path: Path) -> None:
     page = page_of(fake_run(tmp_path, [fake_record(top1, seed=seed) for seed, top1 in enumerate((99.0, 97.0))]))
     assert '<td data-value="">too few seeds</td>' in page
