@@ -39,7 +39,7 @@ def write(options: argparse.Namespace) -> int:
     from analysis.baseline import changes, regressed
     from analysis.leaderboard import publish
 
-    if options.budget:
+    if options.budget is not None or options.scores:
         return answer(options)
     if options.out is None and len(options.runs) > 1:
         raise AnalysisError("several run folders: give the folder for their tables with -o")
@@ -57,19 +57,23 @@ def write(options: argparse.Namespace) -> int:
 
 
 def answer(options: argparse.Namespace) -> int:
-    """Prints the best row of each key within the budget, and writes nothing. Returns 0, or 1 if no row fits. Raises AnalysisError."""
+    """Prints the best row of each key within the budget, and the scores; writes nothing. Returns 0, or 1 if no row fits. Raises AnalysisError."""
     from analysis.budget import answer_lines, decide, parse_budget
     from analysis.merge import merge
     from analysis.rows import make_rows
+    from analysis.scores import groups, score_text
 
+    asked = "--budget" if options.budget is not None else "--scores"
     given = [f"--{name}" for name in ("out", "figures", "baseline", "beside", "export") if getattr(options, name)]
     if given:
-        raise AnalysisError(f"--budget prints an answer and writes nothing: leave out {', '.join(given)}")
-    limits = parse_budget(options.budget)
+        raise AnalysisError(f"{asked} prints an answer and writes nothing: leave out {', '.join(given)}")
+    limits = parse_budget(options.budget) if options.budget is not None else ()
     rows = make_rows(merge(options.runs))
-    for line in answer_lines(rows, limits):
+    for line in answer_lines(rows, limits) if limits else ():
         print(printable(line))
-    return int(decide(rows, limits) is None)
+    for line in score_text(groups(rows)) if options.scores else ():
+        print(printable(line))
+    return int(bool(limits) and decide(rows, limits) is None)
 
 
 def write_exports(options: argparse.Namespace) -> int:
@@ -100,6 +104,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--beside", type=Path, metavar="results.csv", help="results in timm's format, to write beside ours in beside.csv")
     made.add_argument("--export", action="append", choices=FORMATS, help="write the cells to out/exports/ for a tracker, and no tables; repeatable")
     made.add_argument("--budget", metavar=f'"{EXAMPLE}"', help="print the best row within these limits and how sure that is; write nothing")
+    made.add_argument("--scores", action="store_true", help="print how methods rank across models and data sets; write nothing")
     return made
 
 

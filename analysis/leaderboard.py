@@ -14,6 +14,7 @@ from analysis.merge import merge
 from analysis.printing import printed
 from analysis.report import report
 from analysis.rows import Row, make_rows
+from analysis.scores import SCORES, groups, score_lines
 from jobs.experiment.files import write_text
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def publish(runs: Sequence[Path], out: Path, beside: Path | None = None, figures
         write_csv(out / "coverage.csv", COVERAGE, coverage_lines(rows, merged)),
         write_csv(out / "pareto.csv", PARETO, pareto_lines(rows)),
         write_csv(out / "comparisons.csv", COMPARISONS, comparison_lines(rows)),
+        write_csv(out / "scores.csv", SCORES, score_lines(groups(rows))),
         write_text(out / "leaderboard.md", markdown(rows)),
         write_text(out / "leaderboard.tex", latex(rows)),
     ]

@@ -25,13 +25,15 @@ from analysis.merge import Merged
 from analysis.panel import panel_data
 from analysis.printing import counted, title
 from analysis.rows import Row
+from analysis.score_figures import profile_figure, rank_figure
+from analysis.scores import groups, percent_left
 from analysis.statistics import SETTLED
 from jobs.experiment.output import printable
 from jobs.experiment.records import Record
 from jobs.experiment.verification import Verification, verifications
 
 HERE = Path(__file__).parent
-SCRIPTS = ("panel", "report")  # in this sequence: the second starts the page
+SCRIPTS = ("panel", "report", "scores")  # in this sequence
 MANY = 1000  # rows of a leaderboard that the page shows
 
 
@@ -150,7 +152,10 @@ def report(rows: Sequence[Row], merged: Merged, runs: Sequence[Path]) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from plotly.offline import get_plotlyjs
 
-    boards = make_boards(rows)
+    boards, compared = make_boards(rows), groups(rows)
+    ranked_groups = [group for group in compared if group.ranking]
+    scores = [{"ranks": rank_figure(group), "profiles": profile_figure(group)} for group in ranked_groups]
+    panel = panel_data([(board.key, board.rows) for board in boards], runs)
     scripts = {"plotly": get_plotlyjs(), **{name: (HERE / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS}}
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=shown_text
@@ -171,7 +176,10 @@ def report(rows: Sequence[Row], merged: Merged, runs: Sequence[Path]) -> str:
         grids=sorted({record.grid for record in merged.records}),
         settled=SETTLED,
         budgets=BUDGETS,
-        data=script_safe(page_data(boards, runs) | {"panel": panel_data([(board.key, board.rows) for board in boards], runs)}),
+        data=script_safe(page_data(boards, runs) | {"panel": panel, "scores": scores}),
+        score_groups=compared,
+        ranked_groups=ranked_groups,
+        percent_left=percent_left,
         policy=" ".join(f"'sha256-{integrity(script)}'" for script in scripts.values()),
         scripts=scripts,
         style=(HERE / "report.css").read_text(encoding="utf-8"),

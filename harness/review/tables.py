@@ -16,7 +16,7 @@ from jobs.worker.code_copy import digest_of
 
 SETTLED = 3  # seeds from which on a rank means something
 NAMED = 6
-REWRITTEN = ("leaderboard.csv", "cells.csv", "coverage.csv", "comparisons.csv", "pareto.csv")
+REWRITTEN = ("leaderboard.csv", "cells.csv", "coverage.csv", "comparisons.csv", "pareto.csv", "scores.csv")
 SAME: Mapping[str, Callable[[Measured], object]] = {  # within a table, beside what a leaderboard separates by itself
     "versions": lambda cell: text_of(cell.record.environment.versions),
     "python": lambda cell: cell.record.environment.python,

@@ -140,6 +140,28 @@ def test_the_panel_answers_as_the_shell_does(browser: Page, tmp_path: Path) -> N
     assert sentences == {"Sure", "Not", "Too", "It", "No"} and browser.complaints == []
 
 
+def test_scores_across_models_are_drawn_at_each_strength(browser: Page, tmp_path: Path) -> None:
+    quality = {0.5: {"magnitude": 96.0, "random": 90.0, "wanda": 95.0, "sparsegpt": 95.5}, 0.9: {"magnitude": 90.0, "random": 70.0, "wanda": 88.0}}
+    run = fake_run(
+        tmp_path,
+        [
+            fake_record(top1 - i, model=f"m{i}", pruning=f"{method}-{level}")
+            for level, methods in quality.items()
+            for method, top1 in methods.items()
+            for i in range(3)
+        ],
+    )
+    publish([run], run)
+    browser.complaints.clear()
+    browser.open(run / "report.html", width=390)
+    names = "document.getElementById('%s').data.map((line) => line.name)"
+    assert browser.run(names % "ranks") == browser.run(names % "profiles") == ["magnitude-0.5", "sparsegpt-0.5", "wanda-0.5", "random-0.5"]
+    browser.run("(() => { at('level').value = '1'; at('level').dispatchEvent(new Event('change')); })()")
+    assert browser.run(names % "ranks") == ["magnitude-0.9", "wanda-0.9", "random-0.9"]
+    assert browser.run("[...document.querySelectorAll('.level:not([hidden])')].map((text) => text.dataset.level)") == ["1"]
+    assert browser.run("document.documentElement.scrollWidth") <= 390 and browser.complaints == []
+
+
 @pytest.mark.parametrize("width", [1400, 390])
 def test_the_page_is_no_wider_than_the_screen(browser: Page, written: Path, width: int) -> None:
     browser.open(written, width=width)
