@@ -150,8 +150,8 @@ def ranking_text(ranking: Ranking) -> Iterator[str]:
     over = counted(len(ranking.problems), "problem")
     yield f"mean rank over {over}; critical difference {ranking.critical_difference:.2f}; Friedman p {ranking.p:.2g}"
     for name, mean in zip(ranking.names, ranking.mean_ranks, strict=True):
-        told = mean - ranking.mean_ranks[0] > ranking.critical_difference
-        yield f"{mean:5.2f}  {name}{'  (worse than the first)' if told else ''}"
+        worse = mean - ranking.mean_ranks[0] > ranking.critical_difference
+        yield f"{mean:5.2f}  {name}{'  (worse than the first)' if worse else ''}"
 
 
 def counted(number: int, noun: str) -> str:
