@@ -44,6 +44,7 @@ from jobs.experiment.specs import ClusterSpec
 from jobs.recovery.leftovers import remove_asides, remove_leftovers
 from jobs.recovery.nodes import around_bad_nodes
 from jobs.worker.code_copy import described, keep_code, other_code, running_from, surroundings_of
+from jobs.worker.notify import save_notice, tell
 
 OK, SOME_FAILED, USAGE, NOTHING_TO_DO, INTERRUPTED = 0, 1, 2, 3, 130
 RETRY_HINT = "--retry-failed runs them again"
@@ -189,6 +190,7 @@ def launch(grid: Grid, graph: StageGraph, run: RunFolder, retry_failed: bool) ->
     remove_leftovers(run, (stage for planned in left for stage in planned.stages))
     save_launch(grid, graph, run)
     copy = keep_code(run)
+    launched = save_notice(run, grid.cluster.notify)
     for stage in to_replay(graph, run):
         ask_for_replay(run.stage_dir(stage))
     grid = replace(grid, cluster=around_bad_nodes(run, grid.cluster))
@@ -206,6 +208,7 @@ def launch(grid: Grid, graph: StageGraph, run: RunFolder, retry_failed: bool) ->
     with running_from(copy):
         run_locally(grid.cluster, run, jobs, left)
         published = publish(run)
+    tell(run, "end", launch=launched)
     failed = len(failed_cells(run, cells))
     if failed:
         print(f"{failed} of {len(grid.cells)} cells failed: {RETRY_HINT}")

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from harness.grid.notify import read_notify
 from harness.grid.paths import expanded, path_problem
 from harness.grid.yaml_source import GridError, Node, Report, read_yaml
 from jobs.experiment.files import with_variables
@@ -126,6 +127,8 @@ def sorted_out(node: Node, key: str, valid: dict[str, Any], report: Report) -> t
             report.add(child.line, path, f"unknown key{valid_names(bare, [*valid, *SLURM_NAMES])}")
         elif name == "prepare":
             fields[name] = _read_prepare(child, path, report)
+        elif name == "notify":
+            fields[name] = read_notify(child, path, report)
         elif name == "profile":
             fields[name] = _read_axes(child, path, report)
         elif name == "container":

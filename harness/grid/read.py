@@ -16,6 +16,7 @@ from harness.grid.evaluation import Evaluations, note_evaluations
 from harness.grid.exclude import check_patterns, read_exclusions
 from harness.grid.labels import name_problem
 from harness.grid.methods import read_pruning
+from harness.grid.notify import with_notify
 from harness.grid.paths import expanded
 from harness.grid.plugins import read_plugins
 from harness.grid.recipes import read_recipes
@@ -35,7 +36,7 @@ from models.pruning.base import Budget, PruningMethod
 from models.registry import drop_path_option
 from models.text import valid_names
 
-KEYS = ("name", "data", "recipe", "tune", "models", "pruning", "seeds", "exclude", "cluster", "plugins")
+KEYS = ("name", "data", "recipe", "tune", "models", "pruning", "seeds", "exclude", "cluster", "notify", "plugins")
 MOST_CELLS = 1_000_000  # before `exclude`: a hundred times as many as a run folder has been tested with
 
 
@@ -81,7 +82,7 @@ def read_grid(path: Path) -> Grid:
     plugins = read_plugins(keys, path.parent, report)
     if plugins is None:  # without their rows, all that follows would be held against the wrong tables
         raise GridError(report.problems)
-    cluster = read_cluster(keys.get("cluster"), path, report)
+    cluster = with_notify(read_cluster(keys.get("cluster"), path, report), keys.get("notify"), report)
     digest = partial(pretrained_sha256, memory=None if cluster.hash_data else expanded(cluster.cache))
     tune, recipes = _recipes(keys, path.parent, cluster, digest, report)
     axes = Axes(

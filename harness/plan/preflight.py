@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from harness.grid.read import Grid
 from harness.plan.containers import container_problems
 from harness.plan.gpu_checks import device_problems
+from harness.plan.notify_checks import notify_problems
 from harness.plan.plugin_checks import MOST_PARAMETERS, check_counts, check_forward
 from harness.plan.sizes import sizes_of_cells
 from jobs.experiment.augment_limits import images_of_epoch
@@ -54,8 +55,9 @@ def check_machine(grid: Grid, cells: Sequence[Cell]) -> Findings:
         return Findings()
     data = check_data(grid, cells)
     files = [*weights_problems(grid, cells), *teacher_problems(grid, cells)]
-    cache = [f"{grid.path}: {problem}" for problem in (*cache_problems(grid.cluster), *container_problems(grid.cluster, cells))]
-    return replace(data, problems=list(dict.fromkeys([*data.problems, *files, *cache, *size_problems(grid, cells)])))
+    of_the_cluster = (*cache_problems(grid.cluster), *container_problems(grid.cluster, cells), *notify_problems(grid.cluster))
+    own = [f"{grid.path}: {problem}" for problem in of_the_cluster]
+    return replace(data, problems=list(dict.fromkeys([*data.problems, *files, *own, *size_problems(grid, cells)])))
 
 
 def size_problems(grid: Grid, cells: Sequence[Cell]) -> Iterator[str]:

@@ -7,12 +7,12 @@ from harness.grid.cluster_profile import BY_NAME, FIELDS, PREPARE_FIELDS, PROFIL
 from harness.grid.resources import OF_A_JOB, OF_SBATCH
 from harness.schemas.descriptions import meanings
 from harness.schemas.values import Schema, Texts, comments, defaults, field_schema, value_schema
-from jobs.experiment.limits import CLUSTER, PREPARE
-from jobs.experiment.specs import ClusterSpec, ContainerSpec, PrepareSpec, ProfileSpec
+from jobs.experiment.limits import CLUSTER, NOTIFY, PREPARE
+from jobs.experiment.specs import ClusterSpec, ContainerSpec, NotifySpec, PrepareSpec, ProfileSpec
 from models.typed import fields_of
 
 VARIABLES: Schema = {"type": ["object", "null"], "additionalProperties": {"type": ["string", "number", "boolean"]}}
-SECTIONS = ("profile", "prepare", "container")  # mappings themselves
+SECTIONS = ("profile", "prepare", "container", "notify")  # mappings themselves
 NAME = "the option of sbatch of this name, through submitit"
 
 
@@ -26,6 +26,7 @@ def cluster_schema() -> Schema:
         "profile": {"description": texts.descriptions["profile"], **profile_schema()},
         "prepare": {"description": texts.descriptions["prepare"], **prepare_schema()},
         "container": {"description": texts.descriptions["container"], **container_schema()},
+        "notify": {"description": texts.descriptions["notify"], **notify_schema()},
     }
     schema = with_slurm(own | special, FIELDS)
     schema["properties"]["slurm"] = {"description": texts.descriptions["slurm"], **with_slurm(own | special, FIELDS), "type": ["object", "null"]}
@@ -82,6 +83,17 @@ def container_schema() -> Schema:
     texts = Texts(descriptions=described, defaults=defaults(ContainerSpec))
     own = {name: field_schema(name, hint, texts, expands=False) for name, hint in fields_of(ContainerSpec).items()}
     return {"type": ["object", "null"], "properties": own, "required": ["image", "runtime"], "additionalProperties": False}
+
+
+def notify_schema() -> Schema:
+    """The command that tells of a launch."""
+    hints = fields_of(NotifySpec)
+    texts = Texts(descriptions=comments(NotifySpec), defaults=defaults(NotifySpec), limits=NOTIFY)
+    own = {name: field_schema(name, hint, texts, expands=False) for name, hint in hints.items()}
+    events = own["on"]["items"]
+    own["command"] |= {"minLength": 1}
+    own["on"] = {"description": own["on"]["description"], "anyOf": [events, {"type": "array", "items": events, "minItems": 1, "uniqueItems": True}]}
+    return {"type": ["object", "null"], "properties": own, "required": ["command"], "additionalProperties": False}
 
 
 def named_or(cluster: Schema) -> Schema:

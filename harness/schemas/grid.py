@@ -7,7 +7,7 @@ from harness.grid.exclude import NAME_KEYS
 from harness.grid.labels import MOST_NAME, NAME
 from harness.grid.read import KEYS
 from harness.grid.tuning import MOST_TRIALS
-from harness.schemas.cluster import cluster_schema, named_or, resources_schema
+from harness.schemas.cluster import cluster_schema, named_or, notify_schema, resources_schema
 from harness.schemas.descriptions import meanings
 from harness.schemas.entries import OF_TIMM, model_definitions, one_or_more, only_known, pruning_definitions
 from harness.schemas.values import Schema, Texts, choices_schema, defaults, limited, reference, settings_schema, value_schema
@@ -37,6 +37,7 @@ def grid_schema() -> Schema:
         "seeds": seeds_schema(),
         "exclude": exclude_schema(),
         "cluster": named_or(reference("ClusterSpec")),
+        "notify": notify_schema(),
         "plugins": {"anyOf": [{"type": ["string", "null"], "minLength": 1}, {"type": "array", "items": {"type": "string", "minLength": 1}}]},
     }
     return {

@@ -23,6 +23,7 @@ from jobs.recovery.triage import DISK_FULL
 from jobs.worker.choice import unended_trials
 from jobs.worker.failures import record_failure
 from jobs.worker.job import run_job
+from jobs.worker.notify import tell
 from models.plugins.content import PluginError
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ class LocalQueue:
         failure = Failure(kind=PluginError.__name__ if refused else "killed", message=refused or message, stage=stage)
         self.run.write_failure(stage, failure)
         record_failure(self.run, failure, queued.job, self.cluster.ranks)
+        tell(self.run, "first_failure", failure=f"{failure.kind}: {failure.message} (stage {stage})")
 
     def start(self) -> None:
         """Fills free slots with jobs whose parents are done and whose stages no other process works on."""

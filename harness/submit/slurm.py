@@ -7,6 +7,7 @@ from types import MappingProxyType
 from harness.plan.jobs import parent_jobs
 from harness.submit.dependencies import Array, dependency, fan_out, jobs_at_a_time
 from harness.submit.local import fresh_folder
+from harness.submit.notify_job import submit_end_job
 from harness.text import counted
 from jobs.cluster.slurm import SchedulerError
 from jobs.cluster.slurm_arrays import submit_array
@@ -51,6 +52,7 @@ def submit_arrays(
             lines.append(f"SLURM takes no more: {error}")
             break
         lines.append(summary(array, list(ids[-1].values()), folder))
+    lines += submit_end_job(cluster, run, [*(next(iter(tasks.values())) for tasks in ids), *living.values()])
     own = ids[len(present) :]
     submitted = sum(map(len, own))
     lines.append(

@@ -75,6 +75,11 @@ CLUSTER: Mapping[str, Limit] = {
     "profile_s": ABOVE_0,
     "profile_batch": AT_LEAST_1,
 }
+NOTIFY: Mapping[str, Limit] = {
+    "command": Limit(words="a command for the shell, not blank", holds=lambda command: bool(command.strip()) and "\0" not in command),
+    "on": Limit(words="end, first_failure or both", holds=lambda events: 0 < len(events) == len(set(events))),
+    "timeout_s": Limit(words="1 to 600", holds=lambda seconds: 1 <= seconds <= 600),
+}
 PREPARE: Mapping[str, Limit] = {"jobs": AT_LEAST_1, "cpus_per_task": AT_LEAST_1, "mem_gb": ABOVE_0, "timeout_min": AT_LEAST_1}
 
 

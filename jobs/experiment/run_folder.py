@@ -6,6 +6,7 @@ runs/<grid>/
     data.json                           the data sets that SLURM jobs write for it first
     budget.json                         the cells that were chosen for a budget
     plugins/<sha256>/   plugin.json  the plug-in's files: what jobs load
+    notify.json  notified/<launch>-<event>  the command that a launch wants to be run, and what it printed
     launch.lock                         locked while a launch works
     stages/<id>/        stage.json  micro_batch.json  metrics.jsonl  progress.json  checkpoints/  export/ | failure.json
     cells/<id>/         record.json  model.safetensors  masks.safetensors  structure.json  config.json  README.md
@@ -32,7 +33,7 @@ GRID, PLAN, CODE, CODE_DIFF, DATA, LAUNCH_LOCK = "grid.yaml", "plan.json", "code
 BUDGET = "budget.json"
 STAGES, CELLS, JOBS, CLAIMS, CANCELLED, NODES, REPRODUCTIONS = "stages", "cells", "jobs", "claims", "cancelled", "nodes", "reproductions"
 VERIFIED = "verified"
-PLUGINS, CODE_COPIES = "plugins", "code"
+PLUGINS, CODE_COPIES, NOTIFY, NOTIFIED = "plugins", "code", "notify.json", "notified"
 # Of a stage's folder
 STAGE, PROGRESS, METRICS, CHECKPOINTS = "stage.json", "progress.json", "metrics.jsonl", "checkpoints"
 UNFINISHED_EXPORT = ".export"  # becomes export/ when all of it is on disk

@@ -200,6 +200,15 @@ class ProfileSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NotifySpec:
+    """A command that tells somebody of a launch."""
+
+    command: str  # for /bin/sh, run in the folder from which the grid was launched
+    on: tuple[Literal["end", "first_failure"], ...] = ("end", "first_failure")  # the events, for each of which it is run once
+    timeout_s: float = 60.0  # seconds after which it is ended
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClusterSpec:
     """Where stages run. Names are submitit's; `slurm` holds further parameters of submitit's SLURM executor, unchanged."""
 
@@ -223,6 +232,7 @@ class ClusterSpec:
     cache: str = "~/.cache/vssm-bench"  # .beton files
     cache_local: str | None = None  # folder of a node's own disk, to which .beton files are copied before they are read; $NAME is the node's
     prepare: PrepareSpec | None = None  # slurm: the jobs that write data; None: PrepareSpec()
+    notify: NotifySpec | None = None  # a command that is run when all jobs have ended, or when a stage has failed; None: none
     hash_data: bool = False  # True: every job reads all files of a data set to see whether they changed; False: size and time of change tell
 
     @property

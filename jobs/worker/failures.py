@@ -21,6 +21,7 @@ from jobs.recovery.nodes import blame, excluded_nodes, left_out
 from jobs.recovery.triage import DISK_FULL, PEER_LOST, policy_of
 from jobs.worker.cell import cell_record
 from jobs.worker.environment import current_environment
+from jobs.worker.notify import tell
 from models.plugins.modules import line_in_plugin
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ def fail_stage(run: RunFolder, stage: StageId, job: JobSpec, error: Exception, r
     )
     if run.write_failure(stage, failure):
         record_failure(run, failure, job, ranks)
+        tell(run, "first_failure", failure=f"{failure.kind}: {failure.message} (stage {stage})")
 
 
 def record_failure(run: RunFolder, failure: Failure, job: JobSpec, ranks: int) -> None:

@@ -29,6 +29,7 @@ from jobs.worker.cell import cell_record, describe_cell, measure_cell, save_weig
 from jobs.worker.choice import choose, tuning_record, unended_trials
 from jobs.worker.data import data_on_this_node
 from jobs.worker.failures import BlockedError, refuse_job, requeue_this_job, respond
+from jobs.worker.notify import tell_end_if_over
 from models.pruning.registry import method_label
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ def run_job(job: JobSpec) -> None:
     for spec in job.stages:
         while attempt_stage(run, spec, job, ranks):
             free_unused()
+    if this_job() and ranks.rank == 0:
+        tell_end_if_over(run)
     if this_job() and not ranks.broadcast(any(run.done(spec.id) for spec in job.stages)):  # one rank looks: over NFS, others may see an old state
         raise NothingDone("no stage of this job has left weights; SLURM does not start the jobs that wait for it")
     ranks.finish()

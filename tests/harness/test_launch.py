@@ -192,8 +192,9 @@ def test_launcher_and_job_killed_at_once_go_on_to_the_same_weights(
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_no_number_stops_the_cell_with_a_record_and_is_retried_when_asked(tmp_path: Path) -> None:
-    grid = written(tmp_path, GRID.replace("epochs: 2,", "epochs: 1, lr: 1.0e+30, clip_grad: null,"))
+def test_a_loss_that_is_no_number_stops_the_cell_with_a_record_is_told_and_is_retried_when_asked(tmp_path: Path) -> None:
+    tells = "notify: {command: 'echo $VSSM_BENCH_EVENT $VSSM_BENCH_FAILED $VSSM_BENCH_FAILURE >> told'}\n"
+    grid = written(tmp_path, GRID.replace("epochs: 2,", "epochs: 1, lr: 1.0e+30, clip_grad: null,") + tells)
     done = run("harness.launch", grid, cwd=tmp_path)
     assert done.returncode == SOME_FAILED, done.stdout + done.stderr
     failures = {record.failure.kind for record in records(tmp_path).values() if record.failure}
@@ -201,6 +202,8 @@ def test_a_loss_that_is_no_number_stops_the_cell_with_a_record_and_is_retried_wh
     again = run("harness.launch", grid, cwd=tmp_path)
     assert again.returncode == NOTHING_TO_DO and "--retry-failed" in again.stdout
     assert run("harness.launch", grid, "--retry-failed", cwd=tmp_path).returncode == SOME_FAILED
+    first, end, *others = (tmp_path / "told").read_text().splitlines()
+    assert first.startswith("first_failure ") and "diverged: " in first and end == "end 2" and len(others) == 2
 
 
 @pytest.mark.slow
