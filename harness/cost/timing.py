@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.cost.work import Shape, WorkKey, dense_training, key_of, shape_of
+from harness.plan.containers import in_container
 from harness.submit.local import fresh_folder
 from harness.text import counted, duration
 from jobs.cluster.slurm import SchedulerError, ask
@@ -26,6 +27,7 @@ from jobs.experiment.run_folder import RunFolder
 from jobs.experiment.specs import ClusterSpec
 from jobs.experiment.step_times import StepTimes, read_times
 from jobs.experiment.submissions import Submission
+from jobs.worker.environment import ROOT
 from jobs.worker.timing import TimedModel, TimingJob, time_models
 from models.plugins.loading import Loaded, write_copy
 
@@ -132,9 +134,11 @@ def here(run: RunFolder, job: TimingJob, name: str, copies: int) -> None:
 def on_slurm(run: RunFolder, job: TimingJob, name: str) -> None:
     """Runs one short job on the profile, and waits for it; Ctrl-C ends it. Raises TimingError, SchedulerError."""
     minutes = TIMEOUT_MIN + MODEL_MIN * len(job.models)
-    cluster = replace(job.cluster, timeout_min=min(minutes, job.cluster.timeout_min))
+    shorter = replace(job.cluster, timeout_min=min(minutes, job.cluster.timeout_min))
+    runs = RunFolder(run.path.parent)  # where the times are kept, too
+    cluster = in_container(shorter, runs, [model.cell for model in job.models], ROOT)
     folder = fresh_folder(run.jobs_dir)
-    (number,) = submit_array(cluster, folder, time_models, {0: job}, name=f"{name}-timing").values()
+    (number,) = submit_array(cluster, folder, time_models, {0: replace(job, cluster=cluster)}, name=f"{name}-timing").values()
     submission = Submission(job=number, stages=(), folder=folder)
     print(f"SLURM job {number} was submitted; Ctrl-C ends it", file=sys.stderr, flush=True)
     try:

@@ -11,7 +11,7 @@ from harness.cost.work import WorkKey, key_of, shape_of
 from harness.grid.read import Grid
 from harness.submit.data_first import data_sets, prepare_here
 from jobs.experiment.ids import JobId
-from jobs.experiment.specs import ClusterSpec, DataSpec
+from jobs.experiment.specs import ClusterSpec, ContainerSpec, DataSpec
 from jobs.experiment.step_times import write_times
 from jobs.worker.timing import TimingJob
 from tests.support.fake_slurm import FakeSlurm
@@ -125,6 +125,22 @@ def test_on_slurm_one_short_job_on_the_profile_times_all_models(on_slurm: Grid, 
     assert len(timed(tmp_path / "runs", works, (), name="t", side_by_side=1)) == 2
     (script,) = scripts
     assert "#SBATCH --partition=p" in script and "#SBATCH --time=21" in script and "#SBATCH --job-name=t-timing" in script
+
+
+def test_in_a_container_the_short_job_sees_the_folder_of_times(on_slurm: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    container = ContainerSpec(image="vssm", runtime="pyxis")
+    cluster = replace(on_slurm.cluster, container=container, cache=str(tmp_path / "cache"))
+    scripts: list[str] = []
+
+    def ended(number: JobId) -> str:
+        (script,) = (tmp_path / "runs").glob(".timing-*/jobs/1/submission.sh")
+        scripts.append(script.read_text())
+        write_times(kept_path(tmp_path / "runs", key_of(on_slurm.cells[0], shape_of(cluster)), cluster), TIMES)
+        return "COMPLETED"
+
+    monkeypatch.setattr(timing, "wait", ended)
+    timed(tmp_path / "runs", [(on_slurm.cells[0], cluster)], (), name="t", side_by_side=1)
+    assert f"{tmp_path}/runs:{tmp_path}/runs" in scripts[0] and "--container-image=vssm" in scripts[0]
 
 
 def test_a_job_without_times_is_an_error_with_the_end_of_its_log(on_slurm: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ tests/end_to_end/test_in_container.py runs such scripts in a root of their own.
 
 import os
 import shlex
+import signal
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from jobs.cluster.containers import ENTER, OUTSIDE, command_inside, inside_variables, script_lines, srun_options
+from jobs.cluster.slurm import SILENT
 from jobs.cluster.slurm_arrays import RESTART, submission
 from jobs.experiment.specs import ClusterSpec, ContainerSpec
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, wait_until
 
 PYXIS = ContainerSpec(image="nvidia/cuda:13.0.0-base-ubuntu24.04", runtime="pyxis", mounts=("/runs:/runs", "/data:/data:ro"))
 APPTAINER = replace(PYXIS, image="/shared/vssm.sif", runtime="apptainer")
@@ -126,13 +128,13 @@ def test_a_job_whose_image_has_changed_since_the_launch_ends_and_says_so(tmp_pat
 
 def outside(tmp_path: Path, tasks: str) -> "subprocess.CompletedProcess[str]":
     """A batch script that serves `tasks`, shell lines whose PATH has SLURM's commands only as a container has them."""
-    tools, folder = tmp_path / "tools", tmp_path / "outside"
+    tools, folder = tmp_path / "tools", tmp_path / "it's für uns" / "outside"
     tools.mkdir()
     (tools / "squeue").write_text('#!/bin/sh\nprintf "<%s>" "$@"; echo; echo "no such job" >&2; exit 3\n')
     (tools / "scontrol").write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/asked\n')
     for tool in tools.iterdir():
         tool.chmod(0o755)
-    script = f"VSSM_OUTSIDE={folder}\n{OUTSIDE.read_text()}\n(PATH=$VSSM_OUTSIDE:/usr/bin:/bin\n{tasks}\n)"
+    script = f"VSSM_OUTSIDE={shlex.quote(str(folder))}\n{OUTSIDE.read_text()}\n(PATH=$VSSM_OUTSIDE:/usr/bin:/bin\n{tasks}\n)"
     environment = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}"}
     return subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
@@ -152,3 +154,14 @@ def test_a_script_that_has_ended_answers_no_call_and_the_task_says_why(tmp_path:
     (tmp_path / "squeue").chmod(0o755)
     done = subprocess.run([tmp_path / "squeue"], env=os.environ | {"VSSM_OUTSIDE": str(tmp_path)}, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and done.stderr == "squeue: unable to contact slurm: the batch script of this job does not answer\n"
+    assert SILENT.search(done.stderr), "nothing is known of the job then; in particular, not that it is gone"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_what_serves_the_tasks_ends_with_the_script_whatever_ends_that(tmp_path: Path, number: signal.Signals) -> None:
+    folder = tmp_path / "outside"
+    script = subprocess.Popen(["bash", "-c", f"VSSM_OUTSIDE={folder}\n{OUTSIDE.read_text()}\nread -r line"], stdin=subprocess.PIPE)
+    wait_until((folder / "scontrol").exists, "the script to begin")
+    script.send_signal(number)
+    script.wait()
+    wait_until(lambda: not folder.exists(), "its folder to go")
