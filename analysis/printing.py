@@ -5,6 +5,7 @@ from dataclasses import asdict
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from analysis import tuning
 from analysis.comparability import Key, differing, digest
 from analysis.merge import Merged
 from analysis.rows import Row
@@ -27,6 +28,7 @@ def printed(rows: Sequence[Row], merged: Merged) -> "Group":
         note = f"{len(parts)} leaderboards: rows that differ in {', '.join(differ)} are not ranked together."
         parts.append(Text(note, style="yellow"))
     parts += noted([line for row in rows if (line := published_line(row))], "cyan")
+    parts += noted([line for row in rows if (line := tuned_line(row))], "cyan")
     emptied = [(row, dead) for row in rows if (dead := dead_layers(row))]
     parts += noted([f"collapsed: {row.model}, {row.pruning}: all weights are zero in {', '.join(dead)}" for row, dead in emptied], "red")
     parts += noted([f"conflict: {conflict}" for conflict in merged.conflicts], "red")
@@ -40,6 +42,15 @@ def published_line(row: Row) -> str | None:
     if published is None or row.top1 is None:
         return None
     return f"{row.model}: published {published:.1f}, measured {row.top1.mean:.2f}, difference {row.top1.mean - published:+.2f}"
+
+
+def tuned_line(row: Row) -> str | None:
+    """How many trials stood behind a row, what was chosen, and how far it mattered; None for a row that was not tuned."""
+    trials, failed, gained = tuning.trials(row), tuning.failed_trials(row), tuning.gain(row)
+    if trials is None or gained is None:
+        return None
+    lost = f", {failed} failed" if failed else ""
+    return f"tuned: {row.model}, {row.pruning}: trials {trials}{lost}, validation gain {gained:+.2f}, {tuning.chosen(row)}"
 
 
 def dead_layers(row: Row) -> list[str]:

@@ -1,5 +1,6 @@
 """What is known of the work of a plan: learned from records, kept from a previous timing, or timed now."""
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -22,8 +23,8 @@ def works(jobs: Iterable[JobSpec]) -> dict[WorkKey, tuple[Cell, ClusterSpec]]:
     """A cell, and the cluster of its job, for each work of the jobs."""
     wanted: dict[WorkKey, tuple[Cell, ClusterSpec]] = {}
     for job in jobs:
-        for planned in job.cells:
-            wanted.setdefault(key_of(planned.cell, shape_of(job.cluster)), (planned.cell, job.cluster))
+        for cell in itertools.chain.from_iterable(planned.cell.untuned() for planned in job.cells):
+            wanted.setdefault(key_of(cell, shape_of(job.cluster)), (cell, job.cluster))
     return wanted
 
 

@@ -14,7 +14,7 @@ from harness.monitor.lookup import launched
 from harness.plan.stages import make_graph
 from jobs.experiment.cell import Cell
 from jobs.experiment.ids import StageId
-from jobs.experiment.records import Environment, Record, RecordError, read_record
+from jobs.experiment.records import Environment, Record, RecordError, read_record, trained_recipe
 from jobs.experiment.run_folder import RESULT, STAGE, RunFolder
 from jobs.worker.environment import cpu_name
 
@@ -118,9 +118,12 @@ def device_of(environment: Environment, *, local: bool) -> str | None:
 
 
 def cell_of(record: Record) -> Cell | None:
-    """The cell of a record; None if it is one of another version, or of a plug-in that is not loaded."""
+    """The cell of a record, with the recipe of its chosen trial if it was tuned; None if it is one of another version, or of a plug-in that is not
+    loaded.
+    """
     try:
-        return Cell.from_json(record.spec)
+        spec = {part: value for part, value in record.spec.items() if part != "tune"}
+        return Cell.from_json(spec | {"recipe": trained_recipe(record)})
     except (KeyError, ValueError, TypeError):
         return None
 

@@ -91,11 +91,26 @@ def tuned_recipes(recipes: Sequence[Choice[RecipeSpec]], tune: TuneSpec, node: N
     for recipe in recipes:
         for key in sorted(given_fields(recipe.entry) & tune.space.keys()) if recipe.entry else ():
             report.add(recipe.line_of(key), f"{recipe.key}.{key}", f"it is tuned (line {node.line_of([key])}); leave it out here")
+        if (idle := _idle(recipe.value, tune)) is not None:
+            report.add(node.line_of([idle]), f"tune.{idle}" if idle in tune.space else "tune", f"the {_UNTRAINED[idle]} (line {recipe.line})")
         for value, values in zip(tune.recipes(recipe.value), tune.trials, strict=True):
             for broken in [*violations(value, RECIPE)] or [*recipe_conflicts(value, ranks)]:
                 where = f"tune.{broken.field}" if broken.field in tune.space else "tune"
                 report.add(node.line_of([broken.field]), where, f"{broken} (with {in_words(values)})")
     return [_as_tuned(recipe, tune.base(recipe.value)) for recipe in recipes]
+
+
+_UNTRAINED = {
+    "finetune_lr": "recipe has no epoch of fine-tuning, so it changes no network; raise finetune_epochs",
+    "": "recipe has no epoch, so no trial changes a network; raise epochs or finetune_epochs",
+}
+
+
+def _idle(recipe: RecipeSpec, tune: TuneSpec) -> str | None:
+    """The tuned key that changes no network, empty for all of them; None if each may change one."""
+    if recipe.epochs + recipe.finetune_epochs == 0:
+        return ""
+    return "finetune_lr" if "finetune_lr" in tune.space and recipe.finetune_epochs == 0 else None
 
 
 def _as_tuned(choice: Choice[RecipeSpec], value: RecipeSpec) -> Choice[RecipeSpec]:

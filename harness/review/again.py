@@ -151,4 +151,10 @@ def machine(environment: Environment) -> dict[str, object]:
 
 def unequal(first: Record, second: Record) -> tuple[str, ...]:
     """The names of the metrics that two records do not share, of those that equal weights give equally on one machine."""
-    return tuple(name for name in EXACT if getattr(first.metrics, name, None) != getattr(second.metrics, name, None))
+    chosen = () if choice_in(first) == choice_in(second) else ("tuning",)
+    return (*(name for name in EXACT if getattr(first.metrics, name, None) != getattr(second.metrics, name, None)), *chosen)
+
+
+def choice_in(record: Record) -> object:
+    """The trials of a record with their accuracies, and the choice, without the time that they took; None if the cell was not tuned."""
+    return record.tuning and (record.tuning.trials, record.tuning.chosen)

@@ -1,7 +1,7 @@
 """A cell: one point of a grid, with the id that its settings decide."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NotRequired, TypedDict
 
 from jobs.experiment.identity import (
@@ -77,6 +77,10 @@ class Cell:
     def recipes(self) -> tuple[RecipeSpec, ...]:
         """The recipes that its stages may train with: its own, or one for each point of the space that it tries."""
         return self.tune.recipes(self.recipe) if self.tune else (self.recipe,)
+
+    def untuned(self) -> tuple["Cell", ...]:
+        """A cell for each of its recipes, as if it were alone; itself if it is not tuned. Their ids are its own."""
+        return tuple(replace(self, recipe=recipe, tune=None) for recipe in self.recipes) if self.tune else (self,)
 
     def to_json(self) -> CellJson:
         """The cell as a record's `spec` and plan.json hold it."""

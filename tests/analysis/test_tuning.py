@@ -7,6 +7,7 @@ import pytest
 
 from analysis.columns import COLUMNS
 from analysis.merge import Merged, merge
+from analysis.printing import tuned_line
 from analysis.report import shown_columns
 from analysis.rows import Row, make_rows
 from jobs.experiment.records import Record, TrialRecord, Tuning
@@ -43,6 +44,12 @@ def test_trials_choices_and_gain_are_those_of_the_seeds() -> None:
         "tuning_gain": pytest.approx((4.0 + 5.0 + 1.0) / 3),
         "tuning_h": 2.0,
     }
+
+
+def test_the_printed_table_says_so_too() -> None:
+    (row,) = rows(tuned(0, (90.0, None, 95.0), 2))
+    assert tuned_line(row) == "tuned: vim_micro, dense: trials 3, 1 failed, validation gain +2.50, finetune_lr 0.004"
+    assert tuned_line(rows(fake_record(90.0))[0]) is None
 
 
 def test_a_row_that_was_not_tuned_says_nothing() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from harness.cost import gather
 from harness.cost.gather import data_lines, gathered, works, write_data
+from harness.cost.knowledge import Knowledge
 from harness.cost.timing import TimingError
 from harness.cost.work import key_of, shape_of
 from harness.grid.read import Grid, read_grid
@@ -98,3 +99,16 @@ def test_written_data_has_a_size(grid: Grid, tmp_path: Path) -> None:
     write_data(cluster, data_sets(cells))
     (line,) = data_lines(cluster, data_sets(cells))
     assert line.startswith("synthetic: ") and line.endswith("MB, written already")
+
+
+def test_a_work_for_each_trial_and_none_for_the_choice(tmp_path: Path) -> None:
+    path = tmp_path / "tuned.yaml"
+    path.write_text("name: t\nmodels: [vim_micro]\npruning: [dense]\nseeds: [0]\ntune: {ema: [0.9, 0.99], lr: [1e-3, 2e-3]}\n")
+    grid = read_grid(path)
+    graph = make_graph(grid.cells)
+    wanted = works(make_jobs(grid, graph, RunFolder(tmp_path / "run"), planned_cells(grid, graph)))
+    training = [spec for spec in graph.stages.values() if not spec.trials]
+    shape = shape_of(grid.cluster)
+    assert len(wanted) == 2 and {key_of(spec, shape) for spec in training} == set(wanted), "how fast the average follows may cost time; lr does not"
+    (choice,) = (spec for spec in graph.stages.values() if spec.trials)
+    assert Knowledge().stage(choice, shape).seconds == 0.0

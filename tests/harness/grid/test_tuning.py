@@ -70,6 +70,18 @@ def test_a_recipe_gives_no_tuned_key_but_a_preset_may() -> None:
     assert read(f"{models}recipe: {{preset: vim_tiny, batch_size: 64}}\n{tune}").cells[0].recipe.lr == 1e-3
 
 
+@pytest.mark.parametrize(
+    ("recipe", "tune", "message"),
+    [
+        ("finetune_epochs: 0", "finetune_lr: [1e-3, 2e-3]", "tune.finetune_lr: the recipe has no epoch of fine-tuning, so it changes no network"),
+        ("epochs: 0, finetune_epochs: 0", "weight_decay: [0, 1]", "tune: the recipe has no epoch, so no trial changes a network"),
+    ],
+)
+def test_a_key_that_changes_no_network_is_refused(recipe: str, tune: str, message: str) -> None:
+    said = mistakes(f"{START}recipe: {{{recipe}}}\ntune: {{{tune}}}\n")
+    assert any(line.startswith(f"grid.yaml:6: {message}") for line in said)
+
+
 def test_trials_are_held_against_the_models() -> None:
     said = mistakes("name: t\nmodels: [{name: vim_micro, drop_path: 0.1}]\npruning: [dense]\nseeds: [0]\ntune: {drop_path: [0.1, 0.2]}\n")
     assert "give it in one of the two" in said[0]

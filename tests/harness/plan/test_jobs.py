@@ -231,3 +231,29 @@ def test_a_stage_that_rewinds_stands_behind_that_stage_although_its_own_parent_i
 
 def test_a_chain_of_thousands_is_divided() -> None:
     assert len(divide(tree([None, *range(2999)]), 10)) == 300
+
+
+TUNED = """
+name: tuned
+models: [vim_micro]
+pruning: [dense, {method: dense, rounds: 1}, {method: magnitude, sparsity: 0.5}]
+tune: {lr: [1e-3, 2e-3], finetune_lr: [1e-4, 2e-4]}
+seeds: [0, 1]
+cluster: {kind: local, max_parallel: SLOTS, stages_per_job: STAGES}
+"""
+
+
+@pytest.mark.parametrize("slots", [1, 2, 5])
+@pytest.mark.parametrize("stages", [1, 2, 3, 7, 40])
+def test_every_choice_runs_behind_its_trials(tmp_path: Path, stages: int, slots: int) -> None:
+    path = tmp_path / "grid.yaml"
+    path.write_text(TUNED.replace("STAGES", str(stages)).replace("SLOTS", str(slots)))
+    grid = read_grid(path)
+    graph = make_graph(grid.cells)
+    jobs = make_jobs(grid, graph, RunFolder(tmp_path / "run"), planned_cells(grid, graph))
+    run = [spec.id for job in jobs for spec in job.stages]
+    assert sorted(run) == sorted(graph.stages) and len({*run}) == len(run)
+    for spec in graph.stages.values():
+        assert all(run.index(before) < run.index(spec.id) for before in spec.before)
+    assert all(parent < number for number, parents in enumerate(parent_jobs([job.stages for job in jobs])) for parent in parents)
+    assert sum(bool(spec.trials) for spec in graph.stages.values()) == 6, "dense with rounds chooses too: lr is that of its training"

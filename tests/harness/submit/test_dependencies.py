@@ -103,3 +103,19 @@ def test_the_limit_of_a_level_is_divided_among_its_arrays() -> None:
     arrays = fan_out([frozenset[int]()] * 30 + [frozenset({job % 30}) for job in range(90)], 1001)
     assert jobs_at_a_time(arrays, 10) == [10, 4, 3, 3]
     assert jobs_at_a_time(arrays, 2) == [2, 1, 1, 1] and jobs_at_a_time(arrays, None) == [0, 0, 0, 0]
+
+
+@given(forests(), st.integers(1, 7), st.data())
+def test_a_choice_starts_however_the_jobs_before_it_end(before: Graph, chunk: int, data: st.DataObject) -> None:
+    choosing = data.draw(st.sets(st.sampled_from(range(len(before))))) if before else set()
+    arrays = fan_out(before, chunk, choosing=choosing)
+    assert sorted(job for array in arrays for job in array.jobs.values()) == list(range(len(before)))
+    for job, parents in enumerate(before):
+        array = arrays[tasks_of(arrays)[job][0]]
+        assert array.however == (job in choosing and bool(parents))
+        assert waits_for(arrays, job) == set(parents if array.however else nearest_parents(parents, before))
+
+
+def test_slurm_is_told_to_wait_for_any_end() -> None:
+    ids = [{0: JobId(number=17, task=0), 1: JobId(number=17, task=1)}, {0: JobId(number=18)}]
+    assert dependency(Array(jobs={0: 5}, after=((0, 1), (1, 0)), level=1, however=True), ids) == "afterany:17_1:18"
