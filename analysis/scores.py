@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 LEVELS = (0.75, 0.5, 0.25, 0.1)  # of strength: fractions of the dense multiply-adds that are left; the nearest counts
 LEAST_PROBLEMS, LEAST_ENTRANTS = 2, 3
+LISTED = 10  # reasons that are shown
 TAUS = (1.0, 1.1, 1.25, 1.5, 2.0, 4.0)  # of scores.csv
 SCORES = (
     "level", "method", "problems", "macs_left", "mean_rank", "critical_difference", "told_from_best", "friedman_p", "mean_error",
@@ -140,9 +141,14 @@ def score_text(made: Sequence[Group]) -> Iterator[str]:
             yield f"  not shown: {group.why_not}"
         else:
             yield from (f"  {line}" for line in ranking_text(group.ranking))
-        yield from (f"  left out: {reason}" for reason in group.left_out)
+        yield from (f"  left out: {reason}" for reason in in_short(group.left_out))
     if not made:
         yield "no row is pruned: there are no methods to compare"
+
+
+def in_short(reasons: Sequence[str]) -> list[str]:
+    """The first reasons, and the number of the others."""
+    return [*reasons[:LISTED], *([f"and {len(reasons) - LISTED} more"] if len(reasons) > LISTED else [])]
 
 
 def ranking_text(ranking: Ranking) -> Iterator[str]:
@@ -166,22 +172,24 @@ def error(row: Row) -> float:
 
 def complete(table: Errors) -> tuple[dict[str, dict[str, float]], list[str]]:
     """(the table without the entrants and problems that leave holes, what was left out). The one with the largest fraction of holes goes first."""
-    kept = {line: dict(values) for line, values in table.items() if any(value < float("inf") for value in values.values())}
-    names = list(dict.fromkeys(name for values in kept.values() for name in values))
-    left_out = [f"{line}: every method failed" for line in table if line not in kept]
-    while kept and names:
-        of_name = {name: sum(name not in values for values in kept.values()) / len(kept) for name in names}
-        of_line = {line: sum(name not in values for name in names) / len(names) for line, values in kept.items()}
-        worst_name, worst_line = max(of_name, key=of_name.__getitem__), max(of_line, key=of_line.__getitem__)
-        if of_name[worst_name] == of_line[worst_line] == 0:
-            break
-        if of_name[worst_name] >= of_line[worst_line]:
-            left_out.append(f"{worst_name}: did not run on {round(of_name[worst_name] * len(kept))} of {counted(len(kept), 'problem')}")
-            names.remove(worst_name)
+    import numpy
+
+    lines, names = list(table), list(dict.fromkeys(name for values in table.values() for name in values))
+    holes = numpy.array([[name not in table[line] for name in names] for line in lines], dtype=float).reshape(len(lines), len(names))
+    left_out = []
+    while holes.any():
+        of_name, of_line = holes.mean(0), holes.mean(1)
+        if of_name.max() >= of_line.max():
+            worst = int(of_name.argmax())
+            left_out.append(f"{names.pop(worst)}: did not run on {round(of_name[worst] * len(lines))} of {counted(len(lines), 'problem')}")
+            holes = numpy.delete(holes, worst, axis=1)
         else:
-            left_out.append(f"{worst_line}: {round(of_line[worst_line] * len(names))} of {counted(len(names), 'method')} did not run")
-            del kept[worst_line]
-    return {line: {name: values[name] for name in names} for line, values in kept.items()}, left_out
+            worst = int(of_line.argmax())
+            left_out.append(f"{lines.pop(worst)}: {round(of_line[worst] * len(names))} of {counted(len(names), 'method')} did not run")
+            holes = numpy.delete(holes, worst, axis=0)
+    kept = {line: {name: table[line][name] for name in names} for line in lines} if names else {}
+    failed = [line for line, values in kept.items() if not any(map(math.isfinite, values.values()))]
+    return {line: kept[line] for line in kept if line not in failed}, left_out + [f"{line}: every method failed" for line in failed]
 
 
 def rank(errors: Errors) -> Ranking:

@@ -12,7 +12,21 @@ from hypothesis.strategies import integers, lists
 from analysis.__main__ import main
 from analysis.csv_files import read_csv
 from analysis.leaderboard import publish
-from analysis.scores import Group, complete, friedman_p, groups, make_group, percent_left, profile, rank, ratios, score_lines, score_text, tabulate
+from analysis.scores import (
+    Group,
+    complete,
+    friedman_p,
+    groups,
+    in_short,
+    make_group,
+    percent_left,
+    profile,
+    rank,
+    ratios,
+    score_lines,
+    score_text,
+    tabulate,
+)
 from jobs.experiment.records import Record
 from tests.support.records import fake_environment, fake_record, fake_run, fake_spec, rows_of
 
@@ -72,8 +86,15 @@ def test_an_entrant_and_a_problem_with_holes_are_left_out_and_named() -> None:
 
 
 def test_a_problem_on_which_all_failed_is_left_out_and_a_single_failure_is_the_last() -> None:
-    kept, left_out = complete({"x": {"a": math.inf, "b": math.inf}, "y": {"a": 1.0, "b": math.inf}})
-    assert kept == {"y": {"a": 1.0, "b": math.inf}} and left_out == ["x: every method failed"]
+    kept, left_out = complete({"x": {"a": math.inf, "b": math.inf, "c": 1.0}, "y": {"a": 1.0, "b": math.inf}, "z": {"a": 1.0, "b": 2.0}})
+    assert kept == {"y": {"a": 1.0, "b": math.inf}, "z": {"a": 1.0, "b": 2.0}}
+    assert left_out == ["c: did not run on 2 of 3 problems", "x: every method failed"]
+
+
+def test_thousands_of_settings_that_ran_once_are_left_out_in_no_time_and_counted() -> None:
+    table = {str(line): {f"{line}-{i}": 1.0 for i in range(600)} for line in range(5)}
+    kept, left_out = complete(table)
+    assert len(kept) == 1 and len(left_out) >= 2400 and in_short(left_out)[-1] == f"and {len(left_out) - 10} more"
 
 
 @given(holes=lists(lists(integers(0, 1), min_size=4, max_size=4), min_size=1, max_size=5))
