@@ -33,6 +33,7 @@ function resetPanel() {
     input.max = input.value = count;
   }
   widest = false;
+  at("move").hidden = sliders.every(({ label }) => label.hidden);
   drawPanel();
 }
 
@@ -97,7 +98,7 @@ function drawPanel() {
 function drawAnswer(board, answer) {
   drawBest(board, answer.best, "");
   at("sure").textContent = sentences(answer).join("\n");
-  at("sure").className = answer.tied.length || answer.few.length ? "unsettled" : "settled";
+  at("sure").className = answer.tied.length || answer.few.length ? "unsettled" : answer.judged ? "settled" : "";
   drawList("tied", board, answer.tied);
   drawList("few", board, answer.few);
 }
@@ -107,14 +108,14 @@ function drawNearest(board, bounds) {
   at("best").hidden = close === undefined;
   at("best_numbers").textContent = "";
   if (close !== undefined) drawBest(board, close, "Nearest: ");
-  at("sure").textContent = "No row fits this budget.";
+  at("sure").textContent = board.names.length ? "No row fits this budget." : "No row has a result.";
   at("sure").className = "unsettled";
   drawList("tied", board, []);
   drawList("few", board, []);
 }
 
 function drawBest(board, row, before) {
-  const costs = sliders.filter(({ label }) => !label.hidden).map(({ cost, label }) => `${cost} ${board.costs[cost].texts[row]}`);
+  const costs = sliders.filter(({ cost }) => steps(cost).length > 0).map(({ cost }) => `${cost} ${board.costs[cost].texts[row]}`);
   at("best").hidden = false;
   fillButton(at("best").querySelector("button"), board, row, before + board.names[row]);
   at("best_numbers").textContent = [board.accuracies[row], ...costs].join(" · ");

@@ -51,7 +51,7 @@ def profile_figure(group: Group) -> dict[str, Any]:
         for name in group.ranking.names
     ]
     x = {"type": "log", "title": {"text": "τ: error / smallest error"}, "tickvals": [1, 1.2, 1.5, 2, 3, 5, 10, 20, 50, 100]}
-    y = {"title": {"text": "fraction of problems within τ"}, "range": [-0.03, 1.03], "tickformat": ".0%"}
+    y = {"title": {"text": "problems within τ"}, "range": [-0.03, 1.03], "tickformat": ".0%"}
     return {"data": data, "layout": {"xaxis": x, "yaxis": y, "showlegend": True, "height": 400}}
 
 
