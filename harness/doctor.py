@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(wrong, file=sys.stderr)
         return USAGE
     if options.node:
-        findings = collected(of_a_node(cluster, options.runs))
+        findings = collected(of_a_node(cluster, options.runs, options.node.name))
         write_json(options.node / f"{os.environ.get('SLURMD_NODENAME') or this_host()}.json", [asdict(finding) for finding in findings])
         return READY
     if options.job and "SLURM_JOB_ID" not in os.environ:
@@ -93,8 +93,9 @@ def here(cluster: ClusterSpec, runs: Path) -> Iterator[Finding]:
     yield from machine(cluster, runs, on_node=cluster.kind != "slurm")
 
 
-def of_a_node(cluster: ClusterSpec, runs: Path) -> Iterator[Finding]:
-    """What there is to see on a node."""
+def of_a_node(cluster: ClusterSpec, runs: Path, mark: str) -> Iterator[Finding]:
+    """What there is to see on a node. mark: a file's name in the cache, if the node sees the login node's."""
+    yield from disks.same_folder(Path(cluster.cache).expanduser(), mark)
     yield from machine(cluster, runs, on_node=True)
 
 
@@ -109,6 +110,7 @@ def machine(cluster: ClusterSpec, runs: Path, *, on_node: bool) -> Iterator[Find
     yield from software.scan_kernels()
     yield from disks.disk("runs", runs.absolute(), shared=shared)
     yield from disks.disk("cache", Path(cluster.cache).expanduser(), shared=shared)
+    yield from disks.home(Path(cluster.cache).expanduser())
     yield from disks.scratch()
     yield from network.network(cluster.nodes)
 
@@ -132,7 +134,8 @@ def of_all_nodes(cluster: ClusterSpec, profile: str | None, runs: Path) -> dict[
     with tempfile.TemporaryDirectory(dir=runs.absolute(), prefix=".doctor-") as folder:
         try:
             command = ["srun", "--overlap", "--ntasks-per-node=1", *look(cluster, profile, runs, Path(folder))]
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT_S)
+            with disks.marked(Path(cluster.cache).expanduser(), Path(folder).name):
+                done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT_S)
         except ValueError as failed:
             return {"nodes": [error("container", str(failed), "correct the profile")]}
         except (OSError, subprocess.TimeoutExpired) as failed:

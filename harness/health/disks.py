@@ -8,10 +8,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from harness.health.finding import Finding, error, ok, warning
 from jobs.data.space import free_bytes, shown
+from jobs.worker.node_folders import home as node_home
+from jobs.worker.node_folders import writable
 
 SKEW_S = 2.0  # by which a file server's clock may differ
 LITTLE = 10 << 30  # bytes
@@ -112,6 +115,37 @@ def file_system(folder: Path) -> str:
     mounts = [line.split()[1:3] for line in Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines()]
     holding = [(mount, kind) for mount, kind in mounts if path == mount or path.startswith(mount.rstrip("/") + "/")]
     return max(holding, key=lambda pair: len(pair[0]), default=("", "unknown"))[1]
+
+
+@contextmanager
+def marked(folder: Path, mark: str) -> Iterator[None]:
+    """A file of this name in a folder meanwhile, by which a node sees whether its folder of that path is the same one."""
+    with suppress(OSError):  # where it cannot be written, other lines say so
+        (folder / mark).touch()
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            (folder / mark).unlink(missing_ok=True)
+
+
+def same_folder(folder: Path, mark: str) -> Iterator[Finding]:
+    """Whether a node sees the cache that the login node marked. Home folders, where it is by default, are not shared on every cluster."""
+    if (folder / mark).exists():
+        yield ok("cache", f"{folder} is the folder that the login node sees")
+    else:
+        text = f"{folder} here is not the folder of that path where you are, so jobs would find no data"
+        yield error("cache", text, "set cluster.cache to a folder on a file system that all nodes share; home folders may not be")
+
+
+def home(cache: Path) -> Iterator[Finding]:
+    """The home folder, in which libraries keep what they compile. cache: where jobs let them keep it if they cannot."""
+    folder = node_home()
+    if writable(folder):
+        yield ok("home", f"{folder} ({file_system(folder)}) can be written")
+    else:
+        why = f"{folder} cannot be written here; what Triton and torch compile goes to {cache if writable(cache) else 'the temporary folder'}"
+        yield warning("home", why, "nothing to do; TRITON_CACHE_DIR in the profile's environment names another folder")
 
 
 def scratch(names: tuple[str, ...] = ("SLURM_TMPDIR", "TMPDIR", "LOCAL_SCRATCH")) -> Iterator[Finding]:

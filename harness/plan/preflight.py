@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from models.pretrained import Differences
 
+SHORT_MIN = 15  # a job's first minute goes to imports and to opening the data
+
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
@@ -57,7 +59,16 @@ def check_machine(grid: Grid, cells: Sequence[Cell]) -> Findings:
     files = [*weights_problems(grid, cells), *teacher_problems(grid, cells)]
     of_the_cluster = (*cache_problems(grid.cluster), *container_problems(grid.cluster, cells), *notify_problems(grid.cluster))
     own = [f"{grid.path}: {problem}" for problem in of_the_cluster]
-    return replace(data, problems=list(dict.fromkeys([*data.problems, *files, *own, *size_problems(grid, cells)])))
+    problems = list(dict.fromkeys([*data.problems, *files, *own, *size_problems(grid, cells)]))
+    return replace(data, problems=problems, notes=[*data.notes, *short_notes(grid, cells)])
+
+
+def short_notes(grid: Grid, cells: Sequence[Cell]) -> Iterator[str]:
+    """Sizes of jobs that end within minutes and leave checkpoints only after whole epochs."""
+    for where, cluster, _ in sizes_of_cells(grid, cells):
+        if cluster.kind == "slurm" and cluster.timeout_min <= SHORT_MIN and cluster.checkpoint_steps is None:
+            advice = "an epoch and its checkpoint have to fit in, or set checkpoint_steps"
+            yield f"{where}: note: jobs end after {cluster.timeout_min} min and are queued again: {advice}"
 
 
 def size_problems(grid: Grid, cells: Sequence[Cell]) -> Iterator[str]:

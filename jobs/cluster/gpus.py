@@ -9,10 +9,13 @@ BY_NAME = ("GPU-", "MIG-")  # beginnings of UUIDs
 
 
 def visible_gpus() -> tuple[str, ...]:
-    """What names each GPU in CUDA_VISIBLE_DEVICES: a number or a UUID. As CUDA does, entries behind the first that names no GPU are left out."""
+    """What names each GPU in CUDA_VISIBLE_DEVICES: a number or a UUID. As CUDA does, entries behind the first that names no GPU are left out.
+
+    Without the variable: each GPU by its number, or by the UUIDs of the slices into which MIG cuts it.
+    """
     count, given = installed_gpus(), os.environ.get(VARIABLE)
     if given is None:
-        return tuple(map(str, range(count)))
+        return tuple(name for number in range(count) for name in slices_of(number) or (str(number),))
     names: dict[str, None] = {}
     for name in map(str.strip, given.split(",")):
         if not (name.startswith(BY_NAME) or (name.isascii() and name.isdecimal() and int(name) < count)):
@@ -30,6 +33,27 @@ def installed_gpus() -> int:
         return int(pynvml.nvmlDeviceGetCount())
     except pynvml.NVMLError:
         return 0
+
+
+def slices_of(number: int) -> tuple[str, ...]:
+    """The UUIDs of the slices into which MIG cuts a GPU; none where it is whole. CUDA shows a process one slice at most."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByIndex(number)
+        if pynvml.nvmlDeviceGetMigMode(handle)[0] != pynvml.NVML_DEVICE_MIG_ENABLE:
+            return ()
+        most = pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)
+    except pynvml.NVMLError:  # no driver, or a card that knows no MIG
+        return ()
+    names = []
+    for position in range(most):
+        try:
+            names.append(pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, position)))
+        except pynvml.NVMLError:  # no slice at this position
+            continue
+    return tuple(name.decode() if isinstance(name, bytes) else name for name in names)
 
 
 def gpus_of_slot(cluster: ClusterSpec, slot: int) -> tuple[str, ...]:

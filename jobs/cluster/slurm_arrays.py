@@ -16,7 +16,8 @@ from jobs.experiment.ids import JobId
 from jobs.experiment.specs import ClusterSpec
 
 ENDLESS = 1_000_000  # how often submitit may queue a job again that reaches its time limit; ResumableCall ends a job that makes no progress
-SIGNAL_S = 90  # from USR2 to the time limit
+SIGNAL_S = 90  # from USR2 to the time limit, at most
+SIGNAL_FRACTION = 1 / 4  # of the time limit, at most: a job of a minute or two has other things to do than to end
 RESTART = Path(__file__).with_name("restart.sh")  # what an attempt at a job does before and after everything else; the file tells why
 # A signal that comes before submitit listens to it would kill the job. What a process ignores, the program that replaces it ignores too.
 IGNORING_USR2 = """sh -c 'trap "" USR2; exec "$0" "$@"'"""
@@ -43,7 +44,7 @@ def submit_array(
     script = folder / "submission.sh"
     text = submission(cluster, folder, list(arguments), name=name, after=after, at_a_time=at_a_time)
     script.write_text(text, encoding="utf-8", errors="surrogateescape")
-    limit_s = 60 * cluster.timeout_min - cluster.slurm.get("signal_delay_s", SIGNAL_S)
+    limit_s = 60 * cluster.timeout_min - signal_s(cluster)
     for task, argument in arguments.items():
         call = ResumableCall(function=function, argument=argument, progress=progress, limit_s=limit_s)
         dump(call, folder / f"task-{task}.pkl", cluster.timeout_min, timeouts)
@@ -52,6 +53,11 @@ def submit_array(
     for task, job in ids.items():
         (folder / f"task-{task}.pkl").rename(folder / f"{job}_submitted.pkl")
     return ids
+
+
+def signal_s(cluster: ClusterSpec) -> int:
+    """Seconds before the time limit at which SLURM tells a job to leave: those of the profile, else 90, or less for a job of a few minutes."""
+    return int(cluster.slurm.get("signal_delay_s", min(SIGNAL_S, 60 * cluster.timeout_min * SIGNAL_FRACTION)))
 
 
 def dump(call: ResumableCall, path: Path, timeout_min: int, timeouts: int) -> None:
@@ -94,7 +100,7 @@ def slurm_parameters(cluster: ClusterSpec, name: str, after: str = "") -> dict[s
         "ntasks_per_node": cluster.tasks_per_node,
         "cpus_per_task": cluster.cpus_per_task,
         "time": cluster.timeout_min,
-        "signal_delay_s": SIGNAL_S,
+        "signal_delay_s": signal_s(cluster),
         "stderr_to_stdout": True,
         "use_srun": True,
         "srun_args": srun,

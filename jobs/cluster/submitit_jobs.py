@@ -70,7 +70,7 @@ class ResumableCall:
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # a second signal, while submitit writes its files, would make this call fail
         stuck = self.progress_now() == self.progress_at_start
         idle = self.idle if stuck else 0
-        if self.progress is not None and time.monotonic() - self.began_s > self.limit_s - SLACK_S:
+        if self.progress is not None and time.monotonic() - self.began_s > self.limit_s - min(SLACK_S, self.limit_s / 2):
             idle += stuck
         if idle >= IDLE_LIMIT:
             remedy = "raise timeout_min, or set checkpoint_steps so that a checkpoint fits into one run"

@@ -30,6 +30,14 @@ def own_device(local_rank: int, *, promised: bool = False) -> torch.device:
     return device
 
 
+def check_slices(ranks_of_node: int) -> None:
+    """Raises GpuMissing if several ranks of a node would share a GPU that MIG cuts into slices: CUDA shows a process one slice, NCCL joins none."""
+    slices = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip().startswith("MIG-")]
+    if slices and ranks_of_node > 1:
+        remedy = "set tasks_per_node and gpus_per_node to 1 (a slice for each job), or ask for whole GPUs"
+        raise GpuMissing(f"{ranks_of_node} ranks of {socket.gethostname()} have slices of MIG, which NCCL cannot join: {remedy}")
+
+
 def check_own_gpus(store: Store, rank: int, world: int, gpu: str) -> None:
     """Raises GpuMissing on every rank if two ranks have the same GPU, which NCCL would refuse without naming it. `gpu`: this rank's, on its host.
 

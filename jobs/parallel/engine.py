@@ -25,7 +25,7 @@ from jobs.cluster.surroundings import forget_outer_ranks
 from jobs.experiment.limits import batch_conflict, lamb_conflict
 from jobs.experiment.specs import RecipeSpec
 from jobs.parallel.bf16 import Masters, keep_statistics_in_fp32
-from jobs.parallel.devices import check_own_gpus, gpu_name, own_device
+from jobs.parallel.devices import check_own_gpus, check_slices, gpu_name, own_device
 from jobs.parallel.losses import training_loss
 from jobs.parallel.memory import keep_freed_memory
 from jobs.parallel.rendezvous import meet
@@ -108,6 +108,7 @@ def rendezvous(threads: int, *, gpus: bool = False) -> Ranks:
     if world == 1:
         forget_outer_ranks()  # DeepSpeed reads them too
     rank, local_rank = (rank_variable("RANK"), rank_variable("LOCAL_RANK")) if world > 1 else (0, 0)
+    check_slices(int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if world > 1 else 1)
     device = own_device(local_rank, promised=gpus)
     if device.type == "cpu":
         keep_freed_memory()

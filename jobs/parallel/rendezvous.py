@@ -22,6 +22,7 @@ ANSWER_S = 5.0  # an address that takes longer to answer is passed over
 PAUSE_S = 0.2
 KEY = "vssm-bench"
 REACHED, ADDRESS = f"{KEY}/reached", f"{KEY}/address"  # rank 0's address as other nodes reach it: as they tell it, and as rank 0 repeats it
+INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 FABRICS = ("ib", "hsn")  # beginnings of the names of InfiniBand's and Slingshot's cards
 
 
@@ -103,7 +104,7 @@ def own_end(store: Store, address: str, port: int) -> str:
 
 
 def use_interface_of(address: str) -> None:
-    """Lets gloo and NCCL take the network card that has an address of this machine, unless the user has named one.
+    """Lets gloo and NCCL take the network card that has an address of this machine, unless the user has named one. Prints which they take.
 
     gloo takes the card behind the machine's name, which may be the loopback. NCCL takes the first card, which may serve management alone; only with
     InfiniBand it knows better. `address`: empty or a loopback's where no other node is there.
@@ -112,11 +113,18 @@ def use_interface_of(address: str) -> None:
 
     cards = psutil.net_if_addrs().items()
     name = next((name for name, addresses in cards if address in (each.address.partition("%")[0] for each in addresses)), None)
-    if name is None or name == "lo":
-        return
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
-    if not any(card.startswith(FABRICS) and state.isup for card, state in psutil.net_if_stats().items()):
-        os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={name}")
+    given = [name for name in INTERFACES if name in os.environ]
+    if name is not None and name != "lo":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+        if not any(card.startswith(FABRICS) and state.isup for card, state in psutil.net_if_stats().items()):
+            os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={name}")
+    print(f"network: {', '.join(_interface(variable, given) for variable in INTERFACES)}", flush=True)
+
+
+def _interface(variable: str, given: Sequence[str]) -> str:
+    """The card that gloo or NCCL takes, and who chose it. `given`: variables that were set before."""
+    who = "set by the environment" if variable in given else "the card that reaches the other nodes"
+    return f"{variable}={os.environ[variable]} ({who})" if variable in os.environ else f"{variable} is left to the library"
 
 
 def usable_addresses(meeting: Meeting) -> Sequence[str]:

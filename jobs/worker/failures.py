@@ -72,13 +72,20 @@ def refuse_job(run: RunFolder, job: JobSpec, error: Exception) -> None:
 
 
 def move_elsewhere(run: RunFolder, stage: str, cluster: ClusterSpec, error: Exception) -> bool:
-    """True if SLURM will start this job again on other nodes. Counts the failure of this node."""
+    """True if the stage is left for another node: SLURM starts this job again on one or, if this job may not be queued again, the next launch does.
+
+    Counts the failure of this node.
+    """
     job = this_job()
     if job is None:
         return False
     node = this_node()
     blame(run, node, f"{job}-{restarts()}", attempt_started(run.stage_dir(stage)), f"{type(error).__name__}: {error}")
-    return restarts() < MAX_MOVES and requeue_this_job(excluded_nodes(cluster, [node, *left_out(run)]))
+    if restarts() >= MAX_MOVES:
+        return False
+    if not requeue_this_job(excluded_nodes(cluster, [node, *left_out(run)])):
+        print(f"stage {stage} is left for the next launch, since SLURM does not queue this job again; its node {node} failed", flush=True)
+    return True
 
 
 def superseded(folder: Path) -> bool:
@@ -108,6 +115,9 @@ def stop_stage(run: RunFolder, spec: StageSpec, job: JobSpec, error: Exception, 
     Some errors are left to the log, and the stage stays open: a rank that lost its peer (the peer writes its own error, or the job counts as
     killed), a full disk, a scheduler that does not answer, a job whose nodes SLURM has taken already. None of these is a fault of the cell.
     """
+    if is_requeue_refused(error):
+        again = "SLURM does not queue this job again (scontrol requeue was refused, or it has done so already)"
+        print(f"stage {spec.id} is left as its last checkpoint has it: {again}; the next launch goes on from there", flush=True)
     if is_peer_lost(error) or is_disk_full(error) or isinstance(error, SchedulerError) or is_requeue_refused(error):
         return
     fail_stage(run, spec.id, job, error, ranks.world)

@@ -29,6 +29,7 @@ from jobs.worker.cell import cell_record, describe_cell, measure_cell, save_weig
 from jobs.worker.choice import choose, tuning_record, unended_trials
 from jobs.worker.data import data_on_this_node
 from jobs.worker.failures import BlockedError, refuse_job, requeue_this_job, respond
+from jobs.worker.node_folders import use_writable_folders
 from jobs.worker.notify import tell_end_if_over
 from models.pruning.registry import method_label
 
@@ -44,11 +45,13 @@ def run_job(job: JobSpec) -> None:
     Raises NothingDone, and GpuMissing for a job that was promised GPUs and sees none.
     """
     collect_rarely()
+    replace_unencodable()
+    for line in use_writable_folders(Path(job.cluster.cache).expanduser()):  # before libraries look at the variables
+        print(line, flush=True)
     from jobs.parallel.devices import GpuMissing
     from jobs.parallel.engine import rendezvous
     from jobs.parallel.memory import free_unused
 
-    replace_unencodable()
     run = RunFolder(Path(job.run))
     try:
         ranks = rendezvous(threads=job.cluster.cpus_per_task, gpus=job.cluster.promised_gpus)

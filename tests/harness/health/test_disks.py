@@ -80,3 +80,23 @@ def test_the_scratch_folder_is_that_of_the_first_variable(tmp_path: Path, monkey
     (finding,) = disks.scratch()
     assert finding.state == "error" and "$TMPDIR /nowhere" in finding.text
     assert os.access(tmp_path, os.W_OK)
+
+
+def test_a_home_that_cannot_be_written_is_a_warning_with_the_folder_that_takes_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert [finding.state for finding in disks.home(tmp_path / "cache")] == ["ok"]
+    monkeypatch.setenv("HOME", "/proc/home")
+    (finding,) = disks.home(tmp_path / "cache")
+    assert finding.state == "warning" and f"compile goes to {tmp_path / 'cache'}" in finding.text
+    (finding,) = disks.home(Path("/proc/cache"))
+    assert finding.text.endswith("goes to the temporary folder")
+
+
+def test_a_node_sees_the_cache_of_the_login_node_or_says_that_it_is_another_folder(tmp_path: Path) -> None:
+    with disks.marked(tmp_path, ".doctor-1"):
+        assert [finding.state for finding in disks.same_folder(tmp_path, ".doctor-1")] == ["ok"]
+        (finding,) = disks.same_folder(tmp_path / "of another machine", ".doctor-1")
+        assert finding.state == "error" and "jobs would find no data" in finding.text
+    assert not list(tmp_path.iterdir())
+    with disks.marked(Path("/proc"), ".doctor-1"):
+        pass

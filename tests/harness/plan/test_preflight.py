@@ -310,3 +310,14 @@ def test_slurm_is_asked_about_jobs_of_every_size_and_the_entry_is_named(tmp_path
     long = "models:\n- vim_micro\n- {name: vit_micro, cluster: {timeout_min: 600}}\npruning: [dense]\ncluster: {kind: slurm, timeout_min: 60}\n"
     assert problems(tmp_path, long) == ["grid.yaml:6: models[1].cluster.timeout_min: 600 minutes asked for; main up to 60; no partition has more"]
     assert len(slurm.calls("sbatch")) == 1, "the profile was tried as a whole"
+
+
+def test_jobs_of_minutes_are_told_to_leave_checkpoints_in_time(tmp_path: Path, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.plan.preflight.has_slurm", lambda: True)
+    monkeypatch.setattr("harness.plan.preflight.scheduler_problems", lambda cluster: [])
+    text = "models: [{name: vit_micro, cluster: {timeout_min: 10}}]\npruning: [dense]\ncluster: {kind: slurm}\n"
+    grid = read(tmp_path, text)
+    (note,) = check_machine(grid, grid.cells).notes
+    assert "grid.yaml:4: models[0]: note: jobs end after 10 min and are queued again" in note and note.endswith("or set checkpoint_steps")
+    grid = read(tmp_path, text.replace("10}", "10, checkpoint_steps: 50}"))
+    assert not check_machine(grid, grid.cells).notes

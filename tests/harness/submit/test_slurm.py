@@ -4,6 +4,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from harness.grid.read import read_grid
 from harness.submit.dependencies import Array
 from harness.submit.slurm import awaited, by_array, parents, progress_marker, submit_arrays, summary
@@ -111,6 +113,18 @@ def test_jobs_of_two_sizes_are_two_arrays_each_with_what_it_needs(tmp_path: Path
     assert asked[1] == asked[0] | {"time": "600", "ntasks-per-node": "4", "gpus-per-node": "4", "partition": "big,spare", "mem": "65536MB"}
     assert asked[2:] == [asked[0], asked[1], asked[0] | {"time": "30"}, asked[1] | {"time": "30"}], "the control; the pruned cells, as one array"
     assert lines[-1].startswith("8 jobs submitted, in 6 arrays")
+
+
+@pytest.mark.parametrize("largest", ["0", "1"])
+def test_where_slurm_has_no_arrays_each_job_is_a_plain_one_behind_its_own_parent(tmp_path: Path, slurm: FakeSlurm, largest: str) -> None:
+    grid, run = small_grid(tmp_path), RunFolder(tmp_path / "run")
+    slurm.says("sbatch", "Submitted batch job 20")
+    slurm.says("scontrol", f"MaxArraySize            = {largest}")
+    jobs, _ = jobs_of(grid, run)
+    submit_arrays(replace(grid.cluster, kind="slurm"), run, jobs, {})
+    scripts = [path.read_text() for path in run.jobs_dir.glob("*/submission.sh")]
+    assert len(scripts) == len(jobs) and not any("--array" in script for script in scripts)
+    assert sorted(dependencies(run.jobs_dir)) == [""] * 2 + ["afterok:20"] * 6
 
 
 def sbatch_lines(script: Path) -> dict[str, str]:

@@ -76,3 +76,32 @@ def test_a_machine_without_a_driver_has_no_gpu(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(pynvml, "nvmlInit", refuse)
     assert installed_gpus() == 0
+
+
+def test_slices_of_mig_are_named_each_and_whole_gpus_by_number(eight: pytest.MonkeyPatch) -> None:
+    """GPU 1 has three places for slices, of which the middle one is empty; GPU 2 is of a kind that knows no MIG."""
+    slices = {(1, 0): "MIG-a", (1, 2): b"MIG-b"}
+
+    def mode(handle: int) -> tuple[int, int]:
+        if handle == 2:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return int(handle == 1), 0
+
+    def slice_at(handle: int, position: int) -> tuple[int, int]:
+        if (handle, position) not in slices:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
+        return handle, position
+
+    eight.setattr("jobs.cluster.gpus.installed_gpus", lambda: 3)
+    answers = {
+        "nvmlInit": lambda: None,
+        "nvmlDeviceGetHandleByIndex": lambda number: number,
+        "nvmlDeviceGetMigMode": mode,
+        "nvmlDeviceGetMaxMigDeviceCount": lambda handle: 3,
+        "nvmlDeviceGetMigDeviceHandleByIndex": slice_at,
+        "nvmlDeviceGetUUID": slices.__getitem__,
+    }
+    for name, answer in answers.items():
+        eight.setattr(pynvml, name, answer)
+    assert visible_gpus() == ("0", "MIG-a", "MIG-b", "2")
+    assert [gpus_of_slot(ClusterSpec(gpus_per_node=1), slot) for slot in range(4)] == [("0",), ("MIG-a",), ("MIG-b",), ("2",)]

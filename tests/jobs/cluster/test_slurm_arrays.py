@@ -3,6 +3,7 @@
 import os
 import pickle
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,17 @@ def test_arguments_of_srun_are_added_to_ours(tmp_path: Path) -> None:
 def test_submitits_names_come_with_and_without_their_prefix(tmp_path: Path) -> None:
     text = sbatch(tmp_path, cluster_of(tmp_path, "{kind: slurm, slurm_partition: p, qos: long, additional_parameters: {reservation: r}}"))
     assert "#SBATCH --partition=p" in text and "#SBATCH --qos=long" in text and "#SBATCH --reservation=r" in text
+
+
+@pytest.mark.parametrize(("minutes", "seconds"), [(1, 15), (5, 75), (10, 90), (1440, 90)])
+def test_a_short_job_is_told_to_leave_in_its_last_quarter(tmp_path: Path, slurm: FakeSlurm, minutes: int, seconds: int) -> None:
+    cluster = ClusterSpec(kind="slurm", timeout_min=minutes)
+    assert f"#SBATCH --signal=USR2@{seconds}\n" in sbatch(tmp_path, cluster)
+    slurm.says("sbatch", "Submitted batch job 20")
+    submit_array(cluster, tmp_path, print, {0: None}, name="t")
+    call = pickle.loads((tmp_path / "20_submitted.pkl").read_bytes()).function
+    assert call.limit_s == 60 * minutes - seconds > 0
+    assert "--signal=USR2@30" in sbatch(tmp_path, replace(cluster, slurm={"signal_delay_s": 30})), "a profile's own counts"
 
 
 def test_an_array_has_the_tasks_it_is_given_and_its_own_limit(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.distributed import HashStore
 
-from jobs.parallel.devices import GpuMissing, check_own_gpus, own_device
+from jobs.parallel.devices import GpuMissing, check_own_gpus, check_slices, own_device
 from jobs.recovery.triage import policy_of
 from tests.support.waiting import PATIENCE_S
 
@@ -115,3 +115,17 @@ def test_two_ranks_of_one_gpu_are_named_on_every_rank() -> None:
     told = gpus_of("GPU-a of node1", "GPU-b of node1", "GPU-a of node1", "GPU-a of node1")
     assert all(line.startswith("ranks 0 and 2 and 3 share GPU-a of node1; CUDA_VISIBLE_DEVICES is") for line in told)
     assert {policy_of("GpuMissing", line) for line in told} == {"never"}
+
+
+@pytest.mark.parametrize(
+    ("shown", "ranks", "refused"),
+    [("MIG-a", 1, False), ("MIG-a,MIG-b", 1, False), ("MIG-a,MIG-b", 2, True), ("0,1", 2, False), ("GPU-a,GPU-b", 2, False)],
+)
+def test_slices_of_mig_serve_one_rank_of_a_node(monkeypatch: pytest.MonkeyPatch, shown: str, ranks: int, refused: bool) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+    if not refused:
+        check_slices(ranks)
+        return
+    with pytest.raises(GpuMissing, match="NCCL cannot join: set tasks_per_node and gpus_per_node to 1") as caught:
+        check_slices(ranks)
+    assert policy_of("GpuMissing", str(caught.value)) == "never", "another node would not help"

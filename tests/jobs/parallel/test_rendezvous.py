@@ -115,11 +115,19 @@ def test_the_card_of_the_address_that_works_is_taken(monkeypatch: pytest.MonkeyP
     assert cards_taken() == taken
 
 
-def test_a_card_that_the_user_names_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_card_that_the_user_names_stays(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     has_cards(monkeypatch)
     monkeypatch.setenv("NCCL_SOCKET_IFNAME", "virbr0")
     use_interface_of("10.1.0.7")
     assert cards_taken() == ["virbr0", "eno1"]
+    told = "GLOO_SOCKET_IFNAME=eno1 (the card that reaches the other nodes), NCCL_SOCKET_IFNAME=virbr0 (set by the environment)"
+    assert capsys.readouterr().out == f"network: {told}\n"
+
+
+def test_what_is_left_to_a_library_is_told_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    has_cards(monkeypatch, ib0=True)
+    use_interface_of("10.1.0.7")
+    assert capsys.readouterr().out.endswith(", NCCL_SOCKET_IFNAME is left to the library\n"), "it knows InfiniBand better"
 
 
 NAMES = ("vssm-i-a", "vssm-i-b")

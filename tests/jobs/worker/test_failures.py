@@ -197,6 +197,27 @@ def test_a_job_is_moved_three_times_and_then_its_stage_has_failed(
     assert (run.failure(stage.id) is None) is moved and faults(run) == {"node2": 1}
 
 
+@pytest.mark.parametrize("denied", ["scontrol: error: Access/permission denied for job 17", "Requested operation is presently disabled for job 17"])
+def test_without_the_right_to_requeue_a_stage_is_left_for_the_next_launch_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], denied: str
+) -> None:
+    slurm = FakeSlurm(tmp_path / "slurm", monkeypatch)
+    slurm.fails("scontrol", denied)
+    for name, value in {"SLURM_JOB_ID": "17", "SLURMD_NODENAME": "node2", "SLURM_RESTART_COUNT": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("SLURM_ARRAY_JOB_ID", raising=False)
+    run = RunFolder(tmp_path / "run")
+    jobs, _ = jobs_of(small_grid(tmp_path), run)
+    stage = jobs[0].stages[0]
+    assert not failures.respond(run, stage, jobs[0], RuntimeError("CUDA error: uncorrectable ECC error encountered"), one_rank())
+    assert run.failure(stage.id) is None and faults(run) == {"node2": 1}, "a fault of the node, not of the cell"
+    told = capsys.readouterr()
+    assert denied in told.err and f"stage {stage.id} is left for the next launch, since SLURM does not queue this job again" in told.out
+    at_the_limit = CalledProcessError(1, ["scontrol", "requeue", "17"])  # of submitit, when the time is over
+    assert not failures.respond(run, stage, jobs[0], at_the_limit, one_rank()) and run.failure(stage.id) is None
+    assert "the next launch goes on from there" in capsys.readouterr().out
+
+
 class Blind:
     """torch on a node whose GPUs are gone, or torch's build for CPUs."""
 
