@@ -150,10 +150,9 @@ def table(path: Path) -> None:
     """Prints the table of a cell, row by row. `path`: its record."""
     cell, data, weights = opened(path)
     base = evaluated(cell, weights, data, BASE)
-    print(
-        f"\n{cell.model.label} on {cell.data.source} at {data.img_size} px: {len(base.labels):,} images, {base.tested} of them for the test; ", end=""
-    )
-    print(f"the two largest logits are {base.margin:.2f} apart in the median\n")
+    images = f"{len(base.labels):,} images, {base.tested} of them for the test"
+    scale = f"the two largest logits are {base.margin:.2f} apart in the median"
+    print(f"\n{cell.model.label} on {cell.data.source} at {data.img_size} px: {images}; {scale}\n")
     print("| evaluation | top-1 % | points | predictions changed | largest logit difference |\n|---|---:|---:|---:|---:|")
     print(row(BASE.name, base, base), flush=True)
     for setting in SETTINGS:
