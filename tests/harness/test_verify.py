@@ -1,16 +1,19 @@
 """The command on a real, tiny run: honest, falsified, killed, and by the copy of another version's code."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
 
 import pytest
 
-from harness.verify import DRIFTED, FAILED, PASSED, USAGE, main
-from jobs.experiment.verification import verifications
+from harness.verify import DRIFTED, FAILED, PASSED, USAGE, main, writable
+from jobs.cluster.claims import claimed
+from jobs.experiment.verification import verifications, verified_dir
 from jobs.worker.code_copy import digest_of
 from tests.support.forgeries import cells, edit
+from tests.support.records import fake_record, fake_run
 
 slow = pytest.mark.slow
 
@@ -80,6 +83,21 @@ def test_a_killed_verification_by_the_kept_code_goes_on_where_it_was(runs: Path,
 def test_what_cannot_be_verified_is_refused_with_the_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["abc", "--runs", str(tmp_path)]) == USAGE
     assert "launch a grid first" in capsys.readouterr().err
+
+
+def test_of_two_verifications_of_a_cell_at_once_the_second_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = fake_record(97.0)
+    run = fake_run(tmp_path / "a", [record])
+    with claimed(verified_dir(run, record.id) / "lock"):
+        assert main([record.id, "--runs", str(tmp_path)]) == USAGE
+    assert f"process {os.getpid()} on " in (said := capsys.readouterr().err) and "is verifying this cell" in said
+
+
+def test_a_folder_that_cannot_be_written_gives_way_to_a_temporary_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "verified").write_text("a file")
+    other = writable(tmp_path / "verified" / "abc")
+    assert other.is_dir() and tmp_path not in other.parents and str(other) in capsys.readouterr().out
+    other.rmdir()
 
 
 @pytest.mark.parametrize("option", [["--seeds", "0"], ["--seeds", "-1"], ["--margin", "0"], ["--margin", "nan"], ["--margin", "-1"], ["--code", "x"]])
