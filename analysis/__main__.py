@@ -1,6 +1,7 @@
 """`python -m analysis runs/<grid> ...`: leaderboards and a report from run folders."""
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,9 @@ from jobs.experiment.output import lost_output, printable, replace_unencodable
 EXAMPLE = "latency_ms<=5,params<=10e6"
 FORMATS = ("tensorboard", "wandb", "mlflow", "trackio", "every_eval_ever")
 
+PORT, MOST_PORT = 8765, 65535  # of --live
+SHOWN_STAGES = 6  # of --curves
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -20,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command. Returns 0: written; 1: a row fell below the baseline, or no row fits the budget; 2: nothing to write, or wrong usage."""
+    """Runs the command. Returns 0: written, or shown; 1: a row fell below the baseline, or no row fits the budget; 2: nothing to write, or wrong usage."""
     replace_unencodable()
     collect_rarely()
     options = parser().parse_args(argv)
@@ -41,6 +45,8 @@ def write(options: argparse.Namespace) -> int:
 
     if options.budget is not None or options.scores:
         return answer(options)
+    if options.live or options.curves:
+        return watch(options)
     if options.out is None and len(options.runs) > 1:
         raise AnalysisError("several run folders: give the folder for their tables with -o")
     if options.export:
@@ -76,6 +82,27 @@ def answer(options: argparse.Namespace) -> int:
     return int(bool(limits) and decide(rows, limits) is None)
 
 
+def watch(options: argparse.Namespace) -> int:
+    """Shows the runs while they train: curves in the terminal, or the report in a browser until Ctrl-C. Returns 0. Raises AnalysisError."""
+    given = [f"--{name}" for name in ("out", "figures", "baseline", "beside", "export") if getattr(options, name)]
+    if given or (options.live and options.curves):
+        asked = "--live" if options.live else "--curves"
+        raise AnalysisError(f"{asked} shows the runs and writes nothing: leave out {', '.join(given) or '--curves'}")
+    if options.live:
+        from analysis.live import serve
+
+        return serve(options.runs, options.port)
+    from analysis.running import latest_stages, stages_in_training
+    from analysis.terminal_curves import curve_lines
+
+    stages = stages_in_training(options.runs)[:SHOWN_STAGES] or latest_stages(options.runs, 1)
+    if not stages:
+        raise AnalysisError(f"no stage has metrics in {', '.join(map(str, options.runs))}: none has trained its first steps, or it is no run folder")
+    for line in curve_lines(stages, shutil.get_terminal_size().columns):
+        print(line)
+    return 0
+
+
 def write_exports(options: argparse.Namespace) -> int:
     """Writes the cells to each format that was asked for, and says what to do with them. Returns 0."""
     from analysis.trackers.formats import export
@@ -105,7 +132,17 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--export", action="append", choices=FORMATS, help="write the cells to out/exports/ for a tracker, and no tables; repeatable")
     made.add_argument("--budget", metavar=f'"{EXAMPLE}"', help="print the best row within these limits and how sure that is; write nothing")
     made.add_argument("--scores", action="store_true", help="print how methods rank across models and data sets; write nothing")
+    made.add_argument("--live", action="store_true", help="serve the report to a browser of this machine, kept up to date; write nothing")
+    made.add_argument("--port", type=port, default=PORT, help="the port of --live, 0 for any that is free (default: %(default)s)")
+    made.add_argument("--curves", action="store_true", help="print the curves of the stages in training, else of the last one; write nothing")
     return made
+
+
+def port(text: str) -> int:
+    """A port's number. Raises ArgumentTypeError."""
+    if not text.isdecimal() or int(text) > MOST_PORT:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to {MOST_PORT}, got '{text}'")
+    return int(text)
 
 
 if __name__ == "__main__":

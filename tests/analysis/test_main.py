@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from analysis.__main__ import main
-from tests.support.records import fake_grid, fake_record, fake_run
+from tests.support.records import fake_curve, fake_grid, fake_record, fake_run
+from tests.support.runs import FakeRun
 
 
 def test_main_prints_the_table_and_the_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,3 +67,31 @@ def test_figures_are_written_if_they_are_asked_for(tmp_path: Path) -> None:
     assert main([str(run)]) == 0 and not (run / "figures").exists()
     assert main([str(run), "--figures", "-o", str(tmp_path / "out")]) == 0
     assert {path.suffix for path in (tmp_path / "out" / "figures").iterdir()} == {".svg", ".png"}
+
+
+def test_curves_are_printed_and_nothing_is_written(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    run = fake.run.path
+    assert main([str(run), "--curves"]) == 2 and "no stage has metrics" in capsys.readouterr().err
+    fake_curve(run, fake.trunks[0], 3)
+    before = sorted(run.rglob("*"))
+    assert main([str(run), "--curves"]) == 0
+    shown = capsys.readouterr().out
+    assert f"{fake.trunks[0]}  vim_micro  train  seed 0" in shown and "validation top-1 (%), now 93.00" in shown
+    assert sorted(run.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [(["--live", "-o", "x"], "leave out --out"), (["--live", "--curves"], "leave out --curves"), (["--curves", "--figures"], "leave out --figures")],
+)
+def test_watching_writes_nothing_so_options_of_files_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str
+) -> None:
+    assert main([str(tmp_path), *options]) == 2 and said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", ["-1", "65536", "http", ""])
+def test_a_port_is_a_number_of_a_port(tmp_path: Path, capsys: pytest.CaptureFixture[str], given: str) -> None:
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), "--live", f"--port={given}"])
+    assert f"expected a number from 0 to 65535, got '{given}'" in capsys.readouterr().err
