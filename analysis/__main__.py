@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command. Returns 0: written, or shown; 1: a row fell below the baseline, or no row fits the budget; 2: nothing to write, or wrong usage."""
+    """Runs the command. Returns 0: done; 1: a row fell below the baseline, or no row fits the budget; 2: nothing to write, or wrong usage."""
     replace_unencodable()
     collect_rarely()
     options = parser().parse_args(argv)
