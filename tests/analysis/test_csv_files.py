@@ -54,23 +54,25 @@ def test_every_table_of_a_run_is_free_of_formulas_and_has_a_line_for_each_row(tm
     evil = '=HYPERLINK("http://127.0.0.1/","a")\n\x1b[2J'
     machine = fake_environment(host=evil, cpu="+cpu", loader="@loader", scan="-scan", commit="=commit")
     records = [
-        fake_record(97.0 - seed, model=evil, pruning=method, seed=seed, environment=machine, notes=["=note"])
+        fake_record(97.0 - seed, model=model, pruning=method, seed=seed, environment=machine, notes=["=note"])
+        for model in (evil, "@other")
         for seed in (0, 1)
-        for method in ("@x", "+y")
+        for method in ("@x", "+y", "=z")
     ]
     results = tmp_path / "-results.csv"
     results.write_text("model,top1\n=1+1,-3.5\n")
     run = fake_run(tmp_path / "run", records)
     published = publish([run], run, beside=results)
     tables = [path for path in published.files if path.suffix == ".csv"]
-    assert {path.stem for path in tables} == {"leaderboard", "cells", "coverage", "pareto", "comparisons", "beside"}
+    assert {path.stem for path in tables} == {"leaderboard", "cells", "coverage", "pareto", "comparisons", "scores", "beside"}
     for path in tables:
         with path.open(newline="") as file:
             lines = list(csv.reader(file))
         assert [cell for line in lines for cell in line if is_formula(cell) and not cell.startswith("'")] == []
         assert len(lines) == len(path.read_text().splitlines()) > 1
     rows = read_csv(run / "leaderboard.csv")
-    assert {row["model"] for row in rows} == {evil.replace("\n", r"\n").replace("\x1b", r"\x1b")} and {row["pruning"] for row in rows} == {"@x", "+y"}
+    assert {row["model"] for row in rows} == {evil.replace("\n", r"\n").replace("\x1b", r"\x1b"), "@other"}
+    assert {row["pruning"] for row in rows} == {"@x", "+y", "=z"}
     assert "-3.5" in (run / "beside.csv").read_text()
 
 
