@@ -164,7 +164,9 @@ def model_problems(grid: Grid, cells: Sequence[Cell]) -> list[str]:
     from models.layers import weight_decay_groups
     from models.registry import create_model
     from models.timm_models import check_logits, is_timm
+    from models.without_compiler import start_meta_device
 
+    start_meta_device()
     problems = []
     distinct: dict[tuple[int, int], list[Cell]] = {}
     for cell in cells:
