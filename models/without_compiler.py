@@ -10,8 +10,9 @@ from types import FunctionType
 from typing import Any
 
 import torch
+from torch._compile import _disable_dynamo
 
-KEPT = torch._disable_dynamo(lambda: None).__code__  # of every function that torch._disable_dynamo made; see torch/_compile.py
+KEPT = _disable_dynamo(lambda: None).__code__  # of every function that torch._disable_dynamo makes; see torch/_compile.py
 MARK = "__dynamo_disable"  # where such a function keeps what the compiler makes of it
 
 
@@ -22,7 +23,7 @@ def start_meta_device() -> None:
     for function in vars(torch._refs).values():
         while isinstance(function, FunctionType):
             inner = inspect.getclosurevars(function).nonlocals.get("fn")  # what a decorator of torch's wraps
-            if function.__code__ is KEPT:
+            if inner is not None and function.__code__ is KEPT:
                 vars(inner).setdefault(MARK, _until_it_is_there(inner))
             function = inner
 
@@ -31,7 +32,7 @@ def _until_it_is_there(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         if "torch._dynamo" not in sys.modules:
             return function(*args, **kwargs)
-        kept = torch._dynamo.disable(function, recursive=True, wrapping=False)  # as torch._disable_dynamo does
+        kept = torch._dynamo.disable(function, recursive=True, wrapping=False)  # type: ignore[no-untyped-call]  # as torch._disable_dynamo does
         setattr(function, MARK, kept)
         return kept(*args, **kwargs)
 
