@@ -72,9 +72,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         launch_from(copy, sys.argv[1:] if arguments is None else arguments)
     try:
         return plan_and_launch(grid, run, options)
-    except (RecordError, BudgetError, TimingError) as error:
+    except (RecordError, BudgetError) as error:
         print(error, file=sys.stderr)
         return USAGE
+    except TimingError as error:
+        print(error, file=sys.stderr)
+        return SOME_FAILED
     except BrokenPipeError:
         print("stopped: the program that read the output has ended; checkpoints are kept, and the same command resumes from them", file=sys.stderr)
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # what Python still holds for the pipe has no reader

@@ -8,7 +8,7 @@ from harness.cost.knowledge import Knowledge
 from harness.cost.learned import Learned
 from harness.cost.work import WorkKey
 from harness.plan.dry_run import table
-from harness.text import counted, time_spent
+from harness.text import counted, duration
 from jobs.experiment.step_times import StepTimes
 
 KWH = 3.6e6  # joules
@@ -61,8 +61,8 @@ def _wall(estimate: Estimate) -> str:
     slots = slots_of(estimate.cluster)
     side_by_side = "all that can run at a time" if slots is None else f"{counted(slots, 'job')} at a time"
     queue = "; without the time that jobs wait in SLURM's queue" if estimate.cluster.kind == "slurm" else ""
-    chain = f"the longest chain of jobs takes {time_spent(estimate.longest_s)}"
-    return f"wall time: about {time_spent(estimate.wall_s)} with {side_by_side}; {chain}{queue}"
+    chain = f"the longest chain of jobs takes {duration(estimate.longest_s)}"
+    return f"wall time: about {duration(estimate.wall_s)} with {side_by_side}; {chain}{queue}"
 
 
 def _disk(estimate: Estimate, files: Sequence[str]) -> list[str]:
