@@ -6,7 +6,7 @@ from functools import cached_property
 
 from harness.cost.knowledge import RECORD_BYTES, Cost, Knowledge
 from harness.cost.schedule import makespan
-from harness.cost.work import key_of, shape_of
+from harness.cost.work import shape_of
 from harness.plan.jobs import parent_jobs
 from harness.plan.stages import StageGraph
 from jobs.cluster.submitit_jobs import local_slots
@@ -153,7 +153,7 @@ class Estimate:
     @property
     def checkpoint_bytes(self) -> int:
         """The bytes of the checkpoints that lie on the disk while the jobs run: two of each stage in training, and a third while it is written."""
-        keys = {key_of(spec, shape_of(job.cluster)) for job in self.jobs for spec in job.stages if spec.id in self.stages}
+        keys = {self.knowledge.keys.of(spec, shape_of(job.cluster)) for job in self.jobs for spec in job.stages if spec.id in self.stages}
         slots = slots_of(self.cluster)
         at_work = len(self.jobs) if slots is None else min(slots, len(self.jobs))
         return 3 * at_work * max((self.knowledge.checkpoint_bytes(key) for key in keys), default=0)

@@ -8,7 +8,7 @@ from harness.cost.estimate import slots_of
 from harness.cost.knowledge import Knowledge
 from harness.cost.learned import Learned, learned
 from harness.cost.timing import TimingError, kept_times, timed
-from harness.cost.work import WorkKey, key_of, shape_of
+from harness.cost.work import Keys, WorkKey, shape_of
 from harness.grid.read import Grid
 from harness.submit.data_first import cores, data_sets, missing, prepare_here, title, written_here
 from jobs.experiment.cell import Cell
@@ -22,9 +22,10 @@ Wanted = Mapping[WorkKey, tuple[Cell, ClusterSpec]]
 def works(jobs: Iterable[JobSpec]) -> dict[WorkKey, tuple[Cell, ClusterSpec]]:
     """A cell, and the cluster of its job, for each work of the jobs."""
     wanted: dict[WorkKey, tuple[Cell, ClusterSpec]] = {}
+    keys = Keys()
     for job in jobs:
         for cell in itertools.chain.from_iterable(planned.cell.untuned() for planned in job.cells):
-            wanted.setdefault(key_of(cell, shape_of(job.cluster)), (cell, job.cluster))
+            wanted.setdefault(keys.of(cell, shape_of(job.cluster)), (cell, job.cluster))
     return wanted
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from harness.cost.learned import Learned, Sample
-from harness.cost.work import Shape, WorkKey, batches_without_step, key_of, kind_of, steps_of
+from harness.cost.work import Keys, Shape, WorkKey, batches_without_step, kind_of, steps_of
 from jobs.experiment.cell import Cell
 from jobs.experiment.specs import StageSpec
 from jobs.experiment.step_times import StepTimes
@@ -34,6 +34,7 @@ class Knowledge:
     learned: Mapping[WorkKey, Learned] = field(default_factory=dict)
     times: Mapping[WorkKey, StepTimes] = field(default_factory=dict)
     labels: Mapping[WorkKey, str] = field(default_factory=dict)  # of the models, for people
+    keys: Keys = field(default_factory=Keys)
 
     @property
     def start_s(self) -> float:
@@ -45,14 +46,14 @@ class Knowledge:
         """The cost of a whole stage in a job of this shape. Raises KeyError for work of which nothing is known."""
         if spec.trials:  # it chooses, and trains nothing
             return Cost(seconds=0.0, joules=0.0, weights_bytes=0, mask_bytes=0, source="learned")
-        key = key_of(spec, shape)
+        key = self.keys.of(spec, shape)
         if key in self.learned:
             return cost_from_records(spec, self.learned[key])
         return cost_from_times(spec, self.times[key])
 
     def measurement_s(self, cell: Cell, shape: Shape) -> float:
         """Seconds that the measurement of a finished cell takes: its evaluation on the test set, and its profile."""
-        key, pruned = key_of(cell, shape), cell.method.name != DENSE
+        key, pruned = self.keys.of(cell if cell.tune is None else cell.untuned()[0], shape), cell.method.name != DENSE
         if key in self.learned and (measured := self.learned[key].measured_s):
             return mean(measured.get(pruned) or next(iter(measured.values())))
         times = self.times.get(key)

@@ -47,6 +47,24 @@ def key_of(part: Cell | StageSpec, shape: Shape) -> WorkKey:
     return work_key(part.model, part.data, part.recipe, shape)
 
 
+class Keys:
+    """Keys of many cells and stages. They share the objects of their settings, so the key of each combination of objects is made once.
+
+    An object is known by its `id()`, and held, so that no other object can get the same `id()`.
+    """
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[int, int, int, Shape], tuple[object, WorkKey]] = {}
+
+    def of(self, part: Cell | StageSpec, shape: Shape) -> WorkKey:
+        """The key of a cell or a stage."""
+        settings = (part.model, part.data, part.recipe)
+        name = (id(part.model), id(part.data), id(part.recipe), shape)
+        if name not in self.known:
+            self.known[name] = (settings, key_of(part, shape))
+        return self.known[name][1]
+
+
 def kind_of(spec: StageSpec) -> str:
     """What a stage does, in the words of its method: 'train', 'prune wanda', 'finetune magnitude taught'."""
     stage = spec.stage

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cost.work import NO_MATTER, Shape, batches_without_step, dense_training, key_of, kind_of, shape_of, steps_of
+from harness.cost.work import NO_MATTER, Keys, Shape, batches_without_step, dense_training, key_of, kind_of, shape_of, steps_of
 from harness.plan.stages import make_graph
 from jobs.experiment.specs import ClusterSpec, RecipeSpec
 from models.pruning.gradient import Gradient
@@ -76,3 +76,10 @@ def test_the_dense_training_is_timed_without_given_weights(tmp_path: Path) -> No
     dense, spec = dense_training(given)
     assert dense.method.name == "dense" and spec.model.options == {"depth": 2} and spec.stage.start == "scratch" and spec.stage.method is None
     assert dense_training(given)[1].id == spec.id != dense_training(cell)[1].id
+
+
+def test_keys_of_many_are_those_of_each(tmp_path: Path) -> None:
+    grid, keys = small_grid(tmp_path), Keys()
+    parts = [*grid.cells, *make_graph(grid.cells).stages.values()]
+    assert [keys.of(part, ALONE) for part in parts] == [key_of(part, ALONE) for part in parts] and len(keys.known) < len(parts)
+    assert keys.of(grid.cells[0], Shape(2, 1, False)) != keys.of(grid.cells[0], ALONE)
