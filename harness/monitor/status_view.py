@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from harness.monitor.budget import budget_notes
 from harness.monitor.data_sets import data_notes
 from harness.monitor.incidents import IncidentGroup, nodes_of, remedy
 from harness.monitor.model_bars import ModelBars
@@ -127,7 +128,14 @@ def incident_lines(group: IncidentGroup, surveyed: Survey) -> list[Text]:
 
 def notes(surveyed: Survey) -> list[str]:
     """Lines about data, nodes, memory, held jobs, SLURM's silence, open cells and a changed grid, each where there is something to say."""
-    lines = [*data_notes(surveyed.run), *trial_notes(surveyed), *node_notes(surveyed.run), *memory_notes(surveyed), *queue_notes(surveyed)]
+    lines = [
+        *budget_notes(surveyed.run),
+        *data_notes(surveyed.run),
+        *trial_notes(surveyed),
+        *node_notes(surveyed.run),
+        *memory_notes(surveyed),
+        *queue_notes(surveyed),
+    ]
     still_open = sum(state == "open" for state in surveyed.states.values())
     if still_open:
         cells = "1 cell is open: no job has it" if still_open == 1 else f"{still_open} cells are open: no job has them"
