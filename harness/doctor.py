@@ -12,18 +12,22 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
 from harness.grid.cluster_profile import read_cluster
+from harness.grid.read import read_grid
 from harness.grid.yaml_source import GridError, Node, Report, read_yaml
 from harness.health import containers, disks, gpus, network, scheduler, software
 from harness.health.finding import Finding, State, error, ok
 from harness.plan.containers import entered
+from harness.plan.sizes import sizes_of_cells
 from harness.text import counted, no_current_folder
 from jobs.cluster.containers import command_inside, inside_variables, srun_options
+from jobs.cluster.slurm import available
 from jobs.cluster.surroundings import forget_outer_job
 from jobs.experiment.containers import same_path
 from jobs.experiment.files import this_host, write_json
@@ -57,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("--job looks from within an allocation: salloc --nodes=2 ... first, or srun python -m harness.doctor --job", file=sys.stderr)
         return USAGE
     nodes = of_all_nodes(cluster, options.profile, options.runs) if options.job else {}  # first: what follows forgets the job around it
-    reports = {f"{this_host()}, where you are": collected(here(cluster, options.runs)), **nodes}
+    looks = chain(here(cluster, options.runs), scheduler.entries(sizes_in(options.profile)) if available() else ())
+    reports = {f"{this_host()}, where you are": collected(looks), **nodes}
     show(reports, as_json=options.json)
     return BROKEN if any(finding.state == "error" for findings in reports.values() for finding in findings) else READY
 
@@ -84,6 +89,15 @@ def cluster_of(name: str | None) -> ClusterSpec:
     if report.problems:
         raise GridError(report.problems)
     return cluster
+
+
+def sizes_in(name: str | None) -> list[tuple[str, ClusterSpec]]:
+    """The sizes of jobs that a grid's entries make of its profile; none for a profile, and none for a grid with mistakes, which a launch tells."""
+    try:
+        grid = read_grid(Path(name or os.devnull))
+    except GridError:
+        return []
+    return [(where, cluster) for where, cluster, _ in sizes_of_cells(grid, grid.cells)[1:]]
 
 
 def here(cluster: ClusterSpec, runs: Path) -> Iterator[Finding]:

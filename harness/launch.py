@@ -24,7 +24,7 @@ from harness.plan.containers import in_container
 from harness.plan.dry_run import describe
 from harness.plan.jobs import done_stages, make_jobs, planned_cells, to_replay
 from harness.plan.preflight import Findings, can_be_planned_elsewhere, check_machine, model_problems, preflight
-from harness.plan.sizes import stage_clusters
+from harness.plan.sizes import other_ranks, stage_clusters
 from harness.plan.snapshot import cells_with_new_labels, edited_plugins, refresh_labels, save_launch, warn_of_stale_records
 from harness.plan.stages import StageGraph, make_graph
 from harness.submit.data_first import cores, data_sets, missing, prepare_here, title, written_here
@@ -171,7 +171,8 @@ def launch(grid: Grid, graph: StageGraph, run: RunFolder, retry_failed: bool) ->
 
     The caller holds the launch lock: no other launch of this grid works at the same time.
     """
-    previous = previous_jobs(run, graph, grid.cluster, stage_clusters(grid, graph))
+    clusters = stage_clusters(grid, graph)
+    previous = previous_jobs(run, graph, grid.cluster, clusters)
     cells = planned_cells(grid, graph)
     wanted = to_run(run, cells, retry_failed)[0]
     run.want(planned.cell.id for planned in wanted)
@@ -184,6 +185,10 @@ def launch(grid: Grid, graph: StageGraph, run: RunFolder, retry_failed: bool) ->
         print("nothing to do until the jobs of the previous launch have ended" if waits else "nothing to do", flush=True)
         show_new_labels(grid, graph, run)
         return NOTHING_TO_DO
+    own = {stage: clusters[stage] for planned in left for stage in planned.stages if stage not in previous.living}
+    if problems := other_ranks(run, own):
+        print("\n".join(problems), file=sys.stderr)
+        return USAGE
     data = data_sets(planned.cell for planned in left)
     if not prepare_here(grid.cluster, [spec for spec in data if not chained or written_here(spec)], workers=cores(), quiet=True):
         return SOME_FAILED

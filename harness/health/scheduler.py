@@ -1,7 +1,8 @@
 """SLURM: its version, its limits, and what of it a run relies on."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from harness.health.finding import Finding, error, ok, warning
 from harness.text import counted, shortened
@@ -80,6 +81,13 @@ def rooms(settings: dict[str, str], known: dict[str, Partition]) -> Iterator[Fin
     yield ok("queue", size) if free is None or free > 0 else warning("queue", size, "wait: a launch submits what fits, and the next one the rest")
 
 
+def entries(sizes: Iterable[tuple[str, ClusterSpec]]) -> Iterator[Finding]:
+    """What SLURM would refuse of the resources of a grid's entries. `sizes`: the cluster that each makes of the profile, and where it stands."""
+    for where, cluster in sizes:
+        for finding in queue(cluster):
+            yield replace(finding, topic="entry", text=f"{where}: {finding.text}", remedy=finding.remedy.replace("profile", "entry"))
+
+
 def queue(cluster: ClusterSpec) -> Iterator[Finding]:
     """What SLURM would refuse of a profile."""
     if cluster.kind != "slurm":
@@ -87,8 +95,9 @@ def queue(cluster: ClusterSpec) -> Iterator[Finding]:
     problems = slurm_problems(cluster)
     for problem in problems:
         yield error("profile", problem, "correct the profile")
-    named, known = str(cluster.slurm.get("partition") or ""), partitions()
-    for name in map(str.strip, named.split(",") if "," in named and not problems else ()):
+    names = [name.strip() for name in str(cluster.slurm.get("partition") or "").split(",")]
+    known = partitions() if len(names) > 1 and not problems else {}
+    for name in names if known else ():
         if lack := lacking(known[name], asked_of(cluster)):
             yield warning(
                 "profile", f"partition {name} never takes its jobs: it has {lack}", "nothing to do, for another partition takes them; or leave it out"

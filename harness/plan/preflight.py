@@ -60,7 +60,7 @@ def check_machine(grid: Grid, cells: Sequence[Cell]) -> Findings:
     of_the_cluster = (*cache_problems(grid.cluster), *container_problems(grid.cluster, cells), *notify_problems(grid.cluster))
     own = [f"{grid.path}: {problem}" for problem in of_the_cluster]
     problems = list(dict.fromkeys([*data.problems, *files, *own, *size_problems(grid, cells)]))
-    return replace(data, problems=problems, notes=[*data.notes, *short_notes(grid, cells)])
+    return replace(data, problems=problems, notes=list(dict.fromkeys([*data.notes, *short_notes(grid, cells)])))
 
 
 def short_notes(grid: Grid, cells: Sequence[Cell]) -> Iterator[str]:
@@ -72,11 +72,15 @@ def short_notes(grid: Grid, cells: Sequence[Cell]) -> Iterator[str]:
 
 
 def size_problems(grid: Grid, cells: Sequence[Cell]) -> Iterator[str]:
-    """What jobs of each size lack: devices, or a scheduler that would take them."""
+    """What jobs of each size lack: devices, or a scheduler that would take them. What is about no key of theirs is told once."""
+    of_all: set[str] = set()
     for where, cluster, users in sizes_of_cells(grid, cells):
         for problem in (*device_problems(cluster, users), *scheduler_problems(cluster)):
             of_an_entry = problem.startswith("cluster") and cluster is not grid.cluster
-            yield f"{where}.{problem}" if of_an_entry else f"{grid.path}: {problem}"
+            if problem not in of_all:
+                yield f"{where}.{problem}" if of_an_entry else f"{grid.path}: {problem}"
+            if problem.startswith("cluster: "):
+                of_all.add(problem)
 
 
 def check_data(grid: Grid, cells: Sequence[Cell]) -> Findings:

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from harness.grid.read import Grid
 from harness.grid.resources import Resources, with_resources
 from harness.plan.stages import StageGraph
+from harness.text import counted
 from jobs.experiment.cell import Cell
 from jobs.experiment.ids import StageId
+from jobs.experiment.run_folder import CHECKPOINTS, RunFolder
 from jobs.experiment.specs import ClusterSpec, ModelSpec
 from models.pruning.base import PruningMethod
 from models.pruning.knobs import is_trunk
@@ -76,3 +78,16 @@ def sizes_of_cells(grid: Grid, cells: Iterable[Cell]) -> list[tuple[str, Cluster
         for cluster_id in of_pair[pair]:
             by_cluster[cluster_id][2].append(cell)
     return list(by_cluster.values())
+
+
+def other_ranks(run: RunFolder, clusters: Mapping[StageId, ClusterSpec]) -> list[str]:
+    """Stages to run whose newest checkpoint has the states of other ranks than their jobs would have: each rank reads its own."""
+    problems = []
+    for stage, cluster in clusters.items():
+        folder = run.stage_dir(stage) / CHECKPOINTS
+        newest = max((path.name for path in folder.glob("step-*")), default=None)
+        written = len(list((folder / newest).glob("rank-*.pt"))) if newest else 0
+        if newest and written and written != cluster.ranks and not run.done(stage):
+            ranks = f"{counted(written, 'rank')}, and its jobs would have {cluster.ranks} (nodes x tasks_per_node)"
+            problems.append(f"stage {stage} has a checkpoint of {ranks}: give it as many as before, or remove {folder}, and it starts again")
+    return problems

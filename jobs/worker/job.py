@@ -46,7 +46,7 @@ def run_job(job: JobSpec) -> None:
     """
     collect_rarely()
     replace_unencodable()
-    for line in use_writable_folders(Path(job.cluster.cache).expanduser()):  # before libraries look at the variables
+    for line in use_writable_folders(job.cluster.cache):  # before libraries look at the variables
         print(line, flush=True)
     from jobs.parallel.devices import GpuMissing
     from jobs.parallel.engine import rendezvous

@@ -24,11 +24,12 @@ TEMPORARY: Final = ("TMPDIR", "TEMP", "TMP")
 SMALL_BYTES: Final = 256 << 20  # less than this in a temporary folder is too little for a compiler
 
 
-def use_writable_folders(cache: Path) -> list[str]:
-    """What was changed in this process's environment, as lines for its log. `cache`: the folder of the data files.
+def use_writable_folders(cache_path: str) -> list[str]:
+    """What was changed in this process's environment, as lines for its log. `cache_path`: the folder of the data files, as a profile names it.
 
     Variables that name a library's folder stay as they are set. The others are set only where the library's own folder cannot be written.
     """
+    cache = of_user(cache_path)
     changes = [*_temporary(cache)]
     base = cache if writable(cache) else Path(tempfile.gettempdir(), "vssm-bench")
     for name, below in OF_LIBRARIES.items():
@@ -62,10 +63,15 @@ def _temporary(cache: Path) -> list[str]:
 
 def home() -> Path:
     """The home folder; where the system knows none, a folder that cannot be written."""
+    return of_user("~")
+
+
+def of_user(path: str) -> Path:
+    """A path that may begin with the home folder; where the system knows none, one that cannot be written."""
     try:
-        return Path("~").expanduser()
+        return Path(path).expanduser()
     except RuntimeError:
-        return Path(os.devnull)
+        return Path(os.devnull, path)
 
 
 def writable(folder: Path) -> bool:

@@ -8,6 +8,7 @@ import pytest
 from harness import doctor
 from harness.doctor import main
 from harness.health.finding import Finding, error, ok, warning
+from jobs.experiment.specs import ClusterSpec
 
 
 @pytest.fixture
@@ -56,3 +57,11 @@ def test_what_was_found_is_kept_when_a_look_fails() -> None:
 
     first, second = doctor.collected(looks())  # type: ignore[arg-type]
     assert first.state == "ok" and second.state == "error" and "no such device" in second.text
+
+
+def test_the_entries_of_a_grid_are_looked_at_but_not_those_of_a_profile_or_of_a_grid_with_mistakes(tmp_path: Path) -> None:
+    grid, text = tmp_path / "grid.yaml", "name: a\nseeds: [0]\npruning: [dense]\nmodels: [{name: vim_micro, cluster: {nodes: 2}}]\n"
+    grid.write_text(text + "cluster: {kind: slurm}\n")
+    assert doctor.sizes_in(str(grid)) == [(f"{grid}:4: models[0]", ClusterSpec(kind="slurm", nodes=2))]
+    grid.write_text(text + "cluster: {kind: slurm}\nmodls: 3\n")
+    assert doctor.sizes_in(str(grid)) == [] == doctor.sizes_in("slurm/gpu.yaml") == doctor.sizes_in(None)

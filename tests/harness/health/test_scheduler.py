@@ -70,6 +70,13 @@ def test_a_partition_that_never_takes_the_jobs_is_told_where_another_does(slurm:
     assert [finding.state for finding in scheduler.queue(replace(both, timeout_min=20))] == ["ok"]
 
 
+def test_the_resources_of_an_entry_are_told_with_its_place(slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler, "slurm_problems", lambda cluster: ["cluster.nodes: 9 nodes asked for"] if cluster.nodes == 9 else [])
+    wide = scheduler.entries([("grid.yaml:6: models[1]", replace(SLURM, nodes=9)), ("grid.yaml:7: models[2]", SLURM)])
+    told = [(finding.state, finding.topic, finding.text[:54], finding.remedy) for finding in wide]
+    assert told[0] == ("error", "entry", "grid.yaml:6: models[1]: cluster.nodes: 9 nodes asked f", "correct the entry") and told[1][0] == "ok"
+
+
 def test_preemption_is_no_fault(slurm: FakeSlurm) -> None:
     assert "resume from their last checkpoint" in told(slurm, "PreemptMode = REQUEUE")["preemption"].text
 

@@ -321,3 +321,9 @@ def test_jobs_of_minutes_are_told_to_leave_checkpoints_in_time(tmp_path: Path, s
     assert "grid.yaml:4: models[0]: note: jobs end after 10 min and are queued again" in note and note.endswith("or set checkpoint_steps")
     grid = read(tmp_path, text.replace("10}", "10, checkpoint_steps: 50}"))
     assert not check_machine(grid, grid.cells).notes
+
+
+def test_a_scheduler_out_of_reach_is_told_once_however_many_sizes_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.plan.preflight.scheduler_problems", lambda cluster: ["cluster: SLURM's controller does not answer"])
+    text = "models: [vim_micro, {name: vit_micro, cluster: {mem_gb: 9}}]\npruning: [dense]\ncluster: {kind: slurm}\n"
+    assert problems(tmp_path, text) == ["grid.yaml: cluster: SLURM's controller does not answer"]

@@ -5,9 +5,11 @@ from pathlib import Path
 from harness.grid.read import Grid, read_grid
 from harness.plan.dry_run import describe
 from harness.plan.jobs import make_jobs, planned_cells
-from harness.plan.sizes import sizes_of_cells, stage_clusters
+from harness.plan.sizes import other_ranks, sizes_of_cells, stage_clusters
 from harness.plan.stages import make_graph
+from jobs.experiment.ids import StageId
 from jobs.experiment.run_folder import RunFolder
+from jobs.experiment.specs import ClusterSpec
 
 HEAD = "name: g\nseeds: [0, 1]\nrecipe: {epochs: 4, finetune_epochs: 2}\ncluster: {kind: slurm, timeout_min: 60, stages_per_job: 8}\n"
 
@@ -92,3 +94,18 @@ def test_sizes_are_told_with_the_entry_that_asks_for_them(tmp_path: Path) -> Non
         ("grid.yaml:7: models[1]", 2, None, 4),
         ("grid.yaml:10: pruning[1]", 2, 9.0, 2),
     ]
+
+
+def test_a_stage_in_training_keeps_its_ranks_or_is_refused_before_anything_is_queued(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    two, four = ClusterSpec(kind="slurm", nodes=2), ClusterSpec(kind="slurm", tasks_per_node=4)
+    for step, ranks in (("step-000000010", 4), ("step-000000020", 2)):
+        for rank in range(ranks):
+            path = run.stage_dir("s1") / "checkpoints" / step / f"rank-{rank}.pt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    assert other_ranks(run, {StageId("s1"): two, StageId("s2"): four}) == []
+    (problem,) = other_ranks(run, {StageId("s1"): four})
+    assert problem.startswith("stage s1 has a checkpoint of 2 ranks, and its jobs would have 4 (nodes x tasks_per_node): give it as many as before")
+    run.export_dir("s1").mkdir()
+    assert other_ranks(run, {StageId("s1"): four}) == [], "it is done"

@@ -22,27 +22,27 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_where_all_can_be_written_nothing_changes(tmp_path: Path) -> None:
     before = dict(os.environ)
-    assert use_writable_folders(tmp_path / "cache") == [] and dict(os.environ) == before
+    assert use_writable_folders(str(tmp_path / "cache")) == [] and dict(os.environ) == before
 
 
 def test_without_a_home_libraries_write_beside_the_data(tmp_path: Path) -> None:
     os.environ["HOME"] = NOWHERE
-    lines = use_writable_folders(tmp_path / "cache")
+    lines = use_writable_folders(str(tmp_path / "cache"))
     assert os.environ["TRITON_CACHE_DIR"] == str(tmp_path / "cache" / "triton_cache_dir")
     assert all(writable(Path(os.environ[name])) for name in OF_LIBRARIES) and len({os.environ[name] for name in OF_LIBRARIES}) == len(OF_LIBRARIES)
     assert lines[0] == f"{NOWHERE}/.triton/cache cannot be written: TRITON_CACHE_DIR is {os.environ['TRITON_CACHE_DIR']}"
-    assert use_writable_folders(tmp_path / "cache") == [], "a later call leaves what is set"
+    assert use_writable_folders(str(tmp_path / "cache")) == [], "a later call leaves what is set"
 
 
 def test_a_folder_that_the_profile_names_stays(tmp_path: Path) -> None:
     os.environ |= {"HOME": NOWHERE, "TRITON_CACHE_DIR": "/scratch/me/triton"}
-    use_writable_folders(tmp_path / "cache")
+    use_writable_folders(str(tmp_path / "cache"))
     assert os.environ["TRITON_CACHE_DIR"] == "/scratch/me/triton"
 
 
 def test_where_data_can_only_be_read_too_the_nodes_own_disk_takes_all(tmp_path: Path) -> None:
     os.environ |= {"HOME": NOWHERE, "TMPDIR": str(tmp_path)}
-    lines = use_writable_folders(Path("/proc/cache"))
+    lines = use_writable_folders("/proc/cache")
     assert os.environ["NUMBA_CACHE_DIR"] == str(tmp_path / "vssm-bench" / "numba") and lines[-1].startswith("/proc/cache cannot be written")
     assert os.environ["TRITON_CACHE_DIR"].startswith(str(tmp_path))
 
@@ -50,7 +50,7 @@ def test_where_data_can_only_be_read_too_the_nodes_own_disk_takes_all(tmp_path: 
 @pytest.mark.parametrize("folder", ["/proc/tmp", "/nowhere/job.17"])
 def test_a_temporary_folder_of_another_machine_is_dropped(tmp_path: Path, folder: str) -> None:
     os.environ["TMPDIR"] = folder
-    (line,) = use_writable_folders(tmp_path / "cache")
+    (line,) = use_writable_folders(str(tmp_path / "cache"))
     assert line == f"TMPDIR is dropped: {folder} cannot be written on this node, or is nearly full"
     assert "TMPDIR" not in os.environ and Path(tempfile.gettempdir()).is_dir() and not Path(folder).exists(), (
         "it is not made: SLURM's epilog would not know it"
@@ -59,7 +59,7 @@ def test_a_temporary_folder_of_another_machine_is_dropped(tmp_path: Path, folder
 
 def test_where_every_temporary_folder_is_full_there_is_another_beside_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(node_folders, "SMALL_BYTES", 1 << 80)
-    (line,) = use_writable_folders(tmp_path / "cache")
+    (line,) = use_writable_folders(str(tmp_path / "cache"))
     assert line.startswith("no temporary folder of this node has room") and tempfile.gettempdir() == str(tmp_path / "cache" / "tmp")
 
 
@@ -69,3 +69,4 @@ def test_a_system_that_knows_no_home_has_none_to_write_to(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(Path, "expanduser", unknown)
     assert not writable(home() / ".triton")
+    assert use_writable_folders("~/.cache/vssm-bench") and Path(os.environ["NUMBA_CACHE_DIR"]).is_relative_to(tempfile.gettempdir())
