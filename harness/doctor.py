@@ -54,8 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(wrong, file=sys.stderr)
         return USAGE
     if options.node:
+        name = os.environ.get("SLURMD_NODENAME") or this_host()  # first: what follows forgets the job around it
         findings = collected(of_a_node(cluster, options.runs, options.node.name))
-        write_json(options.node / f"{os.environ.get('SLURMD_NODENAME') or this_host()}.json", [asdict(finding) for finding in findings])
+        write_json(options.node / f"{name}.json", [asdict(finding) for finding in findings])
         return READY
     if options.job and "SLURM_JOB_ID" not in os.environ:
         print("--job looks from within an allocation: salloc --nodes=2 ... first, or srun python -m harness.doctor --job", file=sys.stderr)
@@ -154,7 +155,10 @@ def of_all_nodes(cluster: ClusterSpec, profile: str | None, runs: Path) -> dict[
             return {"nodes": [error("container", str(failed), "correct the profile")]}
         except (OSError, subprocess.TimeoutExpired) as failed:
             return {"nodes": [error("srun", str(failed), "see that srun runs in this allocation: srun hostname")]}
-        reports = {path.stem: [Finding(**each) for each in json.loads(path.read_bytes())] for path in sorted(Path(folder).glob("*.json"))}
+        inside = ", inside its container" if cluster.container else ""
+        reports = {
+            f"{path.stem}{inside}": [Finding(**each) for each in json.loads(path.read_bytes())] for path in sorted(Path(folder).glob("*.json"))
+        }
     nodes = int(os.environ.get("SLURM_JOB_NUM_NODES") or os.environ.get("SLURM_NNODES") or len(reports))
     if done.returncode:
         why = done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"]

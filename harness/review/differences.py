@@ -14,7 +14,7 @@ HARDWARE: Mapping[str, str] = {  # fields of an environment, by what they are ca
     "threads": "threads",
     "TF32": "tf32",
 }
-SOFTWARE: Mapping[str, str] = {"Python": "python", "data loader": "loader", "scan": "scan"}
+SOFTWARE: Mapping[str, str] = {"Python": "python", "data loader": "loader", "scan": "scan", "container": "container"}
 DIGITS = 12  # of a hash
 ABSENT = "none"
 

@@ -9,6 +9,7 @@ Both let the variables of a job through, but for those that the image sets itsel
 inside, by `env`. SLURM's commands are not in an image: `outside.sh` has them run by the batch script.
 """
 
+import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from jobs.experiment.containers import is_file
 from jobs.experiment.specs import ClusterSpec, ContainerSpec
 
 OUTSIDE = Path(__file__).with_name("outside.sh")  # runs SLURM's commands for tasks that have none; the file tells how
+SERVED = "VSSM_OUTSIDE"  # the variable by which tasks inside a container know where to leave their calls
 PYTHON = "python3"  # the image's own, by its PATH
 # Of the image's system: signals are held off until Python listens, SLURM's commands are found, and variables of the profile replace the image's.
 ENTER = 'trap "" USR2; PATH="${VSSM_OUTSIDE:+$VSSM_OUTSIDE:}$PATH"; export PATH; exec env -u PYTHONHOME "$@"'
@@ -57,6 +59,15 @@ def inside_variables(environment: Mapping[str, str]) -> dict[str, str]:
     return {"PYTHONNOUSERSITE": "1", **{name: str(value) for name, value in environment.items()}}
 
 
+def called_outside(words: Sequence[str], variables: Mapping[str, str], folder: str | None, limit_s: float) -> list[str]:
+    """The words by which a task has a command run by its batch script, for at most so many seconds; as they are where no container is around it."""
+    outside = os.environ.get(SERVED)
+    if not outside:
+        return [*words]
+    start = ["sh", "-c", 'cd "$0" && exec "$@"', folder] if folder else []
+    return [f"{outside}/outside", "timeout", str(limit_s), *start, "env", *(f"{name}={value}" for name, value in variables.items()), *words]
+
+
 def with_container(parameters: Mapping[str, Any], cluster: ClusterSpec, container: ContainerSpec, folder: Path) -> dict[str, Any]:
     """submitit's parameters of a job, with what its srun and its batch script need for a container."""
     srun = [*parameters["srun_args"], *srun_options(container, folder)]
@@ -74,5 +85,5 @@ def script_lines(cluster: ClusterSpec, container: ContainerSpec, folder: Path) -
         for variable in GPUS_OF_ENROOT:
             name, _, value = variable.partition("=")
             yield f'export {name}="${{{name}:-{value}}}"'
-    yield f"VSSM_OUTSIDE={shlex.quote(str(folder))}/outside-$SLURM_JOB_ID-${{SLURM_RESTART_COUNT:-0}}"
+    yield f"{SERVED}={shlex.quote(str(folder))}/outside-$SLURM_JOB_ID-${{SLURM_RESTART_COUNT:-0}}"
     yield OUTSIDE.read_text(encoding="utf-8").rstrip()

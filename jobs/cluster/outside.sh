@@ -3,20 +3,28 @@
 #
 # An image has no commands of SLURM, and could not reach SLURM's sockets and keys. The tasks need two of them: `scontrol requeue` when a job must leave
 # its nodes, and squeue, which says whether another job is alive. So each task finds two scripts of these names first on its PATH. They leave what they
-# were called with in a folder below $VSSM_OUTSIDE, and wait. The batch script, which runs outside, makes the call and leaves the answer there. All of it
-# lies in the job's folder, which all nodes see.
+# were called with in a folder below $VSSM_OUTSIDE, and wait. The batch script, which runs outside, makes the call and leaves the answer there. A third
+# script, `outside`, has it make any call, with what it reads: the command of `notify`. All of it lies in the job's folder, which all nodes see.
 export VSSM_OUTSIDE
 mkdir -p "$VSSM_OUTSIDE"
-for name in squeue scontrol; do
+for name in squeue scontrol outside; do
     cat >"$VSSM_OUTSIDE/$name" <<'CALL'
 #!/bin/sh
 # Has the batch script, outside of the container, make this call.
+name=${0##*/} limit=60
 folder=$(mktemp -d "$VSSM_OUTSIDE/call-XXXXXXXX") || exit 1
-printf '%s\n' "${0##*/}" "$@" >"$folder/new" && mv "$folder/new" "$folder/asked"
+if [ "$name" = outside ]; then
+    limit=3600
+    cat >"$folder/in"
+else
+    set -- "$name" "$@"
+    : >"$folder/in"
+fi
+printf '%s\0' "$@" >"$folder/new" && mv "$folder/new" "$folder/asked"
 waited=0
 until [ -e "$folder/ended" ]; do
-    if [ "$waited" -ge 60 ]; then
-        echo "${0##*/}: unable to contact slurm: the batch script of this job does not answer" >&2
+    if [ "$waited" -ge "$limit" ]; then
+        echo "$name: unable to contact slurm: the batch script of this job does not answer" >&2
         exit 1
     fi
     sleep 1
@@ -33,8 +41,8 @@ done
 
 answer_call() { # FOLDER
     local words code=0
-    mapfile -t words <"$1/taken"
-    "${words[@]}" >"$1/out" 2>"$1/error" || code=$?
+    mapfile -d '' words <"$1/taken"
+    "${words[@]}" <"$1/in" >"$1/out" 2>"$1/error" || code=$?
     echo "$code" >"$1/new" && mv "$1/new" "$1/ended"
 }
 

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, Literal
 
 import msgspec
 
+from jobs.cluster.containers import called_outside
 from jobs.experiment.files import parsed, write_json
 from jobs.experiment.index import RunIndexError, read_index
 from jobs.experiment.run_folder import NOTIFIED, NOTIFY, RunFolder
@@ -98,10 +99,11 @@ def run_command(run: RunFolder, notice: Notice, event: Event, failure: str, outp
     status = status_of(run, notice.timeout_s)
     given = json.dumps({"event": event, "failure": failure, "run": str(run.path.resolve()), "status": status})
     folder = notice.folder if Path(notice.folder).is_dir() else None
+    told = variables(run, event, failure, status)
     process = subprocess.Popen(
-        ["/bin/sh", "-c", notice.command],
+        called_outside(["/bin/sh", "-c", notice.command], told, folder, notice.timeout_s),
         cwd=folder,
-        env={**os.environ, **variables(run, event, failure, status)},
+        env={**os.environ, **told},
         stdin=subprocess.PIPE,
         stdout=output,
         stderr=subprocess.STDOUT,

@@ -84,9 +84,10 @@ def srun(words: list[str]) -> list[str]:
     while words[0].startswith("-"):
         option, _, value = words.pop(0).partition("=")
         options[option] = words.pop(0) if option == "--output" else value
-    log = os.open(options["--output"].replace("%j", os.environ["SLURM_JOB_ID"]).replace("%t", "0"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
+    if "--output" in options:
+        log = os.open(options["--output"].replace("%j", os.environ["SLURM_JOB_ID"]).replace("%t", "0"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
     os.environ.update(SLURM_PROCID="0", SLURM_LOCALID="0", SLURM_NODEID="0", SLURM_NTASKS="1")
     if "--container-image" not in options:
         return words

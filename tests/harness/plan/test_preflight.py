@@ -236,6 +236,13 @@ def test_a_cache_that_cannot_be_there_is_a_problem(tmp_path: Path, monkeypatch: 
     assert f"{tmp_path} cannot be written: set cluster.cache" in line
 
 
+def test_a_containers_image_that_is_not_there_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.plan.preflight.scheduler_problems", lambda cluster: [])
+    container = f"{{kind: slurm, container: {{image: {tmp_path}/vssm.sif, runtime: apptainer}}}}"
+    (line,) = problems(tmp_path, f"models: [vim_micro]\npruning: [dense]\ncluster: {container}")
+    assert line.startswith(f"grid.yaml: cluster.container.image: {tmp_path}/vssm.sif is not there")
+
+
 def test_without_a_home_folder_the_cache_must_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(user: int) -> None:
         raise KeyError(user)

@@ -17,7 +17,7 @@ def test_equal_records_differ_in_nothing_and_seeds_and_hosts_do_not_count() -> N
 def test_every_part_is_named_with_both_values() -> None:
     here = fake_environment(
         commit="f" * 40, dirty=True, code="c" * 16, python="3.12.1", versions={"torch": "2.14.0", "numpy": "2"}, cpu="Other CPU (avx512f)",
-        gpu="H200", ranks=4, threads=8, loader="torch", scan="triton", data_sha256="e" * 64, tf32=True,
+        gpu="H200", ranks=4, threads=8, loader="torch", scan="triton", data_sha256="e" * 64, tf32=True, container="pyxis vssm",
     )  # fmt: skip
     assert told_apart(fake_record(97.0), fake_record(97.0, spec=fake_spec("dense", 0, lr=2e-3), environment=here)) == {
         ("config", "recipe.lr"): ("0.001", "0.002"),
@@ -28,6 +28,7 @@ def test_every_part_is_named_with_both_values() -> None:
         ("versions", "Python"): ("3.11.2", "3.12.1"),
         ("versions", "data loader"): ("ffcv", "torch"),
         ("versions", "scan"): ("cpu", "triton"),
+        ("versions", "container"): ("none", "pyxis vssm"),
         ("hardware", "CPU and its widest instructions"): ("Example CPU (avx2)", "Other CPU (avx512f)"),
         ("hardware", "GPU"): ("none", "H200"),
         ("hardware", "ranks"): ("1", "4"),

@@ -25,12 +25,18 @@ WRONG: tuple[dict[str, Any], ...] = (
     {"slurm": {"partitions": "gpu"}},
     {"slurm_kind": "slurm"},
     {"environment": {"A": [1]}},
+    {"container": {"image": "/vssm.sif"}},
+    {"container": {"image": "/vssm.sif", "runtime": "docker"}},
+    {"container": {"image": "/vssm.sif", "runtime": "pyxis", "mounts": "/data"}},
+    {"container": {"image": "/vssm.sif", "runtime": "pyxis", "mount": ["/data"]}},
 )
 RIGHT: tuple[dict[str, Any], ...] = (
     {},
     {"setup": None, "environment": None, "profile": None, "prepare": None, "slurm": None},
     {"kind": "slurm", "slurm": {"partition": "gpu", "gres": "gpu:4"}, "slurm_qos": "high", "array_parallelism": 4, "mem_gb": "1.5e2"},
     {"profile": {"compile": True, "dtype": ["fp32", "bf16"]}, "environment": {"A": "1.10", "B": 1}},
+    {"kind": "slurm", "container": {"image": "/vssm.sif", "runtime": "apptainer", "mounts": ["/data", "/a:/b:ro"]}},
+    {"container": None},
     {"kind": "slurm", "prepare": {"partition": "cpu", "jobs": 8, "slurm": {"qos": "low"}}},
 )
 

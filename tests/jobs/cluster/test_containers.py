@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cluster.containers import ENTER, OUTSIDE, command_inside, inside_variables, script_lines, srun_options
+from jobs.cluster.containers import ENTER, OUTSIDE, called_outside, command_inside, inside_variables, script_lines, srun_options
 from jobs.cluster.slurm import SILENT
 from jobs.cluster.slurm_arrays import RESTART, submission
 from jobs.experiment.specs import ClusterSpec, ContainerSpec
@@ -146,10 +146,22 @@ def test_calls_of_tasks_are_made_outside_with_their_words_answers_and_exit_codes
     assert sorted((tmp_path / "asked").read_text().splitlines()) == ["requeue 1_2", "requeue 3"]
 
 
+def test_a_command_of_notify_is_run_outside_with_what_it_reads_its_variables_and_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["/bin/sh", "-c", 'cat; echo "$EVENT"; pwd; command -v squeue\nexit 4']
+    monkeypatch.delenv("VSSM_OUTSIDE", raising=False)
+    assert called_outside(words, {"EVENT": "end"}, "/", 9.0) == words
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    monkeypatch.setenv("VSSM_OUTSIDE", str(tmp_path / "it's für uns" / "outside"))
+    call = shlex.join(called_outside(words, {"EVENT": "it's\nover"}, str(folder), 9.0))
+    done = outside(tmp_path, f"printf 'a\\nb\\n' | {call}; echo $?")
+    assert done.stdout == f"a\nb\nit's\nover\n{folder}\n{tmp_path}/tools/squeue\n4\n", done.stderr
+
+
 def test_a_script_that_has_ended_answers_no_call_and_the_task_says_why(tmp_path: Path) -> None:
     patient = OUTSIDE.read_text()
-    assert "-ge 60" in patient and "unable to contact slurm" in patient
-    client = patient.split("<<'CALL'\n")[1].split("CALL\n")[0].replace("-ge 60", "-ge 0")
+    assert "limit=60" in patient and "unable to contact slurm" in patient
+    client = patient.split("<<'CALL'\n")[1].split("CALL\n")[0].replace("limit=60", "limit=0")
     (tmp_path / "squeue").write_text(client)
     (tmp_path / "squeue").chmod(0o755)
     done = subprocess.run([tmp_path / "squeue"], env=os.environ | {"VSSM_OUTSIDE": str(tmp_path)}, capture_output=True, text=True, check=False)

@@ -75,8 +75,10 @@ def test_versions_are_those_of_the_installed_packages() -> None:
     assert versions["torch"] == version("torch") and "mamba-ssm" not in versions or versions["mamba-ssm"] == version("mamba-ssm")
 
 
-def test_the_machine_and_the_scan_that_it_runs_are_named() -> None:
+def test_the_machine_the_scan_that_it_runs_and_the_container_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VSSM_CONTAINER", "pyxis python:3.11-slim")
     surroundings = current_environment(ranks=2, threads=3, loader="ffcv", scan="cpu", data_sha256="abc")
+    assert surroundings.container == "pyxis python:3.11-slim"
     assert surroundings.cpu == cpu_name() and surroundings.cpu.endswith(")")
     assert (surroundings.ranks, surroundings.threads, surroundings.scan, surroundings.data_sha256) == (2, 3, "cpu", "abc")
     assert surroundings.loader.startswith("ffcv ") and scan_build().items() <= surroundings.versions.items()
