@@ -21,8 +21,9 @@ from jobs.experiment.specs import ClusterSpec, ContainerSpec
 OUTSIDE = Path(__file__).with_name("outside.sh")  # runs SLURM's commands for tasks that have none; the file tells how
 SERVED = "VSSM_OUTSIDE"  # the variable by which tasks inside a container know where to leave their calls
 PYTHON = "python3"  # the image's own, by its PATH
-# Of the image's system: signals are held off until Python listens, SLURM's commands are found, and variables of the profile replace the image's.
-ENTER = 'trap "" USR2; PATH="${VSSM_OUTSIDE:+$VSSM_OUTSIDE:}$PATH"; export PATH; exec env -u PYTHONHOME "$@"'
+# Of the image's system: signals are held off until Python listens, a node's TMPDIR that is not mounted is forgotten, SLURM's commands are found, and
+# variables of the profile replace the image's.
+ENTER = 'trap "" USR2; [ -d "${TMPDIR:-/}" ] || unset TMPDIR; PATH="${VSSM_OUTSIDE:+$VSSM_OUTSIDE:}$PATH"; export PATH; exec env -u PYTHONHOME "$@"'
 HOLDING_USR2 = ("sh", "-c", 'trap "" USR2; exec "$@"', "sh")  # outside, until apptainer passes signals on
 GPUS_OF_ENROOT = (
     "NVIDIA_VISIBLE_DEVICES=all",

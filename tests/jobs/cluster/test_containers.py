@@ -95,13 +95,15 @@ def test_enroot_shows_gpus_to_jobs_that_have_some_unless_somebody_has_said_which
 def test_variables_of_a_profile_replace_those_of_the_image_and_slurms_commands_come_first(tmp_path: Path) -> None:
     words = command_inside(PYXIS, ["-c", "print()"], inside_variables(ENVIRONMENT), tmp_path, gpus=False)
     assert srun_options(replace(PYXIS, mounts=()), tmp_path)[1] == f"--container-workdir={tmp_path}"
-    (tmp_path / "python3").write_text('#!/bin/sh\necho "$NOTE|$NCCL_DEBUG|$PYTHONHOME|$PATH|$*"\n')
+    (tmp_path / "python3").write_text('#!/bin/sh\necho "$NOTE|$NCCL_DEBUG|$PYTHONHOME$TMPDIR|$PATH|$*"\n')
     (tmp_path / "python3").chmod(0o755)
-    image = {"PATH": f"{tmp_path}:/usr/bin:/bin", "NCCL_DEBUG": "WARN", "PYTHONHOME": "/elsewhere"}
+    image = {"PATH": f"{tmp_path}:/usr/bin:/bin", "NCCL_DEBUG": "WARN", "PYTHONHOME": "/elsewhere", "TMPDIR": "/no/such"}
     answers = [
         subprocess.run(words, env=image | outside, capture_output=True, text=True, check=True).stdout
         for outside in ({}, {"VSSM_OUTSIDE": "/outside"})
     ]
+    mounted = subprocess.run(words, env=image | {"TMPDIR": "/usr"}, capture_output=True, text=True, check=True).stdout
+    assert "|/usr|" in mounted
     assert answers[0] == f"it's $HOME, 1 2|INFO||{tmp_path}:/usr/bin:/bin|-c print()\n" and "|/outside:" in answers[1]
 
 
