@@ -99,11 +99,11 @@ def run_command(run: RunFolder, notice: Notice, event: Event, failure: str, outp
     status = status_of(run, notice.timeout_s)
     given = json.dumps({"event": event, "failure": failure, "run": str(run.path.resolve()), "status": status})
     folder = notice.folder if Path(notice.folder).is_dir() else None
-    told = variables(run, event, failure, status)
+    facts = variables(run, event, failure, status)
     process = subprocess.Popen(
-        called_outside(["/bin/sh", "-c", notice.command], told, folder, notice.timeout_s),
+        called_outside(["/bin/sh", "-c", notice.command], facts, folder, notice.timeout_s),
         cwd=folder,
-        env={**os.environ, **told},
+        env={**os.environ, **facts},
         stdin=subprocess.PIPE,
         stdout=output,
         stderr=subprocess.STDOUT,
