@@ -1,4 +1,4 @@
-"""python -m harness.logs <cell or stage> [-f]: shows the output of its job.
+"""python -m harness.logs <cell or stage> [-f] [--ranks]: shows the output of its job.
 
 The beginning of an id is enough if no other id begins so. For a cell: the log of its running stage, or of the stage that failed, or of the last
 stage that has a log.
@@ -7,12 +7,16 @@ Exit codes: 0: log shown; 2: no such cell or stage, or no output yet.
 
 import argparse
 import re
+import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TextIO
 
 from harness.monitor.lookup import Match, NameNotFound, find_id
+from harness.monitor.rank_logs import Ranks, chosen
 from harness.monitor.survey import Survey, is_over, survey
 from jobs.experiment.ids import StageId
 from jobs.experiment.index import RunIndexError
@@ -36,8 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         surveyed = survey(match.run)
         stage = stage_of(surveyed, match)
         submission, log = log_of(surveyed, stage, options.rank)
-        print(f"stage {stage} ({match.index.stages[stage].title}), job {submission.job}, {log}", file=sys.stderr, flush=True)
-        for text in following(match.run, stage, log) if options.follow else [own_part(log.read_text(encoding="utf-8", errors="replace"), stage)]:
+        shown = log.parent if options.ranks else log
+        print(f"stage {stage} ({match.index.stages[stage].title}), job {submission.job}, {shown}", file=sys.stderr, flush=True)
+        if options.ranks:
+            texts: Iterable[str] = of_ranks(match.run, stage, submission, options.ranks, follow=options.follow)
+        else:
+            texts = following(match.run, stage, log) if options.follow else [own_part(text_of(log), stage)]
+        for text in texts:
             sys.stdout.write(text)
             sys.stdout.flush()
     except (NameNotFound, RunIndexError) as error:
@@ -53,7 +62,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m harness.logs", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("id", help="the id of a cell or stage, as status and launch show it, or its beginning")
     parser.add_argument("-f", "--follow", action="store_true", help="follow the log until the stage has ended")
-    parser.add_argument("--rank", type=int, help="the rank whose log to show (default: a rank that failed, else 0)")
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--rank", type=int, help="the rank whose log to show (default: a rank that failed, else 0)")
+    several = "show several ranks, such as 0,2-4, or all: side by side in a wide terminal, else line by line"
+    choice.add_argument("--ranks", nargs="?", const="all", help=several)
     parser.add_argument("--runs", type=Path, default=RUNS, help="the folder of all run folders (default: %(default)s)")
     return parser.parse_args(arguments)
 
@@ -108,20 +120,60 @@ def own_part(text: str, stage: StageId) -> str:
 
 def following(run: RunFolder, stage: StageId, log: Path, sleep: Callable[[float], None] = time.sleep) -> Iterator[str]:
     """The log as it grows, until its job has ended."""
+    return (text for texts in growing(run, stage, lambda: {0: log}, sleep) for text in texts.values())
+
+
+def growing(
+    run: RunFolder, stage: StageId, logs: Callable[[], Mapping[int, Path]], sleep: Callable[[float], None] = time.sleep
+) -> Iterator[dict[int, str]]:
+    """What is added to each of some logs, by rank, until their job has ended. logs: those that are there now."""
     checked = time.monotonic()
-    with log.open(encoding="utf-8", errors="replace") as file:
+    with ExitStack() as stack:
+        files: dict[int, TextIO] = {}
         while True:
-            text = file.read()
-            if text:
-                yield text
+            for rank, log in logs().items():
+                if rank not in files:
+                    files[rank] = stack.enter_context(log.open(encoding="utf-8", errors="replace"))
+            texts = {rank: text for rank, file in files.items() if (text := file.read())}
+            if texts:
+                yield texts
             elif time.monotonic() - checked >= ALIVE_S or is_over(run, stage):
                 if survey(run).alive(stage) is None:
-                    yield file.read()
+                    yield {rank: file.read() for rank, file in files.items()}
                     return
                 checked = time.monotonic()
                 sleep(POLL_S)
             else:
                 sleep(POLL_S)
+
+
+def of_ranks(
+    run: RunFolder, stage: StageId, submission: Submission, asked: str, *, follow: bool, sleep: Callable[[float], None] = time.sleep
+) -> Iterator[str]:
+    """The logs of several ranks together, as lines. Raises NameNotFound for ranks that have none."""
+    ranks = Ranks(width=shutil.get_terminal_size().columns if sys.stdout.isatty() else None)
+    if not follow:
+        logs = rank_logs(submission, asked)
+        texts = {rank: own_part(text_of(log), stage) for rank, log in logs.items()}
+        yield from (f"{line}\n" for line in ranks.lines(texts, list(logs), last=True))
+        return
+    for added in growing(run, stage, lambda: rank_logs(submission, asked), sleep):
+        yield from (f"{line}\n" for line in ranks.lines(added, list(rank_logs(submission, asked))))
+    yield from (f"{line}\n" for line in ranks.lines({}, list(rank_logs(submission, asked)), last=True))
+
+
+def rank_logs(submission: Submission, asked: str) -> dict[int, Path]:
+    """The logs of the ranks that were asked for. Raises NameNotFound for ranks that have none."""
+    logs = submission.logs()
+    try:
+        return {rank: logs[rank] for rank in chosen(asked, range(len(logs)))}
+    except ValueError as error:
+        raise NameNotFound(f"job {submission.job}: {error}") from error
+
+
+def text_of(log: Path) -> str:
+    """The whole log."""
+    return log.read_text(encoding="utf-8", errors="replace")
 
 
 if __name__ == "__main__":

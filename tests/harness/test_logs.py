@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.logs import following, main, own_part
+from harness.logs import following, main, of_ranks, own_part
 from harness.monitor.survey import survey
+from jobs.experiment.submissions import submissions
 from tests.support.fake_slurm import FakeSlurm
 from tests.support.runs import FakeRun
 
@@ -100,3 +101,37 @@ def test_following_shows_what_is_added_and_ends_with_the_stage(fake: FakeRun, tm
             (tmp_path / "slurm" / "squeue.says").write_text("17|COMPLETED|0:09|node1|N/A|None\n")
 
     assert "".join(following(fake.run, stage, log, sleep=meanwhile)) == "one\ntwo\nthree\n"
+
+
+def test_ranks_are_shown_together_each_with_its_part_of_the_stage(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    stage = fake.trunks[0]
+    folder = fake.submit({"17": [stage]})
+    for rank in range(3):
+        fake.log(folder, "17", f"stage other: x\nno\nstage {stage}: y\nhello from {rank}\n", rank=rank)
+    assert main([stage, "--ranks"]) == 0
+    begins, says = [f"rank {rank}: stage {stage}: y" for rank in range(3)], [f"rank {rank}: hello from {rank}" for rank in range(3)]
+    assert capsys.readouterr().out.splitlines() == [*begins, *says]
+    assert main([stage, "--ranks", "2,0"]) == 0 and capsys.readouterr().out.splitlines()[-2:] == ["rank 2: hello from 2", "rank 0: hello from 0"]
+    assert main([stage, "--ranks", "7"]) == 2 and "no log of rank 7" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([stage, "--ranks", "--rank", "1"])
+
+
+def test_ranks_are_followed_also_one_that_starts_later(fake: FakeRun, tmp_path: Path) -> None:
+    stage = fake.trunks[0]
+    folder = fake.submit({"17": [stage]})
+    log = fake.log(folder, "17", "one\n")
+
+    def add() -> None:
+        with log.open("a") as file:
+            file.write("two")
+
+    def end() -> None:
+        fake.run.stage_dir(stage).mkdir(parents=True, exist_ok=True)
+        fake.finish(stage)
+        (tmp_path / "slurm" / "squeue.says").write_text("17|COMPLETED|0:09|node1|N/A|None\n")
+
+    todo = iter([lambda: fake.log(folder, "17", "late\n", rank=1), add, end])
+    (submission,) = submissions(fake.run)
+    shown = of_ranks(fake.run, stage, submission, "all", follow=True, sleep=lambda seconds: next(todo)() and None)
+    assert "".join(shown) == "rank 0: one\nrank 1: late\nrank 0: two\n"
