@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 
 LEVELS = (0.75, 0.5, 0.25, 0.1)  # of strength: fractions of the dense multiply-adds that are left; the nearest counts
 LEAST_PROBLEMS, LEAST_ENTRANTS = 2, 3
+FAR = 4.0  # tau at which a profile's area ends
 LISTED = 10  # reasons that are shown
 TAUS = (1.0, 1.1, 1.25, 1.5, 2.0, 4.0)  # of scores.csv
 SCORES = (
-    "level", "method", "problems", "macs_left", "mean_rank", "critical_difference", "told_from_best", "friedman_p", "mean_error",
+    "level", "method", "problems", "macs_left", "mean_rank", "critical_difference", "told_from_best", "friedman_p", "mean_error", "profile_area",
     *(f"within_{tau:g}" for tau in TAUS),
 )  # fmt: skip
 Errors = Mapping[str, Mapping[str, float]]  # by problem, then by entrant: percent; infinite if every seed failed
@@ -140,7 +141,7 @@ def score_text(made: Sequence[Group]) -> Iterator[str]:
         if group.ranking is None:
             yield f"  not shown: {group.why_not}"
         else:
-            yield from (f"  {line}" for line in ranking_text(group.ranking))
+            yield from (f"  {line}" for line in ranking_text(group.ranking, ratios(group)))
         yield from (f"  left out: {reason}" for reason in in_short(group.left_out))
     if not made:
         yield "no row is pruned: there are no methods to compare"
@@ -151,13 +152,13 @@ def in_short(reasons: Sequence[str]) -> list[str]:
     return [*reasons[:LISTED], *([f"and {len(reasons) - LISTED} more"] if len(reasons) > LISTED else [])]
 
 
-def ranking_text(ranking: Ranking) -> Iterator[str]:
-    """A ranking as lines of text."""
+def ranking_text(ranking: Ranking, multiples: Mapping[str, Sequence[float]]) -> Iterator[str]:
+    """A ranking as lines of text, with the areas under the profiles."""
     over = counted(len(ranking.problems), "problem")
     yield f"mean rank over {over}; critical difference {ranking.critical_difference:.2f}; Friedman p {ranking.p:.2g}"
     for name, mean in zip(ranking.names, ranking.mean_ranks, strict=True):
         worse = mean - ranking.mean_ranks[0] > ranking.critical_difference
-        yield f"{mean:5.2f}  {name}{'  (worse than the first)' if worse else ''}"
+        yield f"{mean:5.2f}  {name}: profile area {area(multiples[name]):.2f}{', worse than the first' if worse else ''}"
 
 
 def counted(number: int, noun: str) -> str:
@@ -237,6 +238,11 @@ def profile(multiples: Sequence[float], tau: float) -> float:
     return sum(value <= tau * (1 + 1e-9) for value in multiples) / len(multiples)
 
 
+def area(multiples: Sequence[float]) -> float:
+    """The area under a profile from tau = 1 to FAR, as a fraction of the largest: 1 if it wins everywhere. AlgoPerf's score, with its FAR."""
+    return fmean(max(0.0, FAR - value) / (FAR - 1) for value in multiples)
+
+
 def score_lines(made: Sequence[Group]) -> Iterator[dict[str, Value]]:
     """The lines of scores.csv: the entrants of each strength that has a ranking, best first."""
     for group in made:
@@ -254,5 +260,6 @@ def score_lines(made: Sequence[Group]) -> Iterator[dict[str, Value]]:
                 "told_from_best": mean_rank - ranking.mean_ranks[0] > ranking.critical_difference,
                 "friedman_p": ranking.p,
                 "mean_error": mean if math.isfinite(mean := fmean(values[name] for values in group.errors.values())) else None,
+                "profile_area": area(multiples[name]),
                 **{f"within_{tau:g}": profile(multiples[name], tau) for tau in TAUS},
             }

@@ -14,6 +14,7 @@ from analysis.csv_files import read_csv
 from analysis.leaderboard import publish
 from analysis.scores import (
     Group,
+    area,
     complete,
     friedman_p,
     groups,
@@ -132,6 +133,12 @@ def test_profiles_are_those_of_a_table_made_by_hand() -> None:
     ]
 
 
+def test_the_area_is_that_under_the_steps() -> None:
+    multiples = [1.0, 2.5, 3.0, 7.0, math.inf]
+    steps = [profile(multiples, tau) for tau in numpy.linspace(1, 4, 3001)]
+    assert area(multiples) == pytest.approx(numpy.mean(steps), abs=1e-3) and area([1.0, 1.0]) == 1.0
+
+
 def test_an_error_below_one_image_counts_as_one_and_a_failure_is_never_near() -> None:
     multiples = ratios(group({"x": {"a": 0.0, "b": 0.1, "c": 0.5}, "y": {"a": 1.0, "b": math.inf, "c": 1.0}}, image=0.25))
     assert multiples == {"a": [1.0, 1.0], "b": [1.0, math.inf], "c": [2.0, 1.0]} and profile(multiples["b"], 1e9) == 0.5
@@ -208,9 +215,9 @@ def test_the_shell_prints_scores_and_writes_nothing(tmp_path: Path, capsys: pyte
     assert capsys.readouterr().out.splitlines() == [
         "about 50% of the dense multiply-adds left",
         "  mean rank over 3 problems; critical difference 1.91; Friedman p 0.049",
-        "   1.33  a(0.5)",
-        "   1.67  b(0.4)",
-        "   3.00  c(0.5)",
+        "   1.33  a(0.5): profile area 0.99",
+        "   1.67  b(0.4): profile area 0.80",
+        "   3.00  c(0.5): profile area 0.12",
         "about 25% of the dense multiply-adds left",
         "  not shown: 2 methods on 3 problems: ranks need 3 methods on 2 problems",
     ]
