@@ -42,3 +42,20 @@ def finished(job: JobSpec, planned: PlannedCell) -> Record:
         id=planned.cell.id, grid=job.grid, model=planned.cell.model.label, pruning=planned.cell.pruning, seed=planned.cell.seed,
         spec=planned.cell.to_json(), stages=list(planned.stages), status="done", environment=environment, started="", finished="",
     )  # fmt: skip
+
+
+TUNED = """
+name: tuned
+models: [vim_micro]
+pruning: [{method: magnitude, sparsity: 0.5}]
+tune: {TUNE}
+seeds: [0]
+cluster: {kind: local, max_parallel: 2, stages_per_job: STAGES}
+"""
+
+
+def tuned_grid(tmp_path: Path, tune: str = "finetune_lr: [1e-4, 1e-3, 2e-3]", stages_per_job: int = 1) -> Grid:
+    """One cell that chooses among trials."""
+    path = tmp_path / "tuned.yaml"
+    path.write_text(TUNED.replace("TUNE", tune).replace("STAGES", str(stages_per_job)))
+    return read_grid(path)

@@ -15,7 +15,7 @@ from jobs.experiment.job import JobSpec
 from jobs.experiment.records import Failure
 from jobs.experiment.run_folder import RunFolder
 from jobs.worker.failures import record_failure
-from tests.support.jobs import finished, jobs_of, small_grid
+from tests.support.jobs import finished, jobs_of, small_grid, tuned_grid
 
 
 class FakeProcess:
@@ -252,3 +252,37 @@ def test_a_job_that_cannot_load_its_plug_in_is_not_tried_again_and_says_so(tmp_p
     failures = [failure for path in (run.path / "stages").iterdir() if (failure := run.failure(path.name))]
     assert {(failure.kind, failure.message) for failure in failures} == {("PluginError", "net.py is not the plug-in that was launched")}
     assert len(machine.started) == len(set(machine.started)), "each stage once"
+
+
+@pytest.mark.parametrize("stages_per_job", [1, 2, 8])
+@pytest.mark.parametrize("tune", ["finetune_lr: [1e-4, 1e-3, 2e-3]", "lr: [1e-4, 1e-3, 2e-3]"])
+def test_a_choice_runs_once_when_all_trials_have_ended_whether_well_or_not(tmp_path: Path, tune: str, stages_per_job: int) -> None:
+    run = RunFolder(tmp_path / "run")
+    grid = tuned_grid(tmp_path, tune, stages_per_job)
+    jobs, (planned,) = jobs_of(grid, run)
+    first, second, third = (trial.stages for trial in planned.trials)
+    ends = {first[-1]: "failed", next(stage for stage in second if stage not in first): "killed"}
+    seen: list[tuple[bool, ...]] = []
+
+    def behave(stage: str) -> str:
+        if stage == planned.stages[-1]:
+            seen.append(tuple(run.given_up(trial.stages[-1]) or run.done(trial.stages[-1]) for trial in planned.trials[::2]))
+        return ends.get(stage, "done")  # type: ignore[call-overload, no-any-return]
+
+    machine = Machine(run, behave)
+    queue = LocalQueue.of(run, jobs, grid.cluster)
+    queue.submit = machine.submit  # type: ignore[assignment]
+    queue.drain(lambda queue: None)
+    record, killed = run.record(planned.cell.id), run.failure(next(stage for stage in second if stage not in first))
+    assert seen == [(True, True)] and record is not None and record.status == "done"
+    assert killed is not None and killed.kind == "killed" and run.done(third[-1])
+
+
+def test_a_launch_after_a_failed_trial_runs_the_other_trials_and_the_choice_alone(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    _, (planned,) = jobs_of(tuned_grid(tmp_path), run)
+    trunk, failed = planned.trials[0].stages
+    (run.stage_dir(trunk) / "export").mkdir(parents=True)
+    run.write_failure(failed, Failure(kind="diverged", message="no", stage=failed))
+    left = [spec.id for job in jobs_of(tuned_grid(tmp_path), run)[0] for spec in job.stages]
+    assert left == [stage for stage in planned.stages if stage not in (trunk, failed)]

@@ -12,7 +12,7 @@ from harness.submit.slurm import awaited, by_array, parents, progress_marker, su
 from jobs.experiment.ids import JobId, StageId
 from jobs.experiment.run_folder import SUBMITTED, RunFolder
 from tests.support.fake_slurm import FakeSlurm
-from tests.support.jobs import jobs_of, small_grid
+from tests.support.jobs import jobs_of, small_grid, tuned_grid
 
 
 def test_a_child_waits_for_the_job_of_its_parent(tmp_path: Path) -> None:
@@ -149,3 +149,32 @@ def test_what_was_submitted_stays_when_slurm_takes_no_more(tmp_path: Path, slurm
     assert "SLURM takes no more" in lines[1] and "AssocMaxSubmitJobLimit" in lines[1]
     assert "in 1 array;" in lines[2] and "launch again when some have ended" in lines[3]
     assert len(list(run.jobs_dir.glob(f"*/{SUBMITTED}"))) == 1
+
+
+def test_a_choice_waits_for_any_end_of_its_trials(tmp_path: Path, slurm: FakeSlurm) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.jobs_dir.mkdir(parents=True)
+    slurm.says("sbatch", "Submitted batch job 20")
+    grid = tuned_grid(tmp_path)
+    submit_arrays(replace(grid.cluster, kind="slurm"), run, jobs_of(grid, run)[0], {})
+    assert dependencies(run.jobs_dir) == ["", "afterok:20", "afterany:20_0:20_1:20_2"]
+
+
+def test_with_its_trials_in_one_job_a_choice_has_none_of_its_own(tmp_path: Path, slurm: FakeSlurm) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.jobs_dir.mkdir(parents=True)
+    slurm.says("sbatch", "Submitted batch job 20")
+    grid = tuned_grid(tmp_path, stages_per_job=8)
+    jobs = jobs_of(replace(grid, cluster=replace(grid.cluster, kind="slurm", max_parallel=1)), run)[0]
+    submit_arrays(jobs[0].cluster, run, jobs, {})
+    assert dependencies(run.jobs_dir) == [""] and [spec.stage.name for spec in jobs[0].stages][-1] == "choose"
+
+
+def test_a_choice_among_trials_of_a_living_job_waits_for_any_end_of_it(tmp_path: Path, slurm: FakeSlurm) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.jobs_dir.mkdir(parents=True)
+    slurm.says("sbatch", "Submitted batch job 20")
+    jobs, (planned,) = jobs_of(tuned_grid(tmp_path), run)
+    living = {trial.stages[-1]: JobId(number=17, task=number) for number, trial in enumerate(planned.trials)}
+    submit_arrays(replace(jobs[-1].cluster, kind="slurm"), run, jobs[-1:], living)
+    assert dependencies(run.jobs_dir) == ["afterany:17_0:17_1:17_2"]
