@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
 
 IDLE_LIMIT = 3  # runs in a row that reach their time limit without progress
-SLACK_S = 60.0  # by which SLURM's clock and ours may differ
+SLACK_S = 60.0  # by which SLURM may signal early, and its clock and ours may differ
 
 
 class NoProgress(RuntimeError):
@@ -70,7 +70,7 @@ class ResumableCall:
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # a second signal, while submitit writes its files, would make this call fail
         stuck = self.progress_now() == self.progress_at_start
         idle = self.idle if stuck else 0
-        if self.progress is not None and time.monotonic() - self.began_s > self.limit_s - min(SLACK_S, self.limit_s / 2):
+        if self.progress is not None and time.monotonic() - self.began_s > self.limit_s - SLACK_S:
             idle += stuck
         if idle >= IDLE_LIMIT:
             remedy = "raise timeout_min, or set checkpoint_steps so that a checkpoint fits into one run"
