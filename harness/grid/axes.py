@@ -175,11 +175,14 @@ def _same_label(label: str, first: Choice[Value]) -> str:
 def read_models(node: Node | None, folder: Path, report: Report, sha256: Sha256 = pretrained_sha256) -> list[Choice[ModelSpec]]:
     """Every model and variant. Relative paths of weights are looked for in `folder`, the grid's own, then in the current one."""
     models = []
+    of_entry: dict[str, Resources | None] = {}  # read once, although an entry may have several names
     for entry, key, name in named_entries(node, "models", "name", MODELS, model_problem, report):
         options = variants(entry, fields_of(model_options(name)), key, report, apart=("name", "label", KEY), refused=refused_options(name))
-        label, resources = own_label(entry, key, len(options), report), read_resources(entry, key, report)
+        label = own_label(entry, key, len(options), report)
+        if key not in of_entry:
+            of_entry[key] = read_resources(entry, key, report)
         made = (_model(entry, key, name, given, folder, label, report, sha256) for given in options)
-        models += [dataclasses.replace(choice, resources=resources) for choice in made if choice]
+        models += [dataclasses.replace(choice, resources=of_entry[key]) for choice in made if choice]
     return distinct(without_copies(named_by_files(models), report), report)
 
 

@@ -22,10 +22,15 @@ class Sizes:
     grid: Grid
     known: list[ClusterSpec] = field(default_factory=list)
     given: dict[int, Resources | None] = field(default_factory=dict)  # by the id of a model or a method, which the grid holds
+    made: dict[tuple[int, int], ClusterSpec] = field(default_factory=dict)  # by the ids of both: ten thousand cells have few of them
 
     def of(self, model: ModelSpec, method: PruningMethod | None = None) -> ClusterSpec:
         """The cluster of the jobs of a model; with a method those of what this method does."""
-        return self.shared(with_resources(self.grid.cluster, self.resources(model), self.resources(method) if method else None))
+        pair = (id(model), id(method))
+        if pair not in self.made:
+            own = self.resources(method) if method else None
+            self.made[pair] = self.shared(with_resources(self.grid.cluster, self.resources(model), own))
+        return self.made[pair]
 
     def resources(self, value: ModelSpec | PruningMethod) -> Resources | None:
         """What the entry of a model or a method gives."""

@@ -93,3 +93,10 @@ def test_a_link_of_a_chain_has_no_resources_of_its_own(folder: object) -> None:
     links = "[{method: wanda, sparsity: 0.5, cluster: {mem_gb: 8}}, semi_structured]"
     (found,) = mistakes(f"name: t\nseeds: [0]\nmodels: [vim_micro]\npruning:\n- chain: {links}\n")
     assert found.startswith("grid.yaml:5: pruning[0].chain[0].cluster: the cluster belongs to the chain: write it beside `chain`")
+
+
+def test_a_mistake_in_an_entry_of_several_names_is_told_once(folder: object) -> None:
+    (found,) = mistakes(START + "models: [{name: [vim_micro, vit_micro], cluster: {nodes: 0}}]\n")
+    assert found == "grid.yaml:5: models[0].cluster.nodes: must be 1 or more, got 0"
+    names = "models: [{name: [vim_micro, vit_micro], cluster: {nodes: 2}}, {name: vssd_micro, cluster: {}}]\n"
+    assert [choice.resources and choice.resources.fields for choice in read(START + names).choices[:3]] == [{"nodes": 2}, {"nodes": 2}, None]

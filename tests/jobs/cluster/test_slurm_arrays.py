@@ -10,7 +10,7 @@ import pytest
 
 from harness.grid.read import read_grid
 from jobs.cluster.slurm import SchedulerError
-from jobs.cluster.slurm_arrays import RESTART, job_number, ranges, submission, submit_array
+from jobs.cluster.slurm_arrays import ENDLESS, RESTART, job_number, ranges, submission, submit_array
 from jobs.experiment.ids import JobId
 from jobs.experiment.specs import ClusterSpec
 from tests.support.fake_slurm import FakeSlurm
@@ -58,6 +58,37 @@ def test_a_short_job_is_told_to_leave_in_its_last_quarter(tmp_path: Path, slurm:
     call = pickle.loads((tmp_path / "20_submitted.pkl").read_bytes()).function
     assert call.limit_s == 60 * minutes - seconds > 0
     assert "--signal=USR2@30" in sbatch(tmp_path, replace(cluster, slurm={"signal_delay_s": 30})), "a profile's own counts"
+
+
+class Queue:
+    """SLURM as submitit sees it in rank 0 of a job: it queues the job again each time."""
+
+    global_rank = 0
+
+    def __init__(self) -> None:
+        self.left: list[int] = []
+
+    def _requeue(self, countdown: int) -> None:
+        self.left.append(countdown)
+
+
+def test_a_job_of_ten_minutes_is_queued_again_each_time_although_submitit_counts_every_signal(
+    tmp_path: Path, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """submitit takes every signal for the end of the time where the limit is ten minutes or less."""
+    from submitit.core.job_environment import SignalHandler
+    from submitit.core.utils import DelayedSubmission, JobPaths
+
+    monkeypatch.setattr("signal.signal", lambda number, handler: None)
+    slurm.says("sbatch", "Submitted batch job 20")
+    submit_array(ClusterSpec(kind="slurm", timeout_min=10), tmp_path, print, {0: None}, name="t")
+    queue, paths = Queue(), JobPaths(tmp_path, job_id="20")
+    for _ in range(3):
+        handler = SignalHandler(queue, paths, DelayedSubmission.load(paths.submitted_pickle))  # type: ignore[arg-type]
+        assert handler.has_timed_out()
+        with pytest.raises(SystemExit):
+            handler.checkpoint_and_try_requeue(10)
+    assert queue.left == [ENDLESS - 1, ENDLESS - 2, ENDLESS - 3]
 
 
 def test_an_array_has_the_tasks_it_is_given_and_its_own_limit(tmp_path: Path) -> None:
