@@ -60,12 +60,15 @@ def inside_variables(environment: Mapping[str, str]) -> dict[str, str]:
     return {"PYTHONNOUSERSITE": "1", **{name: str(value) for name, value in environment.items()}}
 
 
-def called_outside(words: Sequence[str], variables: Mapping[str, str], folder: str | None, limit_s: float) -> list[str]:
-    """The words by which a task has a command run by its batch script, for at most so many seconds; as they are where no container is around it."""
+def called_outside(words: Sequence[str], variables: Mapping[str, str], folder: str, limit_s: float) -> list[str]:
+    """The words by which a task has its batch script run a command, in `folder` if it is there, for at most so many seconds.
+
+    Where no container is around the task, the words as they are.
+    """
     outside = os.environ.get(SERVED)
     if not outside:
         return [*words]
-    start = ["sh", "-c", 'cd "$0" && exec "$@"', folder] if folder else []
+    start = ["sh", "-c", '[ ! -d "$0" ] || cd "$0"; exec "$@"', folder]
     return [f"{outside}/outside", "timeout", str(limit_s), *start, "env", *(f"{name}={value}" for name, value in variables.items()), *words]
 
 

@@ -101,7 +101,7 @@ def run_command(run: RunFolder, notice: Notice, event: Event, failure: str, outp
     folder = notice.folder if Path(notice.folder).is_dir() else None
     facts = variables(run, event, failure, status)
     process = subprocess.Popen(
-        called_outside(["/bin/sh", "-c", notice.command], facts, folder, notice.timeout_s),
+        called_outside(["/bin/sh", "-c", notice.command], facts, notice.folder, notice.timeout_s),
         cwd=folder,
         env={**os.environ, **facts},
         stdin=subprocess.PIPE,
