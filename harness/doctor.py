@@ -177,7 +177,7 @@ def look(cluster: ClusterSpec, profile: str | None, runs: Path, folder: Path) ->
     words = ["-m", "harness.doctor", "--node", str(folder), "--runs", str(runs.absolute()), *([str(Path(profile).absolute())] if profile else [])]
     if cluster.container is None or profile is None:
         return [sys.executable, *words]
-    needed = [same_path(path) for path in (ROOT, runs.absolute(), runs.resolve(), Path(profile).absolute().parent)]
+    needed = [same_path(path) for path in (ROOT, runs.absolute(), Path(profile).absolute().parent)]
     inner = entered(cluster, cluster.container, needed, ROOT)
     assert inner.container is not None
     variables = {**inside_variables(inner.environment), "HOME": str(Path.home())}

@@ -1,5 +1,6 @@
 """A grid's jobs in a container: what they must see of this machine, at the same paths, and what is wrong with the image and the mounts."""
 
+import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -8,7 +9,7 @@ from typing import Final
 
 from jobs.cluster.slurm import SchedulerError
 from jobs.experiment.cell import Cell
-from jobs.experiment.containers import RECORDED, Mount, arranged, is_file, parsed_mount, same_path, unmountable
+from jobs.experiment.containers import LINKS, RECORDED, Mount, arranged, is_file, links_of, parsed_mount, same_path, unmountable
 from jobs.experiment.pretrained import pretrained_sha256
 from jobs.experiment.run_folder import RunFolder
 from jobs.experiment.specs import ClusterSpec, ContainerSpec, DataSpec
@@ -24,7 +25,7 @@ def in_container(cluster: ClusterSpec, run: RunFolder, cells: Iterable[Cell], co
     """
     if cluster.container is None:
         return cluster
-    folders = [run.path.absolute(), run.path.resolve(), code.resolve()]
+    folders = [run.path.absolute(), code.resolve()]
     try:
         return entered(cluster, cluster.container, [*map(same_path, folders), *of_cells(cells)], code)
     except ValueError as error:
@@ -35,18 +36,20 @@ def entered(cluster: ClusterSpec, container: ContainerSpec, needed: Iterable[Mou
     """A cluster whose container mounts what is needed, its cache among it, and runs the packages in `code`. ValueError where it cannot."""
     cache = Path(cluster.cache).expanduser().absolute()
     cache.mkdir(parents=True, exist_ok=True)
-    every = [*needed, same_path(cache)]
+    direct = [*needed, same_path(cache)]
+    every = [*direct, *(same_path(os.path.realpath(mount.source), read_only=mount.read_only) for mount in direct)]  # where links lead
     for mount in every:
         if problem := unmountable(mount.target):
             raise ValueError(problem)
     mounts = arranged(map(parsed_mount, container.mounts), every)
     variable, folder = KERNELS
-    own = {
+    environment = {
+        variable: str(cache / folder),
         **cluster.environment,
-        **surroundings_of(code, cluster.environment),
+        **surroundings_of(code, cluster.environment),  # without this shell's PYTHONPATH, which is for another Python
         RECORDED: described(container, cache),
-    }  # without this shell's PYTHONPATH
-    environment = {variable: str(cache / folder), **own}
+        **({LINKS: json.dumps(links)} if (links := links_of(mounts)) else {}),
+    }
     return replace(cluster, cache=str(cache), container=replace(container, mounts=tuple(map(str, mounts))), environment=environment)
 
 

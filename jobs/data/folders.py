@@ -25,6 +25,7 @@ from jobs.data.flat_folder import FlatListing, remedy
 from jobs.data.headers import SizedFile, header_problems
 from jobs.data.images import decoded
 from jobs.data.listing import EMPTY, FAULTS, IMAGE_SUFFIXES, UNREADABLE, Listing
+from jobs.experiment.containers import real_path
 from jobs.experiment.files import sha256_of
 from jobs.experiment.specs import DataSpec
 
@@ -183,7 +184,7 @@ def imagefolder_identity(data: DataSpec, by_content: bool) -> list[Any]:
 
 def folder_digest(listing: Listing, by_content: bool) -> str:
     """A digest of listed images. Without their content, it includes where the folder lies."""
-    digest = hashlib.sha256(("content" if by_content else os.path.realpath(listing.root)).encode(errors="surrogateescape"))
+    digest = hashlib.sha256(("content" if by_content else real_path(listing.root)).encode(errors="surrogateescape"))
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         for name in listing.classes:
             entries = listing.images(name)

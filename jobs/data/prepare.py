@@ -26,6 +26,7 @@ from jobs.data.faults import NAMED
 from jobs.data.folders import split_problems
 from jobs.data.sources import content_key, reader_of
 from jobs.data.writing import POLL_S, Progress, ignore, is_written, readable_source, write_source
+from jobs.experiment.containers import real_path
 from jobs.experiment.digests import ALWAYS_HASHED_BYTES, memory_file, remember_sha256, remembered_sha256
 from jobs.experiment.files import sha256_of
 from jobs.experiment.limits import data_violations
@@ -210,7 +211,7 @@ def described(data: DataSpec, train: Path, test: Path, classes: int | None, cach
 def verified_sha256(path: Path, cache: Path, by_content: bool) -> str:
     """The digest of `path`. DataError where the file beside it holds another."""
     status = path.stat()
-    digest = sha256_of(path) if by_content else sha256_once(path.resolve(), status.st_size, status.st_mtime_ns, cache)
+    digest = sha256_of(path) if by_content else sha256_once(Path(real_path(path)), status.st_size, status.st_mtime_ns, cache)
     written = sha256_file(path)
     if written.exists() and written.read_text(encoding="utf-8", errors="replace").split()[:1] != [digest]:
         raise DataError(

@@ -3,6 +3,7 @@
 Both runtimes take a mount as SOURCE:TARGET, with :ro behind it for reading alone, and both separate mounts by commas.
 """
 
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -13,6 +14,7 @@ from typing import Final
 from jobs.experiment.specs import ClusterSpec, ContainerSpec
 
 RECORDED: Final = "VSSM_CONTAINER"  # the variable from which a job's records have the image
+LINKS: Final = "VSSM_LINKS"  # the variable that tells a job, as JSON, where the links lead that a container mounts as folders
 IMAGE_FILES: Final = (".sif", ".sqsh", ".squashfs", ".img")
 IMPORTED: Final = ("docker://", "dockerd://")  # the addresses that enroot imports; an image's name alone is the first
 MODES: Final = ("ro", "rw")
@@ -61,6 +63,20 @@ def parsed_mount(text: str) -> Mount:
     if os.path.normpath(target) == "/":
         raise ValueError(f"{text}: the image itself is at /: name another target")
     return Mount(source=os.path.normpath(source), target=os.path.normpath(target), read_only=mode == "ro")
+
+
+def links_of(mounts: Iterable[Mount]) -> dict[str, str]:
+    """Where the mounted paths lead on this machine that are links, or lie behind some. Inside, they are folders and files themselves."""
+    real = {mount.target: os.path.realpath(mount.source) for mount in mounts if mount.source == mount.target}
+    return {path: leads_to for path, leads_to in real.items() if leads_to != path}
+
+
+def real_path(path: str | PurePath) -> str:
+    """A path without links, the same inside of a container as outside."""
+    here = os.path.realpath(path)
+    links: dict[str, str] = json.loads(os.environ.get(LINKS) or "{}")
+    mounted = max((link for link in links if PurePath(here).is_relative_to(link)), key=len, default=None)
+    return here if mounted is None else os.path.normpath(PurePath(links[mounted], PurePath(here).relative_to(mounted)))
 
 
 def unmountable(path: str) -> str | None:

@@ -65,17 +65,20 @@ def test_a_task_sees_what_is_mounted_and_nothing_else_and_its_job_is_queued_agai
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "image").write_text("pixels")
     image = write_image(tmp_path / RUNTIMES[runtime])
-    container = ContainerSpec(image=str(image), runtime=runtime, mounts=(f"{tmp_path}/data:/mnt:ro",))
+    (tmp_path / "link").symlink_to("data")
+    container = ContainerSpec(image=str(image), runtime=runtime, mounts=(f"{tmp_path}/data:/mnt:ro", f"{tmp_path}/link"))
     cluster = ClusterSpec(kind="slurm", container=container, cache=str(tmp_path / "cache"), environment={"GREETING": "hello to all"})
     run, folder = RunFolder(tmp_path / "run"), tmp_path / "run" / "jobs" / "1"
     folder.mkdir(parents=True)
     look = f"cat /mnt/image; echo; echo x >/mnt/image; echo x >{run.path}/written; ls {tmp_path} | tr '\\n' ' '; env; pwd"
-    leave = f"import os, signal; os.system({look!r}); signal.raise_signal(signal.SIGUSR2)"
+    ask = f"from jobs.experiment.containers import real_path; print(real_path('{tmp_path}/link/image'))"
+    leave = f"{ask}; import os, signal; os.system({look!r}); signal.raise_signal(signal.SIGUSR2)"
     submit_array(in_container(cluster, run, [], ROOT), folder, exec, {0: leave}, name="t")
     done = run_script(folder / "submission.sh", CUDA_VISIBLE_DEVICES="2,3")
     log = (folder / "17_0_log.out").read_text() + done.stderr
     assert "pixels" in log and "Read-only file system" in log and (run.path / "written").exists(), log
-    assert "\ncache run " in log, "this machine's folder has more"
+    assert "\ncache link run " in log, "this machine's folder has more"
+    assert f"\n{tmp_path}/data/image\n" in log, "where the link leads on this machine"
     for line in ("CUDA_VISIBLE_DEVICES=2,3", "SLURM_JOB_ID=17", "GREETING=hello to all", "PYTHONSAFEPATH=1", f"PYTHONPATH={ROOT}", f"{folder}"):
         assert f"\n{line}\n" in log, line
     assert done.returncode == 255 and "Caught signal SIGUSR2" in log, log

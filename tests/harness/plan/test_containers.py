@@ -1,5 +1,6 @@
 """What the jobs of a grid see in their container, and what is refused before anything is queued."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from harness.grid.yaml_source import GridError
 from harness.plan.containers import container_problems, fixed_part, in_container
 from harness.plan.gpu_checks import device_problems
 from jobs.cluster.slurm import SchedulerError
-from jobs.experiment.containers import RECORDED
+from jobs.experiment.containers import LINKS, RECORDED
 from jobs.experiment.files import sha256_of
 from jobs.experiment.run_folder import RunFolder
 from jobs.experiment.specs import ClusterSpec, DataSpec
@@ -71,6 +72,18 @@ def test_a_run_folder_behind_a_link_is_seen_at_both_paths(tmp_path: Path) -> Non
     cluster = in_container(grid.cluster, RunFolder(tmp_path / "runs" / "t"), [], tmp_path / "real" / "t" / "code")
     assert cluster.container
     assert {f"{tmp_path}/{name}/t:{tmp_path}/{name}/t" for name in ("runs", "real")} <= {*cluster.container.mounts}
+
+
+def test_data_behind_a_link_is_seen_at_both_paths_and_jobs_know_where_the_link_leads(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    grid = read(tmp_path, image(tmp_path).replace("MOUNTS", "[]"))
+    cell = make_cell(data=DataSpec(source="imagefolder", path=str(tmp_path / "link")))
+    cluster = in_container(grid.cluster, RunFolder(tmp_path / "runs"), [cell], tmp_path)
+    assert cluster.container and f"{tmp_path}:{tmp_path}" in cluster.container.mounts, "the code's folder shows all"
+    cluster = in_container(grid.cluster, RunFolder(tmp_path / "runs"), [cell], tmp_path / "runs" / "code")
+    assert cluster.container and {f"{tmp_path}/{name}:{tmp_path}/{name}:ro" for name in ("link", "real")} <= {*cluster.container.mounts}
+    assert json.loads(cluster.environment[LINKS]) == {f"{tmp_path}/link": f"{tmp_path}/real"}
 
 
 def test_without_a_container_everything_is_as_it_was(tmp_path: Path) -> None:

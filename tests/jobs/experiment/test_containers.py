@@ -1,11 +1,25 @@
 """Images and mounts of a profile: what is taken, what is refused, and which mounts a job gets."""
 
+import json
 import os
 from itertools import permutations
+from pathlib import Path
 
 import pytest
 
-from jobs.experiment.containers import Mount, arranged, container_conflicts, covered, image_problem, is_file, parsed_mount, same_path
+from jobs.experiment.containers import (
+    LINKS,
+    Mount,
+    arranged,
+    container_conflicts,
+    covered,
+    image_problem,
+    is_file,
+    links_of,
+    parsed_mount,
+    real_path,
+    same_path,
+)
 from jobs.experiment.specs import ClusterSpec, ContainerSpec
 
 SIF = "/shared/vssm.sif"
@@ -147,3 +161,17 @@ def test_nothing_is_mounted_twice() -> None:
     assert arranged([parsed_mount("/a")], [same_path("/a/b")]) == (same_path("/a"),)
     with pytest.raises(ValueError, match="leave :ro out"):
         arranged([parsed_mount("/a:/a:ro")], [same_path("/a")])
+
+
+def test_a_link_that_is_mounted_as_a_folder_leads_where_it_led_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(LINKS, raising=False)
+    (tmp_path / "real" / "train").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    mounts = [same_path(tmp_path / "link"), same_path(tmp_path / "real"), parsed_mount(f"{tmp_path}/link:/data")]
+    assert links_of(mounts) == {f"{tmp_path}/link": f"{tmp_path}/real"}
+    outside = real_path(tmp_path / "link" / "train")
+    monkeypatch.setenv(LINKS, json.dumps(links_of(mounts)))
+    (tmp_path / "link").unlink()  # as inside, where it is a folder
+    (tmp_path / "link" / "train").mkdir(parents=True)
+    assert real_path(tmp_path / "link" / "train") == outside == f"{tmp_path}/real/train"
+    assert real_path(tmp_path / "link") == f"{tmp_path}/real" and real_path(tmp_path / "linked") == f"{tmp_path}/linked"
