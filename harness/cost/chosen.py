@@ -120,13 +120,16 @@ def prices_of(grid: Grid, graph: StageGraph, run: RunFolder, whole: Estimate) ->
         cluster = whole.clusters.get(stage, grid.cluster)
         estimated = whole.stages.get(stage)
         sample = sample_of(run, stage) if estimated is None else None
-        seconds = estimated.seconds + starts_s if estimated is not None else sample.wall_s if sample is not None else 0.0
-        stage_h[stage] = hours(cluster, seconds, of_gpus=whole.of_gpus)
-    cell_h = {cell.id: hours(grid.cluster, whole.measurements_s.get(cell.id) or took_s(run, cell.id), of_gpus=whole.of_gpus) for cell in grid.cells}
+        took_s = estimated.seconds if estimated is not None else sample.wall_s if sample is not None else None
+        stage_h[stage] = 0.0 if took_s is None else hours(cluster, took_s + starts_s, of_gpus=whole.of_gpus)
+    cell_h = {
+        cell.id: hours(grid.cluster, whole.measurements_s.get(cell.id) or measurement_took_s(run, cell.id), of_gpus=whole.of_gpus)
+        for cell in grid.cells
+    }
     return Prices(paths=graph.paths, stage_h=stage_h, cell_h=cell_h)
 
 
-def took_s(run: RunFolder, cell: CellId) -> float:
+def measurement_took_s(run: RunFolder, cell: CellId) -> float:
     """How long the measurement of a done cell took; 0 if that is not known."""
     record = run.readable_record(cell)
     return (measured_s(record) if record is not None else None) or 0.0

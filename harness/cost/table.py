@@ -53,7 +53,8 @@ def _saved(estimate: Estimate) -> str:
     """What sharing stages saves."""
     saved = estimate.alone_h - estimate.total_h
     fraction = f"{100 * saved / estimate.alone_h:.0f}% of {number(estimate.alone_h)}" if estimate.alone_h else "0%"
-    return f"sharing stages saves {number(saved)} {unit(estimate)}-hours ({fraction}); own: without what other rows share; alone: each cell by itself"
+    columns = "own: without what rows share; alone: each cell by itself"
+    return f"sharing stages, and starts of jobs, saves {number(saved)} {unit(estimate)}-hours ({fraction}); {columns}"
 
 
 def _wall(estimate: Estimate) -> str:

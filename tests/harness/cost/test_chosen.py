@@ -85,7 +85,7 @@ def test_what_is_done_counts_as_what_it_took_and_stays(fake: FakeRun) -> None:
     graph, costs = make_graph(fake.grid.cells), estimate(fake.grid, fake.run)
     with pytest.raises(BudgetError, match=r"need 8\.0\d hours"):
         decide(fake.grid, graph, fake.run, costs, "7h")
-    decision = decide(fake.grid, graph, fake.run, costs, f"{60 * 8.03:.2f}m")
+    decision = decide(fake.grid, graph, fake.run, costs, f"{60 * 8.04:.2f}m")
     assert {cell.pruning for cell in decision.grid.cells} == {"dense", "magnitude(0.9)"}, "4 stages of 2 hours each, and the dense control"
 
 

@@ -30,7 +30,7 @@ def test_the_whole_text(tmp_path: Path) -> None:
         "  vim_micro  magnitude(0.5)       2  0.0191  0.0365  52.2 kB",
         "  vim_micro  magnitude(0.9)       2  0.0191  0.0365  52.2 kB",
         "  all                             6  0.0714   0.109   158 kB",
-        "sharing stages saves 0.0376 core-hours (35% of 0.109); own: without what other rows share; alone: each cell by itself",
+        "sharing stages, and starts of jobs, saves 0.0376 core-hours (35% of 0.109); own: without what rows share; alone: each cell by itself",
         "wall time: about 2:08 with 2 jobs at a time; the longest chain of jobs takes 2:08",
         "disk: 158 kB of weights, masks and records stay; up to 24 kB of checkpoints meanwhile",
         "data: digits: 5 MB, written already",
