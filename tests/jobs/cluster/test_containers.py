@@ -4,6 +4,7 @@ tests/end_to_end/test_in_container.py runs such scripts in a root of their own.
 """
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -16,6 +17,8 @@ from jobs.cluster.containers import ENTER, OUTSIDE, called_outside, command_insi
 from jobs.cluster.slurm import SILENT
 from jobs.cluster.slurm_arrays import RESTART, submission
 from jobs.experiment.specs import ClusterSpec, ContainerSpec
+from jobs.worker.code_copy import PACKAGES
+from jobs.worker.environment import ROOT
 from tests.support.waiting import PATIENCE_S, wait_until
 
 PYXIS = ContainerSpec(image="nvidia/cuda:13.0.0-base-ubuntu24.04", runtime="pyxis", mounts=("/runs:/runs", "/data:/data:ro"))
@@ -40,6 +43,13 @@ def srun_gets(tmp_path: Path, cluster: ClusterSpec) -> list[str]:
     environment = os.environ | {"SLURM_JOB_ID": "17", "PATH": f"{tools}:{os.environ['PATH']}"}
     subprocess.run(["bash", str(script)], env=environment, check=True, timeout=PATIENCE_S)
     return (tmp_path / "words").read_text().split("\0")[:-1]
+
+
+def test_both_definitions_of_the_image_take_the_same_files_of_the_project_with_all_its_packages() -> None:
+    of_apptainer = re.findall(r"^    (\S+) /opt/vssm-bench/\1$", (ROOT / "slurm" / "container.def").read_text(), re.M)
+    of_docker = [word for line in re.findall(r"^COPY (.*) \S+$", (ROOT / "slurm" / "Dockerfile").read_text(), re.M) for word in line.split()]
+    assert of_apptainer == of_docker and all((ROOT / name).exists() for name in of_docker)
+    assert {"setup.cfg", "pyproject.toml", "constraints.txt", "slurm", *PACKAGES} <= {*of_docker}
 
 
 OWN = ["--kill-on-bad-exit=1", "--cpus-per-task=1", "--mpi=none"]
