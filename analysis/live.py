@@ -7,6 +7,7 @@ start. It answers to three addresses and reads no file because of an address. It
 import gzip
 import hashlib
 import json
+import signal
 import socket
 import threading
 import time
@@ -18,7 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from secrets import token_urlsafe
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NoReturn
 
 from analysis.merge import AnalysisError, merge
 from analysis.report import HERE, integrity, report
@@ -282,8 +283,14 @@ def serve(runs: Sequence[Path], port: int) -> int:
         with server:
             print(f"{server.url}   Ctrl-C ends it", flush=True)
             print(f"from another machine: ssh -L {server.server_address[1]}:{ADDRESS}:{server.server_address[1]} {socket.gethostname()}", flush=True)
+            signal.signal(signal.SIGTERM, interrupt)
             try:
                 server.serve_forever(poll_interval=0.2)
             except KeyboardInterrupt:
                 print("\nended", flush=True)
     return 0
+
+
+def interrupt(signum: int, frame: object) -> NoReturn:
+    """SIGTERM ends the server as Ctrl-C does, so that its store is removed."""
+    raise KeyboardInterrupt

@@ -80,6 +80,24 @@ def test_a_report_is_made_no_more_often_than_it_pays(fake: FakeRun, clock: Clock
     assert state(live)["report"]
 
 
+def test_a_folder_that_goes_away_or_a_record_that_is_torn_leaves_the_last_report(fake: FakeRun, live: LiveReport, clock: Clock) -> None:
+    for record in fake_grid()[:2]:
+        fake_run(fake.run.path, [record])
+    before = state(live)["report"]
+    torn, _ = sorted(fake.run.record_paths())
+    torn.write_text("{")
+    clock.now += LOOK_S
+    after = state(live)
+    assert after["line"].startswith("1 cell recorded") and after["report"] != before
+    fake.run.path.rename("elsewhere")
+    clock.now += LOOK_S
+    shown = state(live)
+    assert shown["report"] == after["report"] and "no such folder" in shown["line"]
+    Path("elsewhere").rename(fake.run.path)
+    clock.now += LOOK_S
+    assert "no such folder" not in state(live)["line"]
+
+
 def test_nothing_is_written_to_the_run_folder(fake: FakeRun, live: LiveReport) -> None:
     fake_run(fake.run.path, fake_grid()[:1])
     before = sorted(fake.run.path.rglob("*"))
@@ -193,13 +211,19 @@ def test_a_port_in_use_and_a_folder_that_is_no_run_are_errors(fake: FakeRun, tmp
         serve([tmp_path / "none"], 0)
 
 
-def test_ctrl_c_ends_the_command(fake: FakeRun) -> None:
-    process = subprocess.Popen(command("analysis", fake.run.path, "--live", "--port", 0), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_ctrl_c_ends_the_command_and_leaves_nothing(fake: FakeRun, tmp_path: Path, number: signal.Signals) -> None:
+    (tmp_path / "short").mkdir()
+    surroundings = os.environ | {"TMPDIR": str(tmp_path / "short")}
+    process = subprocess.Popen(
+        command("analysis", fake.run.path, "--live", "--port", 0), env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     assert process.stdout
     line = process.stdout.readline()
     match = re.match(r"http://127\.0\.0\.1:(\d+)/(\S+)/   Ctrl-C ends it", line)
     assert match, line
     with socket.create_connection(("127.0.0.1", int(match[1]))):  # and stays open
-        os.kill(process.pid, signal.SIGINT)
+        os.kill(process.pid, number)
         rest = process.communicate()[0]
     assert process.returncode == 0 and rest.endswith("\nended\n") and "Traceback" not in rest
+    assert list((tmp_path / "short").iterdir()) == []
