@@ -50,7 +50,8 @@ function load(tag) {
 
 function carry(from, to) {
   const [before, after] = [from.contentDocument, to.contentDocument];
-  for (const box of before.querySelectorAll("select[id], input[id]")) carryBox(box, after.getElementById(box.id), to.contentWindow);
+  for (const box of before.querySelectorAll("select[id], input[id]:not([type=range])")) carryBox(box, after.getElementById(box.id), to.contentWindow);
+  carryBudgets(from, to);
   for (const head of before.querySelectorAll(".board th[aria-sort]")) carrySort(head, after);
   const open = new Set([...before.querySelectorAll("details[open] > summary")].map((line) => line.textContent));
   for (const line of after.querySelectorAll("details > summary")) line.parentNode.open = open.has(line.textContent) || line.parentNode.open;
@@ -78,6 +79,18 @@ function carryBox(box, other, view) {
     other.value = box.value;
   }
   for (const name of ["input", "change"]) other.dispatchEvent(new view.Event(name, { bubbles: true }));
+}
+
+// A slider of the panel stands on the cost of a row, and new rows have costs of their own: the bound stays, not the position.
+function carryBudgets(from, to) {
+  for (const label of from.contentDocument.querySelectorAll(".budget")) {
+    const [cost, input] = [label.dataset.cost, label.querySelector("input")];
+    const other = to.contentDocument.querySelector(`.budget[data-cost="${CSS.escape(cost)}"] input`);
+    if (!other || Number(input.value) >= Number(input.max)) continue;
+    const [bound] = from.contentWindow.steps(cost)[Number(input.value)];
+    other.value = Math.max(0, to.contentWindow.steps(cost).filter(([value]) => value <= bound).length - 1);
+    other.dispatchEvent(new to.contentWindow.Event("input", { bubbles: true }));
+  }
 }
 
 function carrySort(head, after) {

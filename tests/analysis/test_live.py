@@ -215,9 +215,8 @@ def test_a_port_in_use_and_a_folder_that_is_no_run_are_errors(fake: FakeRun, tmp
 def test_ctrl_c_ends_the_command_and_leaves_nothing(fake: FakeRun, tmp_path: Path, number: signal.Signals) -> None:
     (tmp_path / "short").mkdir()
     surroundings = os.environ | {"TMPDIR": str(tmp_path / "short")}
-    process = subprocess.Popen(
-        command("analysis", fake.run.path, "--live", "--port", 0), env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    words = command("analysis", fake.run.path, "--live", "--port", 0)
+    process = subprocess.Popen(words, env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout
     line = process.stdout.readline()
     match = re.match(r"http://127\.0\.0\.1:(\d+)/(\S+)/   Ctrl-C ends it", line)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from analysis.live import LiveReport, LiveServer
+from jobs.experiment.records import Record
 from tests.support.browser import CHROMIUM, Page, page
 from tests.support.records import fake_curve, fake_grid, fake_run
 from tests.support.runs import fake_run as launched
@@ -27,6 +28,9 @@ USED = f"""(() => {{
   row.value = [...row.options].find((option) => option.textContent === "vim_micro, magnitude-0.5").value;
   row.dispatchEvent(new Event("change"));
   page.querySelector("details").open = true;
+  const slider = page.querySelector(".budget:not([hidden]) input");
+  slider.value = 0;
+  slider.dispatchEvent(new Event("input", {{ bubbles: true }}));
   frame.contentWindow.Plotly.relayout(page.getElementById("sparsity"), {{ "xaxis.range": [20, 60] }});
   frame.contentWindow.scrollTo(0, 700);
   frame.focus();
@@ -43,6 +47,8 @@ KEPT = f"""(() => {{
     sorted: [...page.querySelectorAll("th[aria-sort]")].map((head) => head.textContent + " " + head.getAttribute("aria-sort")),
     cost: page.getElementById("cost").selectedIndex,
     row: page.getElementById("row").selectedOptions[0].textContent,
+    budget: [page.querySelector(".budget:not([hidden]) output").textContent, page.getElementById("command").textContent],
+    position: page.querySelector(".budget:not([hidden]) input").value,
     open: page.querySelector("details").open,
     zoom: page.getElementById("sparsity").layout.xaxis.range,
     top: frame.contentWindow.scrollY,
@@ -53,15 +59,25 @@ KEPT = f"""(() => {{
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """A server of a run with one row missing."""
+    """A server of a run whose smallest networks are still to come."""
     folder = tmp_path_factory.mktemp("live")
     run = launched(folder)
-    fake_run(run.run.path, [record for record in fake_grid() if record.pruning != "random-0.9"])
+    fake_run(run.run.path, [record for record in timed_grid() if not record.pruning.endswith("0.9")])
     fake_curve(run.run.path, run.trunks[0], 3)
     with LiveServer(LiveReport([run.run.path], folder / "store"), 0) as opened:
         threading.Thread(target=opened.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True).start()
         yield opened
         opened.shutdown()
+
+
+def timed_grid() -> list[Record]:
+    """A small grid in which networks with more zeros are faster."""
+    timed = []
+    for record in fake_grid():
+        assert record.metrics
+        faster = record.metrics.model_copy(update={"latency_ms": 5.0 - 2 * record.metrics.sparsity_prunable})
+        timed.append(record.model_copy(update={"metrics": faster}))
+    return timed
 
 
 def wait(browser: Page, condition: str) -> None:
@@ -77,9 +93,11 @@ def test_a_new_record_appears_and_everything_that_was_chosen_stays(server: LiveS
         browser.run(USED)
         before = browser.run(KEPT)
         assert before["filter"] == "magnitude" and before["top"] == 700 and before["focus"] == "filter" and before["open"]
-        fake_run(server.live.runs[0], fake_grid())
+        assert before["budget"][0] == "\u2264 4 ms" and "latency<=4" in before["budget"][1]
+        fake_run(server.live.runs[0], timed_grid())
         wait(browser, f"{FRAME} && {FRAME} !== window.before")
         after = browser.run(KEPT)
-        assert after.pop("rows") == before.pop("rows") + 2
+        assert after.pop("rows") == before.pop("rows") + 4
+        assert (before.pop("position"), after.pop("position")) == ("0", "1"), "smaller networks have come, and the bound is the same"
         assert after == before and before["sorted"] == ["top-1 % ascending"]
         assert [text for text in browser.complaints if not text.startswith(f"request to {server.url}")] == []
