@@ -14,6 +14,7 @@ from analysis.merge import Merged
 from analysis.printing import HEADINGS, shown, title
 from analysis.rows import Row
 from analysis.statistics import differences, holm, paired_p_values, signed_rank_p_values, summarize
+from analysis.tuning import sentence
 from jobs.experiment.output import printable
 
 FAMILY = 500  # rows of one model and key; up to this number all pairs are compared
@@ -136,11 +137,12 @@ def paper(row: Row) -> tuple[str, ...]:
 def markdown(rows: Sequence[Row]) -> str:
     """The leaderboards as Markdown tables, a table per key."""
     differ, parts = differing(row.key for row in rows), []
-    for key, group in groupby(rows, key=lambda row: row.key):
+    for key, board in groupby(rows, key=lambda row: row.key):
+        group = list(board)
         lines = [marked(title(key, differ)), ""]
         lines += [f"| {' | '.join(PAPER)} |", f"|{'|'.join('---' if heading in LEFT else '---:' for heading in PAPER)}|"]
         lines += [f"| {' | '.join(map(marked, paper(row)))} |" for row in group]
-        parts.append("\n".join(lines))
+        parts.append("\n".join(lines) + (f"\n\n{said}" if (said := sentence(group)) else ""))
     return "\n\n".join(parts) + "\n"
 
 
@@ -165,9 +167,11 @@ TEX |= {
 def latex(rows: Sequence[Row]) -> str:
     """The leaderboards as LaTeX tables (package booktabs), a table per key, with the first tie group in bold."""
     differ, parts = differing(row.key for row in rows), []
-    for key, group in groupby(rows, key=lambda row: row.key):
+    for key, board in groupby(rows, key=lambda row: row.key):
+        group = list(board)
         spec = "".join("l" if heading in LEFT else "r" for heading in PAPER)
-        head = [f"% {title(key, differ)}", rf"\begin{{tabular}}{{{spec}}}", r"\toprule", " & ".join(map(tex, PAPER)) + r" \\", r"\midrule"]
+        told = [f"% {said}"] if (said := sentence(group)) else []
+        head = [f"% {title(key, differ)}", *told, rf"\begin{{tabular}}{{{spec}}}", r"\toprule", " & ".join(map(tex, PAPER)) + r" \\", r"\midrule"]
         parts.append("\n".join([*head, *map(tex_row, group), r"\bottomrule", r"\end{tabular}"]))
     return "\n\n".join(parts) + "\n"
 

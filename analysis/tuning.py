@@ -1,6 +1,7 @@
 """What the records of a row say of its tuning."""
 
 from collections import Counter
+from collections.abc import Iterable
 from statistics import fmean, median
 
 from analysis.rows import Row
@@ -43,6 +44,15 @@ def gain_of(tuning: Tuning) -> float:
     known = [trial.val_top1 for trial in tuning.trials if trial.val_top1 is not None]
     best = tuning.trials[tuning.chosen].val_top1
     return 0.0 if best is None else best - median(known)
+
+
+def sentence(rows: Iterable[Row]) -> str:
+    """How many trials stood behind the rows of a table; empty if none was tuned."""
+    counts = sorted({count for row in rows if (count := trials(row)) is not None})
+    if not counts:
+        return ""
+    shown = str(counts[-1]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"Tuned: each seed of a row chose among {shown} trials by validation accuracy."
 
 
 def tuning_hours(row: Row) -> float | None:

@@ -1,6 +1,5 @@
 """What is known of the work of a plan: learned from records, kept from a previous timing, or timed now."""
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -23,9 +22,10 @@ def works(jobs: Iterable[JobSpec]) -> dict[WorkKey, tuple[Cell, ClusterSpec]]:
     """A cell, and the cluster of its job, for each work of the jobs."""
     wanted: dict[WorkKey, tuple[Cell, ClusterSpec]] = {}
     keys = Keys()
-    for job in jobs:
-        for cell in itertools.chain.from_iterable(planned.cell.untuned() for planned in job.cells):
-            wanted.setdefault(keys.of(cell, shape_of(job.cluster)), (cell, job.cluster))
+    cells = {(planned.cell.id, id(job.cluster)): (planned.cell, job.cluster) for job in jobs for planned in job.cells}
+    for cell, cluster in cells.values():
+        for untuned in cell.untuned():
+            wanted.setdefault(keys.of(untuned, shape_of(cluster)), (untuned, cluster))
     return wanted
 
 

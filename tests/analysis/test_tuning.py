@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 
 from analysis.columns import COLUMNS
+from analysis.exports import latex, markdown
 from analysis.merge import Merged, merge
 from analysis.printing import tuned_line
 from analysis.report import shown_columns
 from analysis.rows import Row, make_rows
+from analysis.tuning import sentence
 from jobs.experiment.records import Record, TrialRecord, Tuning
 from tests.support.records import fake_record
 
@@ -50,6 +52,13 @@ def test_the_printed_table_says_so_too() -> None:
     (row,) = rows(tuned(0, (90.0, None, 95.0), 2))
     assert tuned_line(row) == "tuned: vim_micro, dense: trials 3, 1 failed, validation gain +2.50, finetune_lr 0.004"
     assert tuned_line(rows(fake_record(90.0))[0]) is None
+
+
+def test_tables_to_paste_say_how_many_trials_there_were() -> None:
+    found = rows(tuned(0, (90.0, None, 95.0), 2), tuned(1, (90.0, 80.0), 0))
+    assert sentence(found) == "Tuned: each seed of a row chose among 3 trials by validation accuracy.", "most trials of a row's seeds"
+    assert sentence(found) in markdown(found) and f"% {sentence(found)}\n" in latex(found)
+    assert sentence(rows(fake_record(90.0))) == "" and "Tuned" not in markdown(rows(fake_record(90.0)))
 
 
 def test_a_row_that_was_not_tuned_says_nothing() -> None:
