@@ -170,8 +170,8 @@ def latex(rows: Sequence[Row]) -> str:
     for key, board in groupby(rows, key=lambda row: row.key):
         group = list(board)
         spec = "".join("l" if heading in LEFT else "r" for heading in PAPER)
-        told = [f"% {said}"] if (said := sentence(group)) else []
-        head = [f"% {title(key, differ)}", *told, rf"\begin{{tabular}}{{{spec}}}", r"\toprule", " & ".join(map(tex, PAPER)) + r" \\", r"\midrule"]
+        remark = [f"% {said}"] if (said := sentence(group)) else []
+        head = [f"% {title(key, differ)}", *remark, rf"\begin{{tabular}}{{{spec}}}", r"\toprule", " & ".join(map(tex, PAPER)) + r" \\", r"\midrule"]
         parts.append("\n".join([*head, *map(tex_row, group), r"\bottomrule", r"\end{tabular}"]))
     return "\n\n".join(parts) + "\n"
 
