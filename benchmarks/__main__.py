@@ -3,8 +3,8 @@
 demo        python -m harness.launch grid.yaml in an empty folder: seconds, accuracies
 startup     a cell from process start to first step, by part
 planning    10,000 cells to ids, stages and jobs
-others      scan, steps, global_threshold, enforcement, merging, folder_identity, preparing, loaders, second_order: `python -m benchmarks.NAME`,
-            minutes each; methods: a run
+others      scan, steps, global_threshold, enforcement, merging, folder_identity, preparing, loaders, second_order, sensitivity:
+            `python -m benchmarks.NAME`, minutes each; methods: a run
 """
 
 import platform

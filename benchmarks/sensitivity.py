@@ -34,7 +34,7 @@ from jobs.train.evaluation import load_model
 from jobs.worker.environment import cpu_name
 
 AVX2: Mapping[str, str] = {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2", "DNNL_MAX_CPU_ISA": "AVX2"}
-BATCH = 64
+BATCH, IMAGES = 64, 2000
 DIGITS = {
     "name": "digits",
     "data": {"source": "digits"},
@@ -61,16 +61,16 @@ class Setting:
     batch: int = BATCH
     dtype: str = "fp32"
     loader: str = "ffcv"
-    threads: int = 2
+    threads: int = 1
     scan: str = "cpu"
     variables: Mapping[str, str] = field(default_factory=dict)  # of the process
 
 
-BASE = Setting(name=f"batch {BATCH}, fp32, ffcv, 2 threads, C++ scan")
+BASE = Setting(name=f"batch {BATCH}, fp32, ffcv, 1 thread, C++ scan")
 SETTINGS = (
     Setting(name="the same again"),
-    *(Setting(name=f"batch {size}", batch=size) for size in (1, 16, 100, 256)),
-    Setting(name="1 thread", threads=1),
+    *(Setting(name=f"batch {size}", batch=size) for size in (8, 32, 100, 256)),
+    Setting(name="2 threads", threads=2),
     Setting(name="torch's loader", loader="torch"),
     Setting(name="reference scan", scan="reference"),
     Setting(name="AVX2 in place of AVX-512", variables=AVX2),
@@ -104,8 +104,8 @@ class Outcome:
 
 
 @torch.no_grad()
-def evaluated(cell: Cell, weights: Path, data: Dataset, setting: Setting) -> Outcome:
-    """The outcome of a saved network with a setting."""
+def evaluated(cell: Cell, weights: Path, data: Dataset, setting: Setting, most: int = IMAGES) -> Outcome:
+    """The outcome of a saved network with a setting, on at most so many images."""
     torch.set_num_threads(setting.threads)
     model = load_model(cell.model, classes=data.classes, img_size=data.img_size, scan=setting.scan, weights=weights)
     if setting.dtype == "bf16":
@@ -116,10 +116,11 @@ def evaluated(cell: Cell, weights: Path, data: Dataset, setting: Setting) -> Out
         chosen = replace(cell.data, loader=setting.loader)
         loader = EvalLoader(chosen, data, split, batch_size=setting.batch, rank=0, world=1, threads=setting.threads)
         for images, targets in loader.batches():
-            logits.append(model(images.to(dtype)).float())
-            labels.append(targets.clone())
+            if sum(map(len, labels)) < most:
+                logits.append(model(images.to(dtype)).float())
+                labels.append(targets.clone())
         tested = tested or sum(map(len, labels))
-    return Outcome(logits=torch.cat(logits), labels=torch.cat(labels), tested=tested)
+    return Outcome(logits=torch.cat(logits)[:most], labels=torch.cat(labels)[:most], tested=min(tested, most))
 
 
 def in_bf16(model: nn.Module) -> None:
@@ -129,11 +130,11 @@ def in_bf16(model: nn.Module) -> None:
         parameter.data = parameter.data.bfloat16()
 
 
-def evaluated_elsewhere(path: Path, setting: Setting) -> Outcome:
+def evaluated_elsewhere(path: Path, setting: Setting, most: int) -> Outcome:
     """The outcome in a process with the setting's variables."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "outcome.pt"
-        command = [sys.executable, "-m", "benchmarks.sensitivity", str(path), "--only", setting.name, "--out", str(out)]
+        command = [sys.executable, "-m", "benchmarks.sensitivity", str(path), "--images", str(most), "--only", setting.name, "--out", str(out)]
         subprocess.run(command, check=True, env=os.environ | setting.variables)
         return Outcome(**torch.load(out, weights_only=True))
 
@@ -146,17 +147,17 @@ def row(name: str, base: Outcome, other: Outcome) -> str:
     return f"| {name} | {other.top1:.2f} | {off} | {changed} | {f'{largest:.1e}' if largest else '0'} |"
 
 
-def table(path: Path) -> None:
-    """Prints the table of a cell, row by row. `path`: its record."""
+def table(path: Path, most: int) -> None:
+    """Prints the table of a cell, row by row, on at most so many images. `path`: its record."""
     cell, data, weights = opened(path)
-    base = evaluated(cell, weights, data, BASE)
+    base = evaluated(cell, weights, data, BASE, most)
     images = f"{len(base.labels):,} images, {base.tested} of them for the test"
     scale = f"the two largest logits are {base.margin:.2f} apart in the median"
     print(f"\n{cell.model.label} on {cell.data.source} at {data.img_size} px: {images}; {scale}\n")
     print("| evaluation | top-1 % | points | predictions changed | largest logit difference |\n|---|---:|---:|---:|---:|")
     print(row(BASE.name, base, base), flush=True)
     for setting in SETTINGS:
-        other = evaluated_elsewhere(path, setting) if setting.variables else evaluated(cell, weights, data, setting)
+        other = evaluated_elsewhere(path, setting, most) if setting.variables else evaluated(cell, weights, data, setting, most)
         print(row(setting.name, base, other), flush=True)
 
 
@@ -180,19 +181,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     replace_unencodable()
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sensitivity", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("runs", nargs="*", type=Path, help="run folders whose cells are evaluated; without one, two grids are trained")
+    parser.add_argument("--images", type=int, default=IMAGES, help="the images of a table, those of the test first (default: %(default)s)")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.only:
         setting = next(setting for setting in SETTINGS if setting.name == options.only)
         cell, data, weights = opened(options.runs[0])
-        torch.save(vars(evaluated(cell, weights, data, setting)), options.out)
+        torch.save(vars(evaluated(cell, weights, data, setting, options.images)), options.out)
         return
     print(f"{cpu_name()}, torch {torch.__version__}")
     with tempfile.TemporaryDirectory() as folder:
         for run in options.runs or trained(Path(folder)):
             for path in sorted(RunFolder(run).record_paths()):
-                table(path)
+                table(path, options.images)
 
 
 if __name__ == "__main__":
