@@ -32,6 +32,8 @@ from jobs.worker.timing import TimedModel, TimingJob, time_models
 from models.plugins.loading import Loaded, write_copy
 
 KEPT = ".times"  # under the folder of all run folders: what was timed before
+SCRATCH = ".timing-"  # there, too: the beginning of the folders in which steps are timed
+LEFT_S = 86_400.0  # after which such a folder is of a command that was killed
 LOCAL_POLL_S, QUEUE_POLL_S = 0.2, 5.0
 TIMEOUT_MIN, MODEL_MIN = 15, 3  # of the short job, and more for each model; never more than the profile's own
 SEEN_S = 60.0  # for which a shared file system may hide a file of another node
@@ -100,9 +102,12 @@ def timed_model(cell: Cell, runs: Path, shape: Shape, cluster: ClusterSpec) -> T
 
 @contextmanager
 def scratch(runs: Path) -> Iterator[RunFolder]:
-    """A run folder beside the others, for as long as the block runs."""
+    """A run folder beside the others, for as long as the block runs. Those of commands that were killed a day ago, or before, are removed."""
     runs.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=runs.absolute(), prefix=".timing-"))
+    for left in runs.glob(f"{SCRATCH}*"):
+        if time.time() - left.stat().st_mtime > LEFT_S:
+            shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(dir=runs.absolute(), prefix=SCRATCH))
     try:
         yield RunFolder(folder)
     finally:

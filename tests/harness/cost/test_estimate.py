@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from harness.cost.estimate import SHARED, Estimate, hours, slots_of
-from harness.cost.knowledge import RECORD_BYTES
-from harness.grid.read import Grid
+from harness.cost.gather import works
+from harness.cost.knowledge import RECORD_BYTES, Knowledge
+from harness.cost.work import shape_of
+from harness.grid.read import Grid, read_grid
 from harness.plan.jobs import make_jobs, planned_cells
 from harness.plan.stages import make_graph
 from jobs.experiment.run_folder import RunFolder
@@ -80,3 +82,21 @@ def test_slurm_runs_all_that_can_run_unless_the_profile_limits_it() -> None:
 def test_checkpoints_lie_there_for_the_jobs_at_work(tmp_path: Path) -> None:
     costs = estimate(small_grid(tmp_path), RunFolder(tmp_path / "run"))
     assert costs.checkpoint_bytes == 3 * 2 * TIMES.checkpoint_bytes
+
+
+def test_entries_with_resources_of_their_own_count_their_own_gpus(tmp_path: Path) -> None:
+    path = tmp_path / "sizes.yaml"
+    path.write_text(
+        "name: sizes\nrecipe: {epochs: 1, finetune_epochs: 1}\npruning: [dense]\nseeds: [0]\ncluster: {kind: slurm, gpus_per_node: 1}\n"
+        "models: [vim_micro, {name: vim_micro, depth: 2, cluster: {gpus_per_node: 4}}]\n"
+    )
+    grid, run = read_grid(path), RunFolder(tmp_path / "run")
+    graph = make_graph(grid.cells)
+    jobs = make_jobs(grid, graph, run, planned_cells(grid, graph))
+    wanted = works(jobs)
+    knowledge = Knowledge(times=dict.fromkeys(wanted, TIMES))
+    costs = Estimate(graph=graph, jobs=jobs, done=(), knowledge=knowledge, cluster=grid.cluster)
+    cell_s = 2 * (START_S + TRAIN_S) + MEASURED_S
+    assert {shape_of(cluster).ranks for _, cluster in wanted.values()} == {1, 4} and len(jobs) == 4
+    assert costs.of_gpus and costs.total_h == pytest.approx((1 + 4) * cell_s / 3600)
+    assert {row.model: row.own_h * 3600 for row in costs.rows} == pytest.approx({"vim_micro": cell_s, "vim_micro(depth=2)": 4 * cell_s})

@@ -1,12 +1,14 @@
 """Jobs that time models: on this machine for real, on SLURM with a SLURM that the tests make up."""
 
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness.cost import timing
-from harness.cost.timing import TimingError, kept_path, kept_times, timed, wait
+from harness.cost.timing import LEFT_S, TimingError, kept_path, kept_times, scratch, timed, wait
 from harness.cost.work import WorkKey, key_of, shape_of
 from harness.grid.read import Grid
 from harness.submit.data_first import data_sets, prepare_here
@@ -175,3 +177,12 @@ def test_waiting_says_why_and_when_slurm_expects_the_start(
         "SLURM job 17: PENDING (Priority, expected to start at 21:30)",
         "SLURM job 17: RUNNING, 1:05",
     ]
+
+
+def test_a_folder_is_removed_after_its_use_and_those_of_killed_commands_after_a_day(tmp_path: Path) -> None:
+    for name, age_s in ((".timing-old", 2 * LEFT_S), (".timing-new", LEFT_S / 2), ("run", 2 * LEFT_S)):
+        (tmp_path / name / "stages").mkdir(parents=True)
+        os.utime(tmp_path / name, times=(time.time() - age_s,) * 2)
+    with scratch(tmp_path) as run:
+        (run.path / "file").touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".timing-new", "run"]
