@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.grid.read import read_grid
 from harness.plan.stages import make_graph
 from tests.support.grids import START, mistakes, read
 
@@ -85,3 +86,12 @@ def test_a_key_that_changes_no_network_is_refused(recipe: str, tune: str, messag
 def test_trials_are_held_against_the_models() -> None:
     said = mistakes("name: t\nmodels: [{name: vim_micro, drop_path: 0.1}]\npruning: [dense]\nseeds: [0]\ntune: {drop_path: [0.1, 0.2]}\n")
     assert "give it in one of the two" in said[0]
+
+
+def test_the_grid_on_the_page_is_the_file_and_can_be_launched() -> None:
+    root = Path(__file__).resolve().parents[3]
+    file = root / "benchmarks" / "grids" / "tuned.yaml"
+    example = file.read_text().partition("\n")[2]  # without its comment
+    assert f"```yaml\n{example}```" in (root / "docs" / "tuning.md").read_text()
+    graph = make_graph(read_grid(file).cells)
+    assert {len(trials) for trials in graph.trials.values()} == {4}
