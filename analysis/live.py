@@ -280,11 +280,13 @@ def serve(runs: Sequence[Path], port: int) -> int:
             raise AnalysisError(
                 f"port {port} of {ADDRESS}: {error.strerror}; give another one with --port, or --port 0 for any that is free"
             ) from error
+        signal.signal(signal.SIGTERM, interrupt)
         with server:
-            print(f"{server.url}   Ctrl-C ends it", flush=True)
-            print(f"from another machine: ssh -L {server.server_address[1]}:{ADDRESS}:{server.server_address[1]} {socket.gethostname()}", flush=True)
-            signal.signal(signal.SIGTERM, interrupt)
             try:
+                print(f"{server.url}   Ctrl-C ends it", flush=True)
+                print(
+                    f"from another machine: ssh -L {server.server_address[1]}:{ADDRESS}:{server.server_address[1]} {socket.gethostname()}", flush=True
+                )
                 server.serve_forever(poll_interval=0.2)
             except KeyboardInterrupt:
                 print("\nended", flush=True)
