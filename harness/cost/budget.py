@@ -89,7 +89,8 @@ def choose(rows: Sequence[CellRow], prices: Prices, budget_h: float, kept: Calla
     chosen = [row for row in rows if row.control or kept(row)]
     spent_h = sum(prices.pay(row, paid) for row in chosen)
     if spent_h > budget_h:
-        what = "the dense and random rows of all models" if any(row.control for row in chosen) else "what is chosen already"
+        parts = {"the dense and random rows of all models": any(row.control for row in chosen), "what is begun": any(map(kept, chosen))}
+        what = " and ".join(part for part, there in parts.items() if there)
         raise BudgetError(f"{what} need {spent_h:.3g} hours, and the budget has {budget_h:.3g}: raise it to at least {rounded_up(spent_h)}h")
     names, waiting = set(map(id, chosen)), waiting_rows(rows, chosen)
     full = False

@@ -91,7 +91,9 @@ def decide(grid: Grid, graph: StageGraph, run: RunFolder, whole: Estimate, budge
     whole: the estimate of all that is left of the grid.
     """
     previous, prices = kept_choice(run), prices_of(grid, graph, run, whole)
-    begun = {cell.id for cell in grid.cells if run.record_path(cell.id).exists()}.union(previous.chosen if previous else ())
+    begun = begun_cells(grid, graph, run)
+    if previous and hours_of(budget) >= hours_of(previous.budget):
+        begun = begun.union(previous.chosen)
     choice = choose(rows_of(grid.cells), prices, hours_of(budget), kept=lambda row: any(cell.id in begun for cell in row.cells))
     smaller = limited(grid, choice.cells)
     spent = total(choice, prices)
@@ -103,7 +105,18 @@ def decide(grid: Grid, graph: StageGraph, run: RunFolder, whole: Estimate, budge
         left_out=[cell.id for cell in grid.cells if cell.id not in choice.cells],
         made=now(),
     )
-    return Decision(grid=smaller, choice=kept, text=described(choice, kept, len(grid.cells)))
+    text = described(choice, kept, len(grid.cells))
+    dropped = set(previous.chosen).intersection(kept.left_out) if previous else ()
+    if previous and dropped:
+        jobs = "jobs that were submitted for them go on until harness.cancel ends them"
+        text += f"\n  {counted(len(dropped), 'cell')} chosen for {previous.budget} left; {jobs}"
+    return Decision(grid=smaller, choice=kept, text=text)
+
+
+def begun_cells(grid: Grid, graph: StageGraph, run: RunFolder) -> frozenset[CellId]:
+    """The cells that have a record, or whose last stage has started."""
+    ended = (cell.id for cell in grid.cells if run.record_path(cell.id).exists())
+    return frozenset(ended).union(cell for cell, path in graph.paths.items() if run.stage_dir(path[-1]).is_dir())
 
 
 def total(choice: Choice, prices: Prices) -> float:

@@ -87,7 +87,7 @@ def test_rows_that_are_begun_stay_and_are_paid() -> None:
     rows = [row("a", "dense"), row("a", "x"), row("a", "y")]
     choice = choose(rows, prices(rows), 2, kept=lambda row: row.pruning == "y")
     assert names(choice.chosen) == ["a dense", "a y"]
-    with pytest.raises(BudgetError, match="need 2 hours"):
+    with pytest.raises(BudgetError, match="the dense and random rows of all models and what is begun need 2 hours"):
         choose(rows, prices(rows), 1.5, kept=lambda row: row.pruning == "y")
 
 

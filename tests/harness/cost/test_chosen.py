@@ -119,3 +119,16 @@ def test_a_choice_of_which_the_grid_has_nothing_left_is_an_error(grid: Grid) -> 
 def test_a_grid_without_controls_says_that_nothing_can_be_compared(grid: Grid, run: RunFolder) -> None:
     pruned = replace(grid, cells=tuple(cell for cell in grid.cells if cell.method.name != "dense"))
     assert "no dense and no random row" in decide(pruned, make_graph(pruned.cells), run, estimate(pruned, run), "1h").text
+
+
+def test_a_smaller_budget_drops_what_is_not_begun_and_a_larger_one_drops_nothing(fake: FakeRun) -> None:
+    graph, costs = make_graph(fake.grid.cells), estimate(fake.grid, fake.run)
+    write_choice(fake.run, decide(fake.grid, graph, fake.run, costs, "1h").choice)
+    smaller = decide(fake.grid, graph, fake.run, costs, "3m")
+    assert {cell.pruning for cell in smaller.grid.cells} == {"dense"} and "4 cells chosen for 1h left; jobs that were submitted" in smaller.text
+    pruned = next(path for path in fake.paths if path.cell.pruning == "magnitude(0.9)")
+    fake.run.stage_dir(pruned.stages[-1]).mkdir(parents=True)
+    with pytest.raises(BudgetError, match="and what is begun need"):
+        decide(fake.grid, graph, fake.run, costs, "3m")
+    write_choice(fake.run, decide(fake.grid, graph, fake.run, costs, "4m").choice)
+    assert {cell.pruning for cell in decide(fake.grid, graph, fake.run, costs, "4.1m").grid.cells} == {"dense", "magnitude(0.9)"}
