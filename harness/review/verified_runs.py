@@ -44,9 +44,14 @@ class Subject:
     record: Record
 
     def row(self) -> dict[int, Record]:
-        """The records that differ from this one in the seed alone, of the same machine and measuring, by seed; this one among them."""
+        """The records that differ from this one in the seed alone, of the same machine and measuring, by seed; this one among them.
+
+        Raises NotRunError for a record without numbers.
+        """
         measured = Evidence(runs=[self.run]).measured
-        own = next(held for held in measured if held.path == self.path)
+        own = next((held for held in measured if held.path == self.path), None)
+        if own is None:
+            raise NotRunError(f"{self.path} is of a cell that is done, and has no numbers: the record was changed")
         return {held.record.seed: held.record for held in reversed(measured) if same_row(held, own)} | {self.record.seed: self.record}
 
     def copy(self) -> Path | None:

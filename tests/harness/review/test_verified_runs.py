@@ -26,6 +26,13 @@ def test_the_row_is_the_other_seeds_of_the_same_machine(tmp_path: Path) -> None:
     assert {seed: record.seed for seed, record in subject(tmp_path).row().items()} == {1: 1, 3: 3, 5: 5}
 
 
+def test_a_record_that_is_done_without_numbers_is_refused(tmp_path: Path) -> None:
+    whole = subject(tmp_path)
+    whole.run.write_record(whole.record.model_copy(update={"metrics": None}))
+    with pytest.raises(NotRunError, match="has no numbers: the record was changed"):
+        whole.row()
+
+
 def test_the_cells_own_seed_runs_first_then_the_recorded_ones_then_new_ones(tmp_path: Path) -> None:
     row = subject(tmp_path).row()
     assert [seeds_to_run(3, row, count) for count in (1, 2, 3, 5)] == [[3], [3, 1], [3, 1, 5], [3, 1, 5, 6, 7]]
