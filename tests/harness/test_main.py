@@ -17,7 +17,7 @@ def test_every_command_has_a_line_with_its_arguments_and_its_purpose(capsys: pyt
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")}
     modules = {path.stem for path in (ROOT / "harness").glob("*.py") if "\ndef main(" in path.read_text()} - {"__main__"}
     assert tuple(lines) == COMMANDS and set(COMMANDS) == modules
-    assert "status [grid.yaml | run folder] [--watch]  shows the cells of a grid by state" in lines["status"]
+    assert "status [grid.yaml | run folder] [--watch | --json]  shows the cells of a grid by state" in lines["status"]
     assert main(["--help"]) == 0 and capsys.readouterr().out.splitlines()[2:] == list(lines.values())
 
 

@@ -143,7 +143,7 @@ def test_a_bad_entry_is_named_with_its_line_and_key(folder: Path, lines: str, sa
 
 # What is added to a good grid, and the line that it gives
 MISTAKES = {
-    "unknown key": ("recpe: {epochs: 3}", "5: recpe: unknown key; did you mean 'recipe'? valid: name, data, recipe, models, pruning, "),
+    "unknown key": ("recpe: {epochs: 3}", "5: recpe: unknown key; did you mean 'recipe'? valid: name, data, recipe, tune, models, pruning, "),
     "batch above the digits": (
         "recipe:\n  epochs: 2\n  batch_size: 2048",
         "7: recipe.batch_size: 2048 is more than the 1294 training images of digits (val_fraction 0.1 is held out); use at most 1294",
