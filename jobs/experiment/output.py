@@ -63,6 +63,8 @@ def lost_output(error: OSError) -> str | None:
         print(flush=True)
     except OSError as again:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")
+        if isinstance(again, BrokenPipeError):
+            return "the program that read the output has ended"
         return f"the output could not be written: {again.strerror}; free space where it goes, or send it elsewhere"
     return None
 

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +16,15 @@ from jobs.experiment.run_folder import MICRO_BATCH
 from jobs.recovery.nodes import blame
 from tests.support.fake_slurm import SILENT, FakeSlurm
 from tests.support.runs import FakeRun
+
+EARLY_END = """
+import os, sys
+read, write = os.pipe()
+os.close(read)
+os.dup2(write, 1)
+from harness.status import main
+sys.exit(main(["small", "--json"]))
+"""
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -163,3 +174,8 @@ def test_a_script_gets_json_and_a_code_that_says_how_the_run_stands(
     assert main(["none", "--json"]) == 2 and capsys.readouterr().out == ""
     with pytest.raises(SystemExit):
         main(["--json", "--watch"])
+
+
+def test_a_reader_that_has_had_enough_is_no_full_disk(fake: FakeRun, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", EARLY_END], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr == "the program that read the output has ended\n"
