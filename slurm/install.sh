@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv with the pinned packages, FFCV and the C++ scan. Safe to run again: it does only what is missing.
 #   slurm/install.sh [extra ...]        extras of setup.cfg, default: dev
-# PYTHON=python3.12 slurm/install.sh    another interpreter (3.11 or 3.12)
+# PYTHON=python3.12 slurm/install.sh    another interpreter (3.11 to 3.14)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 VENV=${VENV:-.venv}
@@ -11,12 +11,13 @@ say() { printf '\033[1m[install]\033[0m %s\n' "$*"; }
 die() { printf '[install] error: %s\n' "$*" >&2; exit 2; }
 
 # 1. An interpreter that is supported.
+CANDIDATES="python3 python3.14 python3.13 python3.12 python3.11"
 find_python() {
     local p
-    for p in ${PYTHON:-python3 python3.12 python3.11}; do
-        "$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && { echo "$p"; return; }
+    for p in ${PYTHON:-$CANDIDATES}; do
+        "$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null && { echo "$p"; return; }
     done
-    die "Python 3.11 or 3.12 is needed; tried: ${PYTHON:-python3 python3.12 python3.11}. Set PYTHON=/path/to/python3.11"
+    die "Python 3.11, 3.12, 3.13 or 3.14 is needed; tried: ${PYTHON:-$CANDIDATES}. Set PYTHON=/path/to/python3.11"
 }
 
 # 2. The system libraries that FFCV and the decoding of images are built against.

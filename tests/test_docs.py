@@ -1,6 +1,7 @@
 """README and the pages of docs/ show what is there: links, paths, names, commands, tables and samples."""
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
@@ -303,7 +304,7 @@ def test_every_method_has_its_line_with_its_knobs_and_their_defaults() -> None:
 
 def test_gradual_knobs_have_their_defaults() -> None:
     shown = {knob: value(rest[0]) for knob, rest in rows(section("docs/pruning.md", "Gradual knobs")).items()}
-    own = {field.name: field.default for field in fields(Gradual) if field.name in vars(Gradual)["__annotations__"]}
+    own = {field.name: field.default for field in fields(Gradual) if field.name in inspect.get_annotations(Gradual)}
     assert shown == own
 
 
