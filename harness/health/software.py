@@ -11,7 +11,7 @@ from harness.health.finding import Finding, error, ok, warning
 from harness.text import counted, shortened
 from jobs.worker.environment import ROOT
 
-TESTED = ((3, 11), (3, 12))
+TESTED = ((3, 11), (3, 12), (3, 13))
 MATTERS = ("torch", "deepspeed", "timm", "fvcore", "torch-pruning", "submitit", "numpy", "scipy", "triton", "ffcv")  # for numbers, or for jobs
 NAMED = 6
 PROJECT = "vssm-bench"
@@ -19,7 +19,7 @@ PROJECT = "vssm-bench"
 
 def python_version() -> Iterator[Finding]:
     """The interpreter."""
-    now, tested = sys.version_info[:2], " and ".join(f"{major}.{minor}" for major, minor in TESTED)
+    now, tested = sys.version_info[:2], ", ".join(f"{major}.{minor}" for major, minor in TESTED)
     text = f"Python {sys.version.split()[0]} at {sys.executable}"
     if now < TESTED[0]:
         yield error("python", text, f"use Python {tested}: python3.11 -m venv .venv, then slurm/install.sh")
