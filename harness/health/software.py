@@ -11,7 +11,7 @@ from harness.health.finding import Finding, error, ok, warning
 from harness.text import counted, shortened
 from jobs.worker.environment import ROOT
 
-TESTED = ((3, 11), (3, 12), (3, 13))
+TESTED = ((3, 11), (3, 12), (3, 13), (3, 14))
 MATTERS = ("torch", "deepspeed", "timm", "fvcore", "torch-pruning", "submitit", "numpy", "scipy", "triton", "ffcv")  # for numbers, or for jobs
 NAMED = 6
 PROJECT = "vssm-bench"

@@ -8,7 +8,7 @@ import atexit
 import gc
 
 RARELY = (100_000, 50, 100)
-USUAL = (700, 10, 10)  # Python's own
+USUAL = gc.get_threshold()  # Python's own, which differ by version: nothing has changed them when a process begins
 
 
 def collect_rarely() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -153,6 +154,8 @@ MISTAKES = [  # on the page, in its sequence: the file, what is wrong in it
     ("my_models.py", '{"small_cnn": ModelEntry', '{"vim_tiny": ModelEntry'),
     ("my_methods.py", "@dataclass(frozen=True, kw_only=True)\n", "\n"),
 ]
+# Python 3.14 looks at annotations when they are asked for.
+LATER = ("my_models.py:14: NameError", "my_models.py:44: MODELS['small_cnn']: SmallCNNConfig: its annotations cannot be read: NameError")
 
 
 def test_the_mistakes_on_the_page_are_told_as_it_says(folder: Path) -> None:
@@ -165,4 +168,4 @@ def test_the_mistakes_on_the_page_are_told_as_it_says(folder: Path) -> None:
         for name, text in plugins.items():
             written(folder, text.replace(right, wrong) if name == file else text, name)
         lines += mistakes(grid)
-    assert lines == shown.splitlines()
+    assert lines == (shown if sys.version_info < (3, 14) else shown.replace(*LATER)).splitlines()

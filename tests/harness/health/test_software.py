@@ -14,7 +14,7 @@ def states(findings: Iterator[Finding]) -> list[str]:
     return [finding.state for finding in findings]
 
 
-@pytest.mark.parametrize(("version", "state"), [((3, 10, 1), "error"), ((3, 11, 7), "ok"), ((3, 13, 5), "ok"), ((3, 15, 0), "warning")])
+@pytest.mark.parametrize(("version", "state"), [((3, 10, 1), "error"), ((3, 11, 7), "ok"), ((3, 14, 0), "ok"), ((3, 15, 0), "warning")])
 def test_a_python_that_was_not_tested_is_named(version: tuple[int, ...], state: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "version_info", version)
     assert states(software.python_version()) == [state]
