@@ -85,9 +85,14 @@ def test_the_analysis_gives_the_same_tables(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     for name in ("leaderboard.csv", "cells.csv"):
         now, then = (list(csv.reader((path / name).read_text().splitlines())) for path in (folder / "out", FIXTURE / "expected"))
-        new = [index for index, column in enumerate(now[0]) if column not in then[0]]
-        assert all(not any(line[index] for index in new) for line in now[1:])  # columns that version 0.1 did not have are empty
-        assert [[value for index, value in enumerate(line) if index not in new] for line in now] == then
+        rows, old = ([dict(zip(lines[0], line, strict=True)) for line in lines[1:]] for lines in (now, then))
+        # Empty now: columns that version 0.1 did not have, and intervals, which it gave of two seeds.
+        empty = {column for column in now[0] if column not in then[0] or "_ci95_" in column}
+        assert not any(row[column] for row in rows for column in empty)
+        assert [{column: row[column] for column in row if column not in empty} for row in rows] == [
+            {column: row[column] for column in row if column not in empty} for row in old
+        ]
+        assert set(then[0]) <= set(now[0])
 
 
 def test_a_label_that_changes_after_the_run_stands_in_the_tables_of_the_next_launch(tmp_path: Path) -> None:
