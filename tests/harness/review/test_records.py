@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from harness.grid.read import read_grid
+from harness.plan.jobs import planned_cells
+from harness.plan.stages import make_graph
+from harness.review.evidence import Held
+from harness.review.records import merges_tokens, relations
+from jobs.experiment.job import JobSpec
+from jobs.experiment.records import Metrics
+from jobs.experiment.run_folder import RunFolder
 from tests.support.forgeries import Falsify, broken, cells, edit
+from tests.support.jobs import finished
 
 pytestmark = pytest.mark.slow
 
@@ -52,3 +61,27 @@ def test_a_forgery_is_found_by_its_rule(run: Path, forgery: str) -> None:
     rules, falsify = FORGERIES[forgery]
     falsify(run)
     assert rules <= broken(run, rules=rules)
+
+
+MERGING = """
+name: merging
+models: [vim_micro]
+pruning:
+  - {method: magnitude, sparsity: 0.5}
+  - {method: token_merging, r: 2}
+  - {chain: [{method: token_merging, r: 2}, {method: magnitude, sparsity: 0.5}]}
+seeds: [0]
+"""
+
+
+def test_a_network_whose_tokens_merge_may_cost_more_than_the_dense_one(tmp_path: Path) -> None:
+    """Tokens are compared before they merge: in a tiny network that costs more than the merging saves."""
+    (tmp_path / "grid.yaml").write_text(MERGING)
+    grid = read_grid(tmp_path / "grid.yaml")
+    planned = planned_cells(grid, make_graph(grid.cells))
+    records = [finished(JobSpec(run="", grid="merging", stages=(), cells=(), cluster=grid.cluster), each) for each in planned]
+    held = [Held(run=RunFolder(tmp_path), path=tmp_path, record=record) for record in records]
+    assert [merges_tokens(cell) for cell in held] == [False, True, True]
+    numbers = Metrics.model_construct(macs=100, macs_nonzero=60, macs_structural=110)
+    order = {merges: next(holds for holds, text in relations(numbers, merges) if text.startswith("macs")) for merges in (True, False)}
+    assert order[True](numbers) and not order[False](numbers)
