@@ -21,7 +21,7 @@ from jobs.cluster.slurm import SchedulerError, ask, requeue
 from jobs.experiment.files import this_host
 from jobs.experiment.ids import CellId, JobId, StageId
 from jobs.experiment.index import RunIndexError
-from jobs.experiment.output import replace_unencodable
+from jobs.experiment.output import replace_unencodable, tells_lost_output
 from jobs.experiment.run_folder import RUNS, RunFolder
 from jobs.experiment.submissions import Submission
 
@@ -38,6 +38,7 @@ class Outcome:
     ended: bool = True  # as asked; False: something still runs
 
 
+@tells_lost_output(NOT_ALL)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     replace_unencodable()

@@ -18,7 +18,7 @@ from harness.review.evidence import Evidence
 from harness.review.rules import RULES, Finding
 from harness.text import counted, no_current_folder
 from jobs.cluster.surroundings import forget_outer_job
-from jobs.experiment.output import printable, replace_unencodable
+from jobs.experiment.output import printable, replace_unencodable, tells_lost_output
 from jobs.experiment.run_folder import CELLS, RunFolder
 from jobs.experiment.specs import ClusterSpec
 
@@ -45,6 +45,7 @@ CHECKS: Sequence[tuple[tuple[int, ...], Callable[[Evidence], Iterator[Finding]]]
 )
 
 
+@tells_lost_output(USAGE)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     replace_unencodable()

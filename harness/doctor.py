@@ -31,7 +31,7 @@ from jobs.cluster.slurm import available
 from jobs.cluster.surroundings import forget_outer_job
 from jobs.experiment.containers import same_path
 from jobs.experiment.files import this_host, write_json
-from jobs.experiment.output import printable, replace_unencodable
+from jobs.experiment.output import printable, replace_unencodable, tells_lost_output
 from jobs.experiment.run_folder import RUNS
 from jobs.experiment.specs import ClusterSpec
 from jobs.worker.environment import ROOT
@@ -41,6 +41,7 @@ COLOURS: dict[State, str] = {"ok": "green", "warning": "yellow", "error": "bold 
 LIMIT_S = 600  # for what a node looks at
 
 
+@tells_lost_output(USAGE)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     replace_unencodable()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from harness.load import LoadedCell, LoadError, load_cell
 from jobs.experiment.files import written_aside
-from jobs.experiment.output import printable, replace_unencodable
+from jobs.experiment.output import printable, replace_unencodable, tells_lost_output
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -41,6 +41,7 @@ class Exported:
         return self.difference <= TOLERANCE
 
 
+@tells_lost_output(USAGE)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     replace_unencodable()

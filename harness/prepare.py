@@ -16,13 +16,14 @@ from harness.submit.data_first import cores, data_sets, prepare_here
 from harness.text import counted
 from jobs.cluster.slurm import SchedulerError, available
 from jobs.cluster.surroundings import forget_outer_job
-from jobs.experiment.output import replace_unencodable
+from jobs.experiment.output import replace_unencodable, tells_lost_output
 from jobs.experiment.run_folder import RUNS, RunFolder
 from jobs.worker.environment import ROOT
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
+@tells_lost_output(FAILED)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     replace_unencodable()

@@ -17,7 +17,7 @@ from harness.review.again import EXACT, SAME_MACHINE, NotRecordedError, find, fo
 from harness.text import no_current_folder
 from jobs.cluster.surroundings import forget_outer_job
 from jobs.experiment.collector import collect_rarely
-from jobs.experiment.output import FittedTable, printable, replace_unencodable
+from jobs.experiment.output import FittedTable, printable, replace_unencodable, tells_lost_output
 from jobs.experiment.plugins import load_copies
 from jobs.experiment.records import Record, RecordError
 from jobs.experiment.run_folder import REPRODUCTIONS, RUNS, RunFolder
@@ -27,6 +27,7 @@ REPRODUCED, DIFFERS, USAGE = 0, 1, 2
 TOP1_TOLERANCE = 1.0  # percentage points, between machines: kernels round differently, and training amplifies it
 
 
+@tells_lost_output(USAGE)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     replace_unencodable()

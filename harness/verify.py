@@ -22,7 +22,7 @@ from harness.text import no_current_folder
 from jobs.cluster.claims import claimed, holder
 from jobs.cluster.surroundings import forget_outer_job
 from jobs.experiment.collector import collect_rarely
-from jobs.experiment.output import FittedTable, printable, replace_unencodable
+from jobs.experiment.output import FittedTable, printable, replace_unencodable, tells_lost_output
 from jobs.experiment.records import RecordError
 from jobs.experiment.run_folder import RUNS, RunFolder
 from jobs.experiment.verification import Difference, RunAgain, Verdict, Verification, verified_dir
@@ -33,6 +33,7 @@ CODES: dict[Verdict, int] = {"pass": PASSED, "fail": FAILED, "drift": DRIFTED}
 COLOURS: dict[Verdict, str] = {"pass": "bold green", "fail": "bold red", "drift": "bold yellow"}
 
 
+@tells_lost_output(USAGE)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     replace_unencodable()

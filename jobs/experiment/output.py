@@ -5,15 +5,17 @@ import io
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import wraps
+from typing import TYPE_CHECKING, ParamSpec
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
     from rich.table import Column, Table
     from rich.text import Text
 
+P = ParamSpec("P")
 # Control characters, line and paragraph separators, marks that reverse the direction of text, and bytes that were no UTF-8
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 PLAIN = {"±": "+-", "×": "x", "–": "-", "—": "-", "−": "-", "…": "...", "•": "*", "‘": "'", "’": "'", "“": '"', "”": '"', "µ": "u", "→": "->"}
@@ -67,6 +69,27 @@ def lost_output(error: OSError) -> str | None:
             return "the program that read the output has ended"
         return f"the output could not be written: {again.strerror}; free space where it goes, or send it elsewhere"
     return None
+
+
+def tells_lost_output(code: int) -> Callable[[Callable[P, int]], Callable[P, int]]:
+    """For a command's `main`: if its output cannot be written, it says so in a line, and ends with this exit code."""
+
+    def around(main: Callable[P, int]) -> Callable[P, int]:
+        @wraps(main)
+        def command(*args: P.args, **kwargs: P.kwargs) -> int:
+            try:
+                ended = main(*args, **kwargs)
+                sys.stdout.flush()
+            except OSError as error:
+                if (lost := lost_output(error)) is None:
+                    raise
+                print(lost, file=sys.stderr)
+                return code
+            return ended
+
+        return command
+
+    return around
 
 
 def open_closed_streams() -> None:

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from jobs.experiment.output import FittedTable, encodable, lost_output, printable, replace_unencodable
+from jobs.experiment.output import FittedTable, encodable, lost_output, printable, replace_unencodable, tells_lost_output
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -50,6 +50,27 @@ def test_an_output_that_is_full_is_told_from_another_full_file(monkeypatch: pyte
     with pytest.raises(OSError):  # what it still holds cannot be written
         stream.close()
     assert told == "the output could not be written: No space left on device; free space where it goes, or send it elsewhere"
+
+
+def test_a_command_whose_output_is_full_says_so_and_ends_with_its_code(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    @tells_lost_output(7)
+    def main(text: str, fault: str = "") -> int:
+        print(text)
+        if fault:
+            raise OSError(28, "No space left on device", fault)
+        return 0
+
+    assert main("text") == 0
+    with pytest.raises(OSError, match="record.json"):
+        main("text", fault="record.json")
+    stream = open("/dev/full", "w")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stream)
+        assert main("text") == 7
+        sys.stdout.close()
+    with pytest.raises(OSError):  # what it still holds cannot be written
+        stream.close()
+    assert capsys.readouterr().err.startswith("the output could not be written: No space left on device;")
 
 
 @pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
