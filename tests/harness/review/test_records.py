@@ -82,6 +82,6 @@ def test_a_network_whose_tokens_merge_may_cost_more_than_the_dense_one(tmp_path:
     records = [finished(JobSpec(run="", grid="merging", stages=(), cells=(), cluster=grid.cluster), each) for each in planned]
     held = [Held(run=RunFolder(tmp_path), path=tmp_path, record=record) for record in records]
     assert [merges_tokens(cell) for cell in held] == [False, True, True]
-    numbers = Metrics.model_construct(macs=100, macs_nonzero=60, macs_structural=110)
+    numbers = Metrics.model_construct(params=1, macs=100, macs_nonzero=60, macs_structural=110)
     order = {merges: next(holds for holds, text in relations(numbers, merges) if text.startswith("macs")) for merges in (True, False)}
     assert order[True](numbers) and not order[False](numbers)
