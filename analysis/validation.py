@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from functools import lru_cache
 from typing import Any
@@ -12,9 +13,11 @@ from analysis.comparability import digest_of_key, row_and_key
 from analysis.decoding import checked_record, decoded, parts_of
 from analysis.store import Entry
 from jobs.experiment.files import well_formed
-from jobs.experiment.records import SCHEMA, Record
+from jobs.experiment.records import SCHEMA, Metrics, Record
 
 CHUNK = 1 << 16  # bytes per read
+INFINITE = (b"NaN", b"Infinity")  # what JSON has for numbers that are none
+LOSSES = ("test_loss", "train_loss")  # they overflow where the accuracy is still a number, and no table is ranked by them
 
 
 def read_entry(path: str, size: int, mtime_ns: int) -> Entry:
@@ -27,6 +30,8 @@ def read_entry(path: str, size: int, mtime_ns: int) -> Entry:
         if mended == content:
             raise
         content, record = mended, checked(path, checked_record(mended))
+    if record.metrics and any(word in content for word in INFINITE):
+        check_finite(record.metrics)
     row, key = row_and_key(record)
     return Entry(
         path=path,
@@ -80,6 +85,14 @@ def checked(path: str, record: Record) -> Record:
     if record.tuning is not None and not 0 <= record.tuning.chosen < len(record.tuning.trials):
         raise ValueError(f"trial {record.tuning.chosen} is chosen, of {len(record.tuning.trials)}")
     return record
+
+
+def check_finite(metrics: Metrics) -> None:
+    """Raises ValueError for a metric that is not a finite number, of which no mean can be taken and no page can be written; losses may be."""
+    values = {**dict(metrics), **{f"layers of {name}": share for name, share in metrics.layers.items()}}
+    for name, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value) and name not in LOSSES:
+            raise ValueError(f"{name} is {value}, not a finite number")
 
 
 @lru_cache(maxsize=1 << 16)

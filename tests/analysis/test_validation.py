@@ -69,6 +69,13 @@ def test_an_accuracy_that_is_no_percentage_is_skipped(tmp_path: Path, top1: floa
     assert "not a percentage" in merge([run]).skipped[0].reason
 
 
+@pytest.mark.parametrize(("name", "value"), [("train_cpu_h", float("nan")), ("latency_ms", float("inf")), ("layers", {"in_proj": float("nan")})])
+def test_a_metric_that_no_mean_can_be_taken_of_is_skipped_and_an_infinite_loss_is_not(tmp_path: Path, name: str, value: object) -> None:
+    run = fake_run(tmp_path, [fake_record(97.0, **{name: value}), fake_record(96.0, seed=1, test_loss=float("inf"))])
+    merged = merge([run])
+    assert [file.reason.endswith("not a finite number") for file in merged.skipped] == [True] and [r.seed for r in merged.records] == [1]
+
+
 @pytest.mark.parametrize("spec", [{}, {"data": None}, {"pruning": "dense"}, {"pruning": {"method": "dense", "knobs": 3}}])
 def test_a_record_whose_spec_says_too_little_is_skipped(tmp_path: Path, spec: dict[str, object]) -> None:
     record = fake_record(97.0)
