@@ -66,15 +66,19 @@ def answer(options: argparse.Namespace) -> int:
     """Prints the best row of each key within the budget, and the scores; writes nothing. Returns 0, or 1 if no row fits. Raises AnalysisError."""
     from analysis.budget import answer_lines, decide, parse_budget
     from analysis.merge import merge
+    from analysis.printing import remarks
     from analysis.rows import make_rows
     from analysis.scores import groups, score_text
 
     asked = "--budget" if options.budget is not None else "--scores"
-    given = [f"--{name}" for name in ("out", "figures", "baseline", "beside", "export") if getattr(options, name)]
+    given = [f"--{name}" for name in ("out", "figures", "baseline", "beside", "export", "live", "curves") if getattr(options, name)]
     if given:
         raise AnalysisError(f"{asked} prints an answer and writes nothing: leave out {', '.join(given)}")
     limits = parse_budget(options.budget) if options.budget is not None else ()
-    rows = make_rows(merge(options.runs))
+    merged = merge(options.runs)
+    for line in remarks(merged):
+        print(line, file=sys.stderr)
+    rows = make_rows(merged)
     for line in answer_lines(rows, limits) if limits else ():
         print(printable(line))
     for line in score_text(groups(rows)) if options.scores else ():

@@ -196,6 +196,9 @@ def lines_of_board(rows: Sequence[Row], limits: Sequence[Limit]) -> Iterator[str
     """The answer among the rows of one key."""
     answer, budget = decide(rows, limits), ", ".join(map(str, limits))
     if answer is None:
+        if not any(row.top1 for row in rows):
+            yield "no row has a result"
+            return
         yield f"no row fits {budget}"
         close = nearest(rows, limits)
         if close:

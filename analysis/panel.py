@@ -1,5 +1,6 @@
 """The budget panel of the report: its sliders, the costs of the rows, and the comparisons that the page looks up."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ def panel_data(boards: Sequence[tuple[str, Sequence[tuple[int, Row]]]], runs: Se
     """What the page's script needs. `boards`: (key, numbered rows, best first)."""
     return {
         "phrases": PHRASES,
-        "command": f"python -m analysis {' '.join(map(str, runs))} --budget",
+        "command": f"python -m analysis {shlex.join(map(str, runs))} --budget",
         "boards": {key: board_data([pair for pair in rows if pair[1].top1]) for key, rows in boards},
     }
 

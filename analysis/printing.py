@@ -31,8 +31,7 @@ def printed(rows: Sequence[Row], merged: Merged) -> "Group":
     parts += noted([line for row in rows if (line := tuned_line(row))], "cyan")
     emptied = [(row, dead) for row in rows if (dead := dead_layers(row))]
     parts += noted([f"collapsed: {row.model}, {row.pruning}: all weights are zero in {', '.join(dead)}" for row, dead in emptied], "red")
-    parts += noted([f"conflict: {conflict}" for conflict in merged.conflicts], "red")
-    parts += noted([f"skipped {file.path}: {file.reason}" for file in merged.skipped], "yellow")
+    parts += noted(conflicts(merged), "red") + noted(skipped(merged), "yellow")
     return Group(*parts)
 
 
@@ -58,12 +57,31 @@ def dead_layers(row: Row) -> list[str]:
     return sorted({name for record in row.done if record.metrics for name in record.metrics.collapsed})
 
 
+def conflicts(merged: Merged) -> list[str]:
+    """The cells with two results, a line for each."""
+    return [f"conflict: {conflict}" for conflict in merged.conflicts]
+
+
+def skipped(merged: Merged) -> list[str]:
+    """The files that were skipped, a line for each."""
+    return [f"skipped {file.path}: {file.reason}" for file in merged.skipped]
+
+
+def remarks(merged: Merged) -> list[str]:
+    """The first conflicts and skipped files as lines of text: what an answer does not rest on."""
+    return [printable(line) for lines in (conflicts(merged), skipped(merged)) for line in shortened(lines)]
+
+
 def noted(lines: Sequence[str], style: str) -> list["Text"]:
     """The first NOTED lines, never wrapped, and the number of the others."""
     from rich.text import Text
 
-    more = [f"... and {len(lines) - NOTED} more, all in report.html"] if len(lines) > NOTED else []
-    return [Text(printable(line), style=style, no_wrap=True, overflow="ignore") for line in [*lines[:NOTED], *more]]
+    return [Text(printable(line), style=style, no_wrap=True, overflow="ignore") for line in shortened(lines)]
+
+
+def shortened(lines: Sequence[str]) -> list[str]:
+    """The first NOTED lines, and the number of the others."""
+    return [*lines[:NOTED], *([f"... and {len(lines) - NOTED} more, all in report.html"] if len(lines) > NOTED else [])]
 
 
 NOTED = 20

@@ -144,7 +144,7 @@ def score_text(made: Sequence[Group]) -> Iterator[str]:
             yield from (f"  {line}" for line in ranking_text(group.ranking, ratios(group)))
         yield from (f"  left out: {reason}" for reason in in_short(group.left_out))
     if not made:
-        yield "no row is pruned: there are no methods to compare"
+        yield "no pruned row has a result: there are no methods to compare"
 
 
 def in_short(reasons: Sequence[str]) -> list[str]:

@@ -135,6 +135,14 @@ def test_the_shell_exits_1_if_no_row_fits_and_2_for_wrong_usage(tmp_path: Path, 
     assert "nearest: vim_micro, dense" in capsys.readouterr().out
     assert main([run, "--budget", "speed<=1"]) == main([run, "--budget", "latency<=9", "--figures"]) == 2
     assert "--budget prints an answer and writes nothing: leave out --figures" in capsys.readouterr().err
+    assert main([run, "--budget", "latency<=9", "--live"]) == 2
+    assert "leave out --live" in capsys.readouterr().err
+
+
+def test_the_shell_says_which_records_its_answer_leaves_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = fake_run(tmp_path, [fake_record(97.0), fake_record(101.0, seed=1)])
+    assert main([str(run), "--budget", "latency<=9"]) == 0
+    assert "skipped " in (said := capsys.readouterr().err) and said.endswith("top1 is 101.0, not a percentage\n")
 
 
 def test_many_rows_that_cannot_be_told_apart_are_counted() -> None:
@@ -144,4 +152,5 @@ def test_many_rows_that_cannot_be_told_apart_are_counted() -> None:
 
 
 def test_a_failed_row_is_never_the_answer() -> None:
-    assert decide(rows_of(fake_record(None)), ()) is None
+    assert decide(rows := rows_of(fake_record(None)), ()) is None
+    assert list(answer_lines(rows, ()))[1:] == ["  no row has a result"]

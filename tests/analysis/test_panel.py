@@ -10,8 +10,8 @@ from tests.support.records import fake_grid, fake_record, rows_of
 
 def test_the_panel_has_names_costs_with_texts_and_phrases() -> None:
     rows = rows_of(*(fake_record(97.0, seed=seed, file_bytes=500_000) for seed in range(3)), fake_record(None, pruning="magnitude-0.9"))
-    data = panel_data([("abc", list(enumerate(rows)))], [Path("runs/a"), Path("runs/b")])
-    assert data["command"] == "python -m analysis runs/a runs/b --budget" and set(data["phrases"]) == {"only", "alone", "tied", "few"}
+    data = panel_data([("abc", list(enumerate(rows)))], [Path("runs/a"), Path("runs/my b")])
+    assert data["command"] == "python -m analysis runs/a 'runs/my b' --budget" and set(data["phrases"]) == {"only", "alone", "tied", "few"}
     board = data["boards"]["abc"]
     assert (board["numbers"], board["names"], board["p"]) == ([0], ["vim_micro, dense"], {0: []})  # a row without a result is no answer
     assert {name: (cost["values"], cost["texts"]) for name, cost in board["costs"].items()} == {

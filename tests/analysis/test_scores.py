@@ -224,7 +224,7 @@ def test_the_shell_prints_scores_and_writes_nothing(tmp_path: Path, capsys: pyte
 
 
 def test_a_run_without_pruning_says_so() -> None:
-    assert list(score_text(groups(rows_of(fake_record(97.0))))) == ["no row is pruned: there are no methods to compare"]
+    assert list(score_text(groups(rows_of(fake_record(97.0))))) == ["no pruned row has a result: there are no methods to compare"]
 
 
 def test_a_group_without_a_complete_problem_says_why() -> None:
