@@ -167,7 +167,7 @@ def report(rows: Sequence[Row], merged: Merged, runs: Sequence[Path]) -> str:
         sort_value=sort_value,
         cells=lambda row: sorted(row.done + row.failed, key=lambda record: record.seed),
         notes=notes,
-        verified=verified_lines(runs),
+        verified=verified_lines(runs, merged.records),
         holes=[line for line in coverage_lines(rows, merged) if line["failed"] or line["missing"]],
         failures=[(row, record) for row in rows for record in row.failed],
         merged=merged,
@@ -247,13 +247,24 @@ def notes(row: Row) -> list[str]:
     return [note if len(who) == len(row.done) else f"seed {', '.join(who)}: {note}" for note, who in seeds.items()]
 
 
-def verified_lines(runs: Sequence[Path]) -> Callable[[Row], list[str]]:
-    """A function that gives the verifications of a row's cells, a line for each; those of numbers that a record no longer has say so."""
+def verified_lines(runs: Sequence[Path], records: Sequence[Record]) -> Callable[[Row], list[str]]:
+    """A function that gives the verifications of a row's cells, a line for each; those of numbers that no record has any more say so.
+
+    Of a cell that ran on several clusters, a verification is shown at the record that it is about.
+    """
+    same: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        same[record.id].append(record)
     kept: dict[str, list[Verification]] = defaultdict(list)
     for verification in (verification for run in runs for verification in verifications(run)):
         if verification not in kept[verification.cell]:
             kept[verification.cell].append(verification)
-    return lambda row: [verified_line(verification, record) for record in row.done for verification in kept.get(record.id, [])]
+
+    def lines(row: Row) -> list[str]:
+        pairs = [(verification, record) for record in row.done for verification in kept.get(record.id, [])]
+        return [verified_line(about, record) for about, record in pairs if about.fits(record) or not any(map(about.fits, same[record.id]))]
+
+    return lines
 
 
 def verified_line(verification: Verification, record: Record) -> str:

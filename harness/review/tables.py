@@ -154,7 +154,8 @@ def difference(kept: Path, written: Path) -> str:
     """The first difference between a table and the one that the records give."""
     before, now = (path.read_text(encoding="utf-8-sig", errors="replace").splitlines() for path in (kept, written))
     line = next((number for number, (a, b) in enumerate(zip(before, now, strict=False), 1) if a != b), min(len(before), len(now)) + 1)
-    return f"line {line} is not what the records give: it was edited, or records have changed since; python -m analysis writes it again"
+    why = "it was edited, records have changed since, or another version of the analysis wrote it"
+    return f"line {line} is not what the records give: {why}; python -m analysis writes it again"
 
 
 def by(cells: Sequence[Measured], value: Callable[[Measured], object]) -> list[list[Measured]]:

@@ -10,11 +10,11 @@ import pytest
 
 import analysis.report
 from analysis.merge import merge
-from analysis.report import report, script_safe
+from analysis.report import report, script_safe, verified_lines
 from analysis.rows import make_rows
 from jobs.experiment.files import write_json
 from jobs.experiment.verification import verified_dir
-from tests.support.records import EVIL, evil_run, fake_grid, fake_record, fake_run, fake_verification, rows_of
+from tests.support.records import EVIL, evil_run, fake_environment, fake_grid, fake_record, fake_run, fake_verification, rows_of
 
 
 def page_of(run: Path) -> str:
@@ -101,6 +101,15 @@ def test_a_row_says_by_whom_its_cells_were_verified_and_whether_that_is_still_so
         "seed 2 verified by Ada on 2026-11-28, of other numbers than the record has now: pass: for the tests",
     ]
     assert "img" not in Tags(page_of(run)).tags
+
+
+def test_a_verification_is_shown_at_the_record_of_its_cluster_alone(tmp_path: Path) -> None:
+    here, there = fake_record(97.0), fake_record(96.0, environment=fake_environment(gpu="Example GPU"))
+    runs = [fake_run(tmp_path / str(i), [record]) for i, record in enumerate((here, there))]
+    write_json(verified_dir(runs[0], here.id) / "a.json", fake_verification(here, "pass", "Ada").model_dump(mode="json"))
+    merged = merge(runs)
+    lines = verified_lines(runs, merged.records)
+    assert here.id == there.id and sorted(map(lines, make_rows(merged))) == [[], ["seed 0 verified by Ada on 2026-11-28: pass: for the tests"]]
 
 
 def test_a_page_holds_what_a_browser_can_and_says_what_it_leaves_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
