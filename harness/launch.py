@@ -152,9 +152,10 @@ def plan_and_launch(grid: Grid, run: RunFolder, options: argparse.Namespace) -> 
     if not left:
         hint = f", {len(failed)} failed: {RETRY_HINT}" if failed else ""
         print(f"nothing to do: {len(cells) - len(failed)} of {len(cells)} cells are done{hint}", flush=True)
-        if cells_with_new_labels(grid, graph, run):
+        if costs.to_keep or cells_with_new_labels(grid, graph, run):
             with claimed(run.launch_lock, wait=False) as alone:
                 if alone:
+                    costs.keep()
                     show_new_labels(grid, graph, run)
         publish(run)
         return NOTHING_TO_DO

@@ -8,6 +8,7 @@ from harness.cost.estimate import Estimate, hours
 from harness.cost.learned import measured_s, sample_of
 from harness.cost.table import number
 from harness.grid.read import Grid
+from harness.plan.sizes import stage_clusters
 from harness.plan.stages import StageGraph
 from harness.text import counted, shortened
 from jobs.experiment.files import write_json
@@ -114,9 +115,10 @@ def decide(grid: Grid, graph: StageGraph, run: RunFolder, whole: Estimate, budge
 
 
 def begun_cells(grid: Grid, graph: StageGraph, run: RunFolder) -> frozenset[CellId]:
-    """The cells that have a record, or whose last stage has started."""
+    """The cells that have a record, or whose last stage has started, or that of one of their trials."""
     ended = (cell.id for cell in grid.cells if run.record_path(cell.id).exists())
-    return frozenset(ended).union(cell for cell, path in graph.paths.items() if run.stage_dir(path[-1]).is_dir())
+    last = {cell: (path[-1], *(trial.stages[-1] for trial in graph.trials.get(cell, ()))) for cell, path in graph.paths.items()}
+    return frozenset(ended).union(cell for cell, stages in last.items() if any(run.stage_dir(stage).is_dir() for stage in stages))
 
 
 def total(choice: Choice, prices: Prices) -> float:
@@ -129,15 +131,15 @@ def prices_of(grid: Grid, graph: StageGraph, run: RunFolder, whole: Estimate) ->
     """The hours of each stage and measurement: what it took if it is done, else the estimate, with a part of the starts of all jobs."""
     starts_s = whole.knowledge.start_s * len(whole.jobs) / max(1, len(whole.stages))
     stage_h: dict[StageId, float] = {}
-    for stage in graph.stages:
-        cluster = whole.clusters.get(stage, grid.cluster)
+    clusters = stage_clusters(grid, graph)  # of what is done, too
+    for stage, cluster in clusters.items():
         estimated = whole.stages.get(stage)
         sample = sample_of(run, stage) if estimated is None else None
         took_s = estimated.seconds if estimated is not None else sample.wall_s if sample is not None else None
         stage_h[stage] = 0.0 if took_s is None else hours(cluster, took_s + starts_s, of_gpus=whole.of_gpus)
     cell_h = {
-        cell.id: hours(grid.cluster, whole.measurements_s.get(cell.id) or measurement_took_s(run, cell.id), of_gpus=whole.of_gpus)
-        for cell in grid.cells
+        cell: hours(clusters[path[-1]], whole.measurements_s.get(cell) or measurement_took_s(run, cell), of_gpus=whole.of_gpus)
+        for cell, path in graph.paths.items()
     }
     return Prices(paths=graph.paths, stage_h=stage_h, cell_h=cell_h)
 

@@ -90,6 +90,11 @@ class Costs:
         files = data_lines(grid.cluster, data_sets(planned.cell for planned in left))
         return described(self.estimate(grid, graph, left), files, self.timed_now)
 
+    @property
+    def to_keep(self) -> bool:
+        """True if `keep` has something to write, or to forget."""
+        return self.new is not None or (self.previous is not None and self.options.budget == NO_BUDGET)
+
     def keep(self) -> None:
         """Keeps a new choice in the run folder, or forgets the one that holds no longer."""
         if self.new is not None:

@@ -6,15 +6,17 @@ from pathlib import Path
 import pytest
 
 from harness.cost.budget import BudgetError
-from harness.cost.chosen import KeptChoice, decide, forget_choice, is_for, kept_choice, kept_to, write_choice
+from harness.cost.chosen import KeptChoice, begun_cells, decide, forget_choice, is_for, kept_choice, kept_to, prices_of, write_choice
 from harness.cost.estimate import Estimate
-from harness.grid.read import Grid
+from harness.cost.gather import works
+from harness.cost.knowledge import Knowledge
+from harness.grid.read import Grid, read_grid
 from harness.plan.jobs import done_stages, make_jobs, planned_cells
 from harness.plan.stages import make_graph
 from jobs.experiment.run_folder import RunFolder
-from tests.support.jobs import small_grid
+from tests.support.jobs import small_grid, tuned_grid
 from tests.support.runs import FakeRun
-from tests.support.times import known
+from tests.support.times import TIMES, known
 
 # of small_grid, in seconds: a trunk 23.875, a dense fine-tuning as much, a pruned one 24.875, a measurement 7, a start 10
 DENSE_H, MAGNITUDE_H = 2 * (2 * 33.875 + 7) / 3600, 2 * (34.875 + 7) / 3600
@@ -132,3 +134,31 @@ def test_a_smaller_budget_drops_what_is_not_begun_and_a_larger_one_drops_nothing
         decide(fake.grid, graph, fake.run, costs, "3m")
     write_choice(fake.run, decide(fake.grid, graph, fake.run, costs, "4m").choice)
     assert {cell.pruning for cell in decide(fake.grid, graph, fake.run, costs, "4.1m").grid.cells} == {"dense", "magnitude(0.9)"}
+
+
+def test_jobs_with_resources_of_their_own_are_paid_as_the_estimate_says(tmp_path: Path) -> None:
+    path, run = tmp_path / "sizes.yaml", RunFolder(tmp_path / "run")
+    path.write_text(
+        "name: sizes\nrecipe: {epochs: 1, finetune_epochs: 1}\nseeds: [0]\ncluster: {kind: slurm, gpus_per_node: 1}\n"
+        "models: [{name: vim_micro, cluster: {gpus_per_node: 4}}]\npruning: [dense, {method: random, sparsity: 0.5, cluster: {gpus_per_node: 2}}]\n"
+    )
+    grid = read_grid(path)
+    graph = make_graph(grid.cells)
+    jobs = make_jobs(grid, graph, run, planned_cells(grid, graph))
+    whole = Estimate(graph=graph, jobs=jobs, done=(), knowledge=Knowledge(times=dict.fromkeys(works(jobs), TIMES)), cluster=grid.cluster)
+    assert decide(grid, graph, run, whole, "100h").choice.estimated_h == pytest.approx(whole.total_h)
+    trunk = graph.paths[grid.cells[0].id][0]
+    FakeRun(run, grid, graph, ()).finish(trunk, train_s=3600.0)
+    left = Estimate(graph=graph, jobs=[], done={trunk}, knowledge=Knowledge(), cluster=grid.cluster)
+    assert prices_of(grid, graph, run, left).stage_h[trunk] == pytest.approx(4.0)
+
+
+def test_a_tuned_cell_has_begun_when_a_trial_is_at_its_last_stage(tmp_path: Path) -> None:
+    grid, run = tuned_grid(tmp_path), RunFolder(tmp_path / "run")
+    graph = make_graph(grid.cells)
+    (cell,) = grid.cells
+    first, second, *_ = graph.trials[cell.id]
+    run.stage_dir(first.stages[0]).mkdir(parents=True)
+    assert begun_cells(grid, graph, run) == frozenset()
+    run.stage_dir(second.stages[-1]).mkdir()
+    assert begun_cells(grid, graph, run) == {cell.id}

@@ -9,7 +9,7 @@ import pytest
 
 from harness import launch as module
 from harness.grid.read import Grid, read_grid
-from harness.launch import OK, USAGE, main
+from harness.launch import NOTHING_TO_DO, OK, USAGE, main
 from tests.support.jobs import GRID
 from tests.support.times import keep_times
 
@@ -74,6 +74,15 @@ def test_no_budget_takes_all_cells_again(launched: list[int], capsys: pytest.Cap
     assert main(["grid.yaml", "--budget", "none"]) == OK and launched == [4, 6]
     assert "the budget of 4m holds no longer: this run has 6 cells again" in lines(capsys) and not Path("runs/small/budget.json").exists()
     assert main(["grid.yaml", "--budget", "none"]) == OK and launched == [4, 6, 6]
+
+
+@pytest.mark.usefixtures("grid", "launched")
+def test_no_budget_holds_no_budget_though_nothing_is_left_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["grid.yaml", "--budget", BUDGET]) == OK
+    monkeypatch.setattr(module, "to_run", lambda *_: ((), frozenset()))
+    monkeypatch.setattr(module, "publish", lambda run: True)
+    assert main(["grid.yaml"]) == NOTHING_TO_DO and Path("runs/small/budget.json").exists()
+    assert main(["grid.yaml", "--budget", "none"]) == NOTHING_TO_DO and not Path("runs/small/budget.json").exists()
 
 
 def test_an_estimate_of_a_finished_run_in_another_folder_is_learned_from_it(
