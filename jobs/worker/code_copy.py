@@ -50,8 +50,13 @@ def digest_of(root: Path) -> str:
 
 
 def keep_code(run: RunFolder) -> Path:
-    """The copy of this process's code in a run folder, which is made if it is not there. Raises OSError."""
+    """The copy of this process's code in a run folder, which is made if it is not there. Raises OSError.
+
+    The caller holds the launch lock: what killed launches were copying is removed.
+    """
     target = run.code_dir / code_id()
+    for left in run.code_dir.glob(".*"):
+        shutil.rmtree(left, ignore_errors=True)
     if not target.exists():
         aside = run.code_dir / f".{target.name}.{uuid.uuid4().hex}"
         try:

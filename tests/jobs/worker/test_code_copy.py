@@ -66,6 +66,7 @@ def test_equal_code_is_kept_once_and_an_edit_beside_it(project: Path, tmp_path: 
     first = keep_code(run)
     assert keep_code(run) == first
     edit(project)
+    (run.code_dir / ".0123456789abcdef.killed" / "jobs").mkdir(parents=True)
     assert keep_code(run) != first and len(list(run.code_dir.iterdir())) == 2
     assert (first / "jobs" / "a.py").read_text() == "1\n"
 
