@@ -20,7 +20,7 @@ from harness.monitor.rank_logs import Ranks, chosen
 from harness.monitor.survey import Survey, is_over, survey
 from jobs.experiment.ids import StageId
 from jobs.experiment.index import RunIndexError
-from jobs.experiment.output import replace_unencodable
+from jobs.experiment.output import replace_unencodable, tells_lost_output
 from jobs.experiment.run_folder import RUNS, RunFolder
 from jobs.experiment.submissions import Submission
 from jobs.recovery.triage import PEER_LOST
@@ -31,6 +31,7 @@ ALIVE_S = 10.0  # between two checks that the job of a followed log is alive
 BEGIN = re.compile(r"^stage (\w+): ", re.MULTILINE)  # the line that a job prints when it begins a stage
 
 
+@tells_lost_output(USAGE)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     replace_unencodable()

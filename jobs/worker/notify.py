@@ -159,16 +159,16 @@ def tell_end_if_over(run: RunFolder) -> None:
 
 
 def is_over(run: RunFolder) -> bool:
-    """True if no cell of the latest launch is left to run. Raises RunIndexError."""
+    """True if no cell of the latest launch is left to run. A trial that has failed ends no tuned cell. Raises RunIndexError."""
     cancelled = run.cancelled_cells()
     failed: dict[str, bool] = {}
     for cell, entry in read_index(run).cells.items():
         if run.record_path(cell).exists() or cell in cancelled:
             continue
-        for stage in entry.stages:
+        for stage in entry.required:
             if stage not in failed:
                 failed[stage] = run.failure_path(stage).exists()
-        if not any(failed[stage] for stage in entry.stages):
+        if not any(failed[stage] for stage in entry.required):
             return False
     return True
 

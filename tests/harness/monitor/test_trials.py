@@ -11,6 +11,7 @@ from harness.plan.jobs import planned_cells
 from harness.plan.snapshot import save_launch
 from harness.plan.stages import make_graph
 from jobs.experiment.run_folder import RunFolder
+from jobs.worker.notify import is_over
 from tests.support.runs import FakeRun, elsewhere
 
 GRID = """
@@ -44,6 +45,16 @@ def test_trials_are_counted_and_a_failed_one_is_no_failure_of_its_cell(tmp_path:
     assert set(surveyed.states.values()) == {"open"} and incidents(fake.run, surveyed) == []
     assert open_stages(surveyed.index.cells[dense.cell.id], surveyed.files) == [dense.trials[2].stages[-1], dense.stages[-1]]
     assert dense.trials[0].stages[-1] in surveyed.dropped and dense.trials[0].stages[-1] not in needed(surveyed)
+
+
+def test_a_run_is_not_over_while_a_cell_with_a_failed_trial_has_others(tmp_path: Path) -> None:
+    fake = tuned(tmp_path)
+    dense, pruned = fake.paths
+    fake.record(dense)
+    fake.fail(pruned.trials[0].stages[-1], kind="diverged")
+    assert not is_over(fake.run)
+    fake.fail(pruned.stages[-1], kind="NoTrialLeft")
+    assert is_over(fake.run)
 
 
 def test_a_stage_says_which_trial_it_is_of(tmp_path: Path) -> None:
