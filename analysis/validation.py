@@ -16,7 +16,6 @@ from jobs.experiment.files import well_formed
 from jobs.experiment.records import SCHEMA, Metrics, Record
 
 CHUNK = 1 << 16  # bytes per read
-INFINITE = (b"NaN", b"Infinity")  # what JSON has for numbers that are none
 LOSSES = ("test_loss", "train_loss")  # they overflow where the accuracy is still a number, and no table is ranked by them
 
 
@@ -30,7 +29,7 @@ def read_entry(path: str, size: int, mtime_ns: int) -> Entry:
         if mended == content:
             raise
         content, record = mended, checked(path, checked_record(mended))
-    if record.metrics and any(word in content for word in INFINITE):
+    if isinstance(record.metrics, Metrics):  # pydantic read it, because of a number that msgspec refuses, or of other content
         check_finite(record.metrics)
     row, key = row_and_key(record)
     return Entry(

@@ -1,6 +1,7 @@
 """Files that are not records are skipped with a reason."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -71,9 +72,22 @@ def test_an_accuracy_that_is_no_percentage_is_skipped(tmp_path: Path, top1: floa
 
 @pytest.mark.parametrize(("name", "value"), [("train_cpu_h", float("nan")), ("latency_ms", float("inf")), ("layers", {"in_proj": float("nan")})])
 def test_a_metric_that_no_mean_can_be_taken_of_is_skipped_and_an_infinite_loss_is_not(tmp_path: Path, name: str, value: object) -> None:
-    run = fake_run(tmp_path, [fake_record(97.0, **{name: value}), fake_record(96.0, seed=1, test_loss=float("inf"))])
+    run = fake_run(tmp_path, [fake_record(97.0, **{name: value}), fake_record(96.0, seed=1, test_loss=float("inf"), notes=["NaN, Infinity"])])
     merged = merge([run])
     assert [file.reason.endswith("not a finite number") for file in merged.skipped] == [True] and [r.seed for r in merged.records] == [1]
+
+
+def test_the_word_nan_in_a_text_is_no_number(tmp_path: Path) -> None:
+    run = fake_run(tmp_path, [fake_record(97.0, notes=["NaN, Infinity"])])
+    assert merge([run]).skipped == ()
+
+
+def test_a_number_beyond_all_floats_is_skipped(tmp_path: Path) -> None:
+    record = fake_record(97.0)
+    run = fake_run(tmp_path, [record, fake_record(96.0, seed=1)])
+    path = run / "cells" / record.id / "record.json"
+    path.write_text(re.sub(r'"latency_ms": *[0-9.]+', '"latency_ms": 1e999', path.read_text()))
+    assert "latency_ms is inf, not a finite number" in merge([run]).skipped[0].reason
 
 
 @pytest.mark.parametrize("spec", [{}, {"data": None}, {"pruning": "dense"}, {"pruning": {"method": "dense", "knobs": 3}}])
