@@ -116,12 +116,12 @@ def decided(subject: Rerun, comparison: Comparison | None) -> tuple[Verdict, lis
     if not subject.drawn:
         return "pass", equal
     verdict, reasons = by_tests(subject, comparison) if comparison else by_margin(subject)
-    if verdict == "drift" and equal:
-        return "pass", [*equal, *(f"further seeds: {reason}" for reason in reasons[:1]), *reasons[1:]]
-    if verdict == "pass" and subject.unexpected:
+    if verdict != "fail" and subject.unexpected:
         seeds = shortened(subject.unexpected, NAMED)
         why = f"the same code on an equal machine had to give the same weights, bit for bit, and did not (seed {seeds})"
-        return "drift", [f"{why}: the record or the weights may have been changed, or something that no record holds has", *reasons]
+        return "drift", [f"{why}: the record or the weights may have been changed, or something that no record holds has", *equal, *reasons]
+    if verdict == "drift" and equal:
+        return "pass", [*equal, *(f"further seeds: {reason}" for reason in reasons[:1]), *reasons[1:]]
     return verdict, [*reasons, *equal] if verdict == "fail" else [*equal, *reasons]
 
 

@@ -99,6 +99,13 @@ def test_weights_that_had_to_be_equal_and_are_not_are_no_pass() -> None:
     assert result.verdict == "drift" and "had to give the same weights, bit for bit, and did not (seed 0, 1, 2)" in result.reasons[0]
 
 
+def test_a_seed_that_came_out_other_than_it_had_to_is_told_beside_equal_ones_and_where_the_tests_leave_it_open() -> None:
+    row = recorded(*SEEDS)
+    for runs in ([row[0], *runs_of(94.0, 99.0, first=1, environment=HERE)], runs_of(94.0, 99.0, environment=HERE)):
+        result = verdict(row, *runs)
+        assert result.verdict == "drift" and "had to give the same weights" in result.reasons[0]
+
+
 def test_equal_weights_of_chosen_seeds_fail_by_new_seeds_and_stand_where_those_leave_it_open() -> None:
     row = recorded(*SEEDS)
     chosen = verdict(row, row[0], *runs_of(93.0, 93.2, 92.9, first=4))
