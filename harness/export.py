@@ -1,4 +1,4 @@
-"""python -m harness.export <cell> <file>: a finished cell as a graph of torch's own operations (.pt2) or as ONNX (.onnx).
+"""python -m harness.export <folder of a cell> <file>: a finished cell as a graph of torch's own operations (.pt2) or as ONNX (.onnx).
 
 Exit codes: 0: written, and equal to the cell's network; 1: this network cannot be exported so, or differs; 2: usage.
 """
