@@ -43,6 +43,8 @@ class StageResult:
     peak_memory_bytes: int | None = None  # of rank 0, training and validation; see `jobs.parallel.memory`
     joules: float | None = None  # of all ranks' devices, over all restarts; None if the machine does not measure it
     notes: list[str] = field(default_factory=list)  # of a pretrained file: what was not loaded as it stands there
+    ranks: int | None = None  # that trained it; None: a version before, which did not say
+    threads: int | None = None  # of each rank
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -253,6 +253,8 @@ class StageTrainer:
             peak_memory_bytes=max(state.peak_bytes, peak_bytes(self.ranks.device)),
             joules=self.energy.total(),
             notes=list(self.notes),
+            ranks=self.ranks.world,
+            threads=torch.get_num_threads(),
         )
         if self.ranks.rank == 0:
             network = self.network

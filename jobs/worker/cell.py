@@ -194,9 +194,13 @@ def pruned_top1(results: Sequence["StageResult"]) -> float | None:
 
 
 def path_costs(results: Sequence["StageResult"], ranks: "Ranks", threads: int) -> PathCosts:
-    """The cost of a path from the results of its stages, first stage first."""
+    """The cost of a path from the results of its stages, first stage first. Each counts the ranks and threads that trained it.
+
+    ranks, threads: of the job that measures, for stages that do not say which they had.
+    """
     train_s = sum(result.train_s for result in results)
-    rank_h = train_s * ranks.world / 3600
+    rank_h = [result.train_s * (result.ranks or ranks.world) / 3600 for result in results]
+    core_h = [hours * (result.threads or threads) for hours, result in zip(rank_h, results, strict=True)]
     on_gpu = ranks.device.type == "cuda"
     joules = [result.joules for result in results if result.joules is not None]
     peaks = [result.peak_memory_bytes for result in results if result.peak_memory_bytes is not None]
@@ -204,8 +208,8 @@ def path_costs(results: Sequence["StageResult"], ranks: "Ranks", threads: int) -
         epochs=sum(result.epochs for result in results),
         train_s=train_s,
         train_img_per_s=next((result.train_img_per_s for result in results if result.steps), 0.0),
-        train_gpu_h=rank_h if on_gpu else None,
-        train_cpu_h=None if on_gpu else rank_h * threads,
+        train_gpu_h=sum(rank_h) if on_gpu else None,
+        train_cpu_h=None if on_gpu else sum(core_h),
         train_peak_memory_bytes=max(peaks, default=None),
         train_j=sum(joules) if len(joules) == len(results) else None,
     )

@@ -39,6 +39,13 @@ def test_on_gpus_each_rank_is_one() -> None:
     assert (costs.train_gpu_h, costs.train_cpu_h) == (1.5 * 2, None)
 
 
+def test_a_stage_counts_the_ranks_and_threads_that_trained_it() -> None:
+    """A trunk has the resources of its model's entry, and what follows those of its pruning's."""
+    path = [replace(TRUNK, ranks=4, threads=8), TUNED]
+    assert path_costs(path, ranks("cpu"), threads=3).train_cpu_h == 1.0 * 4 * 8 + 0.5 * 2 * 3
+    assert path_costs(path, ranks("cuda"), threads=3).train_gpu_h == 1.0 * 4 + 0.5 * 2
+
+
 def test_the_peak_of_memory_is_that_of_the_dearest_stage_that_tells() -> None:
     assert path_costs([TRUNK, TUNED], ranks("cpu"), threads=1).train_peak_memory_bytes == 900
     assert path_costs([replace(TRUNK, peak_memory_bytes=None)], ranks("cpu"), threads=1).train_peak_memory_bytes is None
