@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import os
 from functools import lru_cache
 from typing import Any
@@ -13,10 +12,9 @@ from analysis.comparability import digest_of_key, row_and_key
 from analysis.decoding import checked_record, decoded, parts_of
 from analysis.store import Entry
 from jobs.experiment.files import well_formed
-from jobs.experiment.records import SCHEMA, Metrics, Record
+from jobs.experiment.records import SCHEMA, Metrics, Record, not_finite
 
 CHUNK = 1 << 16  # bytes per read
-LOSSES = ("test_loss", "train_loss")  # they overflow where the accuracy is still a number, and no table is ranked by them
 
 
 def read_entry(path: str, size: int, mtime_ns: int) -> Entry:
@@ -30,7 +28,8 @@ def read_entry(path: str, size: int, mtime_ns: int) -> Entry:
             raise
         content, record = mended, checked(path, checked_record(mended))
     if isinstance(record.metrics, Metrics):  # pydantic read it, because of a number that msgspec refuses, or of other content
-        check_finite(record.metrics)
+        if infinite := not_finite(record.metrics):
+            raise ValueError(infinite[0])
     row, key = row_and_key(record)
     return Entry(
         path=path,
@@ -84,14 +83,6 @@ def checked(path: str, record: Record) -> Record:
     if record.tuning is not None and not 0 <= record.tuning.chosen < len(record.tuning.trials):
         raise ValueError(f"trial {record.tuning.chosen} is chosen, of {len(record.tuning.trials)}")
     return record
-
-
-def check_finite(metrics: Metrics) -> None:
-    """Raises ValueError for a metric that is not a finite number, of which no mean can be taken and no page can be written; losses may be."""
-    values = {**dict(metrics), **{f"layers of {name}": share for name, share in metrics.layers.items()}}
-    for name, value in values.items():
-        if isinstance(value, float) and not math.isfinite(value) and name not in LOSSES:
-            raise ValueError(f"{name} is {value}, not a finite number")
 
 
 @lru_cache(maxsize=1 << 16)

@@ -8,7 +8,7 @@ from harness.plan.stages import make_graph
 from harness.review.evidence import Evidence, Held, Measured
 from harness.review.rules import Finding
 from jobs.experiment.plugins import names_in
-from jobs.experiment.records import Metrics
+from jobs.experiment.records import Metrics, Record, not_finite
 from jobs.experiment.run_folder import EXPORT, METRICS, RESULT
 from models.pruning.chain import Chain
 from models.pruning.token_merging import TokenMerging
@@ -70,6 +70,9 @@ def numbers(evidence: Evidence) -> Iterator[Finding]:
 def impossible(cell: Measured) -> Iterator[str]:
     """What cannot be in a record."""
     numbers = cell.metrics
+    if infinite := not_finite(numbers):
+        yield from infinite
+        return
     for name in ("top1", "top5", "val_top1", "val_top1_pruned"):
         value = getattr(numbers, name)
         if value is not None and not 0 <= value <= 100:
@@ -81,8 +84,16 @@ def impossible(cell: Measured) -> Iterator[str]:
     if numbers.top5 is not None and numbers.top5 < numbers.top1:
         yield f"top5 is {numbers.top5}, below top1 of {numbers.top1}"
     yield from (text for holds, text in relations(numbers, merges_tokens(cell)) if not holds(numbers))
-    if datetime.fromisoformat(cell.record.finished) < datetime.fromisoformat(cell.record.started):
-        yield f"it finished ({cell.record.finished}) before it started ({cell.record.started})"
+    yield from times(cell.record)
+
+
+def times(record: Record) -> Iterator[str]:
+    """What cannot be of a record's times."""
+    try:
+        if datetime.fromisoformat(record.finished) < datetime.fromisoformat(record.started):
+            yield f"it finished ({record.finished}) before it started ({record.started})"
+    except (ValueError, TypeError):  # no time, or only one of them with a time zone
+        yield f"started ({record.started}) and finished ({record.finished}) are no two times that can be compared"
 
 
 def merges_tokens(cell: Held) -> bool:
@@ -102,7 +113,10 @@ def relations(numbers: Metrics, merges: bool) -> list[tuple[Callable[[Metrics], 
             lambda m: 0 <= m.macs_nonzero <= structural and (merges or structural <= m.macs),
             "macs_nonzero, macs_structural and macs do not grow in this sequence",
         ),
-        (lambda m: abs(m.sparsity_all - (1 - m.params_nonzero / dense)) < CLOSE, "sparsity_all is not 1 - params_nonzero / params_dense"),
+        (
+            lambda m: dense > 0 and abs(m.sparsity_all - (1 - m.params_nonzero / dense)) < CLOSE,
+            "sparsity_all is not 1 - params_nonzero / params_dense",
+        ),
         (lambda m: 0 <= m.sparsity_prunable <= 1 and all(0 <= part <= 1 for part in m.layers.values()), "a sparsity is not between 0 and 1"),
         (lambda m: m.latency_ms > 0 and m.throughput_img_per_s > 0 and m.file_bytes > 0, "a time or a size is not above 0"),
         (lambda m: m.train_s >= 0 and m.epochs >= 0, "a duration is below 0"),

@@ -6,6 +6,7 @@ a version may find files of another. Settings that a person writes, and the `spe
 """
 
 from datetime import UTC, datetime
+from math import isfinite
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
@@ -146,6 +147,16 @@ class Record(Strict):
     tuning: Tuning | None = None  # None: the cell was not tuned, or has failed
     started: str  # ISO 8601, UTC
     finished: str
+
+
+LOSSES = ("test_loss", "train_loss")  # they may overflow where the accuracy is still a number, and no table is ranked by them
+
+
+def not_finite(metrics: Metrics) -> list[str]:
+    """The metrics that are no finite numbers, in words; losses may be infinite. No mean can be taken of the others, and no page be written."""
+    values = {**dict(metrics), **{f"layers of {name}": part for name, part in metrics.layers.items()}}
+    infinite = {name: value for name, value in values.items() if isinstance(value, float) and not isfinite(value) and name not in LOSSES}
+    return [f"{name} is {value}, not a finite number" for name, value in infinite.items()]
 
 
 def trained_recipe(record: Record) -> dict[str, Any]:
