@@ -1,6 +1,6 @@
 """The cells that a run keeps to because of its budget: chosen once, kept in the run folder, so that each launch runs the same."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from harness.cost.budget import BudgetError, CellRow, Choice, Prices, choose, hours_of, rows_of
@@ -13,6 +13,7 @@ from harness.plan.stages import StageGraph
 from harness.text import counted, shortened
 from jobs.experiment.files import write_json
 from jobs.experiment.ids import CellId, StageId
+from jobs.experiment.index import RunIndexError, read_index
 from jobs.experiment.records import RecordError, Strict, now, read_as
 from jobs.experiment.run_folder import BUDGET, RunFolder
 
@@ -107,11 +108,19 @@ def decide(grid: Grid, graph: StageGraph, run: RunFolder, whole: Estimate, budge
         made=now(),
     )
     text = described(choice, kept, len(grid.cells))
-    dropped = set(previous.chosen).intersection(kept.left_out) if previous else ()
-    if previous and dropped:
-        jobs = "jobs that were submitted for them go on until harness.cancel ends them"
-        text += f"\n  {counted(len(dropped), 'cell')} chosen for {previous.budget} left; {jobs}"
+    before = previous.chosen if previous else launched_cells(run) if grid.cluster.kind == "slurm" else ()
+    if dropped := set(before).intersection(kept.left_out):
+        source = f"chosen for {previous.budget} left" if previous else "of a previous launch left out"
+        text += f"\n  {counted(len(dropped), 'cell')} {source}; jobs that were submitted for them go on until harness.cancel ends them"
     return Decision(grid=smaller, choice=kept, text=text)
+
+
+def launched_cells(run: RunFolder) -> Collection[CellId]:
+    """The cells of the latest launch; none where that is not known."""
+    try:
+        return read_index(run).cells.keys()
+    except RunIndexError:
+        return ()
 
 
 def begun_cells(grid: Grid, graph: StageGraph, run: RunFolder) -> frozenset[CellId]:

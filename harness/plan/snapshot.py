@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -123,13 +123,13 @@ def save_plan(grid: Grid, run: RunFolder, cells: Mapping[str, Any], index: RunIn
     write_index(run, index)
 
 
-def warn_of_stale_records(run: RunFolder, cells: Sequence[PlannedCell]) -> None:
+def warn_of_stale_records(run: RunFolder, cells: Sequence[PlannedCell], of_grid: Iterable[CellId] = ()) -> None:
     """Warns of records that this grid would not produce today: those of cells that it no longer has, those made under other defaults, those that
     cannot be read.
 
-    A cell keeps its id when only a default has changed: defaults are not part of the id.
+    A cell keeps its id when only a default has changed: defaults are not part of the id. of_grid: all cells of the grid, if a budget chose `cells`.
     """
-    ids = {planned.cell.id for planned in cells}
+    ids = {planned.cell.id for planned in cells}.union(of_grid)
     others = sum(path.parent.name not in ids for path in run.record_paths())
     if others:
         held = f"{others} cells that are not in this grid, from a previous grid named {run.path.name}"

@@ -162,3 +162,10 @@ def test_a_tuned_cell_has_begun_when_a_trial_is_at_its_last_stage(tmp_path: Path
     assert begun_cells(grid, graph, run) == frozenset()
     run.stage_dir(second.stages[-1]).mkdir()
     assert begun_cells(grid, graph, run) == {cell.id}
+
+
+def test_a_first_budget_says_that_jobs_of_what_it_leaves_out_go_on(fake: FakeRun) -> None:
+    graph, costs = make_graph(fake.grid.cells), estimate(fake.grid, fake.run)
+    assert "submitted" not in decide(fake.grid, graph, fake.run, costs, "3m").text, "the jobs of a launch here have ended with it"
+    queued = replace(fake.grid, cluster=replace(fake.grid.cluster, kind="slurm"))
+    assert "4 cells of a previous launch left out; jobs that were submitted" in decide(queued, graph, fake.run, costs, "3m").text
