@@ -33,6 +33,7 @@ VERDICT = "verdict.json"  # of an unfinished folder: it has come to its end, and
 UNFINISHED, OVER = "unfinished-", ".over."
 PROFILE_S = 0.001  # speeds are not verified
 HASH = 6
+OTHER_IMAGES = "the images here are others than those that the recorded run saw: their content hash differs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +97,9 @@ def runs_of(subject: Subject, seeds: list[int], folder: Path, copy: Path | None,
         if record.metrics is None:
             why = f"{record.failure.kind}: {record.failure.message}" if record.failure else "unknown"
             raise NotRunError(f"seed {seed} has no numbers here, so there is nothing to compare: {why}")
+        if record.environment.data_sha256 != subject.record.environment.data_sha256:  # a copy of the code reads its images itself
+            shutil.rmtree(folder)
+            raise NotRunError(OTHER_IMAGES)
         yield record
 
 
@@ -114,7 +118,7 @@ def run_here(subject: Subject, seed: int, folder: Path) -> Record:
     except (PluginError, DataError, KeyError, ValueError) as error:
         raise NotRunError(f"it cannot run here: {error}") from error
     if images.sha256 != record.environment.data_sha256:
-        raise NotRunError("the images here are others than those that the recorded run saw: their content hash differs")
+        raise NotRunError(OTHER_IMAGES)
     try:
         return run_again(record, folder, PROFILE_S)
     except FileNotFoundError as error:

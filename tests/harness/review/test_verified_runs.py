@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from harness.review.again import NotRunError
-from harness.review.verified_runs import Subject, keep, moment, moved, seeds_to_run, tidy, unfinished
+from harness.review.verified_runs import Subject, keep, moment, moved, runs_of, seeds_to_run, tidy, unfinished
 from jobs.experiment.files import write_json
 from jobs.experiment.run_folder import RunFolder
 from jobs.experiment.verification import verifications, verified_dir
@@ -54,6 +54,14 @@ def test_the_kept_copy_of_the_code_runs_if_it_is_what_its_name_says(tmp_path: Pa
 @pytest.mark.parametrize("code", [None, "0" * 16, "../../..", "", code_id()])
 def test_without_a_copy_or_with_a_name_that_leads_elsewhere_the_code_here_runs(tmp_path: Path, code: str | None) -> None:
     assert subject(tmp_path, code=code).copy() is None
+
+
+def test_runs_of_a_copy_that_saw_other_images_are_not_judged_and_not_kept(tmp_path: Path) -> None:
+    whole = subject(tmp_path / "run")
+    folder = fake_run(tmp_path / "unfinished", [fake_record(90.0, seed=3, environment=fake_environment(data_sha256="e" * 64))])
+    with pytest.raises(NotRunError, match="the images here are others"):
+        list(runs_of(whole, [3], folder, tmp_path / "copy", print))
+    assert not folder.exists()
 
 
 def test_runs_of_other_code_and_with_other_threads_are_kept_apart(tmp_path: Path) -> None:
