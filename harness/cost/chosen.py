@@ -71,7 +71,8 @@ def kept_to(grid: Grid, choice: KeptChoice) -> tuple[Grid, str]:
         raise BudgetError(
             f"none of the {counted(len(choice.chosen), 'cell')} chosen for the budget of {choice.budget} is in the grid: give --budget again"
         )
-    new = len(grid.cells) - len(left.cells) - sum(cell.id in set(choice.left_out) for cell in grid.cells)
+    known = {*choice.chosen, *choice.left_out}
+    new = sum(cell.id not in known for cell in grid.cells)
     note = f"; {counted(new, 'cell')} of the grid came later: --budget {choice.budget} chooses again" if new else ""
     others = "--budget none takes all cells, another budget chooses again"
     kept = f"this run keeps to the {len(left.cells)} of {counted(len(grid.cells), 'cell')} chosen for its budget of {choice.budget}"
