@@ -119,19 +119,20 @@ def file_system(folder: Path) -> str:
 
 @contextmanager
 def marked(folder: Path, mark: str) -> Iterator[None]:
-    """A file of this name in a folder meanwhile, by which a node sees whether its folder of that path is the same one."""
+    """A file of this name meanwhile, in a folder or the nearest one above it that is there: a node sees by it whether its folder is the same one."""
+    nearest = next(above for above in (folder, *folder.parents) if above.exists())
     with suppress(OSError):  # where it cannot be written, other lines say so
-        (folder / mark).touch()
+        (nearest / mark).touch()
     try:
         yield
     finally:
         with suppress(OSError):
-            (folder / mark).unlink(missing_ok=True)
+            (nearest / mark).unlink(missing_ok=True)
 
 
 def same_folder(folder: Path, mark: str) -> Iterator[Finding]:
     """Whether a node sees the cache that the login node marked. Home folders, where it is by default, are not shared on every cluster."""
-    if (folder / mark).exists():
+    if any((above / mark).exists() for above in (folder, *folder.parents)):
         yield ok("cache", f"{folder} is the folder that the login node sees")
     else:
         text = f"{folder} here is not the folder of that path where you are, so jobs would find no data"

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from models.ssm.backends import PACKAGES, compiler_problem, is_installed, missing_kernels, scan_backend_used
 from models.ssm.conv import conv_reference
+from models.ssm.kernel import KernelMissing, load_kernel
 from models.ssm.scan import Implementation
 
 # mamba-ssm's kernel has code for up to 128, 256, 512, 1024 and 2048 positions, for whole tiles (vector loads) and others, and for several chunks.
@@ -172,7 +173,12 @@ def installed() -> list[tuple[str, str]]:
 
 
 def main() -> int:
-    """Prints a line for each backend; returns 1 if kernels are wrong."""
+    """Prints a line for each backend; returns 1 if kernels are wrong or the C++ library is not built."""
+    try:
+        load_kernel()
+    except KernelMissing as missing:
+        print(f"cpu: {missing}")
+        return 1
     faults = {backend: first_fault(*implementations(backend), device, LENGTHS) for backend, device in installed()}
     for backend, fault in faults.items():
         print(f"{backend}: {NAMES[backend]} " + (f"are WRONG: {fault}" if fault else f"are right at lengths {', '.join(map(str, LENGTHS))}"))
