@@ -150,7 +150,7 @@ def walk(
     u_at, delta_at, z_at, gy_at, B_at, C_at, own_at, n = across
     rate, skip, bias, channel, state = constants
     pos = position(i, length, side, REVERSE)
-    inside, shared = channel & (i < length), state & (i < length)
+    inside, shared = (channel & (i < length)) != 0, (state & (i < length)) != 0
     u = tl.load(u_ptr + pos * u_l + u_at, mask=inside, other=0.0).to(WIDE)
     raw = tl.load(delta_ptr + pos * delta_l + delta_at, mask=inside, other=0.0).to(WIDE)
     B = tl.load(B_ptr + pos * B_l + B_at, mask=shared, other=0.0).to(WIDE)
@@ -255,9 +255,9 @@ def scan_backward(
             for t in tl.static_range(DEPTH):
                 i = start + turn * DEPTH + t
                 pos = position(i, length, side, REVERSE)
-                u = tl.load(u_ptr + pos * u_l + d * u_d, mask=inside & (i < length), other=0.0).to(WIDE)
-                raw = tl.load(delta_ptr + pos * delta_l + d * delta_d, mask=inside & (i < length), other=0.0).to(WIDE)
-                B = tl.load(B_ptr + pos * B_l + n * B_n, mask=shared & (i < length), other=0.0).to(WIDE)
+                u = tl.load(u_ptr + pos * u_l + d * u_d, mask=(inside & (i < length)) != 0, other=0.0).to(WIDE)
+                raw = tl.load(delta_ptr + pos * delta_l + d * delta_d, mask=(inside & (i < length)) != 0, other=0.0).to(WIDE)
+                B = tl.load(B_ptr + pos * B_l + n * B_n, mask=(shared & (i < length)) != 0, other=0.0).to(WIDE)
                 h = advance(h, u, step_size(raw, bias, inside & (i < length), SOFTPLUS), B, rate)
         tl.debug_barrier()  # what a thread has noted may be read by another
         for turn in range(turns):
