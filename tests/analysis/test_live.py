@@ -10,6 +10,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -216,7 +217,9 @@ def test_ctrl_c_ends_the_command_and_leaves_nothing(fake: FakeRun, tmp_path: Pat
     (tmp_path / "short").mkdir()
     surroundings = os.environ | {"TMPDIR": str(tmp_path / "short")}
     words = command("analysis", fake.run.path, "--live", "--port", 0)
-    process = subprocess.Popen(words, env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    # A shell's & lets SIGINT be ignored, by this test's own process perhaps, and what it starts.
+    heed = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen(words, env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=heed)
     assert process.stdout
     line = process.stdout.readline()
     match = re.match(r"http://127\.0\.0\.1:(\d+)/(\S+)/   Ctrl-C ends it", line)

@@ -57,6 +57,7 @@ def test_jobs_beyond_what_a_user_may_submit_stay_open_and_parents_come_first(
     run = RunFolder(tmp_path / "run")
     jobs, _ = jobs_of(small_grid(tmp_path), run)
     later = ClusterSpec(kind="slurm", timeout_min=1, slurm={"additional_parameters": {"begin": "now+1hour"}})
+    jobs = [replace(job, cluster=later) for job in jobs]
     try:
         lines = submit_arrays(later, run, jobs, {})
         assert len(jobs) == 8 and "3 jobs wait for room in SLURM's queue (it takes 5 more of yours now)" in lines[-1], lines

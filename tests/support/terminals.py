@@ -59,8 +59,9 @@ class Terminal:
 
 
 def own_terminal() -> None:
-    """Makes the terminal of stdin that of this process, so that its keys reach it."""
+    """Makes the terminal of stdin that of this process, so that its keys reach it; a shell's & may let its parent ignore Ctrl-C."""
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager
