@@ -29,12 +29,6 @@ def trained_s(run: RunFolder, stage: StageId) -> float:
         return 0.0
 
 
-def left_s(surveyed: Survey, done_s: Mapping[StageId, float], progress: Mapping[StageId, StageProgress]) -> float | None:
-    """Seconds of training left, if one stage ran after the other; None before anything was measured. See `seconds_of_stages`."""
-    seconds = seconds_of_stages(surveyed, done_s, progress)
-    return None if seconds is None else sum(seconds.values())
-
-
 def until_end_s(surveyed: Survey, done_s: Mapping[StageId, float], progress: Mapping[StageId, StageProgress], at_a_time: int) -> float | None:
     """Seconds until all stages have trained, with so many at a time; None if none is, or before anything was measured.
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from harness.monitor.survey import survey
-from harness.monitor.training_time import left_s, trained_s, until_end_s
+from harness.monitor.training_time import trained_s, until_end_s
 from jobs.experiment.progress import read_progress
 from tests.support.runs import FakeRun
 
@@ -23,7 +23,7 @@ def test_a_done_stage_says_how_long_it_took(fake: FakeRun) -> None:
 
 
 def test_before_a_stage_is_done_the_time_left_is_unknown(fake: FakeRun) -> None:
-    assert left_s(survey(fake.run), {}, {}) is None
+    assert until_end_s(survey(fake.run), {}, {}, 1) is None
 
 
 def test_stages_take_as_long_as_done_ones_of_their_kind_and_others_as_the_mean_epoch(fake: FakeRun) -> None:
@@ -33,12 +33,12 @@ def test_stages_take_as_long_as_done_ones_of_their_kind_and_others_as_the_mean_e
     fake.finish(child)
     surveyed = survey(fake.run)
     # of 8 stages with an epoch each: one more trunk takes 100 s, one more of the child's kind 10 s, 4 others the mean, 55 s
-    assert left_s(surveyed, {first: 100.0, child: 10.0}, {}) == pytest.approx(100 + 10 + 4 * 55)
+    assert until_end_s(surveyed, {first: 100.0, child: 10.0}, {}, 1) == pytest.approx(100 + 10 + 4 * 55)
     fake.beat(second, epoch=1)
     progress = read_progress(fake.run.stage_dir(second))
     assert progress is not None
     # the second trunk has 75 s to go after 25 s for a quarter of its epoch: trunks take 125 s for 1.25 epochs, and the mean epoch is 135 / 2.25 s
-    assert left_s(surveyed, {first: 100.0, child: 10.0}, {second: progress}) == pytest.approx(75 + 10 + 4 * 60)
+    assert until_end_s(surveyed, {first: 100.0, child: 10.0}, {second: progress}, 1) == pytest.approx(75 + 10 + 4 * 60)
 
 
 def test_stages_of_failed_and_blocked_cells_alone_are_not_waited_for(fake: FakeRun) -> None:
@@ -48,7 +48,7 @@ def test_stages_of_failed_and_blocked_cells_alone_are_not_waited_for(fake: FakeR
     own = [path.stages[1] for path in fake.cells_of(first)]
     for stage in own[:2]:
         fake.fail(stage)
-    assert left_s(survey(fake.run), {first: 100.0}, {}) == pytest.approx(100.0), "one stage of an open cell"
+    assert until_end_s(survey(fake.run), {first: 100.0}, {}, 1) == pytest.approx(100.0), "one stage of an open cell"
 
 
 def test_the_end_comes_no_sooner_than_the_cell_whose_stages_take_longest(fake: FakeRun) -> None:
