@@ -23,7 +23,7 @@ OUT_OF_MEMORY: Final = ("OUT_OF_MEMORY", "OutOfMemory")  # of the node, as SLURM
 SCRIPT: Final = "submission.sh"
 TIMES: Final = 2  # as much as before
 SPARE: Final = 1.25  # of what was used
-UNITS: Final = {"": 1 / 2**20, "K": 1 / 2**10, "M": 1.0, "G": 2.0**10, "T": 2.0**20}  # in MB
+UNITS: Final = {"K": 1 / 2**10, "M": 1.0, "G": 2.0**10, "T": 2.0**20}  # in MB
 Known = Mapping[str, Partition]
 
 
