@@ -120,12 +120,11 @@ def plan_and_launch(grid: Grid, run: RunFolder, options: argparse.Namespace) -> 
     Raises RecordError, BudgetError, TimingError, OSError, SchedulerError, KeyboardInterrupt.
     """
     costs = Costs(run=run, options=options)
-    of_grid = [cell.id for cell in grid.cells]
     grid = costs.within(grid)
     graph = make_graph(grid.cells)
     cells = planned_cells(grid, graph)
     left, failed = to_run(run, cells, options.retry_failed)
-    warn_of_stale_records(run, cells, of_grid)
+    warn_of_stale_records(run, cells, grid.left_out)
     print("".join(f"{note}\n" for note in (*grid.notes, *edited_plugins(grid, run))), end="", file=sys.stderr)
     to_check = [planned.cell for planned in left]
     plan_only = options.dry_run and can_be_planned_elsewhere(grid.cluster)

@@ -60,8 +60,9 @@ def is_for(choice: KeptChoice, grid: Grid, budget: str | None) -> bool:
 
 
 def limited(grid: Grid, cells: frozenset[CellId]) -> Grid:
-    """The grid with these of its cells alone."""
-    return replace(grid, cells=tuple(cell for cell in grid.cells if cell.id in cells))
+    """The grid with these of its cells alone. The others are left out."""
+    kept, dropped = ([cell for cell in grid.cells if (cell.id in cells) is wanted] for wanted in (True, False))
+    return replace(grid, cells=tuple(kept), left_out=(*grid.left_out, *dropped))
 
 
 def kept_to(grid: Grid, choice: KeptChoice) -> tuple[Grid, str]:
@@ -105,7 +106,7 @@ def decide(grid: Grid, graph: StageGraph, run: RunFolder, whole: Estimate, budge
         unit="GPU" if whole.of_gpus else "core",
         estimated_h=spent,
         chosen=[cell.id for cell in smaller.cells],
-        left_out=[cell.id for cell in grid.cells if cell.id not in choice.cells],
+        left_out=[cell.id for cell in smaller.left_out],
         made=now(),
     )
     text = described(choice, kept, len(grid.cells))

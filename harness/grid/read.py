@@ -52,6 +52,7 @@ class Grid:
     choices: tuple[Choice[object], ...] = ()  # whose values the cells share
     notes: tuple[str, ...] = ()  # what the user should know and need not mend
     plugins: tuple[Loaded, ...] = ()
+    left_out: tuple[Cell, ...] = ()  # cells of the file that a budget does not pay
 
     def location(self, value: ModelSpec | PruningMethod | DataSpec | RecipeSpec, field: str = "") -> str:
         """The line and key of a part of a cell, or of one of its fields: 'grid.yaml:3: models[0]'. The file alone if no choice has this value."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from harness.grid.read import Grid
 from harness.grid.resources import Resources, with_resources
-from harness.plan.stages import StageGraph
+from harness.plan.stages import StageGraph, make_graph
 from harness.text import counted
 from jobs.experiment.cell import Cell
 from jobs.experiment.ids import StageId
@@ -49,15 +49,18 @@ class Sizes:
 def stage_clusters(grid: Grid, graph: StageGraph) -> Mapping[StageId, ClusterSpec]:
     """The cluster of each stage: with the resources of its model's entry and, where the stage is a pruning's own, those of the pruning's entry.
 
-    The dense training is the model's. Any other stage is a pruning's own if all prunings whose cells pass through it give the same resources.
+    The dense training is the model's. Any other stage is a pruning's own if all prunings whose cells pass through it give the same resources. Cells
+    that a budget leaves out count as well: a later launch may run them, and a stage that is in training keeps its ranks.
     """
     sizes = Sizes(grid)
     if not any(choice.resources for choice in grid.choices):
         return dict.fromkeys(graph.stages, grid.cluster)
-    methods: dict[StageId, dict[int, PruningMethod]] = {stage: {} for stage in graph.stages}
-    for cell in grid.cells:
-        for stage in graph.paths[cell.id]:
-            methods[stage][id(cell.method)] = cell.method
+    every = (*grid.cells, *grid.left_out)
+    paths = make_graph(every).paths if grid.left_out else graph.paths
+    methods: dict[StageId, dict[int, PruningMethod]] = {}
+    for cell in every:
+        for stage in paths[cell.id]:
+            methods.setdefault(stage, {})[id(cell.method)] = cell.method
     clusters = {}
     for stage, spec in graph.stages.items():
         users = [] if is_trunk(spec.stage) else list(methods[stage].values())

@@ -9,6 +9,7 @@ from typing import Any
 from harness.grid.read import Grid
 from harness.plan.stages import StageGraph
 from harness.text import counted
+from jobs.experiment.cell import Cell
 from jobs.experiment.files import json_text, write_json, write_text, written_aside
 from jobs.experiment.identity import result_settings
 from jobs.experiment.ids import CellId
@@ -123,13 +124,13 @@ def save_plan(grid: Grid, run: RunFolder, cells: Mapping[str, Any], index: RunIn
     write_index(run, index)
 
 
-def warn_of_stale_records(run: RunFolder, cells: Sequence[PlannedCell], of_grid: Iterable[CellId] = ()) -> None:
+def warn_of_stale_records(run: RunFolder, cells: Sequence[PlannedCell], left_out: Iterable[Cell] = ()) -> None:
     """Warns of records that this grid would not produce today: those of cells that it no longer has, those made under other defaults, those that
     cannot be read.
 
-    A cell keeps its id when only a default has changed: defaults are not part of the id. of_grid: all cells of the grid, if a budget chose `cells`.
+    A cell keeps its id when only a default has changed: defaults are not part of the id. left_out: the cells of the grid that a budget leaves out.
     """
-    ids = {planned.cell.id for planned in cells}.union(of_grid)
+    ids = {planned.cell.id for planned in cells}.union(cell.id for cell in left_out)
     others = sum(path.parent.name not in ids for path in run.record_paths())
     if others:
         held = f"{others} cells that are not in this grid, from a previous grid named {run.path.name}"

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from harness.cost.chosen import limited
 from harness.grid.read import Grid, read_grid
 from harness.plan.dry_run import describe
 from harness.plan.jobs import make_jobs, planned_cells
@@ -53,14 +54,29 @@ def test_the_dense_training_is_the_models_and_the_rest_is_the_prunings_where_it_
     assert alone["vim_micro train"] == {60}, "although no other pruning shares it: sharing changes no size"
 
 
-def test_a_stage_that_two_prunings_share_is_of_neither(tmp_path: Path) -> None:
+def two_chains(folder: Path) -> Grid:
+    """Two prunings that share the stages of their first method, and give their jobs different limits."""
     chains = [
         f"{{chain: [{{method: structured, ratio: 0.3}}, {{method: {last}, sparsity: 0.5}}], cluster: {{timeout_min: {limit}}}}}"
         for last, limit in (("wanda", 30), ("magnitude", 40))
     ]
-    found = minutes(grid(tmp_path, f"models: [vim_micro]\npruning: [{', '.join(chains)}]\n"))
+    return grid(folder, f"models: [vim_micro]\npruning: [{', '.join(chains)}]\n")
+
+
+def test_a_stage_that_two_prunings_share_is_of_neither(tmp_path: Path) -> None:
+    found = minutes(two_chains(tmp_path))
     assert {limit for limits in found.values() for limit in limits} == {30, 40, 60}
     assert all(limits == {60} for name, limits in found.items() if "structured" in name)
+
+
+def test_a_budget_that_leaves_one_of_them_out_changes_no_size(tmp_path: Path) -> None:
+    whole = two_chains(tmp_path)
+    graph = make_graph(whole.cells)
+    one = limited(whole, frozenset(cell.id for cell in whole.cells if "wanda" in cell.pruning))
+    assert len(one.cells) == len(one.left_out) == 2
+    stages = make_graph(one.cells)
+    sizes, every = stage_clusters(one, stages), stage_clusters(whole, graph)
+    assert sizes == {stage: every[stage] for stage in stages.stages} and {cluster.timeout_min for cluster in sizes.values()} == {30, 60}
 
 
 def test_jobs_hold_stages_of_one_size_and_a_dry_run_tells_them_apart(tmp_path: Path) -> None:
