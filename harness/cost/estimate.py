@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from harness.cost.knowledge import RECORD_BYTES, Cost, Knowledge
+from harness.cost.knowledge import RECORD_BYTES, Cost, Knowledge, known_sum
 from harness.cost.schedule import makespan
 from harness.cost.work import shape_of
 from harness.plan.jobs import parent_jobs
@@ -116,6 +116,11 @@ class Estimate:
         """Hours if each cell ran alone, in a job of its own."""
         return sum(row.alone_h for row in self.rows)
 
+    @property
+    def joules(self) -> float | None:
+        """Joules of all rows; None unless they are known of each."""
+        return known_sum(row.joules for row in self.rows)
+
     @cached_property
     def rows(self) -> list[Row]:
         """A row for each pruning of each model, and before them what several prunings of a model share. A job's start is divided among its stages."""
@@ -141,7 +146,7 @@ class Estimate:
                 row.own_h += self.hours(spec.id, start_s + self._stage_s(spec.id))
                 if (cost := self.stages.get(spec.id)) is not None:
                     row.file_bytes += cost.weights_bytes + cost.mask_bytes
-                    row.joules = None if row.joules is None or cost.joules is None else row.joules + cost.joules
+                    row.joules = known_sum((row.joules, cost.joules))
 
     def _add_cell(self, row: Row, planned: PlannedCell) -> None:
         last, end_s = planned.stages[-1], self.measurements_s[planned.cell.id]

@@ -1,10 +1,11 @@
 """The cost of one stage and of one cell's measurement, from what is known: learned from records, or else from steps that were timed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Literal
 
-from harness.cost.learned import Learned, Sample
+from harness.cost.learned import DENSE, Learned, Sample
 from harness.cost.work import Keys, Shape, WorkKey, batches_without_step, kind_of, steps_of
 from jobs.experiment.cell import Cell
 from jobs.experiment.specs import StageSpec
@@ -12,7 +13,6 @@ from jobs.experiment.step_times import StepTimes
 
 ASSUMED_START_S = 10.0  # of a process, where no job was timed here
 RECORD_BYTES = 25_000  # of a cell: record.json, config.json, README.md and its part of metrics.jsonl
-DENSE = "dense"
 Source = Literal["learned", "learned from other kinds of stage", "timed"]
 
 
@@ -39,8 +39,7 @@ class Knowledge:
     @property
     def start_s(self) -> float:
         """Seconds from the start of a process to its first stage: the mean of those that were timed."""
-        known = [times.start_s for times in self.times.values()]
-        return sum(known) / len(known) if known else ASSUMED_START_S
+        return fmean(times.start_s for times in self.times.values()) if self.times else ASSUMED_START_S
 
     def stage(self, spec: StageSpec, shape: Shape) -> Cost:
         """The cost of a whole stage in a job of this shape. Raises KeyError for work of which nothing is known."""
@@ -55,7 +54,7 @@ class Knowledge:
         """Seconds that the measurement of a finished cell takes: its evaluation on the test set, and its profile."""
         key, pruned = self.keys.of(cell if cell.tune is None else cell.untuned()[0], shape), cell.method.name != DENSE
         if key in self.learned and (measured := self.learned[key].measured_s):
-            return mean(measured.get(pruned) or next(iter(measured.values())))
+            return fmean(measured.get(pruned) or next(iter(measured.values())))
         times = self.times.get(key)
         return times.measure_s + times.test_images * times.eval_image_s if times else 0.0
 
@@ -72,13 +71,14 @@ def cost_from_records(spec: StageSpec, known: Learned) -> Cost:
     steps, trained = steps_of(spec, known.steps_per_epoch), [sample for sample in same if sample.steps]
     source: Source = "learned" if same else "learned from other kinds of stage"
     if same and not steps:
-        seconds, joules = mean([sample.wall_s for sample in same]), per_stage_joules(same)
+        seconds, joules = fmean(sample.wall_s for sample in same), joules_each(same, len(same))
     else:
         like = trained or known.trained
-        before_s = mean([sample.wall_s - sample.train_s for sample in like])
-        seconds = before_s + (steps + batches_without_step(spec)) * per_step_s(like)
-        joules = None if (each := per_step_joules(like)) is None else steps * each
-    file_bytes = round(mean([sample.file_bytes for sample in same or known.trained]))
+        before_s, made = fmean(sample.wall_s - sample.train_s for sample in like), sum(sample.steps for sample in like)
+        step_s = sum(sample.train_s for sample in like) / made  # with its part of evaluations and checkpoints
+        seconds = before_s + (steps + batches_without_step(spec)) * step_s
+        joules = None if (each := joules_each(like, made)) is None else steps * each
+    file_bytes = round(fmean(sample.file_bytes for sample in same or known.trained))
     return Cost(seconds=seconds, joules=joules, weights_bytes=file_bytes, mask_bytes=0, source=source)
 
 
@@ -110,25 +110,14 @@ def cost_from_times(spec: StageSpec, times: StepTimes) -> Cost:
     )
 
 
-def per_step_s(samples: Sequence[Sample]) -> float:
-    """Seconds of a step, with its part of evaluations and checkpoints."""
-    return sum(sample.train_s for sample in samples) / sum(sample.steps for sample in samples)
+def joules_each(samples: Iterable[Sample], count: int) -> float | None:
+    """The joules of all samples, divided by `count`; None unless they are known of every one."""
+    total = known_sum(sample.joules for sample in samples)
+    return None if total is None else total / count
 
 
-def per_step_joules(samples: Sequence[Sample]) -> float | None:
-    """Joules of a step; None unless they are known of every stage."""
-    joules = [sample.joules for sample in samples]
-    if any(each is None for each in joules):
-        return None
-    return sum(filter(None, joules)) / sum(sample.steps for sample in samples)
-
-
-def per_stage_joules(samples: Sequence[Sample]) -> float | None:
-    """Joules of a stage; None unless they are known of every one."""
-    known = [sample.joules for sample in samples if sample.joules is not None]
-    return mean(known) if len(known) == len(samples) else None
-
-
-def mean(values: Sequence[float]) -> float:
-    """The mean of at least one value."""
-    return sum(values) / len(values)
+def known_sum(values: Iterable[float | None]) -> float | None:
+    """The sum of values; None unless every one is known."""
+    given = list(values)
+    known = [value for value in given if value is not None]
+    return sum(known) if len(known) == len(given) else None

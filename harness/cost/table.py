@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from harness.cost.estimate import SHARED, Estimate, Row, slots_of
+from harness.cost.estimate import SHARED, Estimate, slots_of
 from harness.cost.knowledge import Knowledge
 from harness.cost.learned import Learned
 from harness.cost.work import WorkKey
@@ -33,7 +33,7 @@ def _table(estimate: Estimate) -> str:
         rows.append([row.model, row.pruning, cells, number(row.own_h), alone, shown(row.file_bytes), *([kwh(row.joules)] if energy else [])])
     total = sum(row.file_bytes for row in estimate.rows)
     ends = ["all", "", str(len(estimate.cells)), number(estimate.total_h), number(estimate.alone_h), shown(total)]
-    rows.append([*ends, *([kwh(total_joules(estimate.rows))] if energy else [])])
+    rows.append([*ends, *([kwh(estimate.joules)] if energy else [])])
     return f"{head}\n{table(rows, left=2)}"
 
 
@@ -75,9 +75,8 @@ def _disk(estimate: Estimate, files: Sequence[str]) -> list[str]:
 
 def _energy(estimate: Estimate) -> str:
     """Energy, or why it is unknown."""
-    joules = total_joules(estimate.rows)
-    if joules:
-        return f"energy: {kwh(joules)} kWh of the devices, while they train"
+    if estimate.joules:
+        return f"energy: {kwh(estimate.joules)} kWh of the devices, while they train"
     reasons = {times.no_energy for times in estimate.knowledge.times.values() if times.no_energy}
     return f"energy: not known{f': {min(reasons)}' if reasons else ''}"
 
@@ -118,9 +117,3 @@ def number(hours: float) -> str:
 def kwh(joules: float | None) -> str:
     """Joules in kWh; '?' where they are unknown."""
     return "?" if joules is None else f"{joules / KWH:.3g}"
-
-
-def total_joules(rows: Sequence[Row]) -> float | None:
-    """Joules of all rows; None unless they are known of each."""
-    known = [row.joules for row in rows if row.joules is not None]
-    return sum(known) if len(known) == len(rows) else None
