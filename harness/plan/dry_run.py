@@ -90,13 +90,11 @@ def _jobs(grid: Grid, jobs: Sequence[JobSpec], stages: int, done: int) -> str:
     waits = f" in {len(counts)} levels of {', '.join(str(counts[level]) for level in sorted(counts))}" if len(counts) > 1 else ""
     to_do = sum(len(job.stages) for job in jobs)
     most = max((len(job.stages) for job in jobs), default=0)
-    sizes: list[ClusterSpec] = []
-    for job in jobs:
-        if job.cluster not in sizes:
-            sizes.append(job.cluster)
+    sizes = {id(job.cluster): job.cluster for job in jobs}  # jobs of one size share the object of their cluster
+    count = Counter(id(job.cluster) for job in jobs)
     ranks = ranks_of(grid.cluster) if len(sizes) < 2 else f"of {len(sizes)} sizes"
     described = f"{len(jobs)}{waits}, up to {most} stages each, {ranks}, {grid.cluster.kind}" if jobs else "none"
-    several = [f"  {counted(sum(job.cluster == size for job in jobs), 'job')}: {asked_of(size)}" for size in sizes] if len(sizes) > 1 else []
+    several = [f"  {counted(count[own], 'job')}: {asked_of(size)}" for own, size in sizes.items()] if len(sizes) > 1 else []
     return "\n".join([f"stages: {stages}, {done} done, {to_do} to do", f"jobs: {described}", *several])
 
 

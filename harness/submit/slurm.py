@@ -37,7 +37,8 @@ def submit_arrays(
     present = by_array(queued)
     choosing = {number for number, job in enumerate(accepted, len(queued)) if all(spec.trials for spec in job.stages)}
     above = parents(accepted, living, queued, data_jobs)
-    arrays = fan_out(above, max_array_size(), present, sizes(accepted, len(queued)), choosing)
+    sizes = [0] * len(queued) + [id(job.cluster) for job in accepted]  # jobs of one size share the object of their cluster
+    arrays = fan_out(above, max_array_size(), present, sizes, choosing)
     ids: list[Mapping[int, JobId]] = [{task: queued[job] for task, job in tasks.items()} for tasks in present]
     new = arrays[len(present) :]
     lines: list[str] = []
@@ -63,18 +64,6 @@ def submit_arrays(
         why = f" (it takes {room} more of yours now)" if room is not None and room < len(jobs) else ""
         lines.append(f"{counted(len(jobs) - submitted, 'job')} wait for room in SLURM's queue{why}: launch again when some have ended")
     return lines
-
-
-def sizes(jobs: Sequence[JobSpec], queued: int) -> list[int]:
-    """A number for the cluster of each of `jobs`, equal for equal clusters, behind those of so many jobs that SLURM has already."""
-    known: list[ClusterSpec] = []
-    numbers = [0] * queued
-    for job in jobs:
-        number = next((number for number, cluster in enumerate(known) if cluster is job.cluster or cluster == job.cluster), len(known))
-        if number == len(known):
-            known.append(job.cluster)
-        numbers.append(number)
-    return numbers
 
 
 def submit_recorded(cluster: ClusterSpec, folder: Path, jobs: Mapping[int, JobSpec], after: str, at_a_time: int) -> dict[int, JobId]:
