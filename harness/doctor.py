@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USAGE
     if options.node:
         name = os.environ.get("SLURMD_NODENAME") or this_host()  # first: what follows forgets the job around it
-        findings = collected(of_a_node(cluster, options.runs, options.node.name))
+        findings = collected(of_a_node(cluster, options.runs, options.mark))
         write_json(options.node / f"{name}.json", [asdict(finding) for finding in findings])
         return READY
     if options.job and "SLURM_JOB_ID" not in os.environ:
@@ -77,6 +77,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print the findings as JSON, by machine")
     parser.add_argument("--runs", type=Path, default=RUNS, help="the folder of all run folders (default: %(default)s)")
     parser.add_argument("--node", type=Path, help=argparse.SUPPRESS)  # what --job runs on each node: writes its findings to this folder
+    parser.add_argument("--mark", help=argparse.SUPPRESS)  # the name of the file that --job left in the cache, if it could
     return parser.parse_args(arguments)
 
 
@@ -109,9 +110,10 @@ def here(cluster: ClusterSpec, runs: Path) -> Iterator[Finding]:
     yield from machine(cluster, runs, on_node=cluster.kind != "slurm")
 
 
-def of_a_node(cluster: ClusterSpec, runs: Path, mark: str) -> Iterator[Finding]:
-    """What there is to see on a node. mark: a file's name in the cache, if the node sees the login node's."""
-    yield from disks.same_folder(Path(cluster.cache).expanduser(), mark)
+def of_a_node(cluster: ClusterSpec, runs: Path, mark: str | None) -> Iterator[Finding]:
+    """What there is to see on a node. mark: a file's name in the cache, if the node sees the login node's; None where that has none."""
+    if mark:
+        yield from disks.same_folder(Path(cluster.cache).expanduser(), mark)
     yield from machine(cluster, runs, on_node=True)
 
 
@@ -150,7 +152,9 @@ def of_all_nodes(cluster: ClusterSpec, profile: str | None, runs: Path) -> dict[
     with tempfile.TemporaryDirectory(dir=runs.absolute(), prefix=".doctor-") as folder:
         try:
             command = ["srun", "--overlap", "--ntasks-per-node=1", *look(cluster, profile, runs, Path(folder))]
-            with disks.marked(Path(cluster.cache).expanduser(), Path(folder).name):
+            mark = Path(folder).name
+            with disks.marked(Path(cluster.cache).expanduser(), mark) as written:
+                command += ["--mark", mark] if written else []
                 done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT_S)
         except ValueError as failed:
             return {"nodes": [error("container", str(failed), "correct the profile")]}

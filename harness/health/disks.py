@@ -118,13 +118,19 @@ def file_system(folder: Path) -> str:
 
 
 @contextmanager
-def marked(folder: Path, mark: str) -> Iterator[None]:
-    """A file of this name meanwhile, in a folder or the nearest one above it that is there: a node sees by it whether its folder is the same one."""
+def marked(folder: Path, mark: str) -> Iterator[bool]:
+    """A file of this name meanwhile, in a folder or the nearest one above it that is there: a node sees by it whether its folder is the same one.
+
+    False where it cannot be written, so that nodes have nothing to look for; the look at the cache says why.
+    """
     nearest = next(above for above in (folder, *folder.parents) if above.exists())
-    with suppress(OSError):  # where it cannot be written, other lines say so
-        (nearest / mark).touch()
     try:
-        yield
+        (nearest / mark).touch()
+        written = True
+    except OSError:
+        written = False
+    try:
+        yield written
     finally:
         with suppress(OSError):
             (nearest / mark).unlink(missing_ok=True)

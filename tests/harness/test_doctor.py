@@ -1,6 +1,7 @@
 """The command: what it prints, and its exit codes."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from harness import doctor
 from harness.doctor import main
 from harness.health.finding import Finding, error, ok, warning
 from jobs.experiment.specs import ClusterSpec
+from tests.support.fake_slurm import FakeSlurm
 
 
 @pytest.fixture
@@ -48,6 +50,15 @@ def test_a_profile_or_the_cluster_of_a_grid_is_read(tmp_path: Path, findings: li
 def test_a_job_is_looked_at_from_within_one(findings: list[Finding], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--job"]) == 2
     assert "salloc" in capsys.readouterr().err
+
+
+def test_nodes_look_for_a_mark_in_the_cache_only_where_one_could_be_left(tmp_path: Path, slurm: FakeSlurm) -> None:
+    shutil.copy(slurm.folder / "squeue", slurm.folder / "srun")
+    for cache in (str(tmp_path), "/proc/cache"):
+        doctor.of_all_nodes(ClusterSpec(kind="slurm", cache=cache), None, tmp_path / "runs")
+    marked, unmarked = slurm.calls("srun")
+    assert "--mark .doctor-" in marked and "--mark" not in unmarked
+    assert not [finding for finding in doctor.of_a_node(ClusterSpec(cache="/proc/cache"), tmp_path, None) if "login node" in finding.text]
 
 
 def test_what_was_found_is_kept_when_a_look_fails() -> None:

@@ -25,3 +25,4 @@ def test_it_reads_a_real_slurm_and_looks_at_every_node_of_a_job(cluster: Cluster
     for node in nodes[:-1]:
         assert {finding["topic"] for finding in node} >= {"python", "runs", "cache", "network", "kernels"}
         assert not [finding for finding in node if finding["state"] == "error"]
+        assert node[0]["text"] == f"{tmp_path}/cache is the folder that the login node sees", node[0]

@@ -95,12 +95,13 @@ def test_a_home_that_cannot_be_written_is_a_warning_with_the_folder_that_takes_i
 def test_a_node_sees_the_cache_of_the_login_node_or_says_that_it_is_another_folder(tmp_path: Path) -> None:
     shared, other = tmp_path / "shared", tmp_path / "of another machine"
     shared.mkdir()
-    with disks.marked(shared, ".doctor-1"):
+    with disks.marked(shared, ".doctor-1") as written:
+        assert written
         assert [finding.state for finding in disks.same_folder(shared, ".doctor-1")] == ["ok"]
         (finding,) = disks.same_folder(other, ".doctor-1")
         assert finding.state == "error" and "jobs would find no data" in finding.text
     with disks.marked(shared / "not" / "there", ".doctor-1"):
         assert [finding.state for finding in disks.same_folder(shared / "not" / "there", ".doctor-1")] == ["ok"]
     assert not list(shared.iterdir())
-    with disks.marked(Path("/proc"), ".doctor-1"):
-        pass
+    with disks.marked(Path("/proc"), ".doctor-1") as written:
+        assert not written
