@@ -10,20 +10,22 @@ from types import FunctionType
 from typing import Any
 
 import torch
-from torch._compile import _disable_dynamo
 
-KEPT = _disable_dynamo(lambda: None).__code__  # of every function that torch._disable_dynamo makes; see torch/_compile.py
 MARK = "__dynamo_disable"  # where such a function keeps what the compiler makes of it
 
 
 def start_meta_device() -> None:
-    """Lets the functions of the meta device run as they are until somebody imports the compiler."""
-    import torch._refs
-
+    """Lets the functions of the meta device run as they are until somebody imports the compiler. A torch without these private parts imports it."""
+    try:
+        import torch._refs
+        from torch._compile import _disable_dynamo
+    except ImportError:
+        return
+    kept = _disable_dynamo(lambda: None).__code__  # of every function that it makes; see torch/_compile.py
     for function in vars(torch._refs).values():
         while isinstance(function, FunctionType):
             inner = inspect.getclosurevars(function).nonlocals.get("fn")  # what a decorator of torch's wraps
-            if inner is not None and function.__code__ is KEPT:
+            if inner is not None and function.__code__ is kept:
                 vars(inner).setdefault(MARK, _until_it_is_there(inner))
             function = inner
 

@@ -3,6 +3,10 @@
 import subprocess
 import sys
 
+import pytest
+
+from models.without_compiler import start_meta_device
+
 BUILDS = """
 import sys
 import torch
@@ -26,3 +30,8 @@ def test_networks_are_built_for_the_meta_device_without_the_compiler_and_then_wi
         check=True,
     )
     assert done.stdout.splitlines() == ["False True meta torch.float32", "torch.Size([4]) [2.0, 2.0]"]
+
+
+def test_a_torch_that_names_its_parts_otherwise_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("torch._compile._disable_dynamo")
+    start_meta_device()
