@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from harness.health.finding import Finding, error, ok, warning
 from harness.text import counted
 from jobs.experiment.specs import ClusterSpec
-from jobs.parallel.devices import refusal
+from jobs.parallel.devices import SLICES, refusal
 
 GIB = 2**30
 BUSY = 0.1  # of its memory: somebody else uses the GPU
@@ -50,7 +50,7 @@ def gpus(cluster: ClusterSpec, *, on_node: bool) -> Iterator[Finding]:
     if busy := [card for card in cards if card.used_bytes > BUSY * card.memory_bytes]:
         yield warning("gpus", f"{counted(len(busy), 'GPU')} in use by others", "speeds that are measured now are not to be published")
     if any(card.mig for card in cards):
-        yield warning("gpus", "MIG cuts GPUs into slices", "each rank takes one slice; NCCL cannot join slices, so set gpus_per_node: 1")
+        yield warning("gpus", "MIG cuts GPUs into slices, which NCCL cannot join", SLICES)
 
 
 def without_cards(cluster: ClusterSpec, *, on_node: bool) -> Iterator[Finding]:

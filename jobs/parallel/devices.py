@@ -9,6 +9,8 @@ from torch.distributed import Store  # type: ignore[attr-defined]  # torch expor
 
 NO_CUDA_BUILD = "which is a build for CPUs alone: install its CUDA build (https://pytorch.org/get-started/locally), then launch with --retry-failed"
 
+SLICES = "set tasks_per_node and gpus_per_node to 1 (a slice for each job), or ask for whole GPUs"  # the remedy where MIG cuts GPUs
+
 
 class GpuMissing(RuntimeError):
     """A rank has no GPU of its own, although its job was promised one, or other ranks of its node have one."""
@@ -34,8 +36,7 @@ def check_slices(ranks_of_node: int) -> None:
     """Raises GpuMissing if several ranks of a node would share a GPU that MIG cuts into slices: CUDA shows a process one slice, NCCL joins none."""
     slices = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip().startswith("MIG-")]
     if slices and ranks_of_node > 1:
-        remedy = "set tasks_per_node and gpus_per_node to 1 (a slice for each job), or ask for whole GPUs"
-        raise GpuMissing(f"{ranks_of_node} ranks of {socket.gethostname()} have slices of MIG, which NCCL cannot join: {remedy}")
+        raise GpuMissing(f"{ranks_of_node} ranks of {socket.gethostname()} have slices of MIG, which NCCL cannot join: {SLICES}")
 
 
 def check_own_gpus(store: Store, rank: int, world: int, gpu: str) -> None:

@@ -108,7 +108,7 @@ def rendezvous(threads: int, *, gpus: bool = False) -> Ranks:
     if world == 1:
         forget_outer_ranks()  # DeepSpeed reads them too
     rank, local_rank = (rank_variable("RANK"), rank_variable("LOCAL_RANK")) if world > 1 else (0, 0)
-    check_slices(int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if world > 1 else 1)
+    check_slices(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     device = own_device(local_rank, promised=gpus)
     if device.type == "cpu":
         keep_freed_memory()

@@ -45,7 +45,7 @@ def test_cards_are_named_with_driver_and_nccl(driver: list[Card]) -> None:
     driver[0] = card(used_bytes=40 << 30)
     assert told()[1] == ("warning", "1 GPU in use by others")
     driver[0] = card(mig=True)
-    assert told()[1] == ("warning", "MIG cuts GPUs into slices")
+    assert told()[1] == ("warning", "MIG cuts GPUs into slices, which NCCL cannot join")
 
 
 def test_a_node_without_a_c_compiler_is_told_what_triton_needs(driver: list[Card], monkeypatch: pytest.MonkeyPatch) -> None:
