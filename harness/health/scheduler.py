@@ -7,7 +7,7 @@ from dataclasses import replace
 from harness.health.finding import Finding, error, ok, warning
 from harness.text import counted, shortened
 from jobs.cluster.slurm import SchedulerError, ask, available
-from jobs.cluster.slurm_limits import Partition, asked_of, free_jobs, lacking, partitions, slurm_problems
+from jobs.cluster.slurm_limits import Partition, asked_of, free_jobs, lacking, named_partitions, partitions, slurm_problems
 from jobs.experiment.specs import ClusterSpec
 
 PATIENCE_S = 20.0
@@ -95,7 +95,7 @@ def queue(cluster: ClusterSpec) -> Iterator[Finding]:
     problems = slurm_problems(cluster)
     for problem in problems:
         yield error("profile", problem, "correct the profile")
-    names = [name.strip() for name in str(cluster.slurm.get("partition") or "").split(",")]
+    names = named_partitions(cluster)
     known = partitions() if len(names) > 1 and not problems else {}
     for name in names if known else ():
         if lack := lacking(known[name], asked_of(cluster)):

@@ -49,8 +49,7 @@ def broken_limits(cluster: ClusterSpec, known: Mapping[str, Partition]) -> Itera
 
     Of several partitions, SLURM takes the one in which a job starts first, and passes over those that are too small for it.
     """
-    given = str(cluster.slurm.get("partition") or "")
-    names = [name.strip() for name in given.split(",")] if given else [name for name, partition in known.items() if partition.default]
+    names = named_partitions(cluster) or [name for name, partition in known.items() if partition.default]
     if not names:
         yield f"cluster.partition: missing, and this cluster has no default partition; valid: {', '.join(known)}"
     for name in names:
@@ -68,6 +67,12 @@ def broken_limits(cluster: ClusterSpec, known: Mapping[str, Partition]) -> Itera
     short = [(partition.name, lacking(partition, asked)) for partition in chosen]
     if not before and short and all(lack for _, lack in short):  # each number fits somewhere, and all of them nowhere
         yield f"cluster.partition: no one of them takes the whole job: {'; '.join(f'{name} has {lack}' for name, lack in short)}"
+
+
+def named_partitions(cluster: ClusterSpec) -> list[str]:
+    """The partitions that a profile names, of which SLURM takes one; empty if it leaves that to SLURM."""
+    given = str(cluster.slurm.get("partition") or "")
+    return [name.strip() for name in given.split(",")] if given else []
 
 
 def asked_of(cluster: ClusterSpec) -> Mapping[str, Asked]:
