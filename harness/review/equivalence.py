@@ -9,7 +9,7 @@ level which lies within the margin. Welch's degrees of freedom are an approximat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import fsum, inf
-from statistics import fmean
+from statistics import fmean, variance
 
 from jobs.experiment.verification import Comparison
 
@@ -25,12 +25,6 @@ class Spread:
 
     error: float
     degrees: float
-
-
-def variance(values: Sequence[float]) -> float:
-    """The sample's variance (n - 1), in squared points."""
-    mean = fmean(values)
-    return fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
 
 
 def spread(seeds: Sequence[float], runs: Sequence[float]) -> Spread | None:

@@ -1,12 +1,13 @@
 """The tests of new runs against recorded seeds: against SciPy's, by hand, and by how often they err."""
 
 from math import sqrt
+from statistics import variance
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from harness.review.equivalence import LEVEL, band, below, compared, quantile, runs_needed, spread, variance, welch
+from harness.review.equivalence import LEVEL, band, below, compared, quantile, runs_needed, spread, welch
 
 SEEDS, RUNS = [97.1, 96.4, 97.9, 96.8], [96.2, 95.1, 96.9]
 DRAWS = 20_000
