@@ -1,7 +1,8 @@
 """The verdict on a cell that was run again: pass, drift or fail, with the reasons in sentences."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from statistics import fmean
 
 from harness.review.again import machine, unequal
@@ -16,7 +17,7 @@ COUNTED = ("test_samples", "params", "params_nonzero", "sparsity_prunable", "mac
 NAMED = 4
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Rerun:
     """A record, the records of its row by seed, and the new runs: what a verdict is about."""
 
@@ -24,10 +25,11 @@ class Rerun:
     row: Mapping[int, Record]
     runs: Sequence[Record]  # all with numbers
     margin: float
-    again: list[RunAgain] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self.again = [beside(self.row.get(run.seed), run) for run in self.runs]
+    @cached_property
+    def again(self) -> list[RunAgain]:
+        """The runs, each beside the record of its seed."""
+        return [beside(self.row.get(run.seed), run) for run in self.runs]
 
     @property
     def recorded(self) -> dict[int, float]:
@@ -42,10 +44,8 @@ class Rerun:
     @property
     def unexpected(self) -> list[int]:
         """The seeds whose weights had to be those of the record, bit for bit, and are not."""
-        pairs = [
-            (self.row.get(run.seed), run) for run, beside_record in zip(self.runs, self.again, strict=True) if beside_record.same_weights is False
-        ]
-        return [run.seed for record, run in pairs if record is not None and must_be_equal(record, run)]
+        others = [run for run, compared_run in zip(self.runs, self.again, strict=True) if compared_run.same_weights is False]
+        return [run.seed for run in others if must_be_equal(self.row[run.seed], run)]
 
 
 def top1(record: Record) -> float:
