@@ -10,7 +10,7 @@ from harness.text import counted
 from jobs.experiment.files import parsed
 from jobs.experiment.identity import plain
 from jobs.experiment.records import Tuning
-from jobs.experiment.run_folder import EXPORT, RESULT
+from jobs.experiment.run_folder import RESULT
 from jobs.experiment.trials import StagePath, best, in_words
 
 RULE = 17
@@ -41,15 +41,15 @@ def of_trials(cell: Measured, tuned: Tuning) -> Iterator[str]:
         if planned != [(trial.values, trial.stages) for trial in tuned.trials]:
             yield f"its {counted(len(tuned.trials), 'trial')} are not the {len(planned)} that its space and its budget give"
     for number, trial in enumerate(tuned.trials, 1):
-        measured = val_top1(cell.run.path / "stages" / trial.stages[-1]) if trial.stages else None
+        measured = val_top1(cell.run.export_dir(trial.stages[-1]) / RESULT) if trial.stages else None
         if measured is not None and trial.val_top1 is not None and measured != trial.val_top1:
             yield f"trial {number} has a validation top-1 of {trial.val_top1}, and its stage says {measured}"
 
 
-def val_top1(stage: Path) -> float | None:
-    """The validation accuracy in a stage's folder; None where there is none that can be read."""
+def val_top1(result: Path) -> float | None:
+    """The validation accuracy in the result of a stage; None where there is none that can be read."""
     try:
-        return float(parsed((stage / EXPORT / RESULT).read_bytes())["val_top1"])
+        return float(parsed(result.read_bytes())["val_top1"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
