@@ -56,8 +56,8 @@ class TuneSpec:
         A budget below the number of points takes those whose SHA-256, with the seed, is smallest. So a draw of eight holds the draw of four.
         """
         every = [dict(zip(self.space, point, strict=True)) for point in itertools.product(*self.space.values())]
-        drawn = {id(point) for point in sorted(every, key=self._draw)[: self.budget]}
-        return tuple(point for point in every if id(point) in drawn)
+        drawn = sorted(range(len(every)), key=lambda number: self._draw(every[number]))[: self.budget]
+        return tuple(every[number] for number in sorted(drawn))
 
     def _draw(self, point: Values) -> str:
         return hashlib.sha256(canonical({"seed": self.seed, "values": plain(point)}).encode()).hexdigest()
