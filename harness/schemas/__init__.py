@@ -1,1 +1,1 @@
-"""JSON Schemas of grid.yaml, cluster profiles, record.json and verifications, generated from the types and the pages."""
+"""JSON Schemas of grid.yaml, cluster profiles, record.json, verifications and status --json, generated from the types and the pages."""

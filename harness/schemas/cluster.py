@@ -37,9 +37,9 @@ def resources_schema() -> Schema:
     """`cluster:` of an entry: some of the keys of a profile."""
     texts = Texts(descriptions=meanings("grid.md", "Cluster"), defaults=defaults(ClusterSpec), limits=CLUSTER)
     own = {name: field_schema(name, FIELDS[name], texts, expands=False) for name in OF_A_JOB}
-    given = with_slurm(own, OF_A_JOB, OF_SBATCH, {"ntasks_per_node": "tasks_per_node"})
-    given["properties"]["slurm"] = with_slurm(own, OF_A_JOB, OF_SBATCH, {"ntasks_per_node": "tasks_per_node"}) | {"type": ["object", "null"]}
-    return given | {"type": ["object", "null"]}
+    others = {given: name for given, name in RENAMED.items() if name in OF_A_JOB}
+    given = with_slurm(own, OF_A_JOB, OF_SBATCH, others) | {"type": ["object", "null"]}
+    return given | {"properties": given["properties"] | {"slurm": given}}
 
 
 def with_slurm(

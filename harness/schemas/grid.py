@@ -10,7 +10,7 @@ from harness.grid.tuning import MOST_TRIALS
 from harness.schemas.cluster import cluster_schema, named_or, notify_schema, resources_schema
 from harness.schemas.descriptions import meanings
 from harness.schemas.entries import OF_TIMM, model_definitions, one_or_more, only_known, pruning_definitions
-from harness.schemas.values import Schema, Texts, choices_schema, defaults, limited, reference, settings_schema, value_schema
+from harness.schemas.values import Schema, Texts, choices_schema, defaults, field_schema, reference, settings_schema
 from jobs.experiment.limits import DATA, RECIPE
 from jobs.experiment.presets import PRESETS
 from jobs.experiment.sources import SOURCES
@@ -90,8 +90,7 @@ def recipe_schema() -> Schema:
 def tune_schema() -> Schema:
     """`tune:`, lists of values by key of the recipe, with a budget and a seed."""
     hints, meaning = annotated_fields_of(RecipeSpec), meanings("grid.md", "Tune")
-    single = {key: value_schema(hints[key]) for key in TUNABLE}
-    values = {key: limited(value, RECIPE[key]) if key in RECIPE else value for key, value in single.items()}
+    values = {key: field_schema(key, hints[key], Texts(limits=RECIPE), expands=False) for key in TUNABLE}
     lists = {key: {"type": "array", "items": value, "minItems": 2} for key, value in values.items()}
     apart = {
         BUDGET: {"description": meaning[BUDGET], "type": "integer", "minimum": 2, "maximum": MOST_TRIALS},

@@ -1,7 +1,5 @@
 """The schemas of a cell's record.json, and of the files that verifications of it leave."""
 
-from pydantic import BaseModel
-
 from harness.schemas.values import Schema, comments
 from jobs.experiment.records import Environment, Failure, Metrics, Record
 from jobs.experiment.verification import Comparison, Difference, RunAgain, Verification
@@ -11,17 +9,17 @@ DRAFT = "https://json-schema.org/draft/2020-12/schema"  # pydantic's
 
 def record_schema() -> Schema:
     """The whole file, with the comments of the fields as their descriptions."""
-    return described(Record, (Failure, Metrics, Environment)) | {"title": "record.json of vssm-bench"}
+    return described(Record.model_json_schema(), Record, (Failure, Metrics, Environment)) | {"title": "record.json of vssm-bench"}
 
 
 def verification_schema() -> Schema:
     """The whole file, likewise."""
-    return described(Verification, (RunAgain, Comparison, Difference)) | {"title": "verification of a cell by vssm-bench"}
+    schema = described(Verification.model_json_schema(), Verification, (RunAgain, Comparison, Difference))
+    return schema | {"title": "verification of a cell by vssm-bench"}
 
 
-def described(whole: type[BaseModel], parts: tuple[type, ...]) -> Schema:
-    """The schema of a class and of the classes of its fields, with the comments of all."""
-    schema = whole.model_json_schema()
+def described(schema: Schema, whole: type, parts: tuple[type, ...]) -> Schema:
+    """The schema of a class, with the comments in it and in the classes of its fields."""
     describe(schema, whole)
     for kind in parts:
         describe(schema["$defs"][kind.__name__], kind)

@@ -9,7 +9,6 @@ if TYPE_CHECKING:
 
 
 VERSION: Final = 1  # a later one may add fields, and takes none away
-DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"  # pydantic's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,13 +96,7 @@ def status_schema() -> "Schema":
     """The schema, with the comments of the fields as their descriptions."""
     from pydantic import TypeAdapter
 
-    from harness.schemas.values import comments
+    from harness.schemas.record import described
 
     schema = TypeAdapter(Status).json_schema(mode="serialization")
-    kinds = {kind.__name__: kind for kind in (Counts, ModelStatus, StageStatus, FailureStatus)}
-    for name, part in [*((name, schema["$defs"][name]) for name in kinds), ("Status", schema)]:
-        described = comments(kinds.get(name, Status))
-        for key, value in part["properties"].items():
-            value.pop("title", None)
-            value |= {"description": described[key]} if key in described else {}
-    return {"$schema": DRAFT} | schema | {"title": "what `python -m harness.status --json` prints"}
+    return described(schema, Status, (Counts, ModelStatus, StageStatus, FailureStatus)) | {"title": "what `python -m harness.status --json` prints"}
