@@ -1,6 +1,6 @@
 """python -m harness.verify <cell> [--seeds K]: runs a recorded cell again here, and judges it against the band of its seeds: pass, drift or fail.
 
-Exit codes: 0: pass; 1: fail; 2: usage, or it could not run here; 3: drift, that is, not decided.
+Exit codes: 0: pass; 1: fail; 2: usage, or it could not run here; 3: drift, that is, not decided; 130: interrupted.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from jobs.experiment.run_folder import RUNS, RunFolder
 from jobs.experiment.verification import Difference, RunAgain, Verdict, Verification, verified_dir
 from jobs.worker.code_copy import code_id, described
 
-PASSED, FAILED, USAGE, DRIFTED = 0, 1, 2, 3
+PASSED, FAILED, USAGE, DRIFTED, INTERRUPTED = 0, 1, 2, 3, 130
 CODES: dict[Verdict, int] = {"pass": PASSED, "fail": FAILED, "drift": DRIFTED}
 COLOURS: dict[Verdict, str] = {"pass": "bold green", "fail": "bold red", "drift": "bold yellow"}
 
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USAGE
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
-        return USAGE
+        return INTERRUPTED
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.verify import DRIFTED, FAILED, PASSED, USAGE, main, writable
+from harness.verify import CODES, FAILED, INTERRUPTED, PASSED, USAGE, main, writable
 from jobs.cluster.claims import claimed
 from jobs.experiment.verification import verifications, verified_dir
 from jobs.worker.code_copy import digest_of
@@ -107,8 +107,17 @@ def test_options_that_mean_nothing_are_refused(option: list[str], capsys: pytest
     assert refused.value.code == USAGE and option[0] in capsys.readouterr().err
 
 
-def test_the_exit_codes_tell_the_verdicts_apart() -> None:
-    assert len({PASSED, FAILED, DRIFTED, USAGE}) == 4 and PASSED == 0
+def test_an_interrupted_verification_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("harness.verify.find", interrupted)
+    assert main(["abc", "--runs", str(tmp_path)]) == INTERRUPTED
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_each_verdict_has_its_exit_code() -> None:
+    assert (CODES, USAGE, INTERRUPTED) == ({"pass": 0, "fail": 1, "drift": 3}, 2, 130)
 
 
 @slow
