@@ -1,6 +1,5 @@
 """The sensitivity of an evaluation: what is measured is what a record holds, and rows count what changed."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,13 +19,14 @@ def test_the_accuracy_is_that_of_the_record_and_settings_change_logits_alone(hon
     record = read_record(folder / "record.json")
     cell = Cell.from_json(record.spec)
     data = prepare(cell.data, honest.parents[1] / "cache")
-    base = evaluated(cell, folder / "model.safetensors", data, replace(BASE, threads=1))
+    base = evaluated(cell, folder / "model.safetensors", data, BASE)
     assert record.metrics is not None
     assert base.top1 == record.metrics.top1 and base.tested == record.metrics.test_samples and len(base.labels) == 60 + base.tested
     for setting in SETTINGS:
-        if not setting.variables and setting.dtype == "fp32":
-            other = evaluated(cell, folder / "model.safetensors", data, replace(setting, threads=1))
-            torch.testing.assert_close(other.logits, base.logits, rtol=1e-4, atol=1e-4)
+        if not setting.variables:
+            other = evaluated(cell, folder / "model.safetensors", data, setting)
+            close = 1e-6 if setting.dtype == "fp32" else 5e-3  # the largest logit is 0.05; measured: 1e-8 and 7e-4
+            torch.testing.assert_close(other.logits, base.logits, rtol=1e-4, atol=close)
             assert torch.equal(other.labels, base.labels)
 
 
