@@ -16,7 +16,7 @@ from analysis.columns import COLUMNS
 from analysis.comparability import differing
 from analysis.merge import AnalysisError
 from analysis.pairs import p_values, samples_of
-from analysis.printing import counted, title
+from analysis.printing import counted, number_of, shortened, title
 from analysis.rows import Row, structural_macs
 from analysis.statistics import LEVEL, SETTLED
 from jobs.experiment.output import printable
@@ -131,10 +131,10 @@ class Answer:
         judged, tied = len(self.worse) + len(self.tied), len(self.tied)
         said = []
         if judged:
-            values = {"sure": percent(self.sure), "judged": rows_in_words(judged), "tied": rows_in_words(tied), "group": tied + 1}
+            values = {"sure": percent(self.sure), "judged": number_of(judged, "row"), "tied": number_of(tied, "row"), "group": tied + 1}
             said.append(PHRASES["tied" if tied else "alone"].format(**values))
         if self.few:
-            said.append(PHRASES["few"].format(few=rows_in_words(len(self.few))))
+            said.append(PHRASES["few"].format(few=number_of(len(self.few), "row")))
         return said or [PHRASES["only"]]
 
 
@@ -142,11 +142,6 @@ def percent(fraction: float) -> str:
     """A confidence below 100% with a digit after the point, rounded down."""
     tenths = min(999, math.floor(1000 * fraction))
     return f"{tenths // 10}.{tenths % 10}"
-
-
-def rows_in_words(count: int) -> str:
-    """1 row, 2 rows."""
-    return f"{count} row" if count == 1 else f"{count} rows"
 
 
 def decide(rows: Sequence[Row], limits: Sequence[Limit]) -> Answer | None:
@@ -202,21 +197,19 @@ def lines_of_board(rows: Sequence[Row], limits: Sequence[Limit]) -> Iterator[str
         yield f"no row fits {budget}"
         close = nearest(rows, limits)
         if close:
-            needs = ", ".join(f"{limit.name} {in_short(limit.read(close))}" for limit in limits if not limit.holds(close))
+            needs = ", ".join(f"{limit.name} {counted(limit.read(close))}" for limit in limits if not limit.holds(close))
             yield f"nearest: {named(close)}. It needs {needs}."
         else:
             yield f"no row has a value of each of {', '.join(dict.fromkeys(limit.name for limit in limits))}"
         return
     others = len(answer.worse) + len(answer.tied) + len(answer.few)
-    yield f"{rows_in_words(others + 1)} of {len(rows)} within {budget}"
-    yield f"best: {named(answer.best)}; " + ", ".join(f"{limit.name} {in_short(limit.read(answer.best))}" for limit in limits)
+    yield f"{number_of(others + 1, 'row')} of {len(rows)} within {budget}"
+    yield f"best: {named(answer.best)}; " + ", ".join(f"{limit.name} {counted(limit.read(answer.best))}" for limit in limits)
     yield from answer.sentences
     for heading, listed in (("cannot be told from it:", answer.tied), ("too few seeds:", answer.few)):
         if listed:
             yield heading
-            yield from (f"  {named(row)}" for row in listed[:LISTED])
-            if len(listed) > LISTED:
-                yield f"  and {len(listed) - LISTED} more"
+            yield from (f"  {line}" for line in shortened([named(row) for row in listed], LISTED))
 
 
 def named(row: Row) -> str:
@@ -229,10 +222,3 @@ def interval_in_words(row: Row) -> str:
     """The 95% interval of a row's accuracy and its number of seeds, or that they are too few."""
     assert row.top1
     return f"too few seeds: {row.top1.n}" if row.top1.low is None else f"{row.top1.low:.2f} to {row.top1.high:.2f}; {row.top1.n} seeds"
-
-
-def in_short(value: float | None) -> str:
-    """A value in three digits, large ones with k, M or G."""
-    if value is None:
-        return ""
-    return counted(value) if abs(value) >= 1000 else f"{value:.3g}"

@@ -22,6 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
 from analysis.merge import AnalysisError, merge
+from analysis.printing import number_of
 from analysis.report import HERE, integrity, report
 from analysis.rows import make_rows
 from analysis.running import Points, StageCurves, stages_in_training
@@ -88,7 +89,7 @@ class LiveReport:
             self.records = signature
             self.make_report()
         running = stages_in_training(self.runs)
-        line = f"{counted(self.recorded, 'cell')} recorded, {counted(len(running), 'stage')} in training{self.problem}"
+        line = f"{number_of(self.recorded, 'cell')} recorded, {number_of(len(running), 'stage')} in training{self.problem}"
         state = {"report": self.report.tag if self.report else None, "running": cards_page(running), "line": line}
         self.state = Part.of(json.dumps(state), "application/json")
 
@@ -169,11 +170,6 @@ def polyline(points: Points) -> str:
     if len(points) == 1:
         return f"0,{HEIGHT / 2:g} {WIDTH},{HEIGHT / 2:g}"
     return " ".join(f"{WIDTH * (step - min(steps)) / wide:.1f},{4 + HEIGHT * (1 - (value - low) / high):.1f}" for step, value in points)
-
-
-def counted(number: int, word: str) -> str:
-    """'1 cell', '3 cells'."""
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def from_to(points: Points, form: str) -> str:

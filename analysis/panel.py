@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis.budget import BUDGETS, PHRASES, Cost, in_short, interval_in_words
+from analysis.budget import BUDGETS, PHRASES, Cost, interval_in_words
 from analysis.pairs import p_values, samples_of
+from analysis.printing import counted
 from analysis.rows import Row
 
 
@@ -35,7 +36,7 @@ def board_data(numbered: Sequence[tuple[int, Row]]) -> dict[str, Any]:
 
 def text(cost: Cost, value: float | None) -> str:
     """A cost with its unit."""
-    return "not measured" if value is None else f"{in_short(value)} {cost.unit}".strip()
+    return "not measured" if value is None else f"{counted(value)} {cost.unit}".strip()
 
 
 def accuracy(row: Row) -> str:

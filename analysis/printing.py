@@ -69,19 +69,25 @@ def skipped(merged: Merged) -> list[str]:
 
 def remarks(merged: Merged) -> list[str]:
     """The first conflicts and skipped files as lines of text: what an answer does not rest on."""
-    return [printable(line) for lines in (conflicts(merged), skipped(merged)) for line in shortened(lines)]
+    return [printable(line) for lines in (conflicts(merged), skipped(merged)) for line in shortened(lines, NOTED)]
 
 
 def noted(lines: Sequence[str], style: str) -> list["Text"]:
     """The first NOTED lines, never wrapped, and the number of the others."""
     from rich.text import Text
 
-    return [Text(printable(line), style=style, no_wrap=True, overflow="ignore") for line in shortened(lines)]
+    texts = shortened(lines, NOTED, ", all in report.html")
+    return [Text(printable(line), style=style, no_wrap=True, overflow="ignore") for line in texts]
 
 
-def shortened(lines: Sequence[str]) -> list[str]:
-    """The first NOTED lines, and the number of the others."""
-    return [*lines[:NOTED], *([f"... and {len(lines) - NOTED} more, all in report.html"] if len(lines) > NOTED else [])]
+def shortened(lines: Sequence[str], most: int, where: str = "") -> list[str]:
+    """The first lines, and the number of the others, with where they are."""
+    return [*lines[:most], *([f"and {len(lines) - most} more{where}"] if len(lines) > most else [])]
+
+
+def number_of(count: int, noun: str) -> str:
+    """1 row, 2 rows."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 NOTED = 20

@@ -26,7 +26,7 @@ from analysis.panel import panel_data
 from analysis.printing import counted, title
 from analysis.rows import Row
 from analysis.score_figures import profile_figure, rank_figure
-from analysis.scores import groups, in_short, percent_left
+from analysis.scores import groups, percent_left
 from analysis.statistics import SETTLED
 from jobs.experiment.output import printable
 from jobs.experiment.records import Record
@@ -180,7 +180,6 @@ def report(rows: Sequence[Row], merged: Merged, runs: Sequence[Path]) -> str:
         score_groups=compared,
         ranked_groups=ranked_groups,
         percent_left=percent_left,
-        in_short=in_short,
         policy=" ".join(f"'sha256-{integrity(script)}'" for script in scripts.values()),
         scripts=scripts,
         style=(HERE / "report.css").read_text(encoding="utf-8"),

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from analysis.comparability import Key, digest, unlabelled
 from analysis.csv_files import Value
+from analysis.printing import number_of, shortened
 from analysis.rows import Row, metrics, model_of
 from analysis.statistics import LEVEL
 
@@ -58,6 +59,11 @@ class Group:
     ranking: Ranking | None
     left_out: tuple[str, ...]  # entrants and problems that lack a result, with the reason
     why_not: str
+
+    @property
+    def reasons(self) -> list[str]:
+        """The first of `left_out`, and the number of the others."""
+        return shortened(self.left_out, LISTED)
 
 
 def groups(rows: Sequence[Row]) -> list[Group]:
@@ -115,9 +121,8 @@ def make_group(level: float, left: Mapping[str, float], table: Mapping[str, Mapp
     entrants = len(next(iter(errors.values()), {}))
     why_not = ""
     if len(errors) < LEAST_PROBLEMS or entrants < LEAST_ENTRANTS:
-        why_not = (
-            f"{counted(entrants, 'method')} on {counted(len(errors), 'problem')}: ranks need {LEAST_ENTRANTS} methods on {LEAST_PROBLEMS} problems"
-        )
+        size = f"{number_of(entrants, 'method')} on {number_of(len(errors), 'problem')}"
+        why_not = f"{size}: ranks need {LEAST_ENTRANTS} methods on {LEAST_PROBLEMS} problems"
     return Group(
         level=level,
         macs_left=left,
@@ -142,28 +147,18 @@ def score_text(made: Sequence[Group]) -> Iterator[str]:
             yield f"  not shown: {group.why_not}"
         else:
             yield from (f"  {line}" for line in ranking_text(group.ranking, ratios(group)))
-        yield from (f"  left out: {reason}" for reason in in_short(group.left_out))
+        yield from (f"  left out: {reason}" for reason in group.reasons)
     if not made:
         yield "no pruned row has a result: there are no methods to compare"
 
 
-def in_short(reasons: Sequence[str]) -> list[str]:
-    """The first reasons, and the number of the others."""
-    return [*reasons[:LISTED], *([f"and {len(reasons) - LISTED} more"] if len(reasons) > LISTED else [])]
-
-
 def ranking_text(ranking: Ranking, multiples: Mapping[str, Sequence[float]]) -> Iterator[str]:
     """A ranking as lines of text, with the areas under the profiles."""
-    over = counted(len(ranking.problems), "problem")
+    over = number_of(len(ranking.problems), "problem")
     yield f"mean rank over {over}; critical difference {ranking.critical_difference:.2f}; Friedman p {ranking.p:.2g}"
     for name, mean in zip(ranking.names, ranking.mean_ranks, strict=True):
         worse = mean - ranking.mean_ranks[0] > ranking.critical_difference
         yield f"{mean:5.2f}  {name}: profile area {area(multiples[name]):.2f}{', worse than the first' if worse else ''}"
-
-
-def counted(number: int, noun: str) -> str:
-    """1 method, 2 methods."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def error(row: Row) -> float:
@@ -182,11 +177,11 @@ def complete(table: Errors) -> tuple[dict[str, dict[str, float]], list[str]]:
         of_name, of_line = holes.mean(0), holes.mean(1)
         if of_name.max() >= of_line.max():
             worst = int(of_name.argmax())
-            left_out.append(f"{names.pop(worst)}: did not run on {round(of_name[worst] * len(lines))} of {counted(len(lines), 'problem')}")
+            left_out.append(f"{names.pop(worst)}: did not run on {round(of_name[worst] * len(lines))} of {number_of(len(lines), 'problem')}")
             holes = numpy.delete(holes, worst, axis=1)
         else:
             worst = int(of_line.argmax())
-            left_out.append(f"{lines.pop(worst)}: {round(of_line[worst] * len(names))} of {counted(len(names), 'method')} did not run")
+            left_out.append(f"{lines.pop(worst)}: {round(of_line[worst] * len(names))} of {number_of(len(names), 'method')} did not run")
             holes = numpy.delete(holes, worst, axis=0)
     kept = {line: {name: table[line][name] for name in names} for line in lines} if names else {}
     failed = [line for line, values in kept.items() if not any(map(math.isfinite, values.values()))]

@@ -143,6 +143,8 @@ def test_the_shell_says_which_records_its_answer_leaves_out(tmp_path: Path, caps
     run = fake_run(tmp_path, [fake_record(97.0), fake_record(101.0, seed=1)])
     assert main([str(run), "--budget", "latency<=9"]) == 0
     assert "skipped " in (said := capsys.readouterr().err) and said.endswith("top1 is 101.0, not a percentage\n")
+    fake_run(tmp_path, [fake_record(101.0, seed=2 + i) for i in range(30)])
+    assert main([str(run), "--budget", "latency<=9"]) == 0 and capsys.readouterr().err.endswith("\nand 11 more\n"), "no report.html has them"
 
 
 def test_many_rows_that_cannot_be_told_apart_are_counted() -> None:

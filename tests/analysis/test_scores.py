@@ -12,13 +12,14 @@ from hypothesis.strategies import integers, lists
 from analysis.__main__ import main
 from analysis.csv_files import read_csv
 from analysis.leaderboard import publish
+from analysis.printing import shortened
 from analysis.scores import (
+    LISTED,
     Group,
     area,
     complete,
     friedman_p,
     groups,
-    in_short,
     make_group,
     percent_left,
     profile,
@@ -95,7 +96,7 @@ def test_a_problem_on_which_all_failed_is_left_out_and_a_single_failure_is_the_l
 def test_thousands_of_settings_that_ran_once_are_left_out_in_no_time_and_counted() -> None:
     table = {str(line): {f"{line}-{i}": 1.0 for i in range(600)} for line in range(5)}
     kept, left_out = complete(table)
-    assert len(kept) == 1 and len(left_out) >= 2400 and in_short(left_out)[-1] == f"and {len(left_out) - 10} more"
+    assert len(kept) == 1 and len(left_out) >= 2400 and shortened(left_out, LISTED)[-1] == f"and {len(left_out) - 10} more"
 
 
 @given(holes=lists(lists(integers(0, 1), min_size=4, max_size=4), min_size=1, max_size=5))
