@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 from analysis.merge import AnalysisError, merge
 from analysis.printing import number_of
-from analysis.report import HERE, integrity, report
+from analysis.report import HERE, integrity, report, template
 from analysis.rows import make_rows
 from analysis.running import Points, StageCurves, stages_in_training
 from jobs.experiment.output import printable
@@ -121,7 +121,7 @@ def signature_of(runs: Sequence[Path]) -> Signature:
 
 def shell_page(names: Sequence[str]) -> str:
     """The page around the report."""
-    return str(template("live.html").render(names=[printable(name) for name in names], script=live_script()))
+    return template("live.html").render(names=names, script=live_script())
 
 
 def live_script() -> str:
@@ -129,21 +129,12 @@ def live_script() -> str:
     return (HERE / "live.js").read_text(encoding="utf-8")
 
 
-def template(name: str) -> Any:
-    """A template that escapes what it is given."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    return Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True).get_template(
-        name
-    )
-
-
 def cards_page(running: Sequence[StageCurves]) -> str:
     """The stages in training, as a part of a page; empty without any."""
     if not running:
         return ""
     shown = [card(curves) for curves in running[:CARDS]]
-    return str(template("running.html").render(cards=shown, left_out=len(running) - len(shown)))
+    return template("running.html").render(cards=shown, left_out=len(running) - len(shown))
 
 
 def card(curves: StageCurves) -> dict[str, str]:
@@ -151,7 +142,7 @@ def card(curves: StageCurves) -> dict[str, str]:
     now = curves.progress
     epoch = f"epoch {now.epoch} of {now.epochs}, step {now.step} of {now.steps}; " if now else ""
     return {
-        "title": printable(curves.title),
+        "title": curves.title,
         "stage": curves.stage,
         "line": f"{epoch}last metrics {time.strftime('%H:%M:%S', time.localtime(curves.changed))}",
         "loss": polyline(curves.loss),

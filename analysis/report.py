@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from analysis import tuning
 from analysis.budget import BUDGETS
@@ -31,6 +31,9 @@ from analysis.statistics import SETTLED
 from jobs.experiment.output import printable
 from jobs.experiment.records import Record
 from jobs.experiment.verification import Verification, verifications
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 HERE = Path(__file__).parent
 SCRIPTS = ("panel", "report", "scores")  # in this sequence
@@ -149,7 +152,6 @@ class Board:
 
 def report(rows: Sequence[Row], merged: Merged, runs: Sequence[Path]) -> str:
     """The page. Training curves are read from the stages in `runs`."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from plotly.offline import get_plotlyjs
 
     boards, compared = make_boards(rows), groups(rows)
@@ -157,10 +159,7 @@ def report(rows: Sequence[Row], merged: Merged, runs: Sequence[Path]) -> str:
     scores = [{"ranks": rank_figure(group), "profiles": profile_figure(group)} for group in ranked_groups]
     panel = panel_data([(board.key, board.rows) for board in boards], runs)
     scripts = {"plotly": get_plotlyjs(), **{name: (HERE / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS}}
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=shown_text
-    )
-    return environment.get_template("report.html").render(
+    return template("report.html").render(
         boards=boards,
         columns=shown_columns(rows),
         explained=LEADERBOARD,
@@ -184,6 +183,16 @@ def report(rows: Sequence[Row], merged: Merged, runs: Sequence[Path]) -> str:
         scripts=scripts,
         style=(HERE / "report.css").read_text(encoding="utf-8"),
     )
+
+
+def template(name: str) -> "Template":
+    """A template of this folder, which escapes what it is given and shows no control characters."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=shown_text
+    )
+    return environment.get_template(name)
 
 
 def shown_columns(rows: Sequence[Row]) -> list[Shown]:
