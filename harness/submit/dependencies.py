@@ -134,7 +134,7 @@ def dependency(array: Array, ids: Sequence[Mapping[int, JobId]]) -> str:
     if not array.after:
         return ""
     first, task = array.after[0]
-    if task == PAIRED and not array.however:
+    if task == PAIRED:
         return f"aftercorr:{next(iter(ids[first].values())).array}"
     return ("afterany:" if array.however else "afterok:") + ":".join(str(ids[parent][task]) for parent, task in array.after)
 
