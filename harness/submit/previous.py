@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from harness.monitor.incidents import Incident, incidents
 from harness.monitor.proposals import given_since, proposals
@@ -22,7 +21,6 @@ from jobs.recovery.nodes import blame, blame_lost_nodes
 from jobs.worker.failures import attempt_started
 
 SHOWN = 8  # proposals, at most
-ALIKE: Mapping[StageId, ClusterSpec] = MappingProxyType({})  # every stage runs on the profile as it is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +32,10 @@ class PreviousJobs:
     messages: tuple[str, ...] = ()
 
 
-def previous_jobs(run: RunFolder, graph: StageGraph, cluster: ClusterSpec, clusters: Mapping[StageId, ClusterSpec] = ALIKE) -> PreviousJobs:
+def previous_jobs(run: RunFolder, graph: StageGraph, cluster: ClusterSpec, clusters: Mapping[StageId, ClusterSpec]) -> PreviousJobs:
     """The jobs that a new launch has to respect. Stages that ran out of memory get smaller micro-batches, and nodes that failed are counted.
 
-    clusters: of the stages; those that it does not name run on `cluster`.
+    cluster: the profile's. clusters: of all stages of the graph.
 
     Raises SchedulerSilent if SLURM does not say which jobs live: a launch could then run a stage twice.
     """
@@ -51,8 +49,8 @@ def previous_jobs(run: RunFolder, graph: StageGraph, cluster: ClusterSpec, clust
         stage: job.job for stage in surveyed.job_of if stage not in failed and not surveyed.job_of[stage].local and (job := surveyed.alive(stage))
     }
     planned = [incident for incident in incidents(run, surveyed) if incident.stage in graph.stages]
-    settled = [message for incident in planned if (message := settle(run, graph, clusters.get(incident.stage, cluster), surveyed, incident))]
-    starved = [incident for incident in planned if not has_more(surveyed, clusters.get(incident.stage, cluster), incident)]
+    settled = [message for incident in planned if (message := settle(run, graph, clusters[incident.stage], surveyed, incident))]
+    starved = [incident for incident in planned if not has_more(surveyed, clusters[incident.stage], incident)]
     messages = tuple(dict.fromkeys([*settled, *proposals(surveyed, starved[:SHOWN])]))
     return PreviousJobs(living=living, cells=frozenset(surveyed.index.cells), messages=messages)
 
