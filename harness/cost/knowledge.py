@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Literal
 
 from harness.cost.learned import DENSE, Learned, Sample
 from harness.cost.work import Keys, Shape, WorkKey, batches_without_step, kind_of, steps_of
@@ -13,7 +12,6 @@ from jobs.experiment.step_times import StepTimes
 
 ASSUMED_START_S = 10.0  # of a process, where no job was timed here
 RECORD_BYTES = 25_000  # of a cell: record.json, config.json, README.md and its part of metrics.jsonl
-Source = Literal["learned", "learned from other kinds of stage", "timed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +22,6 @@ class Cost:
     joules: float | None  # None: the machine does not measure them
     weights_bytes: int
     mask_bytes: int
-    source: Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +41,7 @@ class Knowledge:
     def stage(self, spec: StageSpec, shape: Shape) -> Cost:
         """The cost of a whole stage in a job of this shape. Raises KeyError for work of which nothing is known."""
         if spec.trials:  # it chooses, and trains nothing
-            return Cost(seconds=0.0, joules=0.0, weights_bytes=0, mask_bytes=0, source="learned")
+            return Cost(seconds=0.0, joules=0.0, weights_bytes=0, mask_bytes=0)
         key = self.keys.of(spec, shape)
         if key in self.learned:
             return cost_from_records(spec, self.learned[key])
@@ -69,7 +66,6 @@ def cost_from_records(spec: StageSpec, known: Learned) -> Cost:
     """The cost of a stage as the finished stages of its kind took, or else all stages of its model that made steps."""
     same = known.samples(kind_of(spec))
     steps, trained = steps_of(spec, known.steps_per_epoch), [sample for sample in same if sample.steps]
-    source: Source = "learned" if same else "learned from other kinds of stage"
     if same and not steps:
         seconds, joules = fmean(sample.wall_s for sample in same), joules_each(same, len(same))
     else:
@@ -79,7 +75,7 @@ def cost_from_records(spec: StageSpec, known: Learned) -> Cost:
         seconds = before_s + (steps + batches_without_step(spec)) * step_s
         joules = None if (each := joules_each(like, made)) is None else steps * each
     file_bytes = round(fmean(sample.file_bytes for sample in same or known.trained))
-    return Cost(seconds=seconds, joules=joules, weights_bytes=file_bytes, mask_bytes=0, source=source)
+    return Cost(seconds=seconds, joules=joules, weights_bytes=file_bytes, mask_bytes=0)
 
 
 def cost_from_times(spec: StageSpec, times: StepTimes) -> Cost:
@@ -106,7 +102,6 @@ def cost_from_times(spec: StageSpec, times: StepTimes) -> Cost:
         joules=None if times.step_joules is None else steps * times.step_joules,
         weights_bytes=kept * times.weights_bytes,
         mask_bytes=times.mask_bytes if spec.stage.method is not None or spec.stage.start == "rewind" else 0,
-        source="timed",
     )
 
 
