@@ -145,7 +145,7 @@ class Estimate:
                 row = table[spec.model.label, SHARED if len(prunings) > 1 else next(iter(prunings))]
                 row.own_h += self.hours(spec.id, start_s + self._stage_s(spec.id))
                 if (cost := self.stages.get(spec.id)) is not None:
-                    row.file_bytes += cost.weights_bytes + cost.mask_bytes
+                    row.file_bytes += cost.file_bytes
                     row.joules = known_sum((row.joules, cost.joules))
 
     def _add_cell(self, row: Row, planned: PlannedCell) -> None:

@@ -20,8 +20,7 @@ class Cost:
 
     seconds: float
     joules: float | None  # None: the machine does not measure them
-    weights_bytes: int
-    mask_bytes: int
+    file_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +40,7 @@ class Knowledge:
     def stage(self, spec: StageSpec, shape: Shape) -> Cost:
         """The cost of a whole stage in a job of this shape. Raises KeyError for work of which nothing is known."""
         if spec.trials:  # it chooses, and trains nothing
-            return Cost(seconds=0.0, joules=0.0, weights_bytes=0, mask_bytes=0)
+            return Cost(seconds=0.0, joules=0.0, file_bytes=0)
         key = self.keys.of(spec, shape)
         if key in self.learned:
             return cost_from_records(spec, self.learned[key])
@@ -75,7 +74,7 @@ def cost_from_records(spec: StageSpec, known: Learned) -> Cost:
         seconds = before_s + (steps + batches_without_step(spec)) * step_s
         joules = None if (each := joules_each(like, made)) is None else steps * each
     file_bytes = round(fmean(sample.file_bytes for sample in same or known.trained))
-    return Cost(seconds=seconds, joules=joules, weights_bytes=file_bytes, mask_bytes=0)
+    return Cost(seconds=seconds, joules=joules, file_bytes=file_bytes)
 
 
 def cost_from_times(spec: StageSpec, times: StepTimes) -> Cost:
@@ -97,11 +96,11 @@ def cost_from_times(spec: StageSpec, times: StepTimes) -> Cost:
         + times.export_s
     )
     kept = 1 + len(spec.stage.keep_steps)
+    has_masks = spec.stage.method is not None or spec.stage.start == "rewind"
     return Cost(
         seconds=max(0.0, seconds),
         joules=None if times.step_joules is None else steps * times.step_joules,
-        weights_bytes=kept * times.weights_bytes,
-        mask_bytes=times.mask_bytes if spec.stage.method is not None or spec.stage.start == "rewind" else 0,
+        file_bytes=kept * times.weights_bytes + (times.mask_bytes if has_masks else 0),
     )
 
 

@@ -43,7 +43,7 @@ def sample(train_s: float, steps: int, before_s: float = 2.0, joules: float | No
 def test_a_timed_stage_is_its_steps_evaluations_checkpoints_and_export(train: StageSpec) -> None:
     cost = cost_from_times(train, TIMES)
     assert cost.seconds == pytest.approx(2.0 + (1.0 - 0.5) + 40 * 0.5 + 100 * 0.01 + 0.25 + 0.125)
-    assert (cost.weights_bytes, cost.mask_bytes, cost.joules) == (1000, 0, None)
+    assert (cost.file_bytes, cost.joules) == (1000, None)
     longer = cost_from_times(replace(train, stage=replace(train.stage, epochs=3)), TIMES)
     assert longer.seconds - cost.seconds == pytest.approx(2 * (40 * 0.5 + 100 * 0.01 + 0.25))
 
@@ -60,7 +60,7 @@ def test_a_pruned_stage_is_validated_once_more_and_leaves_masks(grid: Grid) -> N
     pruned = next(spec for spec in make_graph(grid.cells).stages.values() if kind_of(spec) == "finetune magnitude")
     plain = replace(pruned, stage=replace(pruned.stage, method=None))
     assert cost_from_times(pruned, TIMES).seconds - cost_from_times(plain, TIMES).seconds == pytest.approx(100 * 0.01)
-    assert cost_from_times(pruned, TIMES).mask_bytes == 100
+    assert cost_from_times(pruned, TIMES).file_bytes == 1000 + 100 and cost_from_times(plain, TIMES).file_bytes == 1000
 
 
 def test_a_stage_without_epochs_costs_its_calibration_and_one_validation(train: StageSpec) -> None:
@@ -76,7 +76,7 @@ def test_energy_is_that_of_the_steps(train: StageSpec) -> None:
 def test_records_of_the_same_kind_give_rate_and_overhead(train: StageSpec) -> None:
     known = learned(train=[sample(20.0, 40), sample(30.0, 40, before_s=4.0)], other=[sample(999.0, 40)])
     cost = cost_from_records(train, known)
-    assert cost.seconds == pytest.approx(3.0 + 40 * 50 / 80) and cost.weights_bytes == 1000
+    assert cost.seconds == pytest.approx(3.0 + 40 * 50 / 80) and cost.file_bytes == 1000
     assert cost_from_records(replace(train, stage=replace(train.stage, epochs=10)), known).seconds == pytest.approx(3.0 + 400 * 50 / 80)
 
 
