@@ -18,7 +18,7 @@ def time_spent(seconds: float) -> str:
     """Seconds as '45 s', '12 minutes' or '3.4 hours', whichever says most in few digits."""
     if seconds < 60:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} minutes" if seconds < 3600 else f"{seconds / 3600:.1f} hours"
+    return counted(round(seconds / 60), "minute") if seconds < 3600 else f"{seconds / 3600:.1f} hours"
 
 
 def counted(number: int, word: str) -> str:

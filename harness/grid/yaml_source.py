@@ -16,6 +16,7 @@ import yaml
 from harness.grid.labels import visible
 from harness.grid.yaml_scalars import TAG, Misspelled, read_scalar, remark, wrong_tag
 from harness.grid.yaml_size import excess
+from models.text import did_you_mean
 
 THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2},0\d\d", re.ASCII)  # 1,000; 10,100 may be two seeds
 
@@ -120,7 +121,7 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        message = "no such file"
+        message = "no such file" + did_you_mean(path.name, (other.name for other in path.parent.glob("*.y*ml")))
     except (OSError, UnicodeDecodeError) as error:
         message = f"cannot be read: {error}"
     raise GridError([Problem(file=str(path), line=1, key="", message=message)])

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 LINE_EVERY_S = 30.0  # between progress lines where there is no terminal
 REDRAWN_EVERY_S = 0.2  # where there is one
 DECODED = ("imagefolder", "huggingface", "webdataset")  # sources whose images take long to encode
+MEASURED = 100  # images that give a rate: before, the start of the processes counts most
 QUICK_SAMPLES = 20_000  # of `synthetic`, that take seconds
 
 
@@ -122,7 +123,10 @@ def announcement(data: DataSpec, progress: "Progress") -> str:
 
 
 def described(data: DataSpec, progress: "Progress", seconds: float) -> str:
-    """How far the writing is, its rate, and the time left."""
+    """How far the writing is; its rate and the time left too, once so many images are written that the start no longer counts."""
+    written = f"{title(data)}: {progress.images:,} of {progress.total:,} images"
+    if progress.here < MEASURED:
+        return written
     rate = progress.here / max(seconds, 1e-9)
     left = duration((progress.total - progress.images) / rate)
-    return f"{title(data)}: {progress.images:,} of {progress.total:,} images, {rate:,.0f} images/s, {left} left"
+    return f"{written}, {rate:,.0f} images/s, {left} left"

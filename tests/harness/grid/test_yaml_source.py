@@ -41,8 +41,11 @@ def test_a_file_that_is_no_grid_is_refused(folder: Path, text: str, said: str) -
 
 
 def test_a_file_that_is_not_there_is_refused(folder: Path) -> None:
-    with pytest.raises(GridError, match="missing.yaml:1: no such file"):
+    with pytest.raises(GridError, match="missing.yaml:1: no such file$"):
         read_grid(Path("missing.yaml"))
+    Path("grid.yaml").touch()
+    with pytest.raises(GridError, match="gird.yaml:1: no such file; did you mean 'grid.yaml'\\?"):
+        read_grid(Path("gird.yaml"))
 
 
 def test_a_folder_or_bytes_in_place_of_a_file_are_refused(folder: Path) -> None:

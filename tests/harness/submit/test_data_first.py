@@ -25,6 +25,11 @@ def test_progress_has_a_rate_and_the_time_left_of_what_is_written_here() -> None
     assert described(DATA, progress, seconds=10) == "synthetic: 400 of 1,000 images, 10 images/s, 1:00 left"
 
 
+def test_the_first_images_give_no_rate_because_the_start_counts_most() -> None:
+    progress = Progress(images=1, total=1797, here=1, space=Space(needed_bytes=1, free_bytes=2))
+    assert described(DATA, progress, seconds=1) == "synthetic: 1 of 1,797 images"
+
+
 def test_a_data_set_is_called_by_its_name_or_its_folder() -> None:
     data = DataSpec(source="imagefolder", path="/data/imagenet")
     assert title(data) == "imagefolder /data/imagenet" and title(DataSpec(source="imagefolder", path="/x", name="ImageNet")) == "ImageNet"
