@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from harness.grid.cluster_profile import read_cluster
+from harness.grid.cluster_profile import profile_file, read_cluster
 from harness.grid.read import read_grid
 from harness.grid.yaml_source import GridError, Node, Report, read_yaml
 from harness.health import containers, disks, gpus, network, scheduler, software
@@ -85,13 +85,25 @@ def cluster_of(name: str | None) -> ClusterSpec:
     """The cluster that a profile, or the `cluster` of a grid, describes. Raises GridError."""
     if name is None:
         return ClusterSpec()
-    path, report = Path(name), Report(name)
-    node = read_yaml(path)[1]
-    given = node.value.get("cluster") if isinstance(node.value, dict) and "models" in node.value else node
-    cluster = read_cluster(given if isinstance(given, Node) else None, path, report)
+    report = Report(name)
+    cluster = read_cluster(described(Path(name)), Path(name), report)
     if report.problems:
         raise GridError(report.problems)
     return cluster
+
+
+def described(path: Path) -> Node | None:
+    """What a profile, or the `cluster` of a grid, says; None where a grid has none. Raises GridError."""
+    node = read_yaml(path)[1]
+    given = node.value.get("cluster") if isinstance(node.value, dict) and "models" in node.value else node
+    return given if isinstance(given, Node) else None
+
+
+def file_of(name: str) -> Path:
+    """The file with the description of a cluster: the profile that a grid names, else the grid or profile itself."""
+    given = described(Path(name))
+    named = profile_file(given.value, Path(name)) if given and isinstance(given.value, str) else None
+    return (named or Path(name)).resolve()
 
 
 def sizes_in(name: str | None) -> list[tuple[str, ClusterSpec]]:
@@ -179,10 +191,11 @@ def of_all_nodes(cluster: ClusterSpec, profile: str | None, runs: Path) -> dict[
 
 def look(cluster: ClusterSpec, profile: str | None, runs: Path, folder: Path) -> list[str]:
     """What srun starts on each node, its own options first. ValueError where the container cannot mount what the look needs."""
-    words = ["-m", "harness.doctor", "--node", str(folder), "--runs", str(runs.absolute()), *([str(Path(profile).absolute())] if profile else [])]
-    if cluster.container is None or profile is None:
+    file = file_of(profile) if profile else None
+    words = ["-m", "harness.doctor", "--node", str(folder), "--runs", str(runs.absolute()), *([str(file)] if file else [])]
+    if cluster.container is None or file is None:
         return [sys.executable, *words]
-    needed = [same_path(path) for path in (ROOT, runs.absolute(), Path(profile).absolute().parent)]
+    needed = [same_path(path) for path in (ROOT, runs.absolute(), file.parent)]
     inner = entered(cluster, cluster.container, needed, ROOT)
     assert inner.container is not None
     variables = {**inside_variables(inner.environment), "HOME": str(Path.home())}

@@ -71,11 +71,9 @@ def _read_profile(node: Node, grid: Path, report: Report) -> ClusterSpec:
     if problem := path_problem(str(node.value)):
         report.add(node.line, "cluster", problem)
         return ClusterSpec()
-    named = expanded(str(node.value))
-    candidates = list(dict.fromkeys([grid.parent / named, named]))
-    path = next((candidate for candidate in candidates if candidate.is_file()), None)
+    path = profile_file(str(node.value), grid)
     if path is None:
-        files = " or ".join(map(str, candidates))
+        files = " or ".join(map(str, profile_candidates(str(node.value), grid)))
         report.add(node.line, "cluster", f"no profile {files}; valid: local, debug, the path of a profile such as slurm/gpu.yaml, or a mapping")
         return ClusterSpec()
     profile = Report(str(path))
@@ -86,6 +84,17 @@ def _read_profile(node: Node, grid: Path, report: Report) -> ClusterSpec:
         return ClusterSpec()
     report.problems += profile.problems
     return cluster
+
+
+def profile_file(name: str, grid: Path) -> Path | None:
+    """The file of the profile that a grid names; None if there is none."""
+    return next((path for path in profile_candidates(name, grid) if path.is_file()), None)
+
+
+def profile_candidates(name: str, grid: Path) -> list[Path]:
+    """Where a profile is looked for."""
+    named = expanded(name)
+    return list(dict.fromkeys([grid.parent / named, named]))
 
 
 def _read_mapping(node: Node, key: str, report: Report) -> ClusterSpec:

@@ -88,11 +88,14 @@ def test_a_task_sees_what_is_mounted_and_nothing_else_and_its_job_is_queued_agai
 def test_the_doctor_looks_at_a_node_from_inside(tmp_path: Path, commands: FakeSlurm) -> None:
     image, profile, runs = write_image(tmp_path / "vssm.sqsh"), tmp_path / "profiles" / "gpu.yaml", tmp_path / "runs"
     profile.parent.mkdir()
+    grid = tmp_path / "grids" / "grid.yaml"
+    grid.parent.mkdir()
+    grid.write_text("name: a\nmodels: [vim_micro]\ncluster: ../profiles/gpu.yaml\n")
     (runs / "look").mkdir(parents=True)
     profile.write_text(f"kind: slurm\ncache: {tmp_path}/cache\ncontainer: {{image: {image}, runtime: pyxis}}\n")
-    words = doctor.look(doctor.cluster_of(str(profile)), str(profile), runs, runs / "look")
+    words = doctor.look(doctor.cluster_of(str(grid)), str(grid), runs, runs / "look")
     at = words.index("python3") + 1
-    assert words[at : at + 4] == ["-m", "harness.doctor", "--node", f"{runs}/look"]
+    assert words[at : at + 4] == ["-m", "harness.doctor", "--node", f"{runs}/look"] and words[-1] == str(profile), words
     quick = f"from importlib.util import find_spec; print(find_spec('harness.doctor').origin, open('{profile}').read())"
     subprocess.run(["srun", "--output", str(tmp_path / "log"), *words[:at], "-c", quick], env=os.environ | JOB, check=True, timeout=PATIENCE_S)
     assert (tmp_path / "log").read_text() == f"{ROOT}/harness/doctor.py {profile.read_text()}\n"

@@ -42,6 +42,7 @@ def test_a_profile_or_the_cluster_of_a_grid_is_read(tmp_path: Path, findings: li
     assert doctor.cluster_of(str(profile)).gpus_per_node == 4
     grid.write_text("name: a\nmodels: [vim_micro]\ncluster: gpu.yaml\n")
     assert doctor.cluster_of(str(grid)).kind == "slurm"
+    assert doctor.file_of(str(grid)) == doctor.file_of(str(profile)) == profile
     profile.write_text("kind: slurm\ngpus_per_nod: 4\n")
     assert main([str(profile)]) == 2 and "unknown key" in capsys.readouterr().err
     assert main([str(tmp_path / "nowhere.yaml")]) == 2
