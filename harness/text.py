@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from datetime import datetime
 
 
 def duration(seconds: float) -> str:
@@ -19,6 +20,12 @@ def time_spent(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.0f} s"
     return counted(round(seconds / 60), "minute") if seconds < 3600 else f"{seconds / 3600:.1f} hours"
+
+
+def clock_time(then: datetime, now: datetime) -> str:
+    """A time of this machine's clock, with its day unless that is today's: '17:05', 'Tue 1 Dec 17:05'."""
+    day = "" if then.date() == now.date() else f"{then:%a} {then.day} {then:%b} "
+    return f"{day}{then:%H:%M}"
 
 
 def counted(number: int, word: str) -> str:

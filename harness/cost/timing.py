@@ -7,13 +7,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from harness.cost.work import Shape, WorkKey, dense_training, key_of, shape_of
 from harness.plan.containers import in_container
 from harness.submit.local import fresh_folder
-from harness.text import counted, duration
+from harness.text import clock_time, counted, duration
 from jobs.cluster.slurm import SchedulerError, ask
 from jobs.cluster.slurm_arrays import submit_array
 from jobs.cluster.slurm_jobs import queue_state
@@ -164,7 +165,7 @@ def wait(number: JobId) -> str:
     """The state in which a job has ended. Says why it waits, and when SLURM expects it to start."""
     shown = ""
     while (state := queue_state([number])[number]).alive:
-        start = f", expected to start at {state.expected_start:%H:%M}" if state.expected_start else ""
+        start = f", expected to start at {clock_time(state.expected_start, datetime.now())}" if state.expected_start else ""
         text = f"SLURM job {number}: {state.state}" + (f" ({state.reason}{start})" if not state.running else f", {duration(state.elapsed_s)}")
         if (word := text if not state.running else state.state) != shown:
             print(text, file=sys.stderr, flush=True)

@@ -1,6 +1,5 @@
 """The status of a run as a terminal shows it: counts, hours, the stages at work, incidents, and what to do next."""
 
-import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +17,7 @@ from harness.monitor.run_status import RunStatus
 from harness.monitor.survey import STATES, State, Survey, heard_s
 from harness.monitor.trials import trial_notes
 from harness.monitor.waiting import waiting_note
-from harness.text import counted, duration, shortened, time_spent
+from harness.text import clock_time, counted, duration, shortened, time_spent
 from jobs.experiment.ids import StageId
 from jobs.experiment.output import FittedTable, printable
 from jobs.experiment.progress import StageProgress
@@ -58,14 +57,8 @@ def hours(status: RunStatus) -> str:
     line = f"{status.stages_done} of {len(status.surveyed.index.stages)} stages done, {time_spent(status.trained_s)} of training used"
     if status.left_s is None or status.end is None:
         return line
-    return f"{line}; about {duration(status.left_s)} left with {len(status.at_work)} at a time, until {moment(status.end, status.time)}"
-
-
-def moment(then: float, now: float) -> str:
-    """A time of this machine's clock, with its day unless that is today's: '17:05', 'Tue 1 Dec 17:05'."""
-    local, today = time.localtime(then), time.localtime(now)
-    clock = time.strftime("%H:%M", local)
-    return clock if local[:3] == today[:3] else f"{time.strftime('%a', local)} {local.tm_mday} {time.strftime('%b', local)} {clock}"
+    end = clock_time(datetime.fromtimestamp(status.end), datetime.fromtimestamp(status.time))
+    return f"{line}; about {duration(status.left_s)} left with {len(status.at_work)} at a time, until {end}"
 
 
 def head(status: RunStatus) -> Text:

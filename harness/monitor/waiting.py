@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
 
-from harness.text import counted, duration
+from harness.text import clock_time, counted, duration
 from jobs.cluster.slurm_jobs import JobState
 
 REASONS = 3  # that are named
@@ -35,8 +35,8 @@ def expected(waiting: list[JobState], now: datetime) -> str:
 
 
 def moment(start: datetime, now: datetime) -> str:
-    """'21:30 (in 45:00)', with the day if it is another one; 'now' for a time that has passed."""
+    """'21:30 (in 45:00)'; 'now' for a time that has passed."""
     left_s = (start - now).total_seconds()
     if left_s <= 0:
         return "now"
-    return f"{start:%H:%M}{'' if start.date() == now.date() else f' on {start:%Y-%m-%d}'} (in {duration(left_s)})"
+    return f"{clock_time(start, now)} (in {duration(left_s)})"

@@ -1,12 +1,13 @@
 """Times and counts as people read them."""
 
 import os
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from harness import launch, reproduce
-from harness.text import counted, duration, no_current_folder, shortened
+from harness.text import clock_time, counted, duration, no_current_folder, shortened
 
 
 @pytest.mark.parametrize(
@@ -14,6 +15,11 @@ from harness.text import counted, duration, no_current_folder, shortened
 )
 def test_a_duration_has_as_many_parts_as_it_needs(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_a_time_of_another_day_has_its_day() -> None:
+    noon = datetime(2026, 6, 1, 12)
+    assert [clock_time(noon + timedelta(hours=hours), noon) for hours in (1, 24, -13)] == ["13:00", "Tue 2 Jun 12:00", "Sun 31 May 23:00"]
 
 
 def test_only_one_thing_is_counted_in_the_singular() -> None:

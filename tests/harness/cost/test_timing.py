@@ -170,11 +170,11 @@ def test_waiting_says_why_and_when_slurm_expects_the_start(
     on_slurm: Grid, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     states = iter(["RUNNING", "RUNNING", "COMPLETED"])
-    slurm.queue(j17="PENDING:Priority@2026-11-28T21:30:00")
+    slurm.queue(j17="PENDING:Priority@2100-02-01T21:30:00")
     monkeypatch.setattr("harness.cost.timing.time.sleep", lambda seconds: slurm.queue(j17=next(states)))
     assert wait(JobId(17)) == "COMPLETED"
     assert capsys.readouterr().err.splitlines() == [
-        "SLURM job 17: PENDING (Priority, expected to start at 21:30)",
+        "SLURM job 17: PENDING (Priority, expected to start at Mon 1 Feb 21:30)",
         "SLURM job 17: RUNNING, 1:05",
     ]
 

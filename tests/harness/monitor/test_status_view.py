@@ -3,14 +3,13 @@
 import io
 import os
 import re
-import time
 
 import pytest
 from rich.console import Console
 
 from harness.monitor.incidents import Incident, grouped
 from harness.monitor.run_status import Observer
-from harness.monitor.status_view import counts_table, incident_lines, moment, notes, page, progress_cells
+from harness.monitor.status_view import counts_table, incident_lines, notes, page, progress_cells
 from harness.monitor.survey import STATES, survey
 from jobs.experiment.ids import StageId
 from jobs.experiment.progress import StageProgress, read_progress
@@ -46,13 +45,6 @@ def test_a_stage_at_work_starts_trains_falls_silent_and_is_measured(fake: FakeRu
     assert progress_cells(surveyed, stage, PROGRESS) == ("1/4", "", "", "no progress for 10:00")
     fake.finish(stage)
     assert progress_cells(survey(fake.run), stage, PROGRESS) == ("measuring", "", "", "")
-
-
-def test_a_time_of_another_day_has_its_day(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
-    noon = 1_780_315_200.0  # 2026-06-01 12:00
-    assert moment(noon + 3600, noon) == "13:00" and moment(noon + 86400, noon) == "Tue 2 Jun 12:00"
 
 
 def test_a_group_of_incidents_shows_the_first_ones_log_and_how_its_cells_go_on(fake: FakeRun) -> None:

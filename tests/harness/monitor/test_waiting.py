@@ -31,7 +31,7 @@ def test_the_first_and_the_last_expected_start_and_how_many_have_none() -> None:
     ]
     assert waiting_note(jobs, NOW) == [
         "4 jobs wait in SLURM's queue (Priority 2, Dependency 2); "
-        "expected starts from 21:30 (in 1:30:00) to 02:00 on 2026-11-30 (in 30:00:00), 2 not planned yet"
+        "expected starts from 21:30 (in 1:30:00) to Mon 30 Nov 02:00 (in 30:00:00), 2 not planned yet"
     ]
 
 
