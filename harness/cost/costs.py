@@ -10,7 +10,6 @@ from harness.cost.estimate import Estimate
 from harness.cost.gather import data_lines, gathered
 from harness.cost.knowledge import Knowledge
 from harness.cost.table import described
-from harness.cost.work import WorkKey
 from harness.grid.read import Grid
 from harness.plan.jobs import done_stages, make_jobs
 from harness.plan.stages import StageGraph
@@ -44,7 +43,6 @@ class Costs:
     previous: KeptChoice | None = None
     new: KeptChoice | None = None
     knowledge: Knowledge | None = None
-    timed_now: frozenset[WorkKey] = frozenset()
     to_choose: bool = False
 
     def within(self, grid: Grid) -> Grid:
@@ -67,8 +65,7 @@ class Costs:
     def gather(self, grid: Grid, graph: StageGraph, left: Sequence[PlannedCell], *, can_run: bool) -> None:
         """Learns what the cells that are left will take, and times what no record tells. Raises TimingError, SchedulerError, OSError."""
         jobs = make_jobs(grid, graph, self.run, left)
-        known = gathered(grid, self.run, self.options.runs, jobs, anew=self.options.estimate, can_run=can_run)
-        self.knowledge, self.timed_now = known
+        self.knowledge = gathered(grid, self.run, self.options.runs, jobs, anew=self.options.estimate, can_run=can_run)
 
     def choose(self, grid: Grid, graph: StageGraph, left: Sequence[PlannedCell]) -> Grid:
         """The grid, or the part of it that a new budget pays. Says what is chosen and what is left out. Raises BudgetError."""
@@ -88,7 +85,7 @@ class Costs:
     def text(self, grid: Grid, graph: StageGraph, left: Sequence[PlannedCell]) -> str:
         """The estimate for people."""
         files = data_lines(grid.cluster, data_sets(planned.cell for planned in left))
-        return described(self.estimate(grid, graph, left), files, self.timed_now)
+        return described(self.estimate(grid, graph, left), files)
 
     @property
     def to_keep(self) -> bool:

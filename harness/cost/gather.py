@@ -29,8 +29,8 @@ def works(jobs: Iterable[JobSpec]) -> dict[WorkKey, tuple[Cell, ClusterSpec]]:
     return wanted
 
 
-def gathered(grid: Grid, run: RunFolder, runs: Path, jobs: Sequence[JobSpec], *, anew: bool, can_run: bool) -> tuple[Knowledge, frozenset[WorkKey]]:
-    """What is known, and which works were timed now.
+def gathered(grid: Grid, run: RunFolder, runs: Path, jobs: Sequence[JobSpec], *, anew: bool, can_run: bool) -> Knowledge:
+    """What is known, once what no file tells has been timed.
 
     anew: works of which no record tells are timed even if previous times are kept. can_run: this machine can run the jobs, or submit them.
     Raises TimingError, SchedulerError, OSError.
@@ -49,7 +49,7 @@ def gathered(grid: Grid, run: RunFolder, runs: Path, jobs: Sequence[JobSpec], *,
         side_by_side = min(len(jobs), slots) if slots else 1
         times |= timed(runs, [wanted[key] for key in to_time], grid.plugins, name=grid.name, side_by_side=side_by_side)
     labels = {key: cell.model.label for key, (cell, _) in wanted.items()}
-    return Knowledge(learned=known, times=times, labels=labels), frozenset(to_time)
+    return Knowledge(learned=known, times=times, labels=labels, timed_now=frozenset(to_time))
 
 
 def from_records(run: RunFolder, runs: Path, wanted: Wanted) -> dict[WorkKey, Learned]:

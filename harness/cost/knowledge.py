@@ -30,6 +30,7 @@ class Knowledge:
     learned: Mapping[WorkKey, Learned] = field(default_factory=dict)
     times: Mapping[WorkKey, StepTimes] = field(default_factory=dict)
     labels: Mapping[WorkKey, str] = field(default_factory=dict)  # of the models, for people
+    timed_now: frozenset[WorkKey] = frozenset()  # by this command
     keys: Keys = field(default_factory=Keys)
 
     @property

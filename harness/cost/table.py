@@ -14,11 +14,11 @@ from jobs.experiment.step_times import StepTimes
 KWH = 3.6e6  # joules
 
 
-def described(estimate: Estimate, files: Sequence[str] = (), now: frozenset[WorkKey] = frozenset()) -> str:
-    """The text of an estimate. files: lines on the data sets. now: the works that were timed by this command."""
+def described(estimate: Estimate, files: Sequence[str] = ()) -> str:
+    """The text of an estimate. files: lines on the data sets."""
     if not estimate.jobs:
         return "cost: nothing is left to run"
-    parts = [_table(estimate), _saved(estimate), _wall(estimate), *_disk(estimate, files), _energy(estimate), *_sources(estimate.knowledge, now)]
+    parts = [_table(estimate), _saved(estimate), _wall(estimate), *_disk(estimate, files), _energy(estimate), *_sources(estimate.knowledge)]
     return "\n".join(parts)
 
 
@@ -81,10 +81,10 @@ def _energy(estimate: Estimate) -> str:
     return f"energy: not known{f': {min(reasons)}' if reasons else ''}"
 
 
-def _sources(knowledge: Knowledge, now: frozenset[WorkKey]) -> list[str]:
+def _sources(knowledge: Knowledge) -> list[str]:
     """Where the figures of each model come from."""
     lines = [learned_line(key, known, knowledge) for key, known in knowledge.learned.items()]
-    lines += [timed_line(times, key in now) for key, times in knowledge.times.items() if key not in knowledge.learned]
+    lines += [timed_line(times, key in knowledge.timed_now) for key, times in knowledge.times.items() if key not in knowledge.learned]
     return ["sources:", *(f"  {line}" for line in sorted(set(lines)))]
 
 

@@ -55,16 +55,16 @@ def test_all_cells_of_one_model_are_one_work(grid: Grid, run: RunFolder) -> None
 
 
 def test_what_no_file_tells_is_timed_beside_as_many_jobs_as_will_run(grid: Grid, run: RunFolder, tmp_path: Path, asked: list[int]) -> None:
-    knowledge, now = gathered(grid, run, tmp_path / "runs", jobs(grid, run), anew=False, can_run=True)
-    assert asked == [2] and now == frozenset(knowledge.times) and [times.step_s for times in knowledge.times.values()] == [9.0]
+    knowledge = gathered(grid, run, tmp_path / "runs", jobs(grid, run), anew=False, can_run=True)
+    assert asked == [2] and knowledge.timed_now == frozenset(knowledge.times) and [times.step_s for times in knowledge.times.values()] == [9.0]
 
 
 def test_kept_times_do_unless_they_are_to_be_new(grid: Grid, run: RunFolder, tmp_path: Path, asked: list[int]) -> None:
     keep_times(grid, tmp_path / "runs")
-    knowledge, now = gathered(grid, run, tmp_path / "runs", jobs(grid, run), anew=False, can_run=True)
-    assert not asked and not now and [times.step_s for times in knowledge.times.values()] == [TIMES.step_s]
-    knowledge, now = gathered(grid, run, tmp_path / "runs", jobs(grid, run), anew=True, can_run=True)
-    assert asked and now and [times.step_s for times in knowledge.times.values()] == [9.0]
+    knowledge = gathered(grid, run, tmp_path / "runs", jobs(grid, run), anew=False, can_run=True)
+    assert not asked and not knowledge.timed_now and [times.step_s for times in knowledge.times.values()] == [TIMES.step_s]
+    knowledge = gathered(grid, run, tmp_path / "runs", jobs(grid, run), anew=True, can_run=True)
+    assert asked and knowledge.timed_now and [times.step_s for times in knowledge.times.values()] == [9.0]
 
 
 def test_what_records_tell_is_not_timed(honest: Path, tmp_path: Path, asked: list[int]) -> None:
@@ -72,8 +72,8 @@ def test_what_records_tell_is_not_timed(honest: Path, tmp_path: Path, asked: lis
     graph = make_graph(grid.cells)
     new = RunFolder(tmp_path / "new")
     planned = make_jobs(grid, graph, new, planned_cells(grid, graph))
-    knowledge, now = gathered(grid, new, honest.parent, planned, anew=True, can_run=True)
-    assert not asked and not now and [known.records for known in knowledge.learned.values()] == [10]
+    knowledge = gathered(grid, new, honest.parent, planned, anew=True, can_run=True)
+    assert not asked and not knowledge.timed_now and [known.records for known in knowledge.learned.values()] == [10]
     assert set(knowledge.labels.values()) == {cell.model.label for cell in grid.cells}
 
 

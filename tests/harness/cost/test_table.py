@@ -55,7 +55,8 @@ def test_a_queue_is_not_in_the_wall_time_and_gpus_are_counted(tmp_path: Path) ->
 def test_what_was_timed_now_says_so(tmp_path: Path) -> None:
     grid = small_grid(tmp_path)
     costs = estimate(grid, RunFolder(tmp_path / "run"), copies=2, gpu="a GPU")
-    assert "vim_micro: timed now, 2 jobs side by side on a GPU:" in described(costs, (), frozenset({key_of(grid.cells[0], shape_of(grid.cluster))}))
+    now = replace(costs.knowledge, timed_now=frozenset({key_of(grid.cells[0], shape_of(grid.cluster))}))
+    assert "vim_micro: timed now, 2 jobs side by side on a GPU:" in described(replace(costs, knowledge=now))
 
 
 def test_nothing_left_is_no_table(tmp_path: Path) -> None:
