@@ -22,7 +22,7 @@ ANSWER_S = 5.0  # an address that takes longer to answer is passed over
 PAUSE_S = 0.2
 KEY = "vssm-bench"
 REACHED, ADDRESS = f"{KEY}/reached", f"{KEY}/address"  # rank 0's address as other nodes reach it: as they tell it, and as rank 0 repeats it
-INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")  # variables that name the card of a library
 FABRICS = ("ib", "hsn")  # beginnings of the names of InfiniBand's and Slingshot's cards
 
 
