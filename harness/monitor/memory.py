@@ -43,20 +43,19 @@ class Memory:
             self.folders[folder] = changed, names
         return names
 
-    def queue_state(self, jobs: Iterable[JobId], *, patience_s: float, say: Callable[[str], None]) -> dict[JobId, JobState]:
+    def queue_state(self, jobs: list[JobId]) -> dict[JobId, JobState]:
         """The state of each job, as `jobs.cluster.slurm_jobs.queue_state` gives it, at most ASK_EVERY_S old. Raises SchedulerError.
 
-        A SLURM that does not answer is asked again when it is due, so neither argument that is about waiting is used.
+        A SLURM that does not answer is asked again when it is due.
         """
-        wanted = list(jobs)
-        left = [job for job in wanted if job not in self.gone]
+        left = [job for job in jobs if job not in self.gone]
         new = self.silent is None and any(job not in self.states for job in left)
         if left and (new or self.clock() >= self.due):
             self.ask(left)
             self.due = self.clock() + ASK_EVERY_S
         if left and self.silent is not None:
             raise self.silent
-        return {job: self.gone.get(job) or self.states[job] for job in wanted}
+        return {job: self.gone.get(job) or self.states[job] for job in jobs}
 
     def ask(self, jobs: Iterable[JobId]) -> None:
         """Asks SLURM once."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Container, Iterable, Mapping, 
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import msgspec
 
@@ -26,6 +26,7 @@ from jobs.experiment.run_folder import CELLS, FAILURE, PROGRESS, RECORD, STAGE, 
 from jobs.experiment.submissions import Submission, submissions
 from jobs.experiment.trials import lost_stages
 
+Queue = Callable[[list[JobId]], dict[JobId, JobState]]  # asks SLURM for the state of each job; raises SchedulerError
 Files = Mapping[StageId, frozenset[str]]  # the names in the folder of every stage that has one
 RecordStatus = Literal["done", "failed"]
 DiskState = Literal["done", "failed", "blocked", "open"]
@@ -33,13 +34,6 @@ State = Literal["done", "running", "queued", "blocked", "failed", "open", "unkno
 STATES: tuple[State, ...] = ("done", "running", "queued", "blocked", "failed", "open", "unknown")
 STALE_S = 2.0  # SLURM may take this long to answer; after that the disk is read again
 HEARTBEAT_S = 120.0  # a stage that wrote progress so recently is alive, wherever its process is
-
-
-class QueueState(Protocol):
-    """A function that gives SLURM's states of jobs. It raises SchedulerError."""
-
-    def __call__(self, jobs: Iterable[JobId], *, patience_s: float, say: Callable[[str], None]) -> dict[JobId, JobState]:
-        """The state of each of `jobs`."""
 
 
 class RecordFields(msgspec.Struct):
@@ -217,19 +211,18 @@ def survey(
     launching: bool | None = None,
     patience_s: float = PATIENCE_S,
     say: Callable[[str], None] = complain,
-    queue: QueueState | None = None,
+    queue: Queue | None = None,
     names: Callable[[str], list[str]] = names_in,
 ) -> Survey:
     """The state of every cell and job now. Raises RunIndexError where nothing was launched. SLURM's silence is a result, not an error.
 
     index: of the run folder; None: read from it. launching: whether a launch is at work; None: its lock says so. queue, names: ask SLURM, and list a
-    folder; those of `harness.monitor.memory` remember. None: SLURM itself.
+    folder; those of `harness.monitor.memory` remember. No queue: SLURM itself, with this patience.
     """
     index, files, submitted, recorded = index or read_index(run), stage_files(run, names), submissions(run), recorded_cells(run)
     asked = time.monotonic()
-    jobs, silent = job_states(
-        run, unfinished(submitted, index, files, recorded), files, partial(queue or queue_state, patience_s=patience_s, say=say)
-    )
+    ask = queue or partial(queue_state, patience_s=patience_s, say=say)
+    jobs, silent = job_states(run, unfinished(submitted, index, files, recorded), files, ask)
     if time.monotonic() > asked + STALE_S:  # SLURM took its time, and jobs may have ended meanwhile
         files, recorded = stage_files(run, names), recorded_cells(run)
     surveyed = Survey(
@@ -279,9 +272,7 @@ def dropped(index: RunIndex, files: Files, cancelled: Collection[CellId]) -> fro
     return frozenset(index.stages) - needed
 
 
-def job_states(
-    run: RunFolder, submitted: Sequence[Submission], files: Files, queue: Callable[[list[JobId]], dict[JobId, JobState]]
-) -> tuple[dict[JobId, JobState], str]:
+def job_states(run: RunFolder, submitted: Sequence[Submission], files: Files, queue: Queue) -> tuple[dict[JobId, JobState], str]:
     """The state of each job, and why SLURM's are missing where it does not answer."""
     jobs = {submission.job: process_state(run, submission, files) for submission in submitted if submission.local}
     try:

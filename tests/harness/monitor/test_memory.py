@@ -24,7 +24,7 @@ class Clock:
 
 def states(memory: Memory, *jobs: str) -> list[str]:
     """The states of jobs."""
-    answer = memory.queue_state(map(JobId.parse, jobs), patience_s=0.0, say=print)
+    answer = memory.queue_state([JobId.parse(job) for job in jobs])
     return [answer[JobId.parse(job)].state for job in jobs]
 
 
