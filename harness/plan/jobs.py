@@ -71,19 +71,18 @@ def divide_by_size(
     parents: Mapping[StageId, StageId | None],
 ) -> list[tuple[StageSpec, ...]]:
     """As `divide`, with stages of one cluster in each job. Clusters are told apart as objects; `parents`: of all stages, the done ones too."""
-    nearest = nearest_to_do(stages, parents)
     jobs: list[tuple[StageSpec, ...]] = []
-    for group in by_size(stages, clusters, nearest):
-        jobs += divide(group, stages_per_job, slots=-(-slots * len(group) // len(stages)), parents=links(group, parents, nearest))
+    for group in by_size(stages, clusters, nearest_to_do(stages, parents)):
+        jobs += divide(group, stages_per_job, slots=-(-slots * len(group) // len(stages)), parents=parents)
     return jobs
 
 
-def nearest_to_do(stages: Sequence[StageSpec], parents: Mapping[StageId, StageId | None]) -> dict[StageId, StageId | None]:
+def nearest_to_do(stages: Collection[StageSpec], parents: Mapping[StageId, StageId | None]) -> dict[StageId, StageId | None]:
     """For each of `stages`, those to do, the nearest stage before it that is to do as well. `parents`: of all stages, the done ones too."""
     todo = {spec.id for spec in stages}
     nearest: dict[StageId, StageId | None] = {}
     for spec in stages:
-        above = parents.get(spec.id)
+        above = spec.parent or spec.teacher
         while above is not None and above not in todo:
             above = parents.get(above)
         nearest[spec.id] = above
@@ -106,13 +105,6 @@ def by_size(stages: Sequence[StageSpec], clusters: Mapping[StageId, ClusterSpec]
         depth[spec.id] = 0 if above is None else depth[above] + crosses
         groups.setdefault((depth[spec.id], id(clusters[spec.id]), border[spec.id]), []).append(spec)
     return [groups[key] for key in sorted(groups, key=lambda key: key[0])]  # stable: groups of one depth as their stages come
-
-
-def links(group: Sequence[StageSpec], parents: Mapping[StageId, StageId | None], nearest: Mapping[StageId, StageId | None]) -> dict[StageId, StageId]:
-    """From a done stage before one of the group to the stage of the group that comes before both: what `divide` looks up."""
-    own = {spec.id for spec in group}
-    pairs = ((parents.get(spec.id), nearest[spec.id]) for spec in group)
-    return {first: above for first, above in pairs if first is not None and first not in own and above in own}
 
 
 def with_choices(
@@ -142,7 +134,7 @@ def with_choices(
 
 
 def divide(
-    stages: Iterable[StageSpec], stages_per_job: int, slots: int = 1, parents: Mapping[StageId, StageId] | None = None
+    stages: Iterable[StageSpec], stages_per_job: int, slots: int = 1, parents: Mapping[StageId, StageId | None] | None = None
 ) -> list[tuple[StageSpec, ...]]:
     """The stages of each job, at most `stages_per_job`, parents first. `stages`: those to do, parents first; any other parent counts as done.
 
@@ -159,13 +151,9 @@ def divide(
     todo = {spec.id: spec for spec in stages}
     size = min(stages_per_job, max(1, -(-len(todo) // slots)))
     children: dict[StageId | None, list[StageId]] = {}
-    for spec in todo.values():
-        above = spec.parent or spec.teacher
-        while above is not None and above not in todo:
-            above = (parents or {}).get(above)
-        if above is None and spec.rewind in todo:
-            above = spec.rewind
-        children.setdefault(above, []).append(spec.id)
+    for stage, nearest in nearest_to_do(todo.values(), parents or {}).items():
+        above = todo[stage].rewind if nearest is None and todo[stage].rewind in todo else nearest
+        children.setdefault(above, []).append(stage)
     return [tuple(todo[stage] for stage in job) for job in _divided(children, size)]
 
 
