@@ -6,6 +6,7 @@ import psutil
 import pytest
 
 from harness.health import network
+from jobs.parallel.rendezvous import INTERFACES
 
 
 @pytest.fixture
@@ -14,7 +15,7 @@ def cards(monkeypatch: pytest.MonkeyPatch) -> dict[str, SimpleNamespace]:
     known = {"lo": SimpleNamespace(isup=True), "eth0": SimpleNamespace(isup=True), "ib0": SimpleNamespace(isup=False)}
     monkeypatch.setattr(psutil, "net_if_stats", lambda: known)
     monkeypatch.setattr(network, "own_addresses", lambda: ["10.0.0.1"])
-    for name in network.CHOSEN:
+    for name in INTERFACES:
         monkeypatch.delenv(name, raising=False)
     return known
 
