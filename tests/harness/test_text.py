@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness import launch, reproduce
-from harness.text import clock_time, counted, duration, no_current_folder, shortened
+from harness.text import clock_time, counted, duration, no_current_folder, shortened, time_spent
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,10 @@ def test_a_duration_has_as_many_parts_as_it_needs(seconds: float, text: str) -> 
 def test_a_time_of_another_day_has_its_day() -> None:
     noon = datetime(2026, 6, 1, 12)
     assert [clock_time(noon + timedelta(hours=hours), noon) for hours in (1, 24, -13)] == ["13:00", "Tue 2 Jun 12:00", "Sun 31 May 23:00"]
+
+
+def test_time_spent_is_told_in_the_unit_that_says_most() -> None:
+    assert [time_spent(seconds) for seconds in (0, 45, 70, 720, 12_240)] == ["0 s", "45 s", "1 minute", "12 minutes", "3.4 hours"]
 
 
 def test_only_one_thing_is_counted_in_the_singular() -> None:
