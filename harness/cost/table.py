@@ -52,8 +52,10 @@ def unit(estimate: Estimate) -> str:
 def _saved(estimate: Estimate) -> str:
     """What sharing stages saves."""
     saved = estimate.alone_h - estimate.total_h
-    fraction = f"{100 * saved / estimate.alone_h:.0f}% of {number(estimate.alone_h)}" if estimate.alone_h else "0%"
     columns = "own: without what rows share; alone: each cell by itself"
+    if saved <= 0:
+        return f"sharing stages saves nothing here; {columns}"
+    fraction = f"{100 * saved / estimate.alone_h:.0f}% of {number(estimate.alone_h)}"
     return f"sharing stages, and starts of jobs, saves {number(saved)} {unit(estimate)}-hours ({fraction}); {columns}"
 
 

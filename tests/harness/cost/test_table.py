@@ -40,6 +40,13 @@ def test_the_whole_text(tmp_path: Path) -> None:
     ]
 
 
+def test_a_cell_alone_saves_nothing_and_may_pay_for_the_starts_of_its_jobs(tmp_path: Path) -> None:
+    grid = small_grid(tmp_path, 1)
+    alone = estimate(replace(grid, cells=grid.cells[:1]), RunFolder(tmp_path / "run"))
+    assert alone.alone_h < alone.total_h and len(alone.jobs) > 1
+    assert "sharing stages saves nothing here; own: " in described(alone)
+
+
 def test_energy_has_a_column_where_it_is_known(tmp_path: Path) -> None:
     text = described(estimate(small_grid(tmp_path), RunFolder(tmp_path / "run"), step_joules=9000.0))
     assert text.splitlines()[1].endswith("disk  kWh") and "energy: 0.8 kWh of the devices, while they train" in text
