@@ -8,6 +8,7 @@ import argparse
 import re
 import sys
 import warnings
+from collections import OrderedDict
 from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path, PosixPath, PurePosixPath
@@ -157,7 +158,7 @@ def _reason(message: str, start: bytes, path: Path) -> str:
 
 @cache
 def _harmless() -> list[Any]:
-    """The types beside tensors that checkpoints hold and that run nothing: a command line, paths, times, and NumPy's numbers and arrays."""
+    """The types beside tensors that checkpoints hold and that run nothing: a command line, settings, paths, times, NumPy's numbers and arrays."""
     import numpy as np
 
     try:
@@ -169,4 +170,5 @@ def _harmless() -> list[Any]:
     dtypes = {type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "?SU"}
     paths: list[Any] = [(kind, f"{module}.{kind.__name__}") for kind in (PosixPath, PurePosixPath) for module in ("pathlib", "pathlib._local")]
     plain = [argparse.Namespace, datetime, timedelta]
-    return [*plain, *paths, np.dtype, np.ndarray, *dtypes, *named]
+    settings = (OrderedDict, "yacs.config.CfgNode")  # of VMamba, VSSD and Swin; what torch fills must be a dictionary that it knows
+    return [*plain, settings, *paths, np.dtype, np.ndarray, *dtypes, *named]

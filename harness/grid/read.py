@@ -14,6 +14,7 @@ from harness.grid.axes import Axes, Choice, read_data, read_models, read_seeds
 from harness.grid.cluster_profile import read_cluster
 from harness.grid.evaluation import Evaluations, note_evaluations
 from harness.grid.exclude import check_patterns, read_exclusions
+from harness.grid.expansion import given_fields
 from harness.grid.labels import name_problem
 from harness.grid.methods import read_pruning
 from harness.grid.notify import with_notify
@@ -94,10 +95,10 @@ def read_grid(path: Path) -> Grid:
         seed=read_seeds(keys.get("seeds"), report),
     )
     trained = replace(axes, recipe=trial_choices(recipes, tune, keys["tune"])) if tune else axes
-    _check_steps(trained, report)
-    _check_drop_path(trained, report)
     check_patterns(keys.get("exclude"), axes.by_name(), report)
     left = _Left(axes, keys.get("exclude"), report)
+    _check_steps(trained, left, report)
+    _check_drop_path(trained, left, report)
     _check_budgets(axes, left, report)
     check_sizes(axes, cluster, left.together, report)
     evaluations = Evaluations()
@@ -162,30 +163,40 @@ def _budget(recipe: RecipeSpec) -> Budget:
     return Budget(epochs=recipe.epochs, finetune_epochs=recipe.finetune_epochs)
 
 
-def _check_steps(axes: Axes, report: Report) -> None:
+def _check_steps(axes: Axes, left: _Left, report: Report) -> None:
     """Reports batches that are larger than a data set, and rewind steps beyond the end of a training, if the number of images is known."""
     for recipe, data in itertools.product(axes.recipe, axes.data):
         images = training_images(data.value)
         if oversized := oversized_batch(recipe.value, data.value, images):
-            report.add(recipe.line_of("batch_size"), f"{recipe.key}.batch_size", oversized)
+            if left.together(recipe=recipe, data=data):
+                report.add(recipe.line_of("batch_size"), f"{recipe.key}.batch_size", oversized)
         elif images is not None:
             for method in axes.pruning:
                 steps = images_of_epoch(recipe.value, images) // recipe.value.batch_size
-                if late := unreachable_rewind(method.value, _budget(recipe.value), steps):
+                late = unreachable_rewind(method.value, _budget(recipe.value), steps)
+                if late and left.together(recipe=recipe, data=data, pruning=method):
                     report.add(method.line_of("rewind_step"), method.key, f"{late} (with the recipe of line {recipe.line} and {data.value.source})")
 
 
-def _check_drop_path(axes: Axes, report: Report) -> None:
+def _check_drop_path(axes: Axes, left: _Left, report: Report) -> None:
     """Reports recipes with a drop_path for models that have no stochastic depth, or whose entry gives a rate of its own."""
     for recipe, model in itertools.product(axes.recipe, axes.model):
-        if recipe.value.drop_path is None:
+        if recipe.value.drop_path is None or not (problem := _drop_path_problem(recipe, model)):
             continue
-        option = drop_path_option(model.value.name)
-        if option is None:
-            report.add(recipe.line_of("drop_path"), f"{recipe.key}.drop_path", f"{model.value.name} has no stochastic depth; leave drop_path out")
-        elif option in model.value.options:
-            own = f"{model.names[0]} has a {option} of its own (line {model.line}); give it in one of the two"
-            report.add(recipe.line_of("drop_path"), f"{recipe.key}.drop_path", own)
+        if left.together(recipe=recipe, model=model):
+            report.add(recipe.line_of("drop_path"), f"{recipe.key}.drop_path", problem)
+
+
+def _drop_path_problem(recipe: Choice[RecipeSpec], model: Choice[ModelSpec]) -> str | None:
+    """Why a model cannot take the rate of a recipe, with the remedy, or None."""
+    of_preset = recipe.of_data and recipe.entry is not None and "drop_path" not in given_fields(recipe.entry)
+    option = drop_path_option(model.value.name)
+    if option is None:
+        return f"{model.value.name} has no stochastic depth; " + ("write drop_path: null" if of_preset else "leave drop_path out")
+    if option not in model.value.options:
+        return None
+    remedy = "the preset gives one too: write drop_path: null" if of_preset else "give it in one of the two"
+    return f"{model.names[0]} has a {option} of its own (line {model.line}); {remedy}"
 
 
 def _cells(axes: Axes, evaluations: Evaluations, exclude: Node | None, tune: TuneSpec | None, report: Report) -> tuple[Cell, ...]:

@@ -118,6 +118,9 @@ def _as_tuned(choice: Choice[RecipeSpec], value: RecipeSpec) -> Choice[RecipeSpe
 
 
 def trial_choices(recipes: Sequence[Choice[RecipeSpec]], tune: TuneSpec, node: Node) -> list[Choice[RecipeSpec]]:
-    """The recipe of every trial, for checks of a recipe with the other choices."""
-    trials = [value for recipe in recipes for value in tune.recipes(recipe.value)]
-    return [Choice(value=value, identity="", fields={}, line=node.line, key="tune", entry=node) for value in trials]
+    """The recipe of every trial, for checks of a recipe with the other choices. `exclude` drops it where it drops the tuned recipe."""
+    return [
+        Choice(value=value, identity=recipe.identity, fields={}, line=node.line, key="tune", entry=node, of_data=recipe.of_data)
+        for recipe in recipes
+        for value in tune.recipes(recipe.value)
+    ]

@@ -1,6 +1,7 @@
 """What a checkpoint file may hold, which of its weights are taken, and how files that hold none are refused."""
 
 import argparse
+import sys
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from fractions import Fraction
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from models.weight_files import read_weights
+from tests.support.official import yacs_node
 
 LAST, AVERAGED = {"a.weight": torch.ones(2)}, {"a.weight": torch.zeros(2)}
 
@@ -53,6 +55,12 @@ def test_a_numpy_number_under_the_module_name_of_numpy_1_is_read(tmp_path: Path)
 )
 def test_paths_and_times_of_a_command_line_may_stand_beside_the_weights(tmp_path: Path, beside: object) -> None:
     assert "a.weight" in read_weights(saved(tmp_path, {"model": LAST, "args": beside}))
+
+
+def test_settings_of_yacs_may_stand_beside_the_weights_without_yacs(tmp_path: Path) -> None:
+    with yacs_node({"MODEL": {"NAME": "vssm1_tiny_0230s", "DEPTHS": [2, 2, 8, 2]}, "OUTPUT": "/runs"}) as config:
+        path = saved(tmp_path, {"model": LAST, "config": config})
+    assert "yacs" not in sys.modules and torch.equal(read_weights(path)["a.weight"], LAST["a.weight"])
 
 
 @pytest.mark.parametrize(

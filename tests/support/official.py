@@ -1,9 +1,13 @@
 """A folder of ImageNet's shape and checkpoints in the official formats, both as small as they can be."""
 
 import argparse
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -35,11 +39,34 @@ def write_jpeg(path: Path, seed: list[int], size: tuple[int, int]) -> None:
 
 
 def vim_file(path: Path, weights: Mapping[str, Tensor], averaged: Mapping[str, Tensor] | None = None) -> None:
-    """As the main.py of Vim, and nearly that of VMamba, saves: last and averaged weights, optimizer, schedule, scaler and command line."""
+    """As the main.py of Vim saves: last and averaged weights, optimizer, schedule, scaler and command line."""
     optimizer = {"state": {0: {"step": 1, "exp_avg": torch.zeros(2)}}, "param_groups": [{"lr": 1e-5, "params": [0]}]}
     args = argparse.Namespace(model="vim", batch_size=128, lr=5e-4, opt_betas=None)
     rest: dict[str, Any] = {"optimizer": optimizer, "lr_scheduler": {"t_initial": 300, "base_values": [5e-4]}, "epoch": 299, "scaler": "none"}
     torch.save({"model": weights, "model_ema": averaged or weights, "args": args, **rest}, path)
+
+
+def vmamba_file(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """As save_checkpoint_ema of VMamba's utils/utils.py saves, with the settings as a CfgNode of yacs."""
+    with yacs_node({"MODEL": {"TYPE": "vssm", "DROP_PATH_RATE": 0.2}, "DATA": {"IMG_SIZE": 224}}) as config:
+        rest = {"optimizer": {"state": {}, "param_groups": [{"lr": 1e-5, "params": [0]}]}, "lr_scheduler": {"t_initial": 300}, "max_accuracy": 82.2}
+        torch.save({"model": weights, "model_ema": weights, "scaler": {"scale": 2.0}, "epoch": 264, "config": config, **rest}, path)
+
+
+@contextmanager
+def yacs_node(settings: Mapping[str, Any]) -> Iterator[object]:
+    """Settings as a yacs.config.CfgNode of the form of yacs 0.1.8: a dictionary with attributes. It can be saved within the block."""
+
+    class CfgNode(dict[str, Any]):
+        def __init__(self, content: Mapping[str, Any]) -> None:
+            super().__init__({name: CfgNode(value) if isinstance(value, dict) else value for name, value in content.items()})
+            self.__dict__.update({"__immutable__": False, "__deprecated_keys__": set(), "__renamed_keys__": {}, "__new_allowed__": False})
+
+    CfgNode.__module__, CfgNode.__qualname__ = "yacs.config", "CfgNode"
+    module: Any = ModuleType("yacs.config")
+    module.CfgNode = CfgNode
+    with patch.dict(sys.modules, {"yacs": ModuleType("yacs"), "yacs.config": module}):
+        yield CfgNode(settings)
 
 
 def mambavision_file(path: Path, weights: Mapping[str, Tensor]) -> None:
@@ -50,7 +77,8 @@ def mambavision_file(path: Path, weights: Mapping[str, Tensor]) -> None:
 
 def write_official(path: Path, model: str, weights: Mapping[str, Tensor]) -> None:
     """A checkpoint of a model in the format of its authors."""
-    (vim_file if model.startswith(("vim", "vmamba")) else mambavision_file)(path, weights)
+    writers = {"vim": vim_file, "vmamba": vmamba_file, "mambavision": mambavision_file}
+    writers[model.split("_")[0]](path, weights)
 
 
 def hollow(model: str, img_size: int = 224) -> dict[str, Tensor]:

@@ -195,3 +195,24 @@ def test_stochastic_depth_is_given_by_the_recipe_or_by_the_model(folder: Path) -
     ]
     own = both.replace("vim_micro, drop_path", "timm/resnet18, drop_path_rate")
     assert "timm/resnet18(drop_path_rate=0.2) has a drop_path_rate of its own (line 2)" in mistakes(own)[0]
+
+
+def test_a_preset_with_stochastic_depth_says_how_to_go_without(folder: Path) -> None:
+    recipe = "recipe:\n  preset: vmamba_tiny\n"
+    both = START.replace("[vim_micro]", "[{name: vim_micro, drop_path: 0.1}]") + recipe
+    assert mistakes(both) == [
+        "grid.yaml:5: recipe.drop_path: vim_micro(drop_path=0.1) has a drop_path of its own (line 2); the preset gives one too: write drop_path: null"
+    ]
+    assert "has no stochastic depth; write drop_path: null" in mistakes(START.replace("vim_micro", "timm/vgg11") + recipe)[0]
+    assert read(both + "  drop_path: null\n").cells[0].recipe.drop_path is None
+
+
+def test_choices_that_exclude_keeps_apart_are_not_held_against_each_other(folder: Path) -> None:
+    models = "name: t\nmodels: [vim_micro, {name: vim_micro, drop_path: 0.1, label: own}]\npruning: [dense]\nseeds: [0]\n"
+    recipes = "recipe: [{drop_path: 0.2}, {lr: 0.1}]\n"
+    apart = "exclude: [{model: own, recipe: {drop_path: 0.2}}]\n"
+    assert len(mistakes(models + recipes)) == 1 and len(read(models + recipes + apart).cells) == 3
+    tuned = models + recipes + apart + "tune: {weight_decay: [0.01, 0.1]}\n"
+    assert len(read(tuned).cells) == 3 and mistakes(tuned.replace(apart, ""))
+    sets = START + "data: [{source: digits}, {source: synthetic, samples: 100}]\nrecipe: {batch_size: [64, 128]}\n"
+    assert len(mistakes(sets)) == 1 and len(read(sets + "exclude: [{data: {source: synthetic}, recipe: {batch_size: 128}}]\n").cells) == 3
