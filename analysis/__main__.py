@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from analysis.merge import AnalysisError
 from jobs.experiment.collector import collect_rarely
-from jobs.experiment.output import lost_output, printable, replace_unencodable
+from jobs.experiment.output import lost_output, printable, replace_unencodable, tells_lost_output
 
 EXAMPLE = "latency_ms<=5,params<=10e6"
 FORMATS = ("tensorboard", "wandb", "mlflow", "trackio", "every_eval_ever")
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from analysis.baseline import Change
 
 
+@tells_lost_output(2)
 def main(argv: Sequence[str]) -> int:
     """Runs the command. Returns 0: done; 1: a row fell below the baseline, or no row fits the budget; 2: nothing to write, or wrong usage."""
     replace_unencodable()
@@ -30,6 +31,8 @@ def main(argv: Sequence[str]) -> int:
     options = parser().parse_args(argv)
     try:
         return write(options)
+    except BrokenPipeError:
+        raise
     except (AnalysisError, OSError) as error:
         lost = lost_output(error) if isinstance(error, OSError) else None
         print(printable(f"error: {lost or error}", keep="\n"), file=sys.stderr)

@@ -17,10 +17,12 @@ from pathlib import Path
 from analysis.csv_files import read_csv
 from jobs.experiment.output import replace_unencodable
 from jobs.worker.environment import cpu_name
+from models.closed_pipe import ends_with_its_reader
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@ends_with_its_reader
 def main() -> None:
     """Prints a section for each script."""
     replace_unencodable()

@@ -17,6 +17,7 @@ from jobs.experiment.specs import RecipeSpec
 from jobs.parallel.engine import Engine, rendezvous
 from jobs.parallel.fragments import Fragments
 from jobs.parallel.masking import Masking
+from models.closed_pipe import ends_with_its_reader
 from models.pruning.scope import prunable_names
 from models.registry import create_model
 
@@ -71,6 +72,7 @@ def row(dtype: str, zero_stage: int, keeps_dense: bool, repeats: int) -> tuple[f
     return statistics.median(steps[False]), statistics.median(steps[True]), statistics.median(enforced)
 
 
+@ends_with_its_reader
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)

@@ -13,6 +13,7 @@ from pathlib import Path
 from analysis.csv_files import read_csv
 from analysis.exports import marked
 from jobs.experiment.output import replace_unencodable
+from models.closed_pipe import ends_with_its_reader
 
 Row = Mapping[str, str]  # of leaderboard.csv
 
@@ -45,6 +46,7 @@ def table(rows: Iterable[Row], shown: Callable[[Row, Row], str]) -> list[str]:
     return lines
 
 
+@ends_with_its_reader
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the tables of a run folder."""
     replace_unencodable()

@@ -17,6 +17,7 @@ from PIL import Image
 
 from jobs.data.folders import imagefolder_identity, imagefolder_look, imagefolder_problems, read_imagefolder
 from jobs.experiment.specs import DataSpec
+from models.closed_pipe import ends_with_its_reader
 
 IMAGENET = 1_300_000  # images
 
@@ -43,6 +44,7 @@ def best_of_three(function: Callable[[], Any]) -> tuple[float, float]:
     return min(seconds)
 
 
+@ends_with_its_reader
 def main(images: int = 200_000, classes: int = 1000) -> None:
     """Prints the table."""
     with tempfile.TemporaryDirectory() as folder:

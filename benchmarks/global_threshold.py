@@ -12,6 +12,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from models.closed_pipe import ends_with_its_reader
+
 LAYERS, SHAPE = 25, (2000, 2000)
 SPARSITY = 0.9
 REPEATS = 3
@@ -69,6 +71,7 @@ def resident_mb(field: str) -> float:
     return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
 
 
+@ends_with_its_reader
 def main() -> None:
     """Prints the table."""
     print(f"{'global threshold, 100,000,000 weights':44}{'zeros':>12}{'wall s':>8}{'CPU s':>8}{'extra MB':>10}")

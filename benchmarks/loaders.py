@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from benchmarks.contenders import CONTENDERS, full_recipe, images_of
 from jobs.worker.environment import cpu_name
+from models.closed_pipe import ends_with_its_reader
 
 CLASSES = 4
 IMAGENET = 1_300_000  # entries
@@ -215,6 +216,7 @@ def memory(path: Path, loader: str) -> None:
     print(f"{loader:6} peak {megabytes[0]:5.0f} MB, in an epoch {megabytes[1]:5.0f} MB, beside {before / 2**20:4.0f} MB of packages", flush=True)
 
 
+@ends_with_its_reader
 def main() -> None:
     """Makes the images and prints both tables."""
     parser = argparse.ArgumentParser(description=__doc__)

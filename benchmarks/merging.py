@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from models.closed_pipe import ends_with_its_reader
+
 RECORD: dict[str, Any] = {  # 1 KB, as small as a record can be: no layers, short spec
     "schema_version": 1,
     "grid": "bench",
@@ -89,6 +91,7 @@ def timed(code: str) -> str:
     return f"{time.perf_counter() - wall:7.2f} {cpu:7.2f}"
 
 
+@ends_with_its_reader
 def main(count: int) -> None:
     """Prints the table."""
     with tempfile.TemporaryDirectory() as folder:

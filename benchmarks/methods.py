@@ -13,6 +13,7 @@ from pathlib import Path
 from analysis.csv_files import read_csv
 from analysis.exports import marked
 from jobs.experiment.output import replace_unencodable
+from models.closed_pipe import ends_with_its_reader
 
 LEVELS = (50, 80, 90, 95)
 UNITS = ("structured", "early bird")  # compared with `structured random`
@@ -54,6 +55,7 @@ def table(rows: Iterable[Row]) -> list[str]:
     return lines
 
 
+@ends_with_its_reader
 def main() -> None:
     """Prints the table of a run folder."""
     replace_unencodable()

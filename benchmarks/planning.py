@@ -17,6 +17,7 @@ from pathlib import Path
 from harness.grid.read import read_grid
 from harness.plan.jobs import divide
 from harness.plan.stages import make_graph
+from models.closed_pipe import ends_with_its_reader
 
 REPEATS = 5
 SPARSITIES = [round(0.5 + 0.01 * step, 2) for step in range(49)]
@@ -79,6 +80,7 @@ def measure(contestant: Callable[[], int]) -> tuple[int, float]:
     return count, statistics.median(times)
 
 
+@ends_with_its_reader
 def main() -> None:
     """Prints the table."""
     with tempfile.TemporaryDirectory() as folder:

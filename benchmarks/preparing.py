@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from jobs.worker.environment import cpu_name
+from models.closed_pipe import ends_with_its_reader
 
 ROWS = (("jpg", 1), ("jpg", 2), ("jpg, max_resolution: 200", 1), ("raw", 1), ("raw", 2))
 MEASURE = "from benchmarks.preparing import measure; measure({root!r}, {mode!r}, {workers})"
@@ -70,6 +71,7 @@ def measure(root: str, mode: str, workers: int) -> None:
     print(json.dumps({"wall_s": wall, "cpu_s": cpu, "after_s": after, "peak_mb": peak_kb / 1024, "bytes": size}))
 
 
+@ends_with_its_reader
 def main(images: int = 20_000) -> None:
     """Prints the table."""
     print(f"{cpu_name()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, {images:,} images")

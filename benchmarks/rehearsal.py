@@ -29,6 +29,7 @@ from jobs.experiment.run_folder import RunFolder
 from jobs.experiment.specs import StageSpec
 from jobs.worker.cell import cell_record
 from jobs.worker.environment import cpu_name
+from models.closed_pipe import ends_with_its_reader
 
 ROOT = Path(__file__).resolve().parent.parent
 SEEDS = 50
@@ -138,6 +139,7 @@ def wait(run: RunFolder) -> float:
     return time.monotonic() - began
 
 
+@ends_with_its_reader
 def main(cells: int) -> None:
     """Prints the table."""
     slurm = slurm_answers()

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from jobs.worker.environment import cpu_name
+from models.closed_pipe import ends_with_its_reader
 from models.pruning import products
 from models.pruning.registry import create_method
 from models.pruning.scope import group_of, prunable_names
@@ -74,6 +75,7 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // MIB
 
 
+@ends_with_its_reader
 def main() -> None:
     """Measures the models one after another."""
     count, models = int(sys.argv[1]) if len(sys.argv) > 1 else IMAGES, sys.argv[2:] or MODELS

@@ -32,6 +32,7 @@ from jobs.experiment.specs import ClusterSpec
 from jobs.parallel.bf16 import keep_statistics_in_fp32
 from jobs.train.evaluation import load_model
 from jobs.worker.environment import cpu_name
+from models.closed_pipe import ends_with_its_reader
 
 AVX2: Mapping[str, str] = {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2", "DNNL_MAX_CPU_ISA": "AVX2"}
 BATCH, IMAGES = 64, 2000
@@ -176,6 +177,7 @@ def trained(folder: Path) -> list[Path]:
     return [folder / "runs" / str(grid["name"]) for grid in (DIGITS, TINY)]
 
 
+@ends_with_its_reader
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints a table for every cell; or, for a process with variables of its own, writes one outcome of one cell."""
     replace_unencodable()

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from jobs.cluster.surroundings import forget_outer_job
+from models.closed_pipe import ends_with_its_reader
 
 REPEATS = 3
 
@@ -73,6 +74,7 @@ def child(cache: Path) -> dict[str, float]:
     return marks
 
 
+@ends_with_its_reader
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.startup", description=(__doc__ or "").partition("\n")[0])

@@ -21,6 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.scan import processor, scan_by_unbind
 from jobs.parallel.memory import keep_freed_memory
+from models.closed_pipe import ends_with_its_reader
 from models.registry import create_model
 
 MODELS = ("vim_tiny", "mambavision_t")
@@ -133,6 +134,7 @@ def on_cpu(batch: int) -> None:
         print(f"| {group} | " + " | ".join(f"{part[group]:.0%}" for part in spent) + " |")
 
 
+@ends_with_its_reader
 def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__)

@@ -20,6 +20,7 @@ import models.token_merging
 from benchmarks.scan import processor
 from benchmarks.steps import step
 from jobs.parallel.memory import keep_freed_memory
+from models.closed_pipe import ends_with_its_reader
 from models.flops import costs
 from models.merge_sites import merge_tokens, merging_of
 from models.pruning.registry import create_method, method_label
@@ -130,6 +131,7 @@ def operations(network: nn.Module, size: int) -> int:
     return cost.macs + cost.scan_flops
 
 
+@ends_with_its_reader
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)

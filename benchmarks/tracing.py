@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from benchmarks.official import composed_officially
+from models.closed_pipe import ends_with_its_reader
 from models.registry import create_model
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -109,6 +110,7 @@ def traced(name: str, *, dtype: str = "bf16", way: str = "triton", train: bool =
     return trace
 
 
+@ends_with_its_reader
 def main(words: list[str] | None = None) -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)

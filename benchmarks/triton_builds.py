@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from models.closed_pipe import ends_with_its_reader
+
 ARCHITECTURES = (80, 90, 100, 120)  # A100, H100 and H200, B200, RTX 50 and RTX PRO 6000
 # What the networks run. Vim of every size: 16 states, a gate; MambaVision of every size: 8 states; VMamba: 1 state in 4 groups.
 SCANS = {"vim": (16, True), "mambavision": (8, False), "vmamba": (1, False)}
@@ -128,6 +130,7 @@ def line(built: Build) -> str:
     return f"{name}  {built.registers:4} registers  {built.spilled_bytes:4} B spilled  {built.shared_bytes:6} B shared"
 
 
+@ends_with_its_reader
 def main(words: list[str] | None = None) -> None:
     """Builds the kernels and prints a line for each, as a table or as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)

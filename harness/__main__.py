@@ -10,12 +10,14 @@ from importlib import import_module
 from pathlib import Path
 
 from jobs.experiment.output import replace_unencodable
+from models.closed_pipe import ends_with_its_reader
 from models.text import valid_names
 
 COMMANDS = ("doctor", "launch", "prepare", "status", "logs", "cancel", "reproduce", "verify", "check", "export")
 OK, USAGE = 0, 2
 
 
+@ends_with_its_reader
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     replace_unencodable()

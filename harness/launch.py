@@ -36,7 +36,7 @@ from jobs.cluster.surroundings import forget_outer_job
 from jobs.experiment.collector import collect_rarely
 from jobs.experiment.ids import CellId
 from jobs.experiment.job import JobSpec, PlannedCell
-from jobs.experiment.output import lost_output, replace_unencodable
+from jobs.experiment.output import lost_output, replace_unencodable, tells_lost_output
 from jobs.experiment.records import RecordError
 from jobs.experiment.rewinds import ask_for_replay
 from jobs.experiment.run_folder import RUNS, RunFolder
@@ -50,6 +50,7 @@ OK, SOME_FAILED, USAGE, NOTHING_TO_DO, INTERRUPTED = 0, 1, 2, 3, 130
 RETRY_HINT = "--retry-failed runs them again"
 
 
+@tells_lost_output(SOME_FAILED)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     replace_unencodable()
@@ -79,6 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return SOME_FAILED
     except BrokenPipeError:
+        if options.dry_run:
+            raise
         print("stopped: the program that read the output has ended; checkpoints are kept, and the same command resumes from them", file=sys.stderr)
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # what Python still holds for the pipe has no reader
         return SOME_FAILED

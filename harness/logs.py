@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (NameNotFound, RunIndexError) as error:
         print(error, file=sys.stderr)
         return USAGE
-    except (KeyboardInterrupt, BrokenPipeError):
+    except KeyboardInterrupt:
         pass
     return OK
 

@@ -21,7 +21,7 @@ from harness.monitor.watching import SCREEN_S, watch
 from harness.text import shortened
 from jobs.experiment.files import json_text
 from jobs.experiment.index import RunIndexError
-from jobs.experiment.output import lost_output, printable, replace_unencodable
+from jobs.experiment.output import printable, replace_unencodable, tells_lost_output
 from jobs.experiment.run_folder import RUNS, RunFolder
 
 OK, USAGE = 0, 2
@@ -30,6 +30,7 @@ NAMED = 4  # other runs that a line names
 WIDTH = 200  # of the output to a file or a pipe
 
 
+@tells_lost_output(USAGE)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     replace_unencodable()
@@ -47,11 +48,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console.print(Text(f"other runs under {options.runs}: {names}; python -m harness.status <name> shows one", style="dim"))
     except (NameNotFound, RunIndexError) as error:
         print(error, file=sys.stderr)
-        return USAGE
-    except OSError as error:
-        if (lost := lost_output(error)) is None:
-            raise
-        print(lost, file=sys.stderr)
         return USAGE
     except KeyboardInterrupt:
         pass

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from models.closed_pipe import ends_with_its_reader
 from models.flops import Costs, costs
 from models.plugins.loading import load_file
 from models.published import PUBLISHED
@@ -49,6 +50,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
 COLUMNS = ("model", "pixels", "parameters", "GMACs", "scan, GFLOPs", "official weights")
 
 
+@ends_with_its_reader
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; its exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)

@@ -15,6 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from models.closed_pipe import ends_with_its_reader
+
 ENTRY = re.compile(r"^@register_model\s*\ndef (\w+)\(", re.MULTILINE)
 PLAIN: dict[str, Any] = {"int": int, "float": float, "bool": bool, "str": str, "LayerType": str, "None": type(None), "Any": Any}
 PLAIN |= {"_int_or_tuple_2_t": int | tuple[int, int]}  # timm's own name
@@ -214,4 +216,4 @@ def last_name(node: ast.expr) -> str:
 
 
 if __name__ == "__main__":
-    print("\n".join(f"timm/{name}" for name in files()))
+    ends_with_its_reader(print)("\n".join(f"timm/{name}" for name in files()))

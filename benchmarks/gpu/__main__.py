@@ -17,6 +17,7 @@ from benchmarks.gpu.page import Page, fill, own_command
 from benchmarks.gpu.rows import Section, serve
 from benchmarks.gpu.sizes import CPU, GPU
 from benchmarks.gpu.training import engine_rows, loader_rows, seed_rows
+from models.closed_pipe import ends_with_its_reader
 
 SIZES = {"cuda": GPU, "cpu": CPU}
 SECTIONS = {
@@ -62,6 +63,7 @@ SECTIONS = {
 }
 
 
+@ends_with_its_reader
 def main(words: list[str] | None = None) -> int:
     """Writes the page, or with --section measures one section's rows for the process that does."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -16,6 +16,7 @@ from harness.schemas.record import record_schema, verification_schema
 from harness.schemas.status import status_schema
 from harness.schemas.values import Schema
 from jobs.experiment.output import replace_unencodable
+from models.closed_pipe import ends_with_its_reader
 
 DONE, USAGE = 0, 2
 FOLDER: Final = Path(__file__).resolve().parent
@@ -42,6 +43,7 @@ PURPOSES: Final = (
 )
 
 
+@ends_with_its_reader
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     replace_unencodable()

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from jobs.data.augment import BOX
 from jobs.data.beton import INDEX, DataError
 from models.built import built_file
+from models.closed_pipe import ends_with_its_reader
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -107,6 +108,7 @@ def normalised(images: NDArray[np.uint8], channels: Channels) -> "Tensor":
     return out
 
 
+@ends_with_its_reader
 def main() -> None:
     """Prints whether the C++ library is built."""
     print("C++ decoding: built" if library() else f"C++ decoding: not built, so OpenCV and PIL decode, slower: {BUILD}")

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, ParamSpec
 
+from models.closed_pipe import ends_with_its_reader
+
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
     from rich.table import Column, Table
@@ -65,27 +67,23 @@ def lost_output(error: OSError) -> str | None:
         print(flush=True)
     except OSError as again:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")
-        if isinstance(again, BrokenPipeError):
-            return "the program that read the output has ended"
         return f"the output could not be written: {again.strerror}; free space where it goes, or send it elsewhere"
     return None
 
 
 def tells_lost_output(code: int) -> Callable[[Callable[P, int]], Callable[P, int]]:
-    """For a command's `main`: if its output cannot be written, it says so in a line, and ends with this exit code."""
+    """For a command's `main`: if its output cannot be written, it says so in a line, and ends with this exit code; without a reader, with another."""
 
     def around(main: Callable[P, int]) -> Callable[P, int]:
         @wraps(main)
         def command(*args: P.args, **kwargs: P.kwargs) -> int:
             try:
-                ended = main(*args, **kwargs)
-                sys.stdout.flush()
+                return ends_with_its_reader(main)(*args, **kwargs)
             except OSError as error:
                 if (lost := lost_output(error)) is None:
                     raise
                 print(lost, file=sys.stderr)
                 return code
-            return ended
 
         return command
 

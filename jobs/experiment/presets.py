@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from models.closed_pipe import ends_with_its_reader
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -231,4 +233,4 @@ def shown(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    print("\n".join(table()))
+    ends_with_its_reader(print)("\n".join(table()))

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.closed_pipe import ends_with_its_reader
 from models.ssm.backends import PACKAGES, compiler_problem, is_installed, missing_kernels, scan_backend_used
 from models.ssm.conv import conv_reference
 from models.ssm.kernel import KernelMissing, load_kernel
@@ -172,6 +173,7 @@ def installed() -> list[tuple[str, str]]:
     return [("cpu", "cpu"), *((backend, "cuda") for backend in on_gpu if is_installed(backend))]
 
 
+@ends_with_its_reader
 def main() -> int:
     """Prints a line for each backend; returns 1 if kernels are wrong or the C++ library is not built."""
     try:

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from models.built import built_file
+from models.closed_pipe import ends_with_its_reader
 
 # The fastest first. A CPU runs its own variant and those below. Keys are torch.backends.cpu's names.
 VARIANTS = {"AVX512": "avx512", "AVX2": "avx2", "DEFAULT": "portable"}
@@ -143,6 +144,7 @@ def _constant(library: ctypes.CDLL, name: str) -> int:
     return int(function())
 
 
+@ends_with_its_reader
 def main() -> None:
     """Prints the variant that will run, with its file."""
     paths = {variant: kernel_path(variant) for variant in runnable_variants()}

@@ -14,6 +14,7 @@ from harness.monitor.survey import survey
 from harness.status import CODES, main
 from jobs.experiment.run_folder import MICRO_BATCH
 from jobs.recovery.nodes import blame
+from models.closed_pipe import CLOSED_PIPE
 from tests.support.fake_slurm import SILENT, FakeSlurm
 from tests.support.runs import FakeRun
 
@@ -178,4 +179,4 @@ def test_a_script_gets_json_and_a_code_that_says_how_the_run_stands(
 
 def test_a_reader_that_has_had_enough_is_no_full_disk(fake: FakeRun, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", EARLY_END], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and done.stderr == "the program that read the output has ended\n"
+    assert done.returncode == CLOSED_PIPE and done.stderr == ""
