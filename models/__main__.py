@@ -15,6 +15,7 @@ import torch
 from models.closed_pipe import ends_with_its_reader
 from models.flops import Costs, costs
 from models.plugins.loading import load_file
+from models.plugins.modules import line_in_plugin
 from models.published import PUBLISHED
 from models.registry import MODELS, create_model, effective_options, model_label
 from models.text import valid_names
@@ -60,8 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for path in given.plugins:
             load_file(path)
         return flops(given) if counts else table(given)
-    except ValueError as error:
-        print(error, file=sys.stderr)
+    except Exception as error:  # a plug-in's network may raise any
+        line = line_in_plugin(error)
+        if line is None and not isinstance(error, ValueError):
+            raise
+        print(error if line is None else f"{line}: {type(error).__name__}: {' '.join(str(error).split()) or 'no message'}", file=sys.stderr)
         return 1
 
 

@@ -211,7 +211,7 @@ def _calls(network: nn.Module) -> dict[str, tuple[nn.Module, Tensor]]:
     for name, module in twin.named_modules():
         if name and any(True for _ in module.parameters()):
             module.register_forward_hook(keep(name, module))
-    size = _image_size(network)
+    size = image_size(network)
     with torch.no_grad():
         twin(torch.zeros(1, 3, size, size, device="meta"))
     return {name: calls[name] for name, _ in network.named_modules() if name in calls}
@@ -233,7 +233,7 @@ def _is_residual(module: nn.Module, inputs: Tensor) -> bool:
         return False
 
 
-def _image_size(network: Any) -> int:
-    """Pixels of the images that a network takes."""
+def image_size(network: Any) -> int:
+    """Pixels of the images that a network takes, or takes too if it says no size."""
     size = getattr(network, "timm_img_size", None) or getattr(getattr(network, "patch_embed", None), "img_size", None) or ANY_SIZE
     return int(size[0] if isinstance(size, tuple | list) else size)

@@ -2,7 +2,8 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,7 +104,7 @@ def tally(model: nn.Module, img_size: int) -> Tally:
 
     besides: Counter[str] = Counter()
     counter, attention = FlopCounterMode(display=False, custom_mapping=formulas(besides)), AttentionProducts()
-    with counter, attention, torch.no_grad():
+    with counter, attention, torch.no_grad(), without_gradients(model):
         model.eval()(torch.empty(1, 3, img_size, img_size, device="meta"))
     by_module = {path: _split(operators) for path, operators in counter.get_flop_counts().items()}
     macs, scan = by_module.get("Global", (0, 0))
@@ -116,6 +117,18 @@ def tally(model: nn.Module, img_size: int) -> Tally:
         norms=besides["norms"],
         layers=tuple(_layers(model, by_module)),
     )
+
+
+@contextmanager
+def without_gradients(model: nn.Module) -> Iterator[None]:
+    """Lets no parameter ask for a gradient: torch's counter fails on a module that is called with a parameter, such as attention's learned query."""
+    asking = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in asking:
+            parameter.requires_grad_(True)
 
 
 def count_parameters(model: nn.Module) -> int:

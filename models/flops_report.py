@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from models.flops import CONVENTIONS, Tally, count_parameters, tally
+from models.plugins.loading import DIGITS
+from models.plugins.modules import line_in_plugin
 from models.positions import side_of
 from models.pretrained import POSITIONS, head_names, load_pretrained, without_prefixes
-from models.registry import create_model, model_config, model_entry, model_label
+from models.registry import create_model, model_config, model_entry, model_label, model_problem
 from models.weight_files import read_weights
 
 WEIGHTS, RECORD, STRUCTURE = "model.safetensors", "record.json", "structure.json"  # of a cell's folder
@@ -71,9 +73,9 @@ def subject_of(target: str, settings: Sequence[str], model: str | None = None, *
     ValueError says what is wrong with it.
     """
     path = Path(target).expanduser()
-    if path.is_dir() and (path / WEIGHTS).exists():
+    if path.is_dir() and ((path / WEIGHTS).exists() or model_problem(target)):
         path = path / WEIGHTS
-    if not path.is_file() and not target.endswith(ENDINGS):
+    if not path.is_file() and not path.name.endswith(ENDINGS):
         name, options = named(target, settings)
         if model is not None:
             raise ValueError(f"--model names the model of a file, and {target!r} is no file")
@@ -128,9 +130,13 @@ def described(path: Path, settings: Sequence[str], **given: Any) -> Subject:
         )
     if settings:
         raise ValueError(f"--set changes a model, and {path} holds one already: its {RECORD} has the options")
+    name, plugin = spec["model"]["name"], spec["model"].get("plugin")
+    if plugin is not None and model_problem(name):
+        copy = f"plugins/{spec['model']['plugin_sha256'][:DIGITS]}"
+        raise ValueError(f"{path} holds {name}, a model of the plug-in {plugin}: give --plugins and its file, or its copy in the run folder, {copy}/")
     options = {key: value for key, value in spec["model"]["options"].items() if key not in OF_A_FILE}
     size = given.pop("img_size", None) or spec["data"].get("img_size")
-    return Subject(name=spec["model"]["name"], options=options, img_size=size, file=path, structure=path.parent / STRUCTURE, **given)
+    return Subject(name=name, options=options, img_size=size, file=path, structure=path.parent / STRUCTURE, **given)
 
 
 def report_of(subject: Subject) -> Report:
@@ -155,7 +161,7 @@ def report_of(subject: Subject) -> Report:
         classes=classes,
         parameters=count_parameters(network),
         nonzero=nonzero if subject.file else None,
-        tally=tally(network, size),
+        tally=_counted(network, model_label(subject.name, subject.options), size),
     )
 
 
@@ -172,6 +178,17 @@ def _made(subject: Subject, classes: int, size: int) -> nn.Module:
         except (KeyError, TypeError) as error:
             raise ValueError(f"{subject.structure} does not say what is gone from the network: {error!r}") from None
     return network
+
+
+def _counted(network: nn.Module, label: str, size: int) -> Tally:
+    """The figures of a network on the meta device. ValueError: one that does not run on images of this size. An error of a plug-in's stays."""
+    try:
+        return tally(network, size)
+    except Exception as error:
+        if isinstance(error, ValueError) or line_in_plugin(error):
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{label} does not run on images of {size} px: {reason}") from error
 
 
 def _size_in(weights: Mapping[str, Tensor], config: Any) -> int | None:

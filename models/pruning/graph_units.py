@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.pruning.layer_kinds import layer_groups
+from models.pruning.layer_kinds import is_standardised, layer_groups
 from models.pruning.structure import one_to_one
 from models.pruning.surrogates import Slices
 
@@ -176,6 +176,8 @@ class _Tracing:
             return f"a {type(layer).__name__}"
         if getattr(layer, "groups", 1) > 1 and not one_to_one(layer):
             return "a grouped convolution"
+        if is_standardised(layer):
+            return "a standardised convolution"
         return "attention" if self.groups.get(self.names[id(layer)]) == "attention" else None
 
 

@@ -1,7 +1,8 @@
 """Norms of the inputs of layers: one norm for every weight of an output row."""
 
+import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -9,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.blocks import image_size
 from models.layers import TokenConv1d
+from models.pruning.scope import parameter_groups
 from models.vmamba import DirectionProjection
 
 Layer = nn.Linear | nn.Conv1d | nn.Conv2d | DirectionProjection
@@ -63,6 +66,35 @@ def layer_of(model: nn.Module, name: str) -> Layer:
         why = "its inputs have no norms; leave its group out"
         raise ValueError(f"'{name}' is not the weight of a linear layer or a convolution: {why}")
     return layer
+
+
+def check_inputs(model: nn.Module, names: Sequence[str]) -> None:
+    """Raises ValueError, with names, if a weight's inputs cannot be seen: it is of another kind of layer, or of a layer that is never called.
+
+    Some networks read a layer's weight and do not call the layer. The network runs on the meta device; one that cannot run there is not checked. Ours
+    call all their layers.
+    """
+    if type(model).__module__.startswith("models."):
+        return
+    without_memory: dict[int, Any] = {id(weight): nn.Parameter(weight.detach().to("meta")) for weight in model.parameters()}
+    twin, size = copy.deepcopy(model, without_memory).to("meta").eval(), image_size(model)
+    uncalled = {layer_of(twin, name): name for name in names}
+    for layer in tuple(uncalled):
+        layer.register_forward_pre_hook(lambda called, _: _forget(uncalled, called))
+    try:
+        with torch.no_grad():
+            twin(torch.empty(1, 3, size, size, device="meta"))
+    except Exception:  # of any kind: the network may be a user's
+        return
+    if uncalled:
+        first, groups = next(iter(uncalled.values())), parameter_groups(model)
+        leave = ", ".join(dict.fromkeys(groups[name] for name in uncalled.values()))
+        why = f"the network reads {len(uncalled)} weights such as '{first}' and does not call their layers, so that their inputs are unknown"
+        raise ValueError(f"{why}; leave out the groups {leave}")
+
+
+def _forget(layers: dict[Layer, str], layer: Any) -> None:
+    layers.pop(layer, None)
 
 
 def with_padding(layer: nn.Conv1d | nn.Conv2d, x: Tensor) -> Tensor:

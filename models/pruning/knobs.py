@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from models.pruning.base import Budget, Progress, PruningMethod, Stage
-from models.pruning.scope import DEFAULT_GROUPS, check_groups, prunable_names
+from models.pruning.scope import DEFAULT_GROUPS, check_groups, check_zeros, prunable_names
 from models.pruning.sparsity_schedule import Schedule, sparsity_at
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class Scoped(PruningMethod):
     def check(self, network: Module) -> None:
         """Raises ValueError, with numbers, if the network has no parameter in the groups, or if the method cannot reach its target on it."""
         names = frozenset(prunable_names(network, self.groups))
+        check_zeros(network, names)
         self.check_reach({name: tuple(parameter.shape) for name, parameter in network.named_parameters() if name in names})
 
     def check_reach(self, shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -40,6 +40,11 @@ def group_of_layer(name: str, layer: Any, owners: list[str], network: Any) -> st
     return "conv" if wide or not any("Mlp" in owner for owner in owners) and hasattr(layer, "kernel_size") else "mlp"
 
 
+def is_standardised(layer: Any) -> bool:
+    """True for a convolution that subtracts the mean of its weights and divides by their deviation: a weight that is zero has an effect there."""
+    return "StdConv" in type(layer).__name__
+
+
 def listed(network: Any, key: str) -> tuple[str, ...]:
     """The layers that timm names as a network's classifier or first convolution."""
     names = network.pretrained_cfg.get(key) or ()

@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
-from models.pruning.layer_kinds import layer_groups
+from models.pruning.layer_kinds import is_standardised, layer_groups
 from models.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -106,3 +106,13 @@ def prunable_names(model: Module, groups: Sequence[str] = DEFAULT_GROUPS) -> tup
     if not names:
         raise ValueError(f"the model has no parameter in {', '.join(groups)}; it has {', '.join(sorted(set(present.values())))}")
     return names
+
+
+def check_zeros(model: Module, names: Collection[str]) -> None:
+    """Raises ValueError, with names, if a weight of `names` that is zero would not count as zero in the network: see `is_standardised`."""
+    standardised = [f"{name}.weight" for name, layer in model.named_modules() if is_standardised(layer)]
+    if within := [name for name in standardised if name in names]:
+        groups = parameter_groups(model)
+        leave = ", ".join(dict.fromkeys(groups[name] for name in within))
+        why = f"{len(within)} convolutions such as '{within[0]}' standardise their weights, so that a zero is none after the mean is subtracted"
+        raise ValueError(f"{why}; leave out the groups {leave}")

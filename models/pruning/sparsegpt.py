@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from models.pruning.allocation import erk
 from models.pruning.base import Budget, NetworkView, Stage
 from models.pruning.knobs import Scoped, check_count, check_living, check_share, finetune, trunk
-from models.pruning.scope import DENSE_BY_DEFAULT
+from models.pruning.scope import DENSE_BY_DEFAULT, prunable_names
 from models.pruning.semi_structured import BLOCK, check_pattern, takes_pattern
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Module
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,14 @@ class SparseGPT(Scoped):
     def stages(self, budget: Budget) -> tuple[Stage, ...]:
         """The dense training, then fine-tuning under the mask."""
         return trunk(budget), finetune(budget, self)
+
+    def check(self, network: Module) -> None:
+        """Raises ValueError, as others do, and for layers whose inputs cannot be seen."""
+        from models.pruning.inputs import check_inputs
+
+        super().check(network)
+        names = prunable_names(network, self.groups)
+        check_inputs(network, [name for name in names if self.sparsity is not None or takes_pattern(tuple(network.get_parameter(name).shape))])
 
     def check_reach(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """ValueError if a layer is left without a weight, or if none takes the pattern."""

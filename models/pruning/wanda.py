@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 from models.pruning.base import Budget, NetworkView, Stage
 from models.pruning.knobs import Scoped, check_count, check_share, finetune, trunk
-from models.pruning.scope import DENSE_BY_DEFAULT
+from models.pruning.scope import DENSE_BY_DEFAULT, prunable_names
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Module
 
 
 SLACK = 0.01  # by which rounding within rows may miss the sparsity
@@ -41,6 +42,13 @@ class Wanda(Scoped):
     def stages(self, budget: Budget) -> tuple[Stage, ...]:
         """The dense training, then fine-tuning under the mask."""
         return trunk(budget), finetune(budget, self)
+
+    def check(self, network: Module) -> None:
+        """Raises ValueError, as others do, and for layers whose inputs cannot be seen."""
+        from models.pruning.inputs import check_inputs
+
+        super().check(network)
+        check_inputs(network, prunable_names(network, self.groups))
 
     def check_reach(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """ValueError if rows are so short that keeping one weight of each misses the target by more than SLACK."""

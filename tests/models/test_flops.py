@@ -86,6 +86,25 @@ def test_a_network_is_counted_as_by_hand() -> None:
     }
 
 
+class Query(nn.Module):
+    """Attention of a learned query: a layer is called with a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.fc = nn.Parameter(torch.zeros(2, 6)), nn.Linear(6, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, 3)."""
+        return self.fc(self.query).sum(0) + images.mean((2, 3))
+
+
+def test_a_layer_that_is_called_with_a_parameter_is_counted_too() -> None:
+    with torch.device("meta"):
+        network = Query()
+    assert tally(network, 8).products == 2 * 6 * 3
+    assert network.query.requires_grad and network.fc.weight.requires_grad
+
+
 @pytest.mark.parametrize("name", ["vim_micro", "mambavision_micro", "vmamba_micro", "vssd_micro_32", "mambaout_micro"])
 def test_layers_add_up_to_the_whole(name: str) -> None:
     network = on_meta(name)

@@ -133,3 +133,22 @@ def test_a_report_names_every_convention_and_what_it_leaves_out() -> None:
 def test_a_model_of_timm_s_is_counted_by_its_name() -> None:
     report = report_of(subject_of("timm/resnet18", []))
     assert (report.parameters, round(report.tally.products / 1e9, 2)) == (11_689_512, 1.81)
+
+
+def test_a_folder_that_holds_no_weights_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="there is no file .*model.safetensors, and no model of this name"):
+        subject_of(str(tmp_path), [])
+
+
+def test_the_plug_in_of_a_cell_s_model_is_named(tmp_path: Path) -> None:
+    folder = cell(tmp_path, {"a": torch.zeros(1)})
+    record = json.loads((folder / "record.json").read_text())
+    record["spec"]["model"] |= {"name": "outside_net", "plugin": "mine.py", "plugin_sha256": "0123456789abcdef"}
+    (folder / "record.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="holds outside_net, a model of the plug-in mine.py: give --plugins and its file, or .*0123456789ab/"):
+        subject_of(str(folder), [])
+
+
+def test_an_image_that_a_network_does_not_take_is_told_in_a_sentence() -> None:
+    with pytest.raises(ValueError, match="timm/inception_v4 does not run on images of 32 px: "):
+        report_of(subject_of("timm/inception_v4", [], img_size=32))

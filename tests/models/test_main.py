@@ -73,3 +73,29 @@ def test_models_of_plug_ins_are_listed_and_counted_too(tmp_path: Path, capsys: p
     assert main(["--plugins", str(tmp_path / "plugni.py")]) == 1
     assert "did you mean 'plugin.py'?" in capsys.readouterr().err
     forget_rows()
+
+
+FAULTY = {
+    "build": ("return nn.Seq", "config.depth\n    return nn.Seq", "AttributeError: 'Config' object has no attribute 'depth'"),
+    "forward": ("return nn.Sequential(", "return Broken(", "RuntimeError: no such thing"),
+    "value": ("return nn.Seq", "raise ValueError('never')\n    return nn.Seq", "ValueError: never"),
+}
+BROKEN = """
+from torch import nn
+
+class Broken(nn.Sequential):
+    def forward(self, images):
+        raise RuntimeError("no such thing")
+"""
+
+
+@pytest.mark.parametrize("name", FAULTY)
+def test_an_error_in_a_plug_ins_network_names_its_file_and_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old, new, message = FAULTY[name]
+    plugin = plugins.written(tmp_path, plugins.MODEL.replace(old, new) + BROKEN)
+    for words in (["flops", "outside_net"], ["--family", "outside"]):
+        assert main([*words, "--plugins", str(plugin)]) == 1
+        said = capsys.readouterr().err
+        line = int(said.removeprefix(f"{plugin}:").partition(":")[0])
+        assert said == f"{plugin}:{line}: {message}\n" and len(plugin.read_text().splitlines()) >= line > 10
+    forget_rows()

@@ -82,3 +82,11 @@ def test_a_network_without_units_is_refused_with_the_reasons() -> None:
         network = create_model("timm/regnetx_002", 10, 64)
     with pytest.raises(ValueError, match=r"there is nothing to remove; the channels of timm/regnetx_002 meet a grouped convolution \(26 layers\), "):
         create_method("structured", ratio=0.5, units=("mlp",)).check(network)
+
+
+def test_channels_into_a_standardised_convolution_are_no_units() -> None:
+    """Without some of its inputs it would compute with another mean and deviation of its weights."""
+    with torch.device("meta"):
+        network = create_model("timm/test_nfnet", 10, 64)
+    found = graph_units(network)
+    assert {units.kind for units in found.units} == {"se"} and found.why_none["a standardised convolution"] > 0

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from models.layers import DeltaProjection, TokenConv1d
-from models.pruning.inputs import InputNorms
+from models.pruning.inputs import InputNorms, check_inputs
+from models.pruning.registry import create_method
 from models.pruning.scope import prunable_names
 from models.registry import create_model
 from models.vmamba import DirectionProjection
@@ -105,3 +106,27 @@ def test_hooks_are_gone_afterwards():
     layer = nn.Linear(2, 2)
     norms_of(layer, (torch.ones(1, 2), {}))
     assert not layer._forward_pre_hooks
+
+
+def test_a_layer_that_a_network_reads_and_does_not_call_is_refused_before_the_launch():
+    """BEiT computes its queries, keys and values with the weight alone. Without the check, every cell would end after its training."""
+    with torch.device("meta"):
+        model = create_model("timm/beit_base_patch16_224", 10, 32, depth=2, embed_dim=12, num_heads=2)
+    reason = "reads 2 weights such as 'blocks.0.attn.qkv.weight' and does not call .* leave out the groups attention"
+    for method in ("wanda", "sparsegpt"):
+        with pytest.raises(ValueError, match=reason):
+            create_method(method, sparsity=0.5).check(model)
+        create_method(method, sparsity=0.5, groups=("mlp", "patch_embed")).check(model)
+    create_method("magnitude", sparsity=0.5).check(model)
+
+
+def test_a_network_that_does_not_run_without_memory_is_not_checked():
+    class Reading(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(3, 2)
+
+        def forward(self, images):
+            return self.fc(images.mean((2, 3)) * float(images.sum()))
+
+    check_inputs(Reading(), ["fc.weight"])

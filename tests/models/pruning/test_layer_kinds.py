@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from models.pruning.registry import create_method
 from models.pruning.scope import DEFAULT_GROUPS, parameter_groups, prunable_names
 from models.registry import create_model
 
@@ -40,3 +41,20 @@ def test_a_parameter_falls_into_the_group_of_its_layers_kind(name: str, groups: 
     dense = {"biases", "norms", "embeddings", "state"}
     assert set(prunable_names(network)) == {parameter for parameter, group in present.items() if group not in dense}
     assert set(present.values()) - dense <= set(DEFAULT_GROUPS) - {"other"}
+
+
+def test_a_zero_in_a_standardised_convolution_is_none_so_that_masks_are_refused_there() -> None:
+    """NFNet's: the weight that its convolution computes with is not zero where the parameter is."""
+    with torch.device("meta"):
+        network = create_model("timm/test_nfnet", 10, 32)
+    with pytest.raises(
+        ValueError, match="25 convolutions such as 'stem.conv1.weight' standardise.*leave out the groups patch_embed, downsample, conv"
+    ):
+        create_method("magnitude", sparsity=0.5).check(network)
+    create_method("magnitude", sparsity=0.5, groups=("se", "head")).check(network)
+    convolution = type(network.get_submodule("stem.conv1"))(3, 2, 3)
+    with torch.no_grad():
+        convolution.weight[0, 0] = 0.0
+        pixels = torch.zeros(1, 3, 8, 8)
+        pixels[:, 0] = 1.0
+        assert convolution(pixels)[0, 0].sub(convolution.bias[0]).abs().max() > 1e-3
