@@ -4,15 +4,15 @@ import gc
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from jobs.experiment.collector import USUAL
 from tests.support.fake_slurm import FakeSlurm
 from tests.support.honest_run import honest_run, tuned_run
 from tests.support.runs import FakeRun, fake_run
 
-# The same examples in every run, and no time limit for one: a slow or busy machine is no failure.
-settings.register_profile("steady", deadline=None, derandomize=True)
+# The same examples in every run, and no time limit for one or for drawing them: a slow or busy machine is no failure.
+settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
 
 

@@ -44,7 +44,7 @@ class QueuedJob:
     process: "Job[None] | None" = None  # None: it waits
     log: Path | None = None
     micro_batches: dict[StageId, int | None] = field(default_factory=dict)  # reduced sizes by stage, when it started
-    complete_s: float = 0.0  # when all its ranks were last seen alive; at first START_S after its start
+    lost_s: float | None = None  # since when one of its ranks has been missed, by time.monotonic(); at first START_S after its start
 
 
 @dataclass
@@ -99,8 +99,10 @@ class LocalQueue:
         if self.cluster.ranks == 1 or queued.process is None:
             return
         if self.live_ranks(queued.process) == self.cluster.ranks:
-            queued.complete_s = time.monotonic()
-        elif time.monotonic() - queued.complete_s > RANK_LOST_S:
+            queued.lost_s = None
+        elif queued.lost_s is None:  # counted from here on, not from the last look: this process may have stood still meanwhile
+            queued.lost_s = time.monotonic()
+        elif time.monotonic() - queued.lost_s > RANK_LOST_S:
             self.stop(queued.process)
 
     def left(self, job: JobSpec) -> tuple[StageSpec, ...]:
@@ -139,7 +141,7 @@ class LocalQueue:
             write_submitted(folder, {local_job(queued.process.job_id): [spec.id for spec in stages]})
             queued.micro_batches = {spec.id: stored_micro_batch(self.run.stage_dir(spec.id)) for spec in stages}
             queued.log = folder / f"{queued.process.job_id}_0_log.out"
-            queued.complete_s = time.monotonic() + START_S
+            queued.lost_s = time.monotonic() + START_S
             self.running[slot] = queued
         self.waiting = [queued for queued in self.waiting if self.left(queued.job)]
 

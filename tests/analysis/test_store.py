@@ -10,10 +10,10 @@ from analysis.store import HEADER
 from tests.support.records import fake_grid, fake_record, fake_run
 
 
-def aged(run: Path) -> Path:
-    """The run folder, its records last changed long ago."""
+def aged(run: Path, changed: int = 1_000_000) -> Path:
+    """The run folder, its records last changed long ago, or at another moment."""
     for path in run.glob("cells/*/record.json"):
-        os.utime(path, (1_000_000, 1_000_000))
+        os.utime(path, (changed, changed))
     return run
 
 
@@ -54,7 +54,7 @@ def test_a_record_that_changed_is_read_again(tmp_path: Path) -> None:
 
 
 def test_a_file_of_this_very_moment_is_not_trusted_to_stay(tmp_path: Path, reads: list[str]) -> None:
-    run, store = fake_run(tmp_path / "run", [fake_record(90.0)]), tmp_path / "store"
+    run, store = aged(fake_run(tmp_path / "run", [fake_record(90.0)]), 2**31), tmp_path / "store"  # not old before this test has ended
     merge([run], store)
     merge([run], store)
     assert len(reads) == 2

@@ -54,11 +54,21 @@ class RankProcess:
         return nursery().ask(started=self.pid)
 
 
+KEPT: list[socket.socket] = []  # until this process ends
+
+
+def own_port() -> int:
+    """A port that no other process is given while this one lives. A rank may listen there all the same: neither of the two sockets insists on it."""
+    kept = socket.socket()
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    kept.bind(("", 0))
+    KEPT.append(kept)
+    return int(kept.getsockname()[1])
+
+
 def start_ranks(function: str, world: int, folder: Path, **arguments: Any) -> list[RankProcess]:
     """One process a rank, each calling `module:function(folder, **arguments)`; a single rank gets no rendezvous variables at all."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = own_port()
     processes = []
     for rank in range(world):
         place = dict(zip(NAMES, map(str, (rank, rank, world, "127.0.0.1", port)), strict=True)) if world > 1 else {}

@@ -1,6 +1,7 @@
 """Run folders as launches and jobs leave them, made without running a network."""
 
 import json
+import os
 import socket
 import time
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from jobs.experiment.job import JobSpec, PlannedCell
 from jobs.experiment.records import Failure
 from jobs.experiment.run_folder import RESULT, SUBMITTED, RunFolder
 from tests.support.jobs import finished, small_grid
+from tests.support.waiting import PATIENCE_S
 
 
 @dataclass
@@ -40,7 +42,7 @@ class FakeRun:
         self.run.write_failure(stage, Failure(kind=kind, message=message, stage=stage, traceback=traceback))
 
     def beat(self, stage: str, **changes: object) -> None:
-        """A stage writes its progress."""
+        """A stage writes its progress, and is heard of for as long as a test may take."""
         progress = {
             "epoch": 1,
             "epochs": 4,
@@ -54,6 +56,7 @@ class FakeRun:
         }
         self.run.stage_dir(stage).mkdir(parents=True, exist_ok=True)
         self.run.progress_path(stage).write_text(json.dumps(progress | changes))
+        os.utime(self.run.progress_path(stage), (time.time() + PATIENCE_S,) * 2)
 
     def submit(self, jobs: dict[str, list[str]]) -> Path:
         """A launch gives these stages to these jobs. Returns the folder of the jobs."""

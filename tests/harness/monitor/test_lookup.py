@@ -1,6 +1,7 @@
 """A run folder, cell or stage by what a user types."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -13,17 +14,18 @@ from jobs.experiment.run_folder import RunFolder
 from tests.support.runs import FakeRun
 
 RUNS = Path("runs")
+NOW = time.time()
 
 
 def launched(runs: Path, name: str, cells: tuple[str, ...] = (), stages: tuple[str, ...] = (), age_s: float = 0.0) -> RunFolder:
-    """A run folder with these cells and stages, launched some time ago."""
+    """A run folder with these cells and stages, launched some time ago, by a clock that stands still: the sequence is never that of the writing."""
     run = RunFolder(runs / name)
     titled = {StageId(stage): StageEntry(kind=f"model  {stage}", seed=0, epochs=1) for stage in stages}
     entries = {CellId(cell): CellEntry(title=f"model  {cell}", stages=tuple(titled)) for cell in cells}
     write_index(run, RunIndex(grid=name, file=f"{name}.yaml", cluster="local", stages=titled, cells=entries))
     index = run.index_path()
     assert index is not None
-    os.utime(index, (index.stat().st_mtime - age_s,) * 2)
+    os.utime(index, (NOW - age_s,) * 2)
     return run
 
 
@@ -33,7 +35,7 @@ def test_a_run_has_its_grid_its_folder_and_its_name(fake: FakeRun, given: str | 
 
 
 def test_without_a_name_the_latest_launch_counts_unless_another_is_at_work(fake: FakeRun) -> None:
-    launched(RUNS, "later", age_s=-10)
+    launched(RUNS, "later", age_s=-1e6)
     assert find_run(None, RUNS).path.name == "later", "although this folder's grid.yaml is another one"
     with claimed(fake.run.launch_lock):
         assert find_run(None, RUNS).path.name == "small"

@@ -33,15 +33,15 @@ def test_unknown_is_a_column_only_where_there_are_some() -> None:
     assert printed(counts_table({**known, "unknown": 2}))[0].endswith("open unknown")
 
 
-def test_a_stage_at_work_starts_trains_falls_silent_and_is_measured(fake: FakeRun) -> None:
+def test_a_stage_at_work_starts_trains_falls_silent_and_is_measured(fake: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     stage = fake.trunks[0]
     surveyed = survey(fake.run)
     assert progress_cells(surveyed, stage, None) == ("starting", "", "", "")
     fake.beat(stage)
     assert progress_cells(surveyed, stage, read_progress(fake.run.stage_dir(stage))) == ("1/4", "0.500", "100", "1:15")
     assert progress_cells(surveyed, stage, PROGRESS) == ("1/4", "", "", "")
-    heard = os.path.getmtime(fake.run.stage_dir(stage) / "progress.json") - 600
-    os.utime(fake.run.stage_dir(stage) / "progress.json", (heard, heard))
+    monkeypatch.setattr("harness.monitor.survey.time.time", lambda: 1600.0)
+    os.utime(fake.run.stage_dir(stage) / "progress.json", (1000.0, 1000.0))
     assert progress_cells(surveyed, stage, PROGRESS) == ("1/4", "", "", "no progress for 10:00")
     fake.finish(stage)
     assert progress_cells(survey(fake.run), stage, PROGRESS) == ("measuring", "", "", "")

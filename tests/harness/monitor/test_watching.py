@@ -27,7 +27,7 @@ def printed(fake: FakeRun, changes: Sequence[Callable[[], object]], end: Callabl
     """What a watching status prints to a file while these things happen, one between two looks; `end` comes last."""
     todo = iter([*changes, end])
     console = Console(file=io.StringIO(), width=200)
-    assert watch(Observer(fake.run, Memory()), console, sleep=lambda seconds: next(todo)() and None) is not None
+    assert watch(Observer(fake.run, Memory(clock=lambda: 0.0)), console, sleep=lambda seconds: next(todo)() and None) is not None
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 

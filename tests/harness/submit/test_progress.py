@@ -66,6 +66,7 @@ def test_without_a_terminal_a_line_tells_now_and_then_how_far_a_stage_is(fake: F
         display(queue)
         assert "starting" in text.getvalue()
         fake.beat(stage)
+        monkeypatch.setattr(module, "LINE_EVERY_S", 1e9)
         display(queue)
         assert "1/4" not in text.getvalue(), "not so soon"
         monkeypatch.setattr(module, "LINE_EVERY_S", 0.0)

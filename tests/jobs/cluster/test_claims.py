@@ -16,7 +16,9 @@ import pytest
 from jobs.cluster import claims
 from jobs.cluster.claims import Holder, claimed, holder, is_claimed
 from tests.support.fake_slurm import SILENT, FakeSlurm
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, wait_until
+
+FOREVER_S = 1e6  # a lease that no pause of a busy machine is as long as
 
 # A holder on a host of another name. "unseen": no other process sees its lock, as on file systems that keep locks within one node.
 ELSEWHERE = """import fcntl, os, pathlib, socket, sys, time
@@ -129,7 +131,7 @@ def left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtur
     """A living process of job 17 on another node, which holds `tmp_path / "a"`. SLURM has given up the node. "unseen" by default."""
     FakeSlurm(tmp_path / "slurm", monkeypatch).says("squeue", "PENDING")
     claims._on_nodes.cache_clear()
-    monkeypatch.setattr(claims, "LEASE_S", 4.0)
+    monkeypatch.setattr(claims, "LEASE_S", FOREVER_S)
     environment = {**os.environ, "SLURM_JOB_ID": "17", "SLURM_RESTART_COUNT": "0"}
     command = [sys.executable, "-c", ELSEWHERE, str(tmp_path / "a"), getattr(request, "param", "unseen")]
     process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -153,6 +155,7 @@ def test_a_job_that_slurm_started_again_elsewhere_ends_its_previous_attempt_befo
     becomes(monkeypatch, "17", 1)
     with claimed(tmp_path / "a", wait=False) as alone:
         assert not alone, "its first attempt is alive"
+    monkeypatch.setattr(claims, "LEASE_S", 1.0)
     with claimed(tmp_path / "a"):
         assert left.wait(PATIENCE_S) == claims.SUPERSEDED
         assert str(holder(tmp_path / "a")).startswith("SLURM job 17 on ")
@@ -165,15 +168,15 @@ def test_a_sign_of_life_keeps_a_claim_from_other_jobs_although_slurm_has_given_i
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: "subprocess.Popen[str]"
 ) -> None:
     becomes(monkeypatch, "18", 3)
-    first = (tmp_path / "a").stat().st_mtime
-    while (tmp_path / "a").stat().st_mtime < first + 2 * claims.LEASE_S:  # long enough to count as dead without signs of life
-        time.sleep(0.1)
+    os.utime(tmp_path / "a", (0, 0))  # so long ago that it counts as dead without signs of life
+    wait_until(lambda: (tmp_path / "a").stat().st_mtime > 0, "a sign of life")
     with claimed(tmp_path / "a", wait=False) as alone:
         assert not alone
     assert is_claimed(tmp_path / "a") and left.poll() is None, "only its own job may ask it to exit"
     left.kill()
     left.wait()
-    with claimed(tmp_path / "a") as alone:
+    os.utime(tmp_path / "a", (0, 0))
+    with claimed(tmp_path / "a", wait=False) as alone:
         assert alone
 
 
@@ -185,6 +188,7 @@ def test_a_holder_that_returns_to_a_claim_of_another_process_exits_and_leaves_it
 
 
 def test_an_attempt_never_asks_a_later_attempt_to_exit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "LEASE_S", FOREVER_S)
     later = {"host": "node3", "pid": 1, "job": "17", "attempt": 1, "key": "b"}
     (tmp_path / "a").write_text(json.dumps(later) + "\n")
     becomes(monkeypatch, "17", 0)
@@ -198,7 +202,8 @@ def test_on_the_same_machine_the_lock_alone_decides(tmp_path: Path) -> None:
         assert alone
 
 
-def test_a_look_at_a_claim_changes_nothing(tmp_path: Path) -> None:
+def test_a_look_at_a_claim_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "LEASE_S", FOREVER_S)
     path = left_by(tmp_path / "a", None, heard_s=0.0)
     assert is_claimed(path) and path.read_text().count("\n") == 1
     os.utime(path, (0, 0))
@@ -223,7 +228,6 @@ def test_a_second_process_of_the_same_attempt_waits_and_asks_no_process_to_exit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: "subprocess.Popen[str]"
 ) -> None:
     becomes(monkeypatch, "17", 0)
-    monkeypatch.setattr(claims, "LEASE_S", 1e6)
     before = (tmp_path / "a").read_text()
     with claimed(tmp_path / "a", wait=False) as alone:
         assert not alone and (tmp_path / "a").read_text() == before
@@ -232,7 +236,7 @@ def test_a_second_process_of_the_same_attempt_waits_and_asks_no_process_to_exit(
 
 def test_a_request_to_exit_is_written_once_and_is_no_sign_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     FakeSlurm(tmp_path / "slurm", monkeypatch)
-    monkeypatch.setattr(claims, "LEASE_S", 1e6)
+    monkeypatch.setattr(claims, "LEASE_S", FOREVER_S)
     becomes(monkeypatch, "17", 1)
     path = left_by(tmp_path / "a", "17", heard_s=1000.0)
     last_sign = path.stat().st_mtime_ns
@@ -245,7 +249,7 @@ def test_a_request_to_exit_is_written_once_and_is_no_sign_of_life(tmp_path: Path
 
 def test_a_process_that_waits_for_a_claim_does_not_keep_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = left_by(tmp_path / "a", None, heard_s=0.0)
-    monkeypatch.setattr(claims, "LEASE_S", 1e6)
+    monkeypatch.setattr(claims, "LEASE_S", FOREVER_S)
 
     def lock_of_another_process() -> None:
         with path.open() as file:

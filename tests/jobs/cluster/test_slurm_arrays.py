@@ -158,9 +158,9 @@ def restarted(tmp_path: Path, answers: dict[str, str], **environment: str) -> tu
 
 
 def test_what_an_attempt_began_on_its_node_ends_with_its_script_and_no_more(tmp_path: Path) -> None:
-    begin = "setsid sleep 300 >/dev/null & echo $!; until grep -qz VSSM_ATTEMPT= /proc/$!/environ; do :; done; exit 7"
+    begin = "setsid sleep 1200 >/dev/null & echo $!; until grep -qz VSSM_ATTEMPT= /proc/$!/environ; do :; done; exit 7"
     node = {"SLURMD_NODENAME": "node1"}
-    other = subprocess.Popen(["sleep", "300"], env=os.environ | node | {"VSSM_ATTEMPT": "17.1"})
+    other = subprocess.Popen(["sleep", "1200"], env=os.environ | node | {"VSSM_ATTEMPT": "17.1"})
     environment = os.environ | node | {"SLURM_JOB_ID": "17"}
     try:
         script = subprocess.run(["bash", "-c", f"{RESTART.read_text()}\n{begin}"], env=environment, stdout=subprocess.PIPE, text=True, check=False)

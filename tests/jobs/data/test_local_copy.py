@@ -117,7 +117,7 @@ def test_of_several_processes_one_copies_and_a_killed_copy_is_made_again(dataset
         arguments = [sys.executable, "-c", COPY, str(tmp_path / "cache"), str(tmp_path / "disk"), str(pause_s)]
         return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
 
-    first = start(0.2)
+    first = start(PATIENCE_S)  # it never comes to the end of its first chunk
     wait_until(lambda: list((tmp_path / "disk").rglob("*.torn")), "a copy that has begun")
     first.send_signal(signal.SIGKILL)
     first.wait()

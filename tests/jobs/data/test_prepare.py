@@ -41,6 +41,7 @@ def test_the_same_content_has_the_same_digest_in_another_cache_and_other_content
 
 def test_a_job_of_slurm_waits_a_moment_for_files_that_another_node_has_written(tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.setattr("jobs.data.prepare.UNSEEN_S", PATIENCE_S)
     writer = threading.Timer(0.3, prepare, (SMALL, tmp_path))
     writer.start()
     assert ready(SMALL, tmp_path).train_samples > 0

@@ -53,7 +53,7 @@ def test_any_number_of_processes_writes_the_same_bytes_and_counts_every_image(tm
     assert max(report.here for report in reports) == 200
 
 
-SLOW = """
+HELD = """
 import sys, time
 from pathlib import Path
 from jobs.data import encoding, shards, writing
@@ -62,14 +62,19 @@ from jobs.experiment.specs import DataSpec
 DATA = DataSpec(source="synthetic", samples=160, img_size=32, loader="torch")
 shards.SAMPLES = 8
 encoded_sample = writing.encoded_sample
-writing.encoded_sample = lambda *arguments: (time.sleep(0.02), encoded_sample(*arguments))[1]
-prepare(DATA, Path(sys.argv[1]), workers=int(sys.argv[2]))
+cache, held = Path(sys.argv[1]), Path(sys.argv[1]) / "held"
+def encoded(*arguments):
+    while held.exists() and len(list(cache.glob("*.shards/*.npy"))) >= int(sys.argv[3]): time.sleep(0.01)
+    return encoded_sample(*arguments)
+writing.encoded_sample = encoded
+prepare(DATA, cache, workers=int(sys.argv[2]))
 """
 
 
-def slow_writer(cache: Path, workers: int) -> "subprocess.Popen[str]":
-    """A process that writes at most 50 images a second and worker."""
-    return subprocess.Popen([sys.executable, "-c", SLOW, str(cache), str(workers)], stderr=subprocess.PIPE, text=True)
+def held_writer(cache: Path, workers: int, shards: int) -> "subprocess.Popen[str]":
+    """A process that waits in the middle of its next shards once so many are complete, while the file `held` is in `cache`."""
+    (cache / "held").touch()
+    return subprocess.Popen([sys.executable, "-c", HELD, str(cache), str(workers), str(shards)], stderr=subprocess.PIPE, text=True)
 
 
 def complete(cache: Path) -> set[Path]:
@@ -83,7 +88,7 @@ def test_a_writer_that_is_killed_loses_one_shard_a_process_and_the_next_goes_on_
     tmp_path: Path, undisturbed: str, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for least in (2, 6):
-        process = slow_writer(tmp_path, workers)
+        process = held_writer(tmp_path, workers, least)
         wait_until(lambda least=least: len(complete(tmp_path)) >= least, "complete shards")
         process.kill()
         process.communicate(timeout=PATIENCE_S)
@@ -99,10 +104,11 @@ def test_a_writer_that_is_killed_loses_one_shard_a_process_and_the_next_goes_on_
 
 @pytest.mark.slow
 def test_a_killed_worker_is_told_and_the_rest_is_kept(tmp_path: Path, undisturbed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    process = slow_writer(tmp_path, 2)
+    process = held_writer(tmp_path, 2, 2)
     wait_until(lambda: len(complete(tmp_path)) >= 2, "complete shards")
     (worker, *_) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(worker), signal.SIGKILL)
+    (tmp_path / "held").unlink()
     _, said = process.communicate(timeout=PATIENCE_S)
     assert "a process that wrote data was killed, perhaps for want of memory: run the same command again" in said
     monkeypatch.setattr(shards, "SAMPLES", 8)
@@ -113,11 +119,17 @@ def test_a_killed_worker_is_told_and_the_rest_is_kept(tmp_path: Path, undisturbe
 
 @pytest.mark.slow
 def test_several_at_once_share_the_shards(tmp_path: Path, undisturbed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    process = slow_writer(tmp_path, 2)
+    process = held_writer(tmp_path, 2, 1)
     wait_until(lambda: len(complete(tmp_path)) >= 1, "a complete shard")
     monkeypatch.setattr(shards, "SAMPLES", 8)
     reports: list[Progress] = []
-    prepare(DATA, tmp_path, report=reports.append)
+
+    def report(progress: Progress) -> None:
+        reports.append(progress)
+        if progress.here:
+            (tmp_path / "held").unlink(missing_ok=True)
+
+    prepare(DATA, tmp_path, report=report)
     assert process.wait(PATIENCE_S) == 0
     assert 0 < max(report.here for report in reports) <= 200 - 8
     assert bytes_of(tmp_path) == undisturbed

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -37,11 +39,32 @@ def test_a_profile_agrees_with_its_masks():
     assert found.peak_memory_bytes > 4 * found.params
 
 
-def test_a_mask_is_not_faster_and_the_record_says_what_was_measured():
+@pytest.fixture
+def pace(monkeypatch):
+    """A network whose forward passes take these milliseconds in turn, by a clock that nothing else moves."""
+    clock = [0.0]
+    monkeypatch.setattr("jobs.measure.speed.time.perf_counter", lambda: clock[0])
+
+    def paced(network, *milliseconds):
+        turns = itertools.cycle(milliseconds)
+
+        def pass_time(*_):
+            clock[0] += next(turns) / 1e3
+
+        network.register_forward_hook(pass_time)
+        return network
+
+    return paced
+
+
+def test_a_mask_is_not_faster_and_the_record_says_what_was_measured(pace):
+    """Its dense network is slower in the median, but not in every turn."""
     model, masks = masked_micro()
-    found = profile_network(model, img_size=32, masks=masks, threads=1, dense=lambda: create_model("vim_micro", 10), batch_size=4, seconds=0.2)
+    network, dense = pace(model, 10), pace(create_model("vim_micro", 10), 12, 12, 9)
+    found = profile_network(network, img_size=32, masks=masks, threads=1, dense=lambda: dense, batch_size=4, seconds=0.5)
     assert found.speedup_measured == found.speedup_latency == 1.0
-    assert found.dense_throughput_img_per_s > 0 and found.dense_throughput_img_per_s != found.throughput_img_per_s
+    assert found.throughput_img_per_s == pytest.approx(4 / 0.010) and found.dense_throughput_img_per_s == pytest.approx(4 / 0.012)
+    assert found.latency_ms == pytest.approx(10.0) and found.dense_latency_ms == pytest.approx(12.0)
     (note,) = (note for note in found.notes if note.startswith("a mask runs dense kernels"))
     assert "batch 1 " in note and "batch 4 " in note
 
@@ -57,19 +80,20 @@ class Wide(nn.Module):
         return self.head(self.stem(images))
 
 
-def test_a_smaller_network_is_measured_beside_the_one_it_was_cut_from():
-    small = Wide(16)
+def test_a_smaller_network_is_measured_beside_the_one_it_was_cut_from(pace):
+    small, whole = pace(Wide(16), 2), pace(Wide(512), 7)
     masks = {"head.weight": half(small.head.weight)}
     with torch.no_grad():
         small.head.weight.mul_(masks["head.weight"])
-    found = profile_network(small, img_size=64, masks=masks, threads=1, dense=lambda: Wide(512), batch_size=8, seconds=0.5)
+    found = profile_network(small, img_size=64, masks=masks, threads=1, dense=lambda: whole, batch_size=8, seconds=0.1)
     places, cut = 64 * 64, 496 * 3 + 496 + 8 * 496
     assert (found.macs, found.macs_structural, found.macs_nonzero) == (places * 512 * 11, places * 16 * 11, places * (16 * 3 + 8 * 8))
     assert (found.params, found.params_dense, found.params_nonzero) == (16 * 12 + 8, 512 * 12 + 8, 16 * 12 + 8 - 64)
     assert found.layers == {"stem.weight": 496 / 512, "stem.bias": 496 / 512, "head.weight": (8 * 496 + 64) / (8 * 512)}
     assert found.sparsity_prunable == (cut + 64) / (512 * 12) and found.collapsed == []
-    assert found.speedup_measured > 3 and found.speedup_latency > 3
-    assert found.throughput_img_per_s > found.dense_throughput_img_per_s and found.latency_ms < found.dense_latency_ms
+    assert found.speedup_measured == pytest.approx(3.5) and found.speedup_latency == pytest.approx(3.5)
+    assert found.throughput_img_per_s == pytest.approx(8 / 0.002) and found.dense_throughput_img_per_s == pytest.approx(8 / 0.007)
+    assert found.latency_ms == pytest.approx(2.0) and found.dense_latency_ms == pytest.approx(7.0)
 
 
 def test_a_dense_network_is_its_own_measure():

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -17,10 +16,10 @@ import pytest
 
 from jobs.parallel import rendezvous
 from jobs.parallel.rendezvous import Meeting, MeetingError, host, meet, own_addresses, store_at, usable_addresses, use_interface_of
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, wait_until
 
 ROOT = Path(__file__).parents[3]
-SOON = timedelta(seconds=600)
+SOON = timedelta(seconds=PATIENCE_S)
 
 
 @pytest.fixture(autouse=True)
@@ -36,20 +35,19 @@ def rank_0(tmp_path: Path) -> Iterator[threading.Thread]:
     thread = threading.Thread(target=lambda: kept.append(meet(tmp_path / "meeting", rank=0, world=2, one_node=False, timeout=SOON)))
     thread.start()
     yield thread
-    thread.join(30)
+    thread.join(PATIENCE_S)
     assert not thread.is_alive()
 
 
 def test_ranks_meet_and_leave_no_file(tmp_path: Path, rank_0: threading.Thread) -> None:
     store = meet(tmp_path / "meeting", rank=1, world=2, one_node=False, timeout=SOON)
-    rank_0.join(30)
+    rank_0.join(PATIENCE_S)
     assert not (tmp_path / "meeting").exists() and int(os.environ["MASTER_PORT"]) > 0
     assert store.add("seen", 1) == 1
 
 
 def test_an_address_that_does_not_answer_is_passed_over(tmp_path: Path, rank_0: threading.Thread) -> None:
-    while not (tmp_path / "meeting").exists():
-        time.sleep(0.01)
+    wait_until((tmp_path / "meeting").exists, "rank 0 to write its address")
     meeting = json.loads((tmp_path / "meeting").read_text())
     (tmp_path / "meeting").write_text(json.dumps({**meeting, "addresses": ["no.such.host.invalid", *meeting["addresses"]]}))
     meet(tmp_path / "meeting", rank=1, world=2, one_node=False, timeout=SOON)
@@ -57,7 +55,7 @@ def test_an_address_that_does_not_answer_is_passed_over(tmp_path: Path, rank_0: 
 
 
 def test_somebody_else_at_the_address_is_not_taken_for_rank_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rendezvous, "ANSWER_S", 30.0)
+    monkeypatch.setattr(rendezvous, "ANSWER_S", PATIENCE_S)
     other = host(tmp_path / "other", True, SOON)
     assert store_at("127.0.0.1", other.port, "our secret", SOON) is None
     assert store_at("127.0.0.1", other.port, json.loads((tmp_path / "other").read_text())["secret"], SOON) is not None
@@ -69,14 +67,23 @@ def test_an_address_that_this_machine_has_too_is_not_rank_0s_on_another_one() ->
     assert usable_addresses(Meeting(host=socket.gethostname(), addresses=[mine], port=1, secret="")) == [mine]
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranks whose clock moves by all their patience whenever they wait."""
+    now = [0.0]
+    monkeypatch.setattr(rendezvous, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=lambda _: now.append(now.pop() + 2 * PATIENCE_S)))
+
+
+@pytest.mark.usefixtures("impatient")
 def test_a_rank_0_that_never_comes_is_told_with_the_file(tmp_path: Path) -> None:
     with pytest.raises(MeetingError, match="has not written .*meeting"):
-        meet(tmp_path / "meeting", rank=1, world=2, one_node=True, timeout=timedelta(seconds=0.3))
+        meet(tmp_path / "meeting", rank=1, world=2, one_node=True, timeout=SOON)
 
 
+@pytest.mark.usefixtures("impatient")
 def test_ranks_that_never_come_are_counted(tmp_path: Path) -> None:
     with pytest.raises(MeetingError, match="only 1 of 3 ranks"):
-        meet(tmp_path / "meeting", rank=0, world=3, one_node=True, timeout=timedelta(seconds=1))
+        meet(tmp_path / "meeting", rank=0, world=3, one_node=True, timeout=SOON)
 
 
 CARDS = {"lo": "127.0.0.1", "idrac0": "169.254.0.2", "virbr0": "192.168.122.1", "eno1": "10.1.0.7"}
@@ -130,7 +137,7 @@ def test_what_is_left_to_a_library_is_told_too(monkeypatch: pytest.MonkeyPatch, 
     assert capsys.readouterr().out.endswith(", NCCL_SOCKET_IFNAME is left to the library\n"), "it knows InfiniBand better"
 
 
-NAMES = ("vssm-i-a", "vssm-i-b")
+NAMES = (f"vssm-{os.getpid()}-a", f"vssm-{os.getpid()}-b")  # another run of the tests on this machine has others
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from jobs.experiment.specs import NotifySpec
 from jobs.worker import notify
 from jobs.worker.notify import EndJob, is_over, read_notice, save_notice, tell, tell_end, tell_end_if_over
 from tests.support.runs import FakeRun
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, wait_until
 
 WRITES = 'cat > given.json; env | grep ^VSSM_BENCH_ | sort > variables; echo "$VSSM_BENCH_EVENT" >> told'
 
@@ -29,7 +29,7 @@ def told() -> list[str]:
 
 
 def test_a_command_gets_event_counts_and_status(fake: FakeRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    save_notice(fake.run, NotifySpec(command=WRITES))
+    save_notice(fake.run, NotifySpec(command=WRITES, timeout_s=PATIENCE_S))
     first, second = fake.trunks
     fake.record(fake.paths[0])
     fake.fail(second)
@@ -89,7 +89,7 @@ def test_the_job_of_a_launch_that_another_followed_says_nothing(fake: FakeRun) -
     ],
 )
 def test_a_command_that_fails_or_takes_too_long_harms_nothing(fake: FakeRun, capsys: pytest.CaptureFixture[str], command: str, said: str) -> None:
-    save_notice(fake.run, NotifySpec(command=command, timeout_s=0.3 if "sleep" in command else 600))
+    save_notice(fake.run, NotifySpec(command=command, timeout_s=0.3 if "sleep" in command else PATIENCE_S))
     tell(fake.run, "end", failure="x" * 100_000)
     assert said in capsys.readouterr().out
     wait_until(lambda: not others_here(), "what it started to be gone too")

@@ -10,6 +10,7 @@ from models.plugins import modules
 from models.plugins.content import PluginError, files_of
 from models.plugins.modules import Source, import_plugin, line_in_plugin
 from tests.support.plugins import written
+from tests.support.waiting import PATIENCE_S
 
 NAME = "plugin_of_a_test"
 
@@ -101,12 +102,13 @@ def test_what_a_plug_in_prints_is_no_part_of_the_output(tmp_path: Path, capsys: 
 
 def test_a_plug_in_that_hangs_is_named_with_its_line(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(modules, "SLOW_S", 0.05)
-    path = written(tmp_path, "import time\nuntil = time.monotonic() + 5\nwhile not DONE() and time.monotonic() < until:\n    time.sleep(0.001)\n")
+    loop = f"until = time.monotonic() + {PATIENCE_S}\nwhile not DONE() and time.monotonic() < until:\n    time.sleep(0.001)\n"
+    path = written(tmp_path, f"import time\n{loop}")
     heard = lambda: "still being imported" in capfd.readouterr().err  # noqa: E731
     monkeypatch.setattr("builtins.DONE", heard, raising=False)
     started = time.monotonic()
     imported(path)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < PATIENCE_S
 
 
 def test_the_last_line_of_a_plug_in_on_the_way_of_an_error_is_known(tmp_path: Path) -> None:
