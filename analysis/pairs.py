@@ -75,13 +75,13 @@ def spread(values: "numpy.ndarray", present: "numpy.ndarray", least: "numpy.ndar
 
 def make_prior(variances: "numpy.ndarray", degrees: "numpy.ndarray") -> Prior:
     """The prior of which variances are drawn, by the moments of their logarithms; one that says nothing for fewer than 3 rows."""
+    total = float(degrees.sum())
+    if len(variances) < SETTLED:
+        return Prior(variance=0.0, degrees=0.0, total=math.inf)
     import numpy
     from scipy.optimize import brentq
     from scipy.special import digamma, polygamma
 
-    total = float(degrees.sum())
-    if len(variances) < SETTLED:
-        return Prior(variance=0.0, degrees=0.0, total=math.inf)
     logs = numpy.log(variances) - digamma(degrees / 2) + numpy.log(degrees / 2)
     differing = float(logs.var(ddof=1) - polygamma(1, degrees / 2).mean())
     if differing <= 1e-6:
@@ -109,12 +109,12 @@ def p_values(samples: Samples, row: int, others: Sequence[int]) -> list[float | 
 
     Rows with 3 common seeds are paired by seed. Other rows with 3 seeds each are compared by Welch's test.
     """
-    import numpy
-    from scipy.stats import t
-
     chosen = list(others)
     if not chosen:
         return []
+    import numpy
+    from scipy.special import stdtr
+
     ours, theirs = samples.logits[row], samples.logits[chosen]
     common = samples.present[row] & samples.present[chosen]
     mean, variance, degrees = spread(ours - theirs, common, numpy.maximum(samples.least[row], samples.least[chosen]))
@@ -123,7 +123,7 @@ def p_values(samples: Samples, row: int, others: Sequence[int]) -> list[float | 
         score = mean / (variance / (degrees + 1)) ** 0.5
         apart, apart_df, settled = welch(samples, row, chosen)
     paired = degrees >= SETTLED - 1
-    p = numpy.minimum(1.0, 2 * t.sf(numpy.where(paired, score, apart), numpy.where(paired, df, apart_df)))
+    p = numpy.minimum(1.0, 2 * stdtr(numpy.where(paired, df, apart_df), -numpy.where(paired, score, apart)))
     return [float(f"{value:.{DIGITS}g}") if known else None for value, known in zip(p.tolist(), (paired | settled).tolist(), strict=True)]
 
 

@@ -26,6 +26,7 @@ from jobs.worker.job import run_job
 
 EXACT = ("top1", "top5", "test_loss", "test_samples", "val_top1", "train_loss", "params", "params_nonzero", "sparsity_prunable", "macs", "epochs")
 SAME_MACHINE = ("cpu", "gpu", "ranks", "threads", "scan", "loader", "versions", "python")
+PROFILE_S = 0.001  # of each timing: speeds are not compared
 ASKED = "asked"  # of a folder of runs: the records that a copy of the code is to run again, by seed
 # What a copy of the code runs: `reproduce` had the function in the versions before this module. Arguments: a record, its run folder, a new folder.
 BY_A_COPY = """
@@ -100,14 +101,14 @@ def folder_for(parent: Path) -> Path:
         return Path(tempfile.mkdtemp(prefix="reproduce-"))
 
 
-def run_again(record: Record, folder: Path, profile_s: float = ClusterSpec().profile_s) -> Record:
+def run_again(record: Record, folder: Path) -> Record:
     """The record of a second run of every stage of the cell, in `folder`, with the threads of the first run and one rank.
 
-    What `folder` already holds of it, such as after a kill, is not run again. `profile_s`: seconds of each timing.
+    What `folder` already holds of it, such as after a kill, is not run again. Its speeds are rough: nothing compares them.
     """
     cell = Cell.from_json(record.spec)
     graph = make_graph((cell,))
-    cluster = ClusterSpec(kind="debug", cpus_per_task=record.environment.threads, profile_s=profile_s)
+    cluster = ClusterSpec(kind="debug", cpus_per_task=record.environment.threads, profile_s=PROFILE_S)
     prepare(cell.data, Path(cluster.cache))
     planned = PlannedCell(cell=cell, stages=graph.paths[cell.id], trials=graph.trials.get(cell.id, ()))
     for stage, micro_batch in (record.metrics.micro_batches if record.metrics else {}).items():

@@ -70,18 +70,18 @@ def below(value: float, of: Spread) -> float:
     """The one-sided p of the hypothesis that the mean behind an observed value is 0 or more. Without any spread it is 0 or 1."""
     if of.error == 0.0:
         return 0.0 if value < -SAME else 1.0
-    from scipy.stats import t
+    from scipy.special import stdtr
 
-    return float(t.cdf(value / of.error, of.degrees))
+    return float(stdtr(of.degrees, value / of.error))
 
 
 def quantile(degrees: float) -> float:
     """The one-sided quantile of Student's t at 1 - LEVEL; 0 for infinite degrees, which stand for no spread."""
     if degrees == inf:
         return 0.0
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
-    return float(t.ppf(1 - LEVEL, degrees))
+    return float(stdtrit(degrees, 1 - LEVEL))
 
 
 def band(seeds: Sequence[float], runs: int) -> float | None:

@@ -31,7 +31,6 @@ from models.plugins.content import PluginError
 
 VERDICT = "verdict.json"  # of an unfinished folder: it has come to its end, and only has to be moved
 UNFINISHED, OVER = "unfinished-", ".over."
-PROFILE_S = 0.001  # speeds are not verified
 HASH = 6
 OTHER_IMAGES = "the images here are others than those that the recorded run saw: their content hash differs"
 
@@ -120,7 +119,7 @@ def run_here(subject: Subject, seed: int, folder: Path) -> Record:
     if images.sha256 != record.environment.data_sha256:
         raise NotRunError(OTHER_IMAGES)
     try:
-        return run_again(record, folder, PROFILE_S)
+        return run_again(record, folder)
     except FileNotFoundError as error:
         raise NotRunError(f"seed {seed} left no record: {error}") from error
 

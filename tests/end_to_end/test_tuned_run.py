@@ -67,8 +67,8 @@ def test_killed_between_trials_and_in_the_choice_a_cell_ends_as_undisturbed(tune
     for module, name, interruption in ((training, "train_stage", third_is_killed), (choice, "take_over", killed)):
         with monkeypatch.context() as patch, pytest.raises(Killed):
             patch.setattr(module, name, interruption)
-            run_again(record, tmp_path, profile_s=0.001)
-    again = run_again(record, tmp_path, profile_s=0.001)
+            run_again(record, tmp_path)
+    again = run_again(record, tmp_path)
     assert compare(record, again).reproduced and again.tuning is not None and record.tuning is not None
     assert again.tuning.trials == record.tuning.trials and len(list(tmp_path.glob("cells/*/record.json"))) == 1
 
