@@ -1,4 +1,4 @@
-"""Statistics over seeds. Intervals and p-values come from SciPy, imported when first needed: `scipy.stats` takes a second, `scipy.special` a tenth."""
+"""Statistics over seeds. Intervals and p-values come from SciPy when first needed: `scipy.stats` takes a second, `scipy.special` a tenth of one."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

@@ -30,6 +30,7 @@ from jobs.parallel.losses import training_loss
 from jobs.parallel.memory import keep_freed_memory
 from jobs.parallel.rendezvous import meet
 from models.layer_order import layer_scales
+from models.without_compiler import start_optimizers, start_step
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
@@ -287,11 +288,12 @@ def make_optimizer(model: nn.Module, recipe: RecipeSpec, no_decay: frozenset[str
 
     Raises ValueError for lamb with ZeRO, and for layer_decay of a network without an order of layers.
     """
+    start_optimizers()
     groups = parameter_groups(model, recipe, no_decay)
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=0.0, betas=recipe.betas, eps=recipe.opt_eps or 1e-8)
+        return start_step(torch.optim.AdamW(groups, lr=0.0, betas=recipe.betas, eps=recipe.opt_eps or 1e-8))
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum, nesterov=recipe.nesterov)
+        return start_step(torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum, nesterov=recipe.nesterov))
     if conflict := lamb_conflict(recipe):
         raise ValueError(f"{conflict}; set zero_stage: 0")
     from models.torchvision_shim import load_timm

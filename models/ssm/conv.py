@@ -11,6 +11,7 @@ from torch import Tensor
 from models.ssm.backends import is_installed, resolve_backend
 from models.ssm.buffers import DTYPES, as_view, empty_like, pointer, wide_dtype
 from models.ssm.kernel import ConvArgs, Operators, load_kernel
+from models.without_compiler import start_operators
 
 CAUSAL_CONV1D_TAPS = (2, 3, 4)  # what causal-conv1d's kernel has
 
@@ -97,6 +98,7 @@ def _autograd(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
 
 
 _forward.register_autograd(_autograd, setup_context=keep_inputs)
+start_operators(_forward, _backward)
 
 
 def _arguments(x: Tensor, weight: Tensor, bias: Tensor | None, left: int, reverse: bool) -> tuple[ConvArgs, list[Tensor | None]]:

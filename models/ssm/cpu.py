@@ -7,6 +7,7 @@ from torch import Tensor
 
 from models.ssm.buffers import DTYPES, as_shared_view, as_view, empty_like, pointer, wide_dtype
 from models.ssm.kernel import Kernel, Operators, ScanArgs, load_kernel
+from models.without_compiler import start_operators
 
 
 def scan_cpu(
@@ -100,6 +101,7 @@ def _autograd(ctx: Any, grad_y: Tensor | None, grad_last: Tensor | None, _: Tens
 
 
 _forward.register_autograd(_autograd, setup_context=_setup_context)
+start_operators(_forward, _backward)
 
 
 def _splits(kernel: Kernel, u: Tensor, groups: int) -> int:
