@@ -133,8 +133,10 @@ def explained(error: BaseException, source: Source) -> str:
 
 
 def missing_remedy(name: str, source: Source) -> str:
-    """What to do about a module that is not there but lies beside the importing file."""
-    top = name.partition(".")[0]
+    """What to do about a module that is not there: it may lie beside the importing file, or be meant to lie in the plug-in."""
+    top, _, within_it = name.partition(".")
+    if top in SOURCES and within_it:
+        return f"; the plug-in has no {within_it.replace('.', '/')}.py"
     if "" not in source.files and (top == source.path.name or f"{top}.py" in source.files or f"{top}/{INIT}" in source.files):
         return f"; within a plug-in, import relatively: from .{'' if top == source.path.name else top} import ..."
     if (source.path.parent / f"{top}.py").exists() or (source.path.parent / top).is_dir():

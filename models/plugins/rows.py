@@ -14,6 +14,10 @@ from models.typed import SettingsError, build, fields_of, members
 
 PLAIN: Final = (int, float, bool, str, type(None), Any)
 BUILD: Final = "build(config, img_size, num_classes, scan_backend)"
+TAKEN: Final = {  # what an entry of a grid, or a call of create_model, means by these words
+    "models": ("name", "label", "cluster", "num_classes", "img_size", "scan_backend"),
+    "pruning": ("method", "label", "cluster", "chain"),
+}
 
 
 def model_problem(name: str, entry: Any) -> str | None:
@@ -24,7 +28,7 @@ def model_problem(name: str, entry: Any) -> str | None:
         return f"build must be a function {BUILD}, got {described(entry.build)}"
     if type(entry.img_size) is not int or entry.img_size < 1:
         return f"img_size must be a whole number of pixels, got {entry.img_size!r}"
-    return options_problem("config", entry.config)
+    return options_problem("config", entry.config) or taken_problem("models", type(entry.config))
 
 
 def method_problem(name: str, method: Any) -> str | None:
@@ -39,7 +43,13 @@ def method_problem(name: str, method: Any) -> str | None:
         return f"{method.__name__} must have the same name inside: name: ClassVar[str] = {name!r}"
     if method.stages is PruningMethod.stages:
         return f"{method.__name__} needs a method stages(self, budget), which gives the stages of a cell"
-    return field_problem(method)
+    return field_problem(method) or taken_problem("pruning", method)
+
+
+def taken_problem(table: str, spec: type) -> str | None:
+    """Which field of a dataclass no grid could set, because the word means something else there."""
+    name = next((field.name for field in dataclasses.fields(spec) if field.name in TAKEN[table]), None)
+    return name and f"{spec.__name__}.{name}: {name} means something else in an entry of {table}; give the field another name"
 
 
 def options_problem(field: str, options: Any) -> str | None:

@@ -39,8 +39,11 @@ def test_multiply_adds_are_those_counted_on_the_official_code(name: str, product
 
 @pytest.mark.parametrize(
     ("name", "published"),
-    [("vmamba_tiny_s1l8", 4.9), ("vmamba_tiny_s2l5", 4.9), ("vmamba_small_s2l15", 8.7), ("vmamba_base_s2l15", 15.4)],
-)
+    [
+        ("vmamba_tiny_s1l8", 4.9), ("vmamba_tiny_s2l5", 4.9), ("vmamba_small_s2l15", 8.7),
+        ("vmamba_small_s1l20", 8.6), ("vmamba_base_s2l15", 15.4), ("vmamba_base_s1l20", 15.2),
+    ],
+)  # fmt: skip
 def test_vmamba_s_figures_are_those_of_its_paper_in_its_own_convention(name: str, published: float) -> None:
     assert round(giga(name, "9BLDN + BDL"), 1) == published
 

@@ -124,3 +124,10 @@ def test_a_package_knows_where_its_files_are(tmp_path: Path) -> None:
     folder = written(tmp_path, "from pathlib import Path\nTABLE = Path(__file__).with_name('table.json').read_text()\n", "mine/__init__.py").parent
     module = imported(folder)
     assert module.TABLE == "[1]" and module.__path__ == [str(folder)]
+
+
+def test_a_file_that_a_package_lacks_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "__init__.py").write_text("from .nets import MODELS\n")
+    with pytest.raises(PluginError, match=r"__init__\.py:1: ModuleNotFoundError: .*; the plug-in has no nets\.py"):
+        imported(tmp_path / "mine")

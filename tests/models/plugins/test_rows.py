@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import pytest
 
 from models.plugins.rows import field_problem, method_problem, model_problem, settable
-from models.pruning.base import PruningMethod
+from models.pruning.base import Budget, PruningMethod, Stage
 from models.pruning.registry import METHODS
 from models.registry import MODELS, ModelEntry
 from models.typed import AT_LEAST_1
@@ -74,6 +74,16 @@ class Unreadable(Config):
     table: "NoSuchType" = 3  # type: ignore[name-defined]  # noqa: F821
 
 
+@dataclass(frozen=True, kw_only=True)
+class Labelled(Config):
+    label: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sized(Config):
+    img_size: int = 32
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
@@ -89,6 +99,8 @@ class Unreadable(Config):
         (replace(ENTRY, config=Config(width=0)), "Config: Config.width: must be 1 or more, got 0"),
         (replace(ENTRY, config=Config(kind="c")), "Config: Config.kind: unknown value 'c'"),
         (replace(ENTRY, config=Refusing()), "its options do not go together: width is odd"),
+        (replace(ENTRY, config=Labelled()), "Labelled.label: label means something else in an entry of models; give the field another name"),
+        (replace(ENTRY, config=Sized()), "Sized.img_size: img_size means something else"),
         (replace(ENTRY, config=Arrays()), "Arrays.table: no setting can be a "),
         (replace(ENTRY, config=Unreadable()), "Unreadable: its annotations cannot be read: NameError: name 'NoSuchType' is not defined"),
     ],
@@ -126,6 +138,21 @@ class Nameless(PruningMethod):
 )
 def test_a_method_that_is_none_is_refused(method: Any, message: str) -> None:
     assert str(method_problem("outside", method)).startswith(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grouped(PruningMethod):
+    name: ClassVar[str] = "outside"
+    cluster: int = 2
+
+    def stages(self, budget: Budget) -> tuple[Stage, ...]:
+        """None."""
+        return ()
+
+
+def test_a_knob_that_no_grid_could_set_is_refused() -> None:
+    problem = "Grouped.cluster: cluster means something else in an entry of pruning; give the field another name"
+    assert method_problem("outside", Grouped) == problem
 
 
 def test_a_method_without_stages_is_refused() -> None:
