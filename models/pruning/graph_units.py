@@ -9,7 +9,9 @@ have a row in `models.pruning.units`.
 import copy
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -91,11 +93,13 @@ class _Tracing:
 
     def __init__(self, network: Any) -> None:
         from torch_pruning import DependencyGraph
+        from torch_pruning.dependency.index_mapping import update_index_mapping
 
         self.twin: Any = twin_of(network)
         self.shapes, size = Shapes(), network.timm_img_size
         with self.shapes, torch.enable_grad():
             self.graph = DependencyGraph().build_dependency(self.twin, torch.zeros(1, 3, size, size, device="meta"), verbose=False)
+        update_index_mapping(self.graph)
         self.names = {id(module): name for name, module in self.twin.named_modules()}
         self.groups = {name.removesuffix(".weight"): group for name, group in layer_groups(self.twin).items()}
         self.seen: set[str] = set()
@@ -107,7 +111,9 @@ class _Tracing:
             layer = self.twin.get_submodule(name)
             if name in self.seen or layer not in self.graph.module2node or one_to_one(layer):
                 continue
-            group = self.group(layer, "out")
+            group: Any = list(self.at_their_index(layer))
+            if not any(map(self.fault, group)):
+                group = self.group(layer, "out")
             writers, readers = (self.layers(group, side) for side in ("out", "in"))
             self.seen.update(writers)
             reason = next((reason for item in group if (reason := self.fault(item))), None)
@@ -117,6 +123,24 @@ class _Tracing:
             else:
                 units.append(taken)
         return GraphFindings(units=tuple(units), why_none=dict(reasons))
+
+    def at_their_index(self, layer: Any) -> Iterator[SimpleNamespace]:
+        """The parts that depend on the outputs of a layer with every channel at the index that it has there.
+
+        Most channels that are no units show it here. Their whole group may be out of reach: each change of shape, such as a cut into windows, would make
+        several indices of each channel, again and again.
+        """
+        waiting = [(self.graph.module2node[layer], self.graph.get_pruner_of_module(layer).prune_out_channels)]
+        seen = set(waiting)
+        yield part_of(*waiting[0])
+        while waiting:
+            node, handler = waiting.pop()
+            for after in node.dependencies:
+                key = (after.target, after.handler)
+                if key not in seen and after.is_triggered_by(handler) and not any(after.index_mapping):
+                    seen.add(key)
+                    waiting.append(key)
+                    yield part_of(*key)
 
     def group(self, layer: Any, side: str) -> Any:
         """All that depends on one side of a layer."""
@@ -179,6 +203,11 @@ class _Tracing:
         if is_standardised(layer):
             return "a standardised convolution"
         return "attention" if self.groups.get(self.names[id(layer)]) == "attention" else None
+
+
+def part_of(node: Any, handler: Any) -> SimpleNamespace:
+    """A part of a group as torch-pruning's groups have it, as far as it is read here."""
+    return SimpleNamespace(dep=SimpleNamespace(target=node, handler=handler))
 
 
 def is_side(item: Any, side: str) -> bool:

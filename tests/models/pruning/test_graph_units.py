@@ -90,3 +90,11 @@ def test_channels_into_a_standardised_convolution_are_no_units() -> None:
         network = create_model("timm/test_nfnet", 10, 64)
     found = graph_units(network)
     assert {units.kind for units in found.units} == {"se"} and found.why_none["a standardised convolution"] > 0
+
+
+def test_channels_that_go_through_windows_are_judged_without_following_each_into_every_window() -> None:
+    """torch-pruning follows them through each cut into windows, and takes minutes for this network of eight blocks."""
+    with torch.device("meta"):
+        found = graph_units(create_model("timm/test_maxvit", 10, 64))
+    assert {units.kind for units in found.units} == {"conv", "mlp", "se"}
+    assert found.why_none == {"a sum, such as the residual stream": 24, "attention": 16, "the logits": 1}
