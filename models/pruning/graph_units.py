@@ -127,7 +127,7 @@ class _Tracing:
     def at_their_index(self, layer: Any) -> Iterator[SimpleNamespace]:
         """The parts that depend on the outputs of a layer with every channel at the index that it has there.
 
-        Most channels that are no units show it here. Their whole group may be out of reach: each change of shape, such as a cut into windows, would make
+        Most channels that are no units show it here. Their whole group may be out of reach: each change of shape, such as a cut into windows, makes
         several indices of each channel, again and again.
         """
         waiting = [(self.graph.module2node[layer], self.graph.get_pruner_of_module(layer).prune_out_channels)]

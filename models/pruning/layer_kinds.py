@@ -34,7 +34,8 @@ def group_of_layer(name: str, layer: Any, owners: list[str], network: Any) -> st
         return "se"
     if any(DOWNSAMPLE.fullmatch(part) for part in name.split(".")):
         return "downsample"
-    if any(map(ATTENTION.search, owners)):
+    inner = next((owner for owner in reversed(owners) if ATTENTION.search(owner) or "Mlp" in owner), "")
+    if ATTENTION.search(inner):  # MaxViT's blocks of attention have feed-forward layers in them
         return "attention"
     wide = hasattr(layer, "kernel_size") and set(layer.kernel_size) != {1}
     return "conv" if wide or not any("Mlp" in owner for owner in owners) and hasattr(layer, "kernel_size") else "mlp"

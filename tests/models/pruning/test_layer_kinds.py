@@ -28,6 +28,7 @@ GROUPS = {
     },
     "timm/test_convnext": {"stem.0.weight": "patch_embed", "stages.1.downsample.1.weight": "downsample", "head.fc.weight": "head"},
     "timm/regnety_002": {"s1.b1.conv1.conv.weight": "conv", "s1.b1.se.fc1.weight": "se", "s1.b1.downsample.conv.weight": "downsample"},
+    "timm/test_maxvit": {"stages.0.blocks.0.attn_grid.mlp.fc2.weight": "mlp", "stages.0.blocks.0.attn_grid.attn.qkv.weight": "attention"},
     "timm/poolformer_s12": {"stages.0.blocks.0.mlp.fc1.weight": "mlp", "stages.0.blocks.0.layer_scale1.scale": "state"},
 }
 
