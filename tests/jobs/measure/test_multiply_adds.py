@@ -10,6 +10,7 @@ import models.ssm.cpu
 import models.ssm.kernel
 from jobs.measure.multiply_adds import count_multiply_adds
 from models.flops import costs
+from models.pruning.structure import find_groups, remove
 from models.registry import MODELS, create_model
 from models.ssm.kernel import KernelMissing
 from tests.support.networks import Calls, Patches
@@ -207,3 +208,20 @@ def test_a_count_needs_no_library_and_computes_no_scan(monkeypatch, name, option
     assert count_multiply_adds(network, img_size=32, masks={}) == expected
     with pytest.raises(KernelMissing):
         network(torch.zeros(1, 3, 32, 32))
+
+
+def test_multiply_adds_are_those_of_the_narrower_architecture():
+    smaller = create_model("vim_micro", 10, 32, dim=16, depth=2, d_state=4)
+    groups = find_groups(smaller, 32)
+    remove(smaller, groups, {group.name: list(range(group.count // 2)) for group in groups})
+    narrower = create_model("vim_micro", 10, 32, dim=16, depth=2, d_state=2, expand=1)
+    assert count_multiply_adds(smaller, img_size=32, masks={}).macs == count_multiply_adds(narrower, img_size=32, masks={}).macs
+
+
+@pytest.mark.parametrize("options", [{"convnext": True, "se": True}, {"attention_pool": True, "swa": {"window": 3}, "s5": True}])
+def test_smaller_variants_have_their_multiply_adds_counted(options):
+    network = create_model("mambavision_micro", 10, 32, **{"dim": 8, "in_dim": 6, "depths": [1, 1, 2, 2]} | options)
+    before = count_multiply_adds(network, img_size=32, masks={}).macs
+    groups = find_groups(network, 32)
+    remove(network, groups, {group.name: [0] for group in groups})
+    assert count_multiply_adds(network, img_size=32, masks={}).macs < 0.7 * before

@@ -1,6 +1,7 @@
 """Networks that become smaller while they are trained: at every ZeRO stage, over ranks, after a kill, and from disk."""
 
 import json
+import shutil
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,31 +115,51 @@ def network_of(model: ModelSpec) -> torch.nn.Module:
     return create_model(model.name, 10, 32, **model.options)
 
 
+def spec_of(stage: Stage, model: str = "vim", **recipe: Any) -> StageSpec:
+    """A stage of a model, with few steps unless `recipe` says otherwise."""
+    settings = RecipeSpec(**{"epochs": 3, "finetune_epochs": 1, "batch_size": BATCH, "lr": 1e-2, "warmup_epochs": 0.0} | recipe)
+    return StageSpec(id="0", model=MODELS[model], data=DataSpec(), recipe=settings, seed=0, stage=stage)
+
+
 def train(
     folder: Path, stage: Stage, ranks: Ranks, *, parent: Path | None = None, model: str = "vim", cut: int | None = None, **recipe: Any
 ) -> StageResult:
     """One stage's result."""
-    settings = RecipeSpec(**{"epochs": 3, "finetune_epochs": 1, "batch_size": BATCH, "lr": 1e-2, "warmup_epochs": 0.0} | recipe)
-    spec = StageSpec(id="0", model=MODELS[model], data=DataSpec(), recipe=settings, seed=0, stage=stage)
     network = network_of(MODELS[model])
     no_decay = weight_decay_groups(network, False)[1]
     loader = Pictures(ranks, cut, recipe.get("micro_batch_size") or BATCH)
-    run = StageTrainer(spec, network, loader, loader, folder, no_decay=no_decay, ranks=ranks, checkpoint_steps=None if cut is None else 1)
+    every = None if cut is None else 1
+    run = StageTrainer(spec_of(stage, model, **recipe), network, loader, loader, folder, no_decay=no_decay, ranks=ranks, checkpoint_steps=every)
     try:
         return run.run(parent, None)
     finally:
         run.network.engine.close()
 
 
-def train_path(folder: Path, method: str, ranks: Ranks, **options: Any) -> tuple[Path, StageResult]:
-    """The last stage's folder and result, the stages before it trained once."""
+TRAINED: dict[str, tuple[Path, StageResult]] = {}  # paths of stages that this process has trained
+
+
+def train_path(folder: Path, method: str, ranks: Ranks, *, cut: int | None = None, **options: Any) -> tuple[Path, StageResult]:
+    """The last stage's folder and result. What was trained before, by this process or in the folder, is not trained again."""
     *before, last = METHODS[method].stages(BUDGET)
-    parent = None
+    parent, path = None, f"{ranks.world}"
     for number, stage in enumerate(before):
-        source, parent = parent, folder / f"{number}_{stage.name}"
-        if not (parent / "export").exists():
-            train(parent, stage, ranks, parent=source, **{key: value for key, value in options.items() if key != "cut"})
-    return folder / method, train(folder / method, last, ranks, parent=parent, **options)
+        at, path = folder / f"{number}_{stage.name}", f"{path} {spec_of(stage, **options)}"
+        if not at.exists():
+            train_once(path, at, stage, ranks, parent=parent, **options)
+        parent = at
+    if cut is not None or (folder / method).exists():
+        return folder / method, train(folder / method, last, ranks, parent=parent, cut=cut, **options)
+    return folder / method, train_once(f"{path} {spec_of(last, **options)}", folder / method, last, ranks, parent=parent, **options)
+
+
+def train_once(path: str, folder: Path, stage: Stage, ranks: Ranks, **options: Any) -> StageResult:
+    """The result of a stage, the last of a path, with its files in the folder: copied where this process has trained the same path."""
+    if path in TRAINED:
+        shutil.copytree(TRAINED[path][0], folder)
+    else:
+        TRAINED[path] = folder, train(folder, stage, ranks, **options)
+    return TRAINED[path][1]
 
 
 def loaded(folder: Path, model: str = "vim") -> torch.nn.Module:
@@ -223,20 +244,26 @@ def test_a_network_whose_tokens_merge_comes_back_from_disk_with_its_weights_whol
 
 def train_on_ranks(folder: Path) -> None:
     for method, zero_stage in ON_RANKS.items():
-        train_path(folder, method, rendezvous(threads=1), zero_stage=zero_stage)
+        train_path(folder / method, method, rendezvous(threads=1), zero_stage=zero_stage)
     for model, recipe in FAMILIES.items():
         train_path(folder / model, "norm", rendezvous(threads=1), model=model, **recipe)
 
 
 @pytest.mark.slow
 def test_two_ranks_remove_the_same_units_as_one(tmp_path):
-    (tmp_path / "two").mkdir()
-    run_ranks("tests.jobs.train.test_removal:train_on_ranks", 2, tmp_path / "two")
-    train_on_ranks(tmp_path / "one")
-    for method in ON_RANKS:
-        assert_same(tmp_path / "two" / method, tmp_path / "one" / method, exactly=False)
-    for model in FAMILIES:
-        assert_same(tmp_path / "two" / model / "norm", tmp_path / "one" / model / "norm", exactly=False)
+    """From the same dense weights, which one rank has trained."""
+    one, two, ranks = tmp_path / "one", tmp_path / "two", rendezvous(threads=1)
+    paths = {name: (name, {}) for name in ON_RANKS} | {
+        model: ("norm", {"model": model, "micro_batch_size": recipe.get("micro_batch_size")}) for model, recipe in FAMILIES.items()
+    }
+    for name, (method, options) in paths.items():
+        train_path(one / name, method, ranks, **options)
+        if (one / name / "0_train").exists():
+            shutil.copytree(one / name / "0_train", two / name / "0_train")
+    two.mkdir(exist_ok=True)
+    run_ranks("tests.jobs.train.test_removal:train_on_ranks", 2, two)
+    for name, (method, _) in paths.items():
+        assert_same(two / name / method, one / name / method, exactly=False)
 
 
 @pytest.mark.slow
@@ -318,6 +345,7 @@ def test_a_chain_removes_units_twice_with_masks_between(tmp_path):
 
 @pytest.mark.slow
 def test_a_network_without_blocks_is_saved_loaded_and_fine_tuned_as_such(tmp_path, capsys):
+    (tmp_path / "blocks").mkdir()  # it is trained here, and says what it removes
     folder, result = train_path(tmp_path, "blocks", rendezvous(threads=1))
     structure = load_structure(folder / "export")
     assert structure is not None and len(structure.blocks) == 1 and not structure.kept
@@ -346,23 +374,6 @@ def test_a_chain_removes_blocks_units_and_scans_from_a_masked_network(tmp_path):
     assert masks and masks.keys() <= weights.keys() and all(not weights[name][~mask].any() for name, mask in masks.items())
     assert not any("x_proj" in name or name.startswith(f"{structure.blocks[0]}.") for name in weights)
     assert loaded(folder)(pictures(0)[0]).isfinite().all()
-
-
-def test_multiply_adds_are_those_of_the_narrower_architecture():
-    smaller = network_of(MODELS["vim"])
-    groups = find_groups(smaller, 32)
-    remove(smaller, groups, {group.name: list(range(group.count // 2)) for group in groups})
-    narrower = create_model("vim_micro", 10, 32, dim=16, depth=2, d_state=2, expand=1)
-    assert count_multiply_adds(smaller, img_size=32, masks={}).macs == count_multiply_adds(narrower, img_size=32, masks={}).macs
-
-
-@pytest.mark.parametrize("options", [{"convnext": True, "se": True}, {"attention_pool": True, "swa": {"window": 3}, "s5": True}])
-def test_smaller_variants_have_their_multiply_adds_counted(options):
-    network = create_model("mambavision_micro", 10, 32, **SMALL_MAMBAVISION | options)
-    before = count_multiply_adds(network, img_size=32, masks={}).macs
-    groups = find_groups(network, 32)
-    remove(network, groups, {group.name: [0] for group in groups})
-    assert count_multiply_adds(network, img_size=32, masks={}).macs < 0.7 * before
 
 
 def test_a_structure_of_another_network_is_refused_by_file_name(tmp_path):
