@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 
 from jobs.data.beton import ALLOCATION, FIELD, HEADER, PAGE_BYTES, DataError, encoded, read_index, sha256_file, write_sha256
 from jobs.data.shards import write_beton
-from tests.support.waiting import PATIENCE_S
+from tests.support.processes import run_ranks
 
 COUNT = 40
 
@@ -33,27 +32,27 @@ def beton(tmp_path_factory):
     return write(tmp_path_factory.mktemp("beton") / "good.beton")
 
 
-WRITE_WITH_FFCV = """
-import sys
-import jobs.data.ffcv_loader  # imports FFCV without its four seconds of compilation
-from ffcv.fields import IntField, RGBImageField
-from ffcv.writer import DatasetWriter
-from tests.jobs.data.test_beton import image
-mode, path, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
-samples = [(image(sample), sample % 7) for sample in range(count)]
-DatasetWriter(path, {"image": RGBImageField(write_mode=mode), "label": IntField()}, num_workers=1).from_indexed_dataset(samples)
-"""
+WRITTEN = (("raw", 3000), ("jpg", COUNT))  # 3,000 raw images take more than one page
+
+
+def write_with_ffcv(folder: Path) -> None:
+    """Run in a process of its own: FFCV's writer forks others."""
+    from ffcv.fields import IntField, RGBImageField
+    from ffcv.writer import DatasetWriter
+
+    for mode, count in WRITTEN:
+        samples = [(image(sample), sample % 7) for sample in range(count)]
+        fields = {"image": RGBImageField(write_mode=mode), "label": IntField()}
+        DatasetWriter(str(folder / f"{mode}.beton"), fields, num_workers=1).from_indexed_dataset(samples)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("mode", "count"), [("raw", 3000), ("jpg", COUNT)])  # 3,000 raw images take more than one page
-def test_the_bytes_are_those_of_ffcvs_own_writer(tmp_path, mode, count):
-    subprocess.run(
-        [sys.executable, "-c", WRITE_WITH_FFCV, mode, tmp_path / "ffcv.beton", str(count)], check=True, timeout=PATIENCE_S, capture_output=True
-    )
-    ours = write(tmp_path / "ours.beton", jpg=mode == "jpg", count=count)
-    assert ours.read_bytes() == (tmp_path / "ffcv.beton").read_bytes()
-    assert mode == "jpg" or ours.stat().st_size > 3 * PAGE_BYTES
+def test_the_bytes_are_those_of_ffcvs_own_writer(tmp_path):
+    run_ranks("tests.jobs.data.test_beton:write_with_ffcv", 1, tmp_path)
+    for mode, count in WRITTEN:
+        ours = write(tmp_path / "ours.beton", jpg=mode == "jpg", count=count)
+        assert ours.read_bytes() == (tmp_path / f"{mode}.beton").read_bytes(), mode
+        assert mode == "jpg" or ours.stat().st_size > 3 * PAGE_BYTES
 
 
 def test_the_index_finds_every_image_and_label(beton):
