@@ -1,12 +1,12 @@
 """Statistics over seeds. Intervals and p-values come from SciPy when first needed: `scipy.stats` takes a second, `scipy.special` a tenth of one."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import fsum
 from statistics import fmean
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy
@@ -92,16 +92,34 @@ def differences(ours: Mapping[int, float], theirs: Mapping[int, float]) -> list[
 
 def paired_p_values(samples: Sequence[Sequence[float]]) -> list[float | None]:
     """Two-sided p of the t test that the mean of each sample of paired differences is 0; None below 2 pairs, or if all differences are equal."""
-    return tested(samples, least=2, test="ttest_1samp")
+    return tested(samples, least=2, test=t_test)
 
 
 def signed_rank_p_values(samples: Sequence[Sequence[float]]) -> list[float | None]:
     """Two-sided p of Wilcoxon's signed-rank test of each sample; None below 6 pairs, where it cannot fall under 0.05."""
-    return tested(samples, least=6, test="wilcoxon")
+    return tested(samples, least=6, test=signed_rank_test)
 
 
-def tested(samples: Sequence[Sequence[float]], *, least: int, test: Literal["ttest_1samp", "wilcoxon"]) -> list[float | None]:
-    """The p-values of the samples with at least `least` values that are not all equal, else None. SciPy gets all samples of a size together."""
+def t_test(values: "numpy.ndarray") -> "numpy.ndarray":
+    """Two-sided p of Student's t test that the mean of each line is 0. values (lines, n)."""
+    from scipy.special import stdtr
+
+    n = values.shape[1]
+    score = values.mean(1) / (values.var(1, ddof=1) / n) ** 0.5
+    p: numpy.ndarray = 2 * stdtr(n - 1, -abs(score))
+    return p
+
+
+def signed_rank_test(values: "numpy.ndarray") -> "numpy.ndarray":
+    """Two-sided p of Wilcoxon's signed-rank test of each line. values (lines, n)."""
+    from scipy.stats import wilcoxon
+
+    p: numpy.ndarray = wilcoxon(values, axis=1).pvalue
+    return p
+
+
+def tested(samples: Sequence[Sequence[float]], *, least: int, test: Callable[["numpy.ndarray"], "numpy.ndarray"]) -> list[float | None]:
+    """The p-values of the samples with at least `least` values that are not all equal, else None. The test gets all samples of a size together."""
     p_values: list[float | None] = [None] * len(samples)
     by_size: dict[int, list[int]] = defaultdict(list)
     for i, sample in enumerate(samples):
@@ -110,12 +128,9 @@ def tested(samples: Sequence[Sequence[float]], *, least: int, test: Literal["tte
     if not by_size:
         return p_values
     import numpy
-    from scipy import stats
 
     for chosen in by_size.values():
-        values = numpy.array([samples[i] for i in chosen])
-        outcome = stats.ttest_1samp(values, 0, axis=1) if test == "ttest_1samp" else stats.wilcoxon(values, axis=1)
-        for i, p in zip(chosen, outcome.pvalue, strict=True):
+        for i, p in zip(chosen, test(numpy.array([samples[i] for i in chosen])), strict=True):
             p_values[i] = float(p)
     return p_values
 

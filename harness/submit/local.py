@@ -138,11 +138,11 @@ class LocalQueue:
             self.waiting.remove(queued)
             folder, stages = fresh_folder(self.run.jobs_dir), queued.job.stages
             queued.process = self.submit(self.cluster, folder, run_job, queued.job, name=queued.job.grid, slot=slot)
+            self.running[slot] = queued  # at once: whatever stops this queue from here on stops the job, too
             write_submitted(folder, {local_job(queued.process.job_id): [spec.id for spec in stages]})
             queued.micro_batches = {spec.id: stored_micro_batch(self.run.stage_dir(spec.id)) for spec in stages}
             queued.log = folder / f"{queued.process.job_id}_0_log.out"
             queued.lost_s = time.monotonic() + START_S
-            self.running[slot] = queued
         self.waiting = [queued for queued in self.waiting if self.left(queued.job)]
 
     def ready(self, job: JobSpec) -> bool:

@@ -1,23 +1,28 @@
 """A run folder of version 0.1.0 is still read, and a second launch finishes it. tests/fixtures/run_of_0_1/README.md says how it was made."""
 
 import csv
+import io
 import json
 import os
 import re
 import shutil
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from analysis.__main__ import main as analyse
 from analysis.csv_files import read_csv
 from harness.launch import NOTHING_TO_DO, SOME_FAILED
+from harness.launch import main as launch
+from harness.logs import main as show_logs
 from harness.monitor.survey import STATES
 from harness.reproduce import REPRODUCED, machine
+from harness.reproduce import main as reproduce
+from harness.status import main as show_status
 from jobs.experiment.records import Record, read_record
-from tests.support.commands import processes_of, run
 
 FIXTURE = Path(__file__).resolve().parents[1] / "fixtures" / "run_of_0_1"
 KILLED, NOT_BEGUN = "ee516d283a22", "817059c62444"  # stages: of 80289ccf7706 and of 3250f91784b2
@@ -36,6 +41,22 @@ def copied(folder: Path) -> Path:
     for path in folder.rglob("*"):
         os.utime(path, (now - 3600, now - 3600))
     return folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """The exit code of a command, and what it printed."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(main: Callable[[Sequence[str]], int], *arguments: str, cwd: Path) -> Ended:
+    """A command, run in this process: what is read and resumed is the matter here. What a process needs is in tests/harness/test_launch.py."""
+    with chdir(cwd), redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        code = main(arguments)
+    return Ended(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())
 
 
 def record(folder: Path, cell: str) -> Record:
@@ -65,7 +86,7 @@ def facts(status: str) -> dict[str, object]:
 
 
 def test_status_says_what_version_0_1_said(tmp_path: Path) -> None:
-    done = run("harness.status", "runs/small", cwd=copied(tmp_path))
+    done = run(show_status, "runs/small", cwd=copied(tmp_path))
     assert done.returncode == 0, done.stderr
     expected = facts((FIXTURE / "expected" / "status.txt").read_text())
     assert facts(done.stdout) == expected
@@ -75,13 +96,13 @@ def test_status_says_what_version_0_1_said(tmp_path: Path) -> None:
 def test_logs_shows_the_job_of_a_stage_and_of_a_cell(tmp_path: Path) -> None:
     folder = copied(tmp_path)
     for name in (KILLED[:6], "80289ccf"):
-        done = run("harness.logs", name, cwd=folder)
+        done = run(show_logs, name, cwd=folder)
         assert done.returncode == 0 and f"stage {KILLED}: vim_nano  round_2  seed 0" in done.stdout, done.stderr
 
 
 def test_the_analysis_gives_the_same_tables(tmp_path: Path) -> None:
     folder = copied(tmp_path)
-    done = run("analysis", "runs/small", "-o", "out", cwd=folder)
+    done = run(analyse, "runs/small", "-o", "out", cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     for name in ("leaderboard.csv", "cells.csv"):
         now, then = (list(csv.reader((path / name).read_text().splitlines())) for path in (folder / "out", FIXTURE / "expected"))
@@ -109,14 +130,14 @@ def test_a_label_that_changes_after_the_run_stands_in_the_tables_of_the_next_lau
     text = re.sub(r"exclude:\n  - .*\n", "exclude:\n", text)  # its pruning is gone
     (folder / "grid.yaml").write_text(text)
     before = {path: path.read_bytes() for path in folder.glob("runs/small/cells/*/record.json")}
-    done = run("harness.launch", "grid.yaml", cwd=folder)
+    done = run(launch, "grid.yaml", cwd=folder)
     assert done.returncode == NOTHING_TO_DO and "the labels of this grid for 6 cells" in done.stdout, done.stdout + done.stderr
     rows = [(row["model"], row["pruning"]) for row in read_csv(folder / "runs" / "small" / "leaderboard.csv")]
     assert rows == [("renamed", "dense"), ("vim_nano", "iterative_magnitude(0.5, rate=0.5, rounds=1, rewind_step=10)"), ("renamed", "half")] + [
         ("renamed", "dense"),
         ("renamed", "half"),
     ]
-    again = run("harness.launch", "grid.yaml", cwd=folder)
+    again = run(launch, "grid.yaml", cwd=folder)
     assert again.returncode == NOTHING_TO_DO and "labels" not in again.stdout, again.stdout
     assert {path: path.read_bytes() for path in before} == before
 
@@ -124,7 +145,7 @@ def test_a_label_that_changes_after_the_run_stands_in_the_tables_of_the_next_lau
 @pytest.mark.slow
 def test_a_recorded_cell_is_reproduced(tmp_path: Path) -> None:
     folder = copied(tmp_path)
-    done = run("harness.reproduce", "e1223af3", cwd=folder)
+    done = run(reproduce, "e1223af3", cwd=folder)
     assert "cell e1223af3233a: vim_nano, dense, seed 0, recorded in runs/small/cells/e1223af3233a/record.json" in done.stdout, done.stderr
     repeated = read_record(folder / "runs" / "small" / "reproductions" / "1" / "cells" / "e1223af3233a" / "record.json")
     assert repeated.status == "done"
@@ -137,31 +158,29 @@ class Resumed:
     """The run after a second launch."""
 
     folder: Path
-    launch: "subprocess.CompletedProcess[str]"
+    launch: Ended
 
 
 @pytest.fixture(scope="module")
-def resumed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Resumed]:
-    """A copy of the run that was launched again."""
+def resumed(tmp_path_factory: pytest.TempPathFactory) -> Resumed:
+    """A copy of the run that was launched again, with the jobs in this process, where they need not import torch anew."""
     folder = copied(tmp_path_factory.mktemp("resumed"))
-    yield Resumed(folder=folder, launch=run("harness.launch", "grid.yaml", cwd=folder))
-    left = processes_of(folder)
-    for process in left:
-        process.kill()
-    assert not left
+    text = (folder / "grid.yaml").read_text()
+    (folder / "grid.yaml").write_text(text.replace("kind: local", "kind: debug").replace("profile_s: 0.2", "profile_s: 0.001"))
+    return Resumed(folder=folder, launch=run(launch, "grid.yaml", cwd=folder))
 
 
 @pytest.mark.slow
 def test_a_second_launch_runs_the_open_cells_alone(resumed: Resumed) -> None:
     assert resumed.launch.returncode == SOME_FAILED, resumed.launch.stdout + resumed.launch.stderr
     assert "small: 2 of 10 cells to run, in 2 jobs, in runs/small" in resumed.launch.stdout
-    status = facts(run("harness.status", "runs/small", cwd=resumed.folder).stdout)
+    status = facts(run(show_status, "runs/small", cwd=resumed.folder).stdout)
     assert status["cells"] == ("8", "10", "runs/small") and status["stages"][:2] == ("14", "17")  # type: ignore[index]
     assert status["states"] == {"done": 8, "running": 0, "queued": 0, "blocked": 0, "failed": 2, "open": 0}
     old = [path.relative_to(FIXTURE / "small") for path in FIXTURE.glob("small/cells/*/record.json")]
     old += [path.relative_to(FIXTURE / "small") for path in FIXTURE.glob("small/stages/*/*.json*") if path.parent.name != KILLED]
     assert [path for path in old if (resumed.folder / "runs" / "small" / path).read_bytes() != (FIXTURE / "small" / path).read_bytes()] == []
-    assert run("harness.launch", "grid.yaml", cwd=resumed.folder).returncode == NOTHING_TO_DO
+    assert run(launch, "grid.yaml", cwd=resumed.folder).returncode == NOTHING_TO_DO
 
 
 @pytest.mark.slow

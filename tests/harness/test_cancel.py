@@ -12,7 +12,8 @@ import pytest
 from harness.cancel import NOT_ALL, NOTHING, OK, USAGE, main
 from harness.launch import INTERRUPTED
 from harness.monitor import survey as survey_module
-from tests.support.commands import GRID, command, processes_of, run, wait_for, written
+from harness.status import main as status
+from tests.support.commands import GRID, command, processes_of, wait_for, written
 from tests.support.fake_slurm import SILENT, FakeSlurm
 from tests.support.runs import FakeRun, elsewhere
 from tests.support.waiting import PATIENCE_S
@@ -160,14 +161,17 @@ def test_a_launch_on_another_machine_is_named_and_not_ended(fake: FakeRun, capsy
 
 
 @pytest.mark.slow
-def test_a_local_launch_is_stopped_with_its_jobs_and_the_next_one_goes_on(tmp_path: Path) -> None:
+def test_a_local_launch_is_stopped_with_its_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of its commands one is a process: the launch."""
+    monkeypatch.chdir(tmp_path)
     grid = written(tmp_path, GRID)
     launcher = subprocess.Popen(command("harness.launch", grid), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     wait_for(lambda: list(tmp_path.glob("runs/small/stages/*/stage.json")), launcher)
-    seen = run("harness.status", grid, cwd=tmp_path)
-    assert "2 of 2 cells" not in seen.stdout and f"{socket.gethostname()}:" in seen.stdout, seen.stdout + seen.stderr
-    cancelled = run("harness.cancel", grid, cwd=tmp_path)
-    assert cancelled.returncode == OK and f"stopped the launch by process {launcher.pid} and its jobs" in cancelled.stdout
+    assert status([str(grid)]) == OK
+    seen = capsys.readouterr().out
+    assert "2 of 2 cells" not in seen and f"{socket.gethostname()}:" in seen, seen
+    assert main([str(grid)]) == OK
+    assert f"stopped the launch by process {launcher.pid} and its jobs" in capsys.readouterr().out
     launcher.communicate(timeout=PATIENCE_S)
     assert launcher.returncode == INTERRUPTED and not processes_of(tmp_path)
-    assert run("harness.cancel", grid, cwd=tmp_path).returncode == NOTHING
+    assert main([str(grid)]) == NOTHING

@@ -2,19 +2,25 @@
 
 import csv
 import json
+import re
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 import pytest
 
 from harness import launch as module
 from harness.grid.read import read_grid
 from harness.launch import INTERRUPTED, NOTHING_TO_DO, OK, SOME_FAILED, USAGE, main, to_run, unwritable
+from harness.reproduce import REPRODUCED
+from harness.reproduce import main as reproduce
 from jobs.cluster.claims import claimed
 from jobs.cluster.slurm import SchedulerError, SchedulerSilent
 from jobs.experiment.job import PlannedCell
@@ -23,7 +29,7 @@ from jobs.experiment.run_folder import RunFolder
 from jobs.experiment.specs import ClusterSpec
 from tests.support.commands import GRID, SMALL, command, processes_of, run, wait_for, written
 from tests.support.runs import FakeRun
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,9 +57,8 @@ def test_a_mistyped_key_ends_before_anything_is_written(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_missing_grid_file_is_named(tmp_path: Path) -> None:
-    done = run("harness.launch", "nowhere.yaml", cwd=tmp_path)
-    assert done.returncode == USAGE and "nowhere.yaml" in done.stderr
+def test_a_missing_grid_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "nowhere.yaml")]) == USAGE and "nowhere.yaml" in capsys.readouterr().err
 
 
 def test_without_the_environment_a_command_says_how_to_enter_it(tmp_path: Path) -> None:
@@ -89,10 +94,13 @@ class Here:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Here]:
     """The command, run in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    return Here(tmp_path, capsys)
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGHUP)}
+    yield Here(tmp_path, capsys)
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
 
 
 def test_missing_data_end_before_anything_is_written(here: Here) -> None:
@@ -107,10 +115,10 @@ def test_a_network_that_the_images_do_not_fit_ends_before_anything_is_written(he
     assert not (here.folder / "runs").exists()
 
 
-def test_a_dry_run_says_what_would_run_and_writes_nothing(tmp_path: Path) -> None:
-    done = run("harness.launch", written(tmp_path, GRID), "--dry-run", cwd=tmp_path)
-    assert done.returncode == OK and "2 cells" in done.stdout and "saved by sharing" in done.stdout
-    assert not (tmp_path / "runs").exists()
+def test_a_dry_run_says_what_would_run_and_writes_nothing(here: Here) -> None:
+    done = here.launch(GRID, "--dry-run")
+    assert done.code == OK and "2 cells" in done.out and "saved by sharing" in done.out
+    assert not (here.folder / "runs").exists()
 
 
 @pytest.mark.parametrize("module", ["harness.launch", "harness.status"])
@@ -143,41 +151,11 @@ def test_a_clusters_grid_is_planned_on_a_machine_without_slurm_and_data(here: He
     assert launched.code == USAGE and "no srun on this machine" in launched.err and not (here.folder / "runs").exists()
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, "subprocess.CompletedProcess[str]"]:
-    """A folder in which the grid ran in two jobs, and the ended launch."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    return folder, run("harness.launch", written(folder, GRID), cwd=folder)
-
-
 @pytest.mark.slow
-def test_a_grid_runs_to_its_leaderboard_then_has_nothing_to_do_and_reproduces(
-    undisturbed: tuple[Path, "subprocess.CompletedProcess[str]"],
+def test_a_launch_that_is_killed_with_its_job_goes_on_to_its_leaderboard_then_has_nothing_to_do_and_reproduces(
+    here: Here, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder, first = undisturbed
-    assert first.returncode == OK, first.stdout + first.stderr
-    board = folder / "runs" / "small" / "leaderboard.csv"
-    assert {row["pruning"] for row in csv.DictReader(board.read_text().splitlines())} == {"dense", "magnitude(0.9)"}
-    assert str(Path("runs/small/leaderboard.csv")) in first.stdout
-    found = records(folder)
-    pruned = found["magnitude(0.9)"].metrics
-    assert pruned is not None and pruned.sparsity_prunable == pytest.approx(0.9, abs=1e-4) and pruned.test_samples > 300
-    assert found["dense"].stages[0] == found["magnitude(0.9)"].stages[0], "the dense training is shared"
-
-    stamp = {path: path.stat().st_mtime_ns for path in board.parent.glob("cells/*/record.json")}
-    again = run("harness.launch", "grid.yaml", cwd=folder)
-    assert again.returncode == NOTHING_TO_DO and "nothing to do" in again.stdout
-    assert stamp == {path: path.stat().st_mtime_ns for path in board.parent.glob("cells/*/record.json")}
-
-    reproduced = run("harness.reproduce", found["magnitude(0.9)"].id[:6], cwd=folder)
-    assert reproduced.returncode == 0 and "reproduced: equal to the bit" in reproduced.stdout, reproduced.stdout + reproduced.stderr
-
-
-@pytest.mark.slow
-def test_launcher_and_job_killed_at_once_go_on_to_the_same_weights(
-    undisturbed: tuple[Path, "subprocess.CompletedProcess[str]"], tmp_path: Path
-) -> None:
-    """As the undisturbed launch, but with checkpoints, and all stages in one job."""
+    """As a user types it. What `reproduce` trains undisturbed, in one process, has the weights of the run that was killed and then had two jobs."""
     grid = written(tmp_path, GRID.replace("stages_per_job: 3", "stages_per_job: 9, checkpoint_steps: 5"))
     launcher = subprocess.Popen(command("harness.launch", grid), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     wait_for(lambda: list(tmp_path.glob("runs/small/stages/*/checkpoints/step-*")), launcher)
@@ -185,44 +163,79 @@ def test_launcher_and_job_killed_at_once_go_on_to_the_same_weights(
         process.send_signal(signal.SIGKILL)
     launcher.communicate()
     assert not records(tmp_path)
-    assert run("harness.launch", grid, cwd=tmp_path).returncode == OK
-    assert {name: record.weights_sha256 for name, record in records(tmp_path).items()} == {
-        name: record.weights_sha256 for name, record in records(undisturbed[0]).items()
-    }
+
+    second = run("harness.launch", written(tmp_path, GRID), cwd=tmp_path)
+    assert second.returncode == OK, second.stdout + second.stderr
+    board = tmp_path / "runs" / "small" / "leaderboard.csv"
+    assert {row["pruning"] for row in csv.DictReader(board.read_text().splitlines())} == {"dense", "magnitude(0.9)"}
+    assert str(Path("runs/small/leaderboard.csv")) in second.stdout
+    found = records(tmp_path)
+    pruned = found["magnitude(0.9)"].metrics
+    assert pruned is not None and pruned.sparsity_prunable == pytest.approx(0.9, abs=1e-4) and pruned.test_samples > 300
+    assert found["dense"].stages[0] == found["magnitude(0.9)"].stages[0], "the dense training is shared"
+
+    stamp = {path: path.stat().st_mtime_ns for path in board.parent.glob("cells/*/record.json")}
+    again = here.launch(GRID)
+    assert again.code == NOTHING_TO_DO and "nothing to do" in again.out
+    assert stamp == {path: path.stat().st_mtime_ns for path in board.parent.glob("cells/*/record.json")}
+    for record in found.values():
+        assert reproduce([record.id[:6]]) == REPRODUCED and "reproduced: equal to the bit" in capsys.readouterr().out
+
+
+TINY = f"""
+name: small
+data: {{source: synthetic, samples: 60, classes: 2, loader: torch}}
+recipe: {{epochs: 1, finetune_epochs: 1, batch_size: 16, lr: 1.0e+30, clip_grad: null}}
+models: [{SMALL}]
+pruning: [dense, {{method: magnitude, sparsity: 0.9}}]
+seeds: [0]
+notify: {{command: 'echo $VSSM_BENCH_EVENT $VSSM_BENCH_FAILED $VSSM_BENCH_FAILURE >> told'}}
+cluster: {{kind: local, stages_per_job: 3, profile_s: 0.001, profile_batch: 2}}
+"""
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_no_number_stops_the_cell_with_a_record_is_told_and_is_retried_when_asked(tmp_path: Path) -> None:
-    tells = "notify: {command: 'echo $VSSM_BENCH_EVENT $VSSM_BENCH_FAILED $VSSM_BENCH_FAILURE >> told'}\n"
-    grid = written(tmp_path, GRID.replace("epochs: 2,", "epochs: 1, lr: 1.0e+30, clip_grad: null,") + tells)
-    done = run("harness.launch", grid, cwd=tmp_path)
-    assert done.returncode == SOME_FAILED, done.stdout + done.stderr
+def test_a_loss_that_is_no_number_stops_the_cell_with_a_record_is_told_and_is_retried_when_asked(here: Here, tmp_path: Path) -> None:
+    """By a job, and the second time in the process of the launch."""
+    done = here.launch(TINY)
+    assert done.code == SOME_FAILED, done.out + done.err
     failures = {record.failure.kind for record in records(tmp_path).values() if record.failure}
     assert failures == {"diverged"} and len(records(tmp_path)) == 2
-    again = run("harness.launch", grid, cwd=tmp_path)
-    assert again.returncode == NOTHING_TO_DO and "--retry-failed" in again.stdout
-    assert run("harness.launch", grid, "--retry-failed", cwd=tmp_path).returncode == SOME_FAILED
+    in_process = TINY.replace("kind: local", "kind: debug")
+    again = here.launch(in_process)
+    assert again.code == NOTHING_TO_DO and "--retry-failed" in again.out
+    assert here.launch(in_process, "--retry-failed").code == SOME_FAILED
     first, end, *others = (tmp_path / "told").read_text().splitlines()
     assert first.startswith("first_failure ") and "diverged: " in first and end == "end 2" and len(others) == 2
 
 
 @pytest.mark.slow
-def test_two_ranks_train_one_cell_and_the_death_of_one_ends_the_job(tmp_path: Path) -> None:
-    text = GRID.replace("epochs: 2,", "epochs: 2, zero_stage: 2,").replace(
+def test_two_ranks_train_one_cell_and_the_death_of_one_ends_the_job(here: Here, tmp_path: Path) -> None:
+    text = GRID.replace("epochs: 2, finetune_epochs: 1", "epochs: 2, finetune_epochs: 0, zero_stage: 2").replace(
         "max_parallel: 2", "max_parallel: 1, tasks_per_node: 2, checkpoint_steps: 5"
     )
-    text = text.replace("stages_per_job: 3", "stages_per_job: 9")
-    grid = written(tmp_path, text)
-    launcher = subprocess.Popen(command("harness.launch", grid), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    wait_for(lambda: list(tmp_path.glob("runs/small/stages/*/checkpoints/step-*")), launcher)
-    ranks = [process for process in processes_of(tmp_path) if "submitit.core._submit" in " ".join(process.cmdline())]
-    assert len(ranks) == 2
-    ranks[1].send_signal(signal.SIGKILL)
-    output, _ = launcher.communicate(timeout=PATIENCE_S)
-    assert launcher.returncode == OK, output
-    assert "a job died without an error" in output and "goes on from its last checkpoint" in output
+    over = threading.Event()
+
+    def kill_one() -> int:
+        wait_until(lambda: over.is_set() or list(tmp_path.glob("runs/small/stages/*/checkpoints/step-*")), "a checkpoint")
+        ranks = ranks_of(tmp_path)
+        ranks[1].send_signal(signal.SIGKILL)
+        return len(ranks)
+
+    with ThreadPoolExecutor(1) as beside:
+        killed = beside.submit(kill_one)
+        done = here.launch(re.sub("pruning: .*", "pruning: [dense]", text))
+        over.set()
+        assert killed.result() == 2
+    assert done.code == OK, done.out + done.err
+    assert "a job died without an error" in done.out and "goes on from its last checkpoint" in done.out
     assert {record.environment.ranks for record in records(tmp_path).values()} == {2}
     assert len(list((tmp_path / "runs" / "small" / "jobs").iterdir())) == 2, "the job ended and a second one went on"
+
+
+def ranks_of(tmp_path: Path) -> list[psutil.Process]:
+    """The ranks that work for a run folder under `tmp_path`."""
+    return [process for process in processes_of(tmp_path) if "submitit.core._submit" in process.info["cmdline"]]
 
 
 @pytest.mark.slow
@@ -235,7 +248,7 @@ def test_a_launch_that_is_stopped_stops_its_jobs_and_keeps_what_is_done(tmp_path
 
     launched = command("harness.launch", written(tmp_path, GRID))
     launcher = subprocess.Popen(launched, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=begin)
-    wait_for(lambda: list(tmp_path.glob("runs/small/stages/*/stage.json")), launcher)
+    wait_for(lambda: list(tmp_path.glob("runs/small/jobs/*/stages.json")) and ranks_of(tmp_path), launcher)
     launcher.send_signal(how)
     output, _ = launcher.communicate(timeout=PATIENCE_S)
     assert launcher.returncode == INTERRUPTED and "resumes" in output

@@ -18,7 +18,7 @@ recipe: {{epochs: 2, finetune_epochs: 1}}
 models: [{SMALL}]
 pruning: [dense, {{method: magnitude, sparsity: 0.9}}]
 seeds: [0]
-cluster: {{kind: local, max_parallel: 2, stages_per_job: 3, profile_s: 0.1}}
+cluster: {{kind: local, max_parallel: 2, stages_per_job: 3, profile_s: 0.001, profile_batch: 2}}
 """
 
 

@@ -2,14 +2,20 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from jobs.experiment.files import sha256_of
-from tests.support.forgeries import Falsify, broken, cells, edit, rewrite
+from tests.support.forgeries import Falsify, broken, cells, edit, forget, rewrite
 
 pytestmark = pytest.mark.slow
+
+
+def goes(spec: dict[str, Any]) -> bool:
+    """True for a cell that no forgery here touches: these rules look at each cell alone, and load and count all that there are."""
+    return spec["seed"] != 0 or spec["pruning"]["method"] not in ("dense", "magnitude")
 
 
 def other_weights(run: Path) -> None:
@@ -52,5 +58,6 @@ FORGERIES: dict[str, tuple[set[int], Falsify]] = {  # the rules that must be fou
 @pytest.mark.parametrize("forgery", FORGERIES)
 def test_a_forgery_is_found_by_its_rule(run: Path, forgery: str) -> None:
     rules, falsify = FORGERIES[forgery]
+    forget(run, goes)
     falsify(run)
     assert rules <= broken(run, rules=rules)

@@ -101,13 +101,11 @@ def test_no_more_jobs_run_side_by_side_than_there_are_gpus_for(monkeypatch: pyte
     assert local_slots(ClusterSpec()) == 64
 
 
-def write_gpus(path: Path) -> None:
-    """What a job sees of the GPUs that it was given."""
-    path.write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "not set"))
-
-
 @pytest.mark.slow
 def test_jobs_side_by_side_see_gpus_of_their_own_and_a_job_without_gpus_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write_gpus(path: Path) -> None:  # here it goes to the jobs as it stands, and they need not import this package of tests, and torch
+        path.write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "not set"))
+
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8932f937,GPU-d8f2,GPU-aa,MIG-7c1e")
     monkeypatch.setattr("jobs.cluster.gpus.installed_gpus", lambda: 4)
     jobs = {

@@ -1,11 +1,11 @@
 """Ranks that meet through a file."""
 
+import ctypes
 import json
 import os
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -16,9 +16,9 @@ import pytest
 
 from jobs.parallel import rendezvous
 from jobs.parallel.rendezvous import Meeting, MeetingError, host, meet, own_addresses, store_at, usable_addresses, use_interface_of
+from tests.support.processes import finish_ranks, start_ranks
 from tests.support.waiting import PATIENCE_S, wait_until
 
-ROOT = Path(__file__).parents[3]
 SOON = timedelta(seconds=PATIENCE_S)
 
 
@@ -163,24 +163,30 @@ def two_nodes() -> Iterator[tuple[str, ...]]:
         ip("netns", "del", name, check=False)
 
 
-MEMBER = """
-import os, sys, torch
-from jobs.parallel.engine import rendezvous
-ranks = rendezvous(threads=1)
-print("sum", int(ranks.sum(torch.tensor([ranks.rank + 1]))), os.environ.get("GLOO_SOCKET_IFNAME"), os.environ.get("NCCL_SOCKET_IFNAME"))
-"""
+CLONE_NEWNET, CLONE_NEWUTS = 0x40000000, 0x04000000  # of <sched.h>
+
+
+def member(folder: Path, nodes: list[int]) -> None:
+    """A rank: it goes to its node, which has another network and another name, and meets the others."""
+    import torch
+
+    from jobs.parallel.engine import rendezvous
+
+    rank, libc = int(os.environ["RANK"]), ctypes.CDLL(None, use_errno=True)
+    node = nodes[rank]
+    with open(f"/run/netns/{NAMES[node]}", "rb") as network:
+        assert libc.setns(network.fileno(), CLONE_NEWNET) == 0 and libc.unshare(CLONE_NEWUTS) == 0, os.strerror(ctypes.get_errno())
+    socket.sethostname(f"node-{node}")
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        del os.environ[name]
+    os.environ |= {"NNODES": "2", "LOCAL_RANK": str(nodes[:rank].count(node)), "MEETING_FILE": str(folder / "meeting")}
+    ranks = rendezvous(threads=1)
+    print("sum", int(ranks.sum(torch.tensor([ranks.rank + 1]))), os.environ.get("GLOO_SOCKET_IFNAME"), os.environ.get("NCCL_SOCKET_IFNAME"))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("ip") is None, reason="needs root and ip, for networks of its own")
 def test_nodes_with_a_card_that_leads_nowhere_take_the_one_that_leads_to_each_other(tmp_path: Path, two_nodes: tuple[str, ...]) -> None:
     """Three ranks: two on the first node, where every address answers, and one on the second."""
-    shared = {"WORLD_SIZE": "3", "NNODES": "2", "MEETING_FILE": str(tmp_path / "meeting"), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    members = []
-    for rank, node in enumerate((0, 0, 1)):
-        command = f'hostname node-{node}; exec {sys.executable} -c "$MEMBER"'
-        environment = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank % 2), "MEMBER": MEMBER}
-        words = ["ip", "netns", "exec", two_nodes[node], "unshare", "--uts", "sh", "-c", command]
-        members.append(subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
-    outputs = [member.communicate(timeout=PATIENCE_S)[0] for member in members]
-    assert ["sum 6 eth9 =eth9" in output for output in outputs] == [True] * 3, outputs
+    ended = finish_ranks(start_ranks(f"{__name__}:member", 3, tmp_path, nodes=[0, 0, 1]), tmp_path)
+    assert [(status, "sum 6 eth9 =eth9" in output) for status, output in ended] == [(0, True)] * 3, ended

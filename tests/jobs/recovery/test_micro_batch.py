@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 
 from harness.grid.read import read_grid
+from harness.launch import OK
+from harness.launch import main as launch
 from harness.plan.stages import make_graph
+from harness.reproduce import REPRODUCED
+from harness.reproduce import main as reproduce
 from jobs.experiment.records import read_record
 from jobs.experiment.specs import RecipeSpec, StageSpec
 from jobs.parallel.engine import batching
@@ -20,7 +24,6 @@ from jobs.recovery.micro_batch import (
     stored_reason,
     with_stored_micro_batch,
 )
-from tests.support.commands import run
 from tests.support.runs import fake_run
 
 ONE_CELL = """
@@ -30,7 +33,7 @@ recipe: {epochs: 1, finetune_epochs: 1, batch_size: 64}
 models: [{name: vim_micro, depth: 1, dim: 32}]
 pruning: [dense]
 seeds: [0]
-cluster: {kind: local, max_parallel: 1, stages_per_job: 2, profile_s: 0.1}
+cluster: {kind: debug, profile_s: 0.001, profile_batch: 2}
 """
 
 
@@ -88,18 +91,22 @@ def test_the_note_names_the_stage_and_both_batches() -> None:
 
 
 @pytest.mark.slow
-def test_a_cell_that_ran_with_less_says_so_and_is_reproduced_to_the_bit(tmp_path: Path) -> None:
+def test_a_cell_that_ran_with_less_says_so_and_is_reproduced_to_the_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     grid = tmp_path / "grid.yaml"
     grid.write_text(ONE_CELL)
     (cell,) = read_grid(grid).cells
     trunk = make_graph([cell]).paths[cell.id][0]
     store_micro_batch(tmp_path / "runs" / "one" / "stages" / trunk, 16, "no memory")
-    done = run("harness.launch", grid, cwd=tmp_path)
+    assert launch([str(grid)]) == OK, capsys.readouterr().err
     record = read_record(tmp_path / "runs" / "one" / "cells" / cell.id / "record.json")
-    assert record.metrics is not None and record.metrics.micro_batches == {trunk: 16}, done.stdout + done.stderr
+    assert record.metrics is not None and record.metrics.micro_batches == {trunk: 16}
     assert any(f"stage {trunk}" in note and "micro-batches of 16 images" in note and "global batch of 64" in note for note in record.metrics.notes)
-    again = run("harness.reproduce", cell.id, cwd=tmp_path)
-    assert again.returncode == 0 and "reproduced: equal to the bit" in again.stdout, again.stdout + again.stderr
+    assert reproduce([cell.id]) == REPRODUCED and "reproduced: equal to the bit" in capsys.readouterr().out
+    (again,) = (tmp_path / "runs" / "one" / "reproductions").glob("*/cells/*/record.json")
+    assert read_record(again).metrics.micro_batches == {trunk: 16}  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff"])

@@ -141,9 +141,9 @@ def test_an_edit_after_the_launch_changes_nothing_unless_new_code_is_asked_for(t
         shutil.copytree(ROOT / package, clone / package)
     grid = tmp_path / "grid.yaml"
 
-    def launch(*options: str, seeds: int = 1) -> subprocess.CompletedProcess[str]:
+    def launch(*options: str) -> subprocess.CompletedProcess[str]:
         cluster = {"kind": "local", "max_parallel": 1, "profile_s": 0.001, "profile_batch": 2, "cache": str(tmp_path / "cache")}
-        grid.write_text(yaml.safe_dump(GRID | {"cluster": cluster, "seeds": list(range(seeds))}))
+        grid.write_text(yaml.safe_dump(GRID | {"cluster": cluster, "seeds": [0]}))
         command = [sys.executable, "-m", "harness.launch", str(grid), "--runs", str(tmp_path / "runs"), *options]
         mine = processes.environment() | {"PYTHONPATH": str(clone)}
         return subprocess.run(command, cwd=clone, env=mine, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
@@ -155,7 +155,8 @@ def test_an_edit_after_the_launch_changes_nothing_unless_new_code_is_asked_for(t
     assert json.loads(record.read_bytes())["environment"]["code"] == copy.name, "the job ran the copy, or equal code"
     with (clone / "harness" / "plan" / "dry_run.py").open("a") as edited:
         edited.write("\n\ndef describe(*arguments: object, **options: object) -> str:\n    return 'this is the edited code'\n")
-    again = launch("--dry-run", seeds=2)
+    again = launch("--dry-run")  # of cells that are done: no network is built, so torch stays away
     assert again.returncode == 0 and f"kept in {copy}" in again.stderr and "--new-code" in again.stderr
-    assert "1 of 2 cells" in again.stdout or "2 cells" in again.stdout
-    assert "this is the edited code" in launch("--dry-run", "--new-code", seeds=2).stdout
+    assert "kept: 1 cells" in again.stdout and "this is the edited code" not in again.stdout
+    edited_code = launch("--dry-run", "--new-code")
+    assert edited_code.returncode == 0 and "this is the edited code" in edited_code.stdout
