@@ -8,8 +8,3 @@ os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parents[1] / ".pytes
 
 # Before torch is imported. Several workers share the cores: threads that wait for threads took five times the time of the computation.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-import torch
-
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # read when triton is first imported, which many packages do

@@ -1,15 +1,21 @@
 """Settings of all tests; a run folder without training, and a SLURM without a cluster, for some."""
 
 import gc
+import os
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 
 from jobs.experiment.collector import USUAL
 from tests.support.fake_slurm import FakeSlurm
 from tests.support.honest_run import honest_run, tuned_run
 from tests.support.runs import FakeRun, fake_run
+
+# Read when triton is first imported, which many packages do. Not in tests/__init__.py, which jobs of toy stages import too: they need no torch.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 # The same examples in every run, and no time limit for one or for drawing them: a slow or busy machine is no failure.
 settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])

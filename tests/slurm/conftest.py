@@ -111,10 +111,10 @@ def accounting_cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> trained_grids.Undisturbed:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> trained_grids.Undisturbed:
     """Trains seeds 0 to 3 of a grid on this machine, the first time that it is called. Returns their weights, by seed."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    return cache(lambda: trained_grids.trained_here(folder, cluster, seeds=4, stages_per_job=8))
+    return cache(lambda: trained_grids.trained_here(folder, seeds=4, stages_per_job=8))
 
 
 def started(**settings: str) -> Iterator[Cluster]:

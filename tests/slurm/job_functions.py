@@ -41,13 +41,13 @@ def meet(argument: dict[str, Any]) -> None:
 
 
 def fail_in_one_rank(job: Any) -> None:
-    """Runs a job of two stages. In the first, rank 2 raises an error while the other ranks wait for it in a collective; the second ends well."""
+    """Runs a job of two stages. In the first, rank 1 raises an error while rank 0 waits for it in a collective; the second ends well."""
     from jobs.worker import job as runner
 
     def run_stage(run: Any, spec: Any, cluster: Any, ranks: Any) -> None:
         if spec.id == job.stages[0].id and ranks.broadcast(run.failure(spec.id) is None):
-            if ranks.rank == 2:
-                raise ValueError("rank 2 was the first to fail")
+            if ranks.rank == 1:
+                raise ValueError("the second rank was the first to fail")
             ranks.barrier()
         if spec.id == job.stages[1].id and ranks.rank == 0:
             (run.stage_dir(spec.id) / "export").mkdir(parents=True)

@@ -21,7 +21,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 SMALL = ClusterSpec(kind="slurm", timeout_min=10, mem_gb=0.5, slurm={"partition": "main"})
-WIDE = replace(SMALL, nodes=2, tasks_per_node=2, mem_gb=2)
+WIDE = replace(SMALL, nodes=2, mem_gb=2)
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_an_array_may_be_as_large_as_slurm_says_and_no_larger(cluster: Cluster, 
 def test_two_jobs_of_several_nodes_that_share_all_of_them_meet_apart(
     cluster: Cluster, submit: Callable[..., dict[int, JobId]], tmp_path: Path
 ) -> None:
-    spec = replace(WIDE, tasks_per_node=1, gpus_per_node=1, slurm={"partition": "main", "nodelist": "node[1-2]"})
+    spec = replace(WIDE, gpus_per_node=1, slurm={"partition": "main", "nodelist": "node[1-2]"})
     argument = {"folder": str(tmp_path), "until": "go", "cpus": 1}
     ids = submit({0: argument | {"name": "a"}, 1: argument | {"name": "b"}}, spec=spec, function=job_functions.meet)
     wait_until(lambda: len(list(tmp_path.glob("?-?.json"))) == 4, "all ranks of both jobs to meet")
@@ -111,7 +111,9 @@ def test_a_rank_that_fails_ends_its_stage_at_once_with_its_own_error_and_the_job
     wait_until(lambda: run.failure(failing.id), "the error, although other ranks wait in a collective")
     wait_until(lambda: cluster.jobs()[str(ids[0])] == "COMPLETED", "the job to go on with its other stage")
     failure = run.failure(failing.id)
-    assert failure is not None and (failure.kind, failure.message) == ("ValueError", "rank 2 was the first to fail") and failure.host == "node2"
+    assert (
+        failure is not None and (failure.kind, failure.message) == ("ValueError", "the second rank was the first to fail") and failure.host == "node2"
+    )
     assert run.done(well.id) and not run.done(failing.id)
 
 

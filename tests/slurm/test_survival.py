@@ -41,10 +41,10 @@ def short_of_time(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="module")
-def four_ranks(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+def four_ranks(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     """Trains seed 0 by four ranks on this machine, the first time that it is called; its weights."""
     folder = tmp_path_factory.mktemp("four-ranks")
-    return cache(lambda: trained_here(folder, cluster, ranks=4, seeds=1, zero=2))
+    return cache(lambda: trained_here(folder, ranks=4, seeds=1, zero=2))
 
 
 def test_requeueing_signals_preemption_and_a_dead_slurmd_leave_the_weights_as_they_would_have_been(

@@ -91,9 +91,9 @@ class ToyGrid:
         states = list(self.look().states.values())
         return {state: states.count(state) for state in sorted(set(states))}
 
-    def wait_for(self, seconds: float = 120, **counts: int) -> None:
+    def wait_for(self, **counts: int) -> None:
         """Returns when the cells are in these states, so many in each."""
-        wait_until(lambda: self.counts() == counts, f"{counts}; the cells are {self.counts()}: {os.listdir(self.run.path)}", seconds)
+        wait_until(lambda: self.counts() == counts, f"{counts}; the cells are {self.counts()}: {os.listdir(self.run.path)}")
 
     def end(self) -> None:
         """Leaves no job behind."""

@@ -28,11 +28,17 @@ if TYPE_CHECKING:
 def run_job(job: JobSpec) -> None:
     """The job of jobs.worker.job with toy stages, in a process of its own. One rank needs no torch, whose import would take most of its time."""
     if job.cluster.ranks == 1:
+        sys.modules["jobs.parallel.devices"] = SimpleNamespace(GpuMissing=GpuMissing)  # type: ignore[assignment]
+        sys.modules["jobs.parallel.memory"] = SimpleNamespace(free_unused=lambda: None)  # type: ignore[assignment]
         sys.modules["jobs.parallel.engine"] = SimpleNamespace(rendezvous=lambda threads, gpus: Alone())  # type: ignore[assignment]
     sys.modules["jobs.data.prepare"] = SimpleNamespace(ready=lambda spec, cache, by_content: None)  # type: ignore[assignment]
     sys.modules["jobs.train.stage"] = SimpleNamespace(train_stage=train)  # type: ignore[assignment]
     runner.finish_cell = finish  # type: ignore[assignment]
     runner.run_job(job)
+
+
+class GpuMissing(RuntimeError):
+    """Never raised: no toy is promised a GPU."""
 
 
 class Alone:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from jobs.experiment.records import read_record
+from tests.support.processes import run_ranks
 from tests.support.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
@@ -77,12 +78,28 @@ def launch(path: Path, cluster: "Cluster", *options: str) -> "subprocess.Complet
     return command(path, cluster, "tests.slurm.slow_training", *options)
 
 
-def trained_here(folder: Path, cluster: "Cluster", *, ranks: int = 1, **options: int) -> dict[int, str | None]:
-    """Weights of a grid in `folder` that this machine trains undisturbed, without SLURM."""
-    path = grid(folder, cluster=f"kind: local, max_parallel: 1, tasks_per_node: {ranks}", **options)
-    launched = launch(path, cluster)
-    assert launched.returncode == 0, launched.stdout + launched.stderr
-    return weights(path)
+def trained_here(folder: Path, *, ranks: int = 1, **options: int) -> dict[int, str | None]:
+    """Weights of a grid in `folder` that this machine trains undisturbed, without SLURM. Its ranks import nothing: they are forked."""
+    path = grid(folder, cluster=f"kind: local, tasks_per_node: {ranks}", **options)
+    run_ranks("tests.slurm.trained_grids:run_grid", ranks, folder)
+    trained = weights(path)
+    assert trained and None not in trained.values(), trained
+    return trained
+
+
+def run_grid(folder: Path) -> None:
+    """Writes the data of the grid in `folder`, and runs its jobs one after another, as the rank that this process is."""
+    from harness.grid.read import read_grid
+    from jobs.data.prepare import prepare
+    from jobs.experiment.run_folder import RunFolder
+    from jobs.worker.job import run_job
+    from tests.support.jobs import jobs_of
+
+    path = folder / "grid.yaml"
+    read = read_grid(path)
+    prepare(read.cells[0].data, Path(read.cluster.cache))
+    for job in jobs_of(read, RunFolder(run_of(path)))[0]:
+        run_job(job)
 
 
 def weights(path: Path) -> dict[int, str | None]:
