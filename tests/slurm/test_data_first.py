@@ -19,9 +19,7 @@ DATA = "data: {source: imagefolder, path: images, img_size: 32, loader: torch}"
 
 @pytest.fixture
 def toys(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "object":
-    """Two trainings on a folder of images."""
-    for part in ("train", "val"):
-        write_folder(tmp_path / "images" / part, count=1100, size=(64, 48))  # 3 shards each
+    """Two trainings on a folder of images, which the test writes."""
     text = f"{FEW}{DATA}\n"
     toys = ToyGrid.of(cluster, tmp_path, monkeypatch, text, cache=tmp_path / "cache", prepare="{jobs: 2, cpus_per_task: 1, mem_gb: 0.9}")
     yield toys
@@ -29,7 +27,14 @@ def toys(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "
     cluster.call("scancel", "--name=prepare", check=False)
 
 
+def write_images(folder: Path, count: int) -> None:
+    """Two classes of `count` images each to train on, and a few to validate on."""
+    write_folder(folder / "images" / "train", count=count, size=(64, 48))
+    write_folder(folder / "images" / "val", count=8, size=(64, 48))
+
+
 def test_trainings_depend_on_the_array_that_writes_their_data(toys: ToyGrid, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_images(tmp_path, count=1100)  # 3 shards
     assert toys.launch() == 0
     said = capsys.readouterr().out
     found = re.search(r"images: written first, by SLURM job (\d+) \(2 jobs of 1 CPU\), logs in (\S+)", said)
@@ -50,6 +55,7 @@ def test_trainings_depend_on_the_array_that_writes_their_data(toys: ToyGrid, tmp
 def test_trainings_leave_the_queue_when_their_data_cannot_be_written_and_the_next_launch_says_why(
     toys: ToyGrid, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    write_images(tmp_path, count=100)
     image = tmp_path / "images" / "train" / "cat" / "0.png"
     image.write_bytes(image.read_bytes()[:300])  # its header is whole
     assert toys.launch() == 0
