@@ -202,13 +202,19 @@ CLONES void resample_across(const float* __restrict row, const Across& across, f
     }
 }
 
-// PIL keeps whole grey levels between its two passes.
-CLONES void to_levels(float* values, int count) {
-    for (int i = 0; i < count; ++i) values[i] = std::floor(std::min(std::max(values[i], 0.0f), 255.0f) + 0.5f);
-}
-
 constexpr int BLOCK = 16;
 typedef float Block __attribute__((vector_size(4 * BLOCK), aligned(4)));
+
+// PIL keeps whole grey levels between its two passes. `values` have room up to a multiple of BLOCK. (GCC makes branches of a loop over single values.)
+CLONES void to_levels(float* values, int count) {
+    typedef int32_t Whole __attribute__((vector_size(4 * BLOCK)));
+    for (int at = 0; at < count; at += BLOCK) {
+        Block level = *reinterpret_cast<Block*>(values + at);
+        level = level > 0.0f ? level : Block{};
+        level = level < 255.0f ? level : Block{} + 255.0f;
+        *reinterpret_cast<Block*>(values + at) = __builtin_convertvector(__builtin_convertvector(level + 0.5f, Whole), Block);
+    }
+}
 
 // The weighted sum of `taps` rows of `count` values; all have room up to a multiple of BLOCK.
 CLONES void resample_down(const float* const* rows, const float* weights, int taps, int count, float* __restrict out) {
