@@ -36,6 +36,7 @@ def with_teacher(recipe: RecipeSpec, folder: Path, digest: Callable[[Path], str 
 
 
 def _choice(read: ReadSpec[RecipeSpec], recipe: RecipeSpec, report: Report) -> Choice[RecipeSpec]:
+    _check_distill(read, report)
     choice = spec_choice(read, recipe, recipe_identity)
     if read.preset is None:
         return choice
@@ -45,3 +46,14 @@ def _choice(read: ReadSpec[RecipeSpec], recipe: RecipeSpec, report: Report) -> C
     data = ", ".join(f"{name} {shown(value)}" for name, value in preset.data_values().items())
     report.note(read.entry.line, read.key, f"note: preset {read.preset}: {values}; of data, where the grid gives none: {data}")
     return dataclasses.replace(choice, of_data=preset.data_values())
+
+
+def _check_distill(read: ReadSpec[RecipeSpec], report: Report) -> None:
+    """Reports parts of a teacher that would enter the id and change nothing."""
+    distill = read.value.distill
+    if distill is not None and distill.teacher_sha256 is not None:
+        line = read.entry.line_of(["distill", "teacher_sha256"])
+        report.add(line, f"{read.key}.distill.teacher_sha256", "it is no key of a grid: the launch reads the teacher's file; leave it out")
+    if distill is not None and distill.file is None and distill.key is not None:
+        line = read.entry.line_of(["distill", "key"])
+        report.add(line, f"{read.key}.distill.key", "it chooses among the weights of a file, and the teacher is no file: leave it out")

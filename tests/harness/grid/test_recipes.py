@@ -89,6 +89,8 @@ def test_the_dense_network_or_a_file_teaches(folder: Path) -> None:
         ("{teacher: dense, temperature: 0}", "recipe.distill.temperature: must be above 0, got 0.0"),
         ("{teacher: dense, wieght: 0.1}", "recipe.distill.wieght: unknown key; did you mean 'weight'? valid: teacher, key, weight, temperature"),
         ("{teacher: 3}", "recipe.distill.teacher: expected text, got 3"),
+        ("{teacher: dense, teacher_sha256: ab}", "recipe.distill.teacher_sha256: it is no key of a grid: the launch reads the teacher's file"),
+        ("{teacher: dense, key: model_ema}", "recipe.distill.key: it chooses among the weights of a file, and the teacher is no file"),
     ],
 )
 def test_mistakes_in_a_distillation_have_their_line(folder: Path, distill: str, mistake: str) -> None:
