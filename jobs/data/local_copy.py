@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -32,18 +33,19 @@ def copied(dataset: Dataset, local: Path) -> Dataset:
     One process of the node copies; those that ask meanwhile wait. Raises DataError where the disk is too small, or where the copy is another file.
     """
     folder = local / f"{dataset.train.parent.name}-{dataset.sha256[:16]}"
+    copies = {dataset.train: folder / "train.beton", dataset.test: folder / "test.beton"}  # ready files of two folders may have one name
     try:
         with claimed(local / f"{folder.name}.lock"):
-            wanted = [path for path in (dataset.train, dataset.test) if not is_copied(path, folder / path.name, dataset.sha256, local)]
+            wanted = {path: target for path, target in copies.items() if not is_copied(path, target, dataset.sha256, local)}
             check_room(wanted, folder)
-            for path in wanted:
-                copy_starts(path, folder / path.name)
-                copy(path, folder / path.name, dataset.sha256)
+            for path, target in wanted.items():
+                copy_starts(path, target)
+                copy(path, target, dataset.sha256)
     except OSError as error:
         where = error.filename or folder
         remedy = "free space there, or set cluster.cache_local to a folder of the node"
         raise DataError(f"{where} on {this_host()}: {error.strerror}: {remedy}") from error
-    return replace(dataset, train=folder / dataset.train.name, test=folder / dataset.test.name)
+    return replace(dataset, train=copies[dataset.train], test=copies[dataset.test])
 
 
 def is_copied(original: Path, copy: Path, dataset_sha256: str, local: Path) -> bool:
@@ -62,10 +64,15 @@ def note_path(copy: Path) -> Path:
     return copy.with_name(f"{copy.name}.copy.json")
 
 
-def check_room(files: list[Path], folder: Path) -> None:
-    """DataError if the disk of `folder` has no room for copies of `files`. What a killed copy left there counts as free."""
+def torn_path(target: Path) -> Path:
+    """Where a copy is while it is made."""
+    return target.with_name(f".{target.name}.torn")
+
+
+def check_room(files: Mapping[Path, Path], folder: Path) -> None:
+    """DataError if the disk of `folder` has no room for the copies, by their originals. What a killed copy left there counts as free."""
     needed = sum(file.stat().st_size for path in files for file in (path, starts_file(path)) if file.exists())
-    left = sum(torn.stat().st_size for path in files for torn in (folder / f".{path.name}.torn", folder / path.name) if torn.exists())
+    left = sum(there.stat().st_size for target in files.values() for there in (torn_path(target), target) if there.exists())
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free + left
     if needed > free:
@@ -87,7 +94,7 @@ def copy_starts(original: Path, target: Path) -> None:
 def copy(original: Path, target: Path, dataset_sha256: str) -> None:
     """Copies a file aside, then to `target`. DataError if its content is not what was written."""
     target.unlink(missing_ok=True)
-    torn, digest = target.with_name(f".{target.name}.torn"), hashlib.sha256()
+    torn, digest = torn_path(target), hashlib.sha256()
     print(f"copying {original} ({shown(original.stat().st_size)}) to {target.parent} on {this_host()}", flush=True)
     with original.open("rb") as source, torn.open("wb") as file:
         while chunk := source.read(CHUNK):

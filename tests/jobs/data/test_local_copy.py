@@ -39,6 +39,17 @@ def test_files_are_copied_once(dataset: Dataset, tmp_path: Path, capsys: pytest.
     assert {path: path.stat().st_mtime_ns for path in (local.train, local.test)} == before
 
 
+def test_ready_files_of_one_name_in_two_folders_are_two_files(dataset: Dataset, tmp_path: Path) -> None:
+    moved = replace(dataset, train=tmp_path / "train" / "images.beton", test=tmp_path / "test" / "images.beton")
+    for path, target in ((dataset.train, moved.train), (dataset.test, moved.test)):
+        target.parent.mkdir()
+        path.rename(target)
+    local = copied(moved, tmp_path / "disk")
+    assert local.train != local.test and same(local, moved) and copied(moved, tmp_path / "disk") == local
+    one = replace(moved, test=moved.train)
+    assert same(copied(one, tmp_path / "other disk"), one)
+
+
 def torn(path: Path) -> None:
     """Leaves half of a file."""
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
