@@ -135,16 +135,18 @@ def test_every_official_checkpoint_is_fine_tuned_with_the_recipe_of_its_own_size
 
 @pytest.fixture(scope="module")
 def tuned(folder: Path) -> list[Record]:
-    """Vim-Ti, dense and pruned, after an epoch of its recipe on 20 classes and images of 32 pixels: its positions are resampled to 2 x 2 patches."""
-    write_imagenet(folder / "data" / "few", classes=20, train=3)
+    """Four blocks of Vim-Ti, dense and pruned, after an epoch of its recipe on 20 classes and images of 32 pixels, 2 x 2 patches."""
+    write_imagenet(folder / "data" / "few", classes=20, train=2)
+    (entry,) = entries("imagenet.yaml", "vim_tiny")
+    write_official(folder / "weights" / "shallow.pth", "vim_tiny", create_model("vim_tiny", CLASSES, depth=4).state_dict())
     pruning = [{"method": "magnitude", "sparsity": 0.5}]
     path = written(
         folder,
         "imagenet.yaml",
         "tuned",
-        data={"path": "data/few", "name": "few", "img_size": 32},
-        recipe=smaller("vim_tiny", batch_size=16, finetune_epochs=1),
-        models=entries("imagenet.yaml", "vim_tiny"),
+        data={"path": "data/few", "name": "few", "img_size": 32, "val_fraction": 0.05},
+        recipe=smaller("vim_tiny", batch_size=32, finetune_epochs=1),
+        models=[entry | {"depth": 4, "pretrained": "weights/shallow.pth"}],
         pruning=["dense", *pruning],
         exclude=None,
         cluster=HERE | {"cache": str(folder / "cache")},
