@@ -21,7 +21,7 @@ from tests.support.plugins import own_tables  # noqa: F401
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/plugins.md").read_text()
 FLOORS = ("harness", "jobs", "models", "analysis")
-QUICK = "cluster: {kind: local, stages_per_job: 8, max_parallel: 1, profile_s: 0.1, cache: cache}"
+QUICK = "cluster: {kind: local, stages_per_job: 8, max_parallel: 1, profile_s: 0.001, profile_batch: 2, cache: cache}"
 
 pytestmark = pytest.mark.slow
 
@@ -66,7 +66,7 @@ def write_images(path: Path) -> None:
     """Noise that is brighter in the second of two classes."""
     random = np.random.default_rng(0)
     arrays = {}
-    for part, count in (("train", 192), ("test", 32)):
+    for part, count in (("train", 96), ("test", 16)):
         labels = np.arange(count) // 2 % 2
         images = random.integers(0, 100, (count, 32, 32, 3)) + 100 * labels[:, None, None, None]
         arrays |= {f"{part}_labels": labels, f"{part}_images": images.astype(np.uint8)}

@@ -11,12 +11,12 @@ from jobs.experiment.records import Record, read_record
 
 GRID = """
 name: smaller
-data: {source: synthetic, samples: 64, loader: torch}
-recipe: {epochs: 2, finetune_epochs: 1, batch_size: 32, warmup_epochs: 0}
+data: {source: synthetic, samples: 32, loader: torch}
+recipe: {epochs: 2, finetune_epochs: 1, batch_size: 16, warmup_epochs: 0}
 models: [{name: mambavision_micro, dim: 8, in_dim: 8, depths: [[1, 1, 2, 2]], convnext: true, attention_pool: true}]
 pruning: [dense, {method: structured, ratio: 0.5}, {method: early_bird, ratio: 0.5, fifo: 2}]
 seeds: [0]
-cluster: {kind: debug, profile_s: 0.3, cache: CACHE}
+cluster: {kind: debug, profile_s: 0.001, profile_batch: 2, cache: CACHE}
 """
 
 

@@ -33,7 +33,7 @@ pruning:
   - {method: structured, ratio: 0.5}
   - {method: structured, ratio: 0.5, criterion: taylor, batches: 2}
 seeds: [0]
-cluster: {kind: debug, profile_s: 0.01, profile_batch: 2, cache: CACHE}
+cluster: {kind: debug, profile_s: 0.001, profile_batch: 2, cache: CACHE}
 """
 
 
