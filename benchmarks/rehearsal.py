@@ -45,14 +45,15 @@ BLANKS: dict[Any, Any] = {float: 1.0, int: 1, str: "", dict: {}, list: []}
 
 
 def write_grid(folder: Path, cells: int, stages_per_job: int, slurm: str, **options: str) -> Path:
-    """The grid file: 4 models, 50 seeds, and as many sparsities as the number of cells asks for.
+    """The grid file: 4 models, 50 seeds or fewer, and as many sparsities as the number of cells asks for.
 
     `slurm`: empty without a SLURM; `options`: of sbatch.
     """
-    entries = max(2, cells // (4 * SEEDS))  # dense among them
+    seeds = min(SEEDS, max(1, cells // 8))
+    entries = max(2, cells // (4 * seeds))  # dense among them
     sparsities = [round(0.5 + 0.4 * step / entries, 6) for step in range(1, entries)]
     text = GRID.replace("CLUSTER", SLURM if slurm else "kind: local")
-    values = {"SPARSITIES": sparsities, "SEEDS": list(range(SEEDS)), "ROOT": str(ROOT), "STAGES": stages_per_job, "OPTIONS": json.dumps(options)}
+    values = {"SPARSITIES": sparsities, "SEEDS": list(range(seeds)), "ROOT": str(ROOT), "STAGES": stages_per_job, "OPTIONS": json.dumps(options)}
     for name, value in values.items():
         text = text.replace(name, str(value))
     path = folder / "grid.yaml"

@@ -137,13 +137,14 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--architectures", type=int, nargs="+", default=ARCHITECTURES, metavar="SM")
     parser.add_argument("--dtypes", nargs="+", default=("bf16", "fp32"), choices=("bf16", "fp16", "fp32"))
     parser.add_argument("--only", default="", help="kernels whose name begins so")
+    parser.add_argument("--network", default="", help="networks whose name begins so")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args(words)
     os.environ.pop("TRITON_INTERPRET", None)  # read when Triton is imported
     for architecture in given.architectures:
         for dtype in given.dtypes:
             for source in sources(dtype):
-                if not source.function.__name__.startswith(given.only):
+                if not (source.function.__name__.startswith(given.only) and source.network.startswith(given.network)):
                     continue
                 done = build(source, architecture)
                 print(json.dumps(asdict(done)) if given.json else line(done), flush=True)

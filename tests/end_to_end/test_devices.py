@@ -20,6 +20,7 @@ from jobs.parallel.fragments import Fragments
 from jobs.parallel.precision import set_precision
 from jobs.train.evaluation import evaluate
 from jobs.train.stage import train_stage
+from models.blocks import blocks_of, scans_of, take_out
 from models.pruning.base import Stage
 from models.pruning.structure import find_groups, remove
 from models.registry import create_model
@@ -102,9 +103,11 @@ def test_torch_compile_sees_no_break_and_computes_the_same(variant: str, device:
         assert (got - want).norm() <= 2e-3 * want.norm() + 1e-7
 
 
-@pytest.mark.parametrize("variant", FAMILIES[:4])
+@pytest.mark.parametrize("variant", FAMILIES[1:4])
 def test_no_scan_breaks_a_graph(variant: str) -> None:
+    """With the blocks that have the first scan alone; that of Vim is in the test before."""
     network = small_network(variant)
+    take_out(network, [name for name in blocks_of(network) if not scans_of(network)[0].startswith(f"{name}.")], ())
     with torch.no_grad():
         assert torch.equal(torch.compile(network, fullgraph=True, dynamic=False, backend="eager")(images()), network(images()))
 

@@ -15,7 +15,7 @@ from models.token_merging import Merging
 from tests.support.cell_folders import write_cell
 from tests.support.cells import make_cell
 
-VIM = {"dim": 8, "depth": 1, "patch_size": 8}
+VIM = {"dim": 8, "depth": 1, "patch_size": 16}
 FAMILIES = {
     "vim": ("vim_micro", VIM),
     "mambavision": ("mambavision_micro", {"dim": 8, "in_dim": 8, "depths": [1, 1, 2, 1]}),
@@ -24,13 +24,15 @@ FAMILIES = {
     "vit": ("vit_micro", {"dim": 16, "depth": 1}),
     "mambaout": ("mambaout_micro", {"depths": [1, 1, 1, 1], "dims": [8, 8, 8, 8]}),
 }
+# Blocks that a test needs not: there are others of their kind.
+FURTHER = {"mambavision_micro": slice(-1, None), "vmamba_micro": slice(1, None), "vssd_micro_32": slice(1, -1)}
 IMAGES = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
 def pruned(model: str, **options: object) -> torch.nn.Module:
-    """A network without half of the units of its first group and, if that saves time, without its middle blocks, and with zeros in its head."""
+    """A network without half of the units of its first group and, if that saves time, without further blocks, and with zeros in its head."""
     network = create_model(model, 10, 32, scan_backend="reference", **options)
-    groups, blocks = find_groups(network, 32), blocks_of(network)[1:-1] if model in ("vmamba_micro", "vssd_micro_32") else ()
+    groups, blocks = find_groups(network, 32), blocks_of(network)[FURTHER.get(model, slice(0))]
     kept = {group.name: list(range(group.count // 2)) for group in groups[:1]}
     restructure(network, Structure(kept=kept, counts={group.name: group.count for group in groups[:1]}, blocks=blocks), 32, groups)
     for name, parameter in network.named_parameters():
@@ -62,7 +64,7 @@ def test_variants_are_followed(options: dict[str, object]) -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The folder of a Vim whose tokens merge."""
-    merging = Structure(kept={}, counts={}, merging=Merging(tokens={0: (10, 16)}))
+    merging = Structure(kept={}, counts={}, merging=Merging(tokens={0: (3, 4)}))
     write_cell(tmp_path / "a", make_cell(model=ModelSpec(name="vim_micro", label="vim", options=VIM)), structure=merging)
     return tmp_path / "a"
 
