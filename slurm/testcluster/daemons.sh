@@ -3,7 +3,7 @@
 start_munged() {
     alive "$RUN/munged.pid" munged || munged --force --socket="$MUNGE_SOCKET" --key-file="$ETC/munge.key" --pid-file="$RUN/munged.pid" \
         --log-file="$LOG/munged.log" --seed-file="$RUN/munged.seed" 2>>"$LOG/munged.log"
-    wait_for munged 10 munge -n --socket="$MUNGE_SOCKET"
+    wait_for munged munge -n --socket="$MUNGE_SOCKET"
 }
 
 start_accounting() {
@@ -14,10 +14,10 @@ start_accounting() {
             --skip-test-db --innodb-log-file-size=64M >"$LOG/mariadb-install.log" 2>&1
         setsid mariadbd --defaults-file="$ETC/my.cnf" >"$LOG/mariadb.log" 2>&1 </dev/null &
     fi
-    wait_for MariaDB 60 $sql -e 'SELECT 1'
+    wait_for MariaDB $sql -e 'SELECT 1'
     $sql -e "CREATE DATABASE IF NOT EXISTS slurm_acct_db; CREATE USER IF NOT EXISTS slurm@'127.0.0.1' IDENTIFIED BY 'testcluster'; GRANT ALL ON slurm_acct_db.* TO slurm@'127.0.0.1'"
     alive "$RUN/slurmdbd.pid" slurmdbd || slurmdbd
-    wait_for slurmdbd 60 timeout 10 sacctmgr -n list cluster
+    wait_for slurmdbd timeout 10 sacctmgr -n list cluster
     # with limits enforced, users without an association may not submit
     sacctmgr -i add cluster "testcluster$NUMBER" >/dev/null 2>&1 || true
     sacctmgr -i add account test >/dev/null 2>&1 || true
@@ -26,7 +26,7 @@ start_accounting() {
 
 start_slurmctld() {
     if alive "$RUN/slurmctld.pid" slurmctld; then scontrol reconfigure; else slurmctld; fi
-    wait_for slurmctld 60 sh -c 'timeout 10 scontrol ping | grep -q "is UP"'
+    wait_for slurmctld sh -c 'timeout 10 scontrol ping | grep -q "is UP"'
 }
 
 start_slurmd() { # NUMBER of the node: with a host name and /etc/hosts of its own if the mode has them

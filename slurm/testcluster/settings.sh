@@ -4,10 +4,11 @@
 #   TESTCLUSTER_NODES=4  TESTCLUSTER_CPUS=2  TESTCLUSTER_MEMORY=5000  TESTCLUSTER_GPUS=2      of each node; SLURM does not check them (the GPUs are fakes)
 #   TESTCLUSTER_SLURM=own     own: this machine's packages; 24.11: Debian 13's, in $TESTCLUSTER_CACHE (release.sh)
 #   TESTCLUSTER_ACCOUNTING=0  1: with slurmdbd and MariaDB, so that sacct answers and limits of associations hold
+#   TESTCLUSTER_PATIENCE=60   seconds until a daemon that does not answer is an error
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin:$PATH LC_ALL=C
 NUMBER=${TESTCLUSTER:-0}
 MODE=${TESTCLUSTER_MODE:-auto} NODES=${TESTCLUSTER_NODES:-4} CPUS=${TESTCLUSTER_CPUS:-2} MEMORY=${TESTCLUSTER_MEMORY:-5000} GPUS=${TESTCLUSTER_GPUS:-2}
-ACCOUNTING=${TESTCLUSTER_ACCOUNTING:-0}
+ACCOUNTING=${TESTCLUSTER_ACCOUNTING:-0} PATIENCE=${TESTCLUSTER_PATIENCE:-60}
 
 ROOT=${TESTCLUSTER_ROOT:-/tmp/vssm-testcluster-$NUMBER}
 ETC=$ROOT/etc LOG=$ROOT/log RUN=$ROOT/run
@@ -25,10 +26,10 @@ alive() {
     pid=$(cat "$1" 2>/dev/null) && [ -n "$pid" ] && [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "$2" ] && ! grep -q '^State:.Z' "/proc/$pid/status"
 }
 
-# wait_for WHAT SECONDS COMMAND...: returns when the command succeeds.
+# wait_for WHAT COMMAND...: returns when the command succeeds.
 wait_for() {
-    local what=$1 tries=$(($2 * 10))
-    shift 2
+    local what=$1 tries=$((PATIENCE * 10))
+    shift
     while ! "$@" >/dev/null 2>&1; do
         ((tries--)) || { "$@" || true; die "$what is not ready: $*"; }
         sleep .1

@@ -25,5 +25,5 @@ start_munged
 start_accounting
 start_slurmctld
 for ((node = 1; node <= NODES; node++)); do start_slurmd $node; done
-wait_for "$NODES nodes" 60 nodes_up
+wait_for "$NODES nodes" nodes_up
 say "up: $NODES nodes x $CPUS CPUs, mode $MODE, SLURM $(slurmctld -V | cut -d" " -f2), accounting $ACCOUNTING; source $ROOT/env.sh"

@@ -2,7 +2,8 @@
 
 `python -m tests.slurm.slow_training <arguments of harness.launch>` launches jobs that read and write these files:
 
-<run>/slow/<seed>     read: '2 3.5' lets the first two attempts at a stage of this seed pause 3.5 s after every step, while the file is there
+<run>/slow/<seed>     read: '2 3.5 9' lets the first two attempts at a stage of this seed pause 3.5 s after every step, and from step 9 on for ever;
+                      while the file is there
 <run>/unlocked        read: if it is there, no node sees the locks of another, as on file systems that keep locks within one node
 <stage>/steps         written: a line for every step that an attempt makes: attempt, step, node, time
 """
@@ -12,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,20 +35,21 @@ def run_job(job: JobSpec) -> None:
         attempt = restarts()
         with (self.folder / "steps").open("a") as file:
             file.write(f"{attempt} {self.state.step} {os.environ['SLURMD_NODENAME']} {time.time()}\n")
-        pause(self.folder.parents[1] / "slow" / str(self.spec.seed), attempt)
+        pause(self.folder.parents[1] / "slow" / str(self.spec.seed), attempt, self.state.step)
 
     StageTrainer.train_step = slow_step  # type: ignore[method-assign]
     runner.run_job(job)
 
 
-def pause(slow: Path, attempt: int) -> None:
-    """Returns after the seconds that a file says, or when the file is gone."""
+def pause(slow: Path, attempt: int, step: int) -> None:
+    """Returns after the seconds that a file says for an attempt and a step, or when the file is gone."""
     began = time.monotonic()
-    while slow.exists():
-        attempts, seconds = slow.read_text().split()
-        if attempt >= int(attempts) or time.monotonic() - began >= float(seconds):
-            return
-        time.sleep(0.1)
+    with suppress(FileNotFoundError):
+        while True:
+            attempts, seconds, held = slow.read_text().split()
+            if attempt >= int(attempts) or step < int(held) and time.monotonic() - began >= float(seconds):
+                return
+            time.sleep(0.1)
 
 
 def main() -> int:

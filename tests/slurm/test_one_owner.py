@@ -9,6 +9,7 @@ from harness.launch import NOTHING_TO_DO, OK
 from tests.slurm.conftest import Cluster
 from tests.slurm.toy_grid import FEW, GRID, ToyGrid
 from tests.slurm.toy_stages import attempts
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
@@ -27,7 +28,7 @@ def test_two_launches_at_once_and_one_later_run_every_stage_once(cluster: Cluste
     toys.set_behaviour("hold", *toys.trunks)
     with multiprocessing.get_context("fork").Pool(2) as pool:
         codes = [pool.apply_async(toys.launch) for _ in range(2)]
-        assert sorted(code.get(120) for code in codes) == [OK, NOTHING_TO_DO]
+        assert sorted(code.get(PATIENCE_S) for code in codes) == [OK, NOTHING_TO_DO]
     assert toys.launch() == NOTHING_TO_DO
     check_that_every_stage_runs_once(toys)
 

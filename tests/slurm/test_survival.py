@@ -10,7 +10,23 @@ import pytest
 
 from harness.launch import OK
 from tests.slurm.conftest import Cluster
-from tests.slurm.trained_grids import FOUR_RANKS, ONE_RANK, Undisturbed, command, field, grid, jobs, launch, run_of, steps, trained_here, weights
+from tests.slurm.trained_grids import (
+    FOUR_RANKS,
+    HELD,
+    ONE_RANK,
+    PACED,
+    Undisturbed,
+    command,
+    field,
+    grid,
+    jobs,
+    launch,
+    run_of,
+    slowness,
+    steps,
+    trained_here,
+    weights,
+)
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
@@ -33,8 +49,8 @@ def disturb(cluster: Cluster, job: str, how: str) -> str:
 
 @pytest.fixture(scope="module")
 def short_of_time(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A launched grid whose job needs more than twice its time limit. It runs while other tests run."""
-    path = grid(tmp_path_factory.mktemp("short"), cluster=ONE_MINUTE, seeds=1, slow={0: (2, 3.0)})
+    """A launched grid whose job needs more than twice its time limit, in every attempt. It runs while other tests run."""
+    path = grid(tmp_path_factory.mktemp("short"), cluster=ONE_MINUTE, seeds=1, slow={0: (1000, 3.0, PACED)})
     launched = launch(path, cluster)
     assert launched.returncode == OK, launched.stdout + launched.stderr
     yield path
@@ -50,7 +66,7 @@ def four_ranks(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
 def test_requeueing_signals_preemption_and_a_dead_slurmd_leave_the_weights_as_they_would_have_been(
     cluster: Cluster, tmp_path: Path, short_of_time: Path, undisturbed: Undisturbed
 ) -> None:
-    slow = {0: (2, 0.5), 1: (1, 0.5), 2: (1, 0.5), 3: (1, 0.5)}  # none ends undisturbed
+    slow = {0: (2, 0.0, 3), 1: HELD, 2: HELD, 3: HELD}  # none ends undisturbed
     path = grid(tmp_path / "disturbed", cluster=ONE_RANK, seeds=4, slow=slow)
     launched = launch(path, cluster)
     assert launched.returncode == OK and "4 jobs submitted, in 1 array;" in launched.stdout, launched.stdout + launched.stderr
@@ -68,6 +84,7 @@ def test_requeueing_signals_preemption_and_a_dead_slurmd_leave_the_weights_as_th
     again = next(job for job in how if how[job] == "requeue")
     wait_until(lambda: any(step.attempt for step in steps(path, jobs(path)[again][0])), "a second attempt")
     cluster.call("scancel", "--signal=KILL", f"{again}.0", check=False)  # late, as by the srun of a first attempt that lost a node
+    slowness(path, 0).unlink()
     alone = undisturbed()
     wait_until(lambda: len(weights(path)) == 4, "all four cells")
     assert all(int(field(cluster, job, "Restarts")) >= 1 for job in how if how[job] != "abandon")
@@ -79,7 +96,7 @@ def test_requeueing_signals_preemption_and_a_dead_slurmd_leave_the_weights_as_th
 def test_two_nodes_of_two_ranks_lose_a_node_and_end_as_four_ranks_on_one_machine(
     cluster: Cluster, tmp_path: Path, short_of_time: Path, four_ranks: Undisturbed
 ) -> None:
-    path = grid(tmp_path / "disturbed", cluster=FOUR_RANKS, seeds=1, zero=2)
+    path = grid(tmp_path / "disturbed", cluster=FOUR_RANKS, seeds=1, zero=2, slow={0: HELD})
     assert launch(path, cluster).returncode == OK
     wait_until(lambda: list(run_of(path).glob("stages/*/checkpoints/step-*")), "a checkpoint")
     (job,) = jobs(path)
@@ -118,7 +135,7 @@ def processes(job: str, node: str) -> list[Path]:
 
 
 def test_a_job_that_waits_for_its_only_node_gets_it_again_when_slurmd_is_back(cluster: Cluster, tmp_path: Path, undisturbed: Undisturbed) -> None:
-    path = grid(tmp_path / "disturbed", cluster=f"{ONE_RANK}, nodelist: node2", seeds=1, slow={0: (1, 3.0)})
+    path = grid(tmp_path / "disturbed", cluster=f"{ONE_RANK}, nodelist: node2", seeds=1, slow={0: HELD})
     job = come_back(cluster, path, "node2")
     wait_until(lambda: cluster.jobs()[job] == "COMPLETED", "the job")
     assert weights(path) == {0: undisturbed()[0]}
@@ -126,7 +143,7 @@ def test_a_job_that_waits_for_its_only_node_gets_it_again_when_slurmd_is_back(cl
 
 @pytest.mark.long
 def test_a_job_that_waits_for_its_second_node_gets_it_again_when_slurmd_is_back(cluster: Cluster, tmp_path: Path, four_ranks: Undisturbed) -> None:
-    path = grid(tmp_path / "disturbed", cluster=f"{FOUR_RANKS}, nodelist: 'node[2-3]'", seeds=1, zero=2, slow={0: (1, 3.0)})
+    path = grid(tmp_path / "disturbed", cluster=f"{FOUR_RANKS}, nodelist: 'node[2-3]'", seeds=1, zero=2, slow={0: HELD})
     job = come_back(cluster, path, "node3")
     alone = four_ranks()
     wait_until(lambda: cluster.jobs()[job] == "COMPLETED", "the job")

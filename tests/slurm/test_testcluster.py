@@ -22,7 +22,7 @@ def test_a_killed_node_takes_its_job_along_unheard_whatever_the_order_of_their_n
     if not os.access(last, os.W_OK):
         pytest.skip("cannot choose the numbers of processes")
     last.write_text("20000")  # the script's process; its srun's, 10000 or so, comes before that where files are listed
-    script = f"sleep 1; echo 9999 >{last}; srun sh -c 'touch {tmp_path}/runs; sleep 300'"
+    script = f"sleep 1; echo 9999 >{last}; srun sh -c 'touch {tmp_path}/runs; sleep 1200'"
     job = cluster.call("sbatch", "--parsable", "--requeue", "--nodelist=node1", "--mem=100", "--output=/dev/null", f"--wrap={script}").strip()
     wait_until((tmp_path / "runs").exists, "the job to run")
     cluster.node("kill", "node1")

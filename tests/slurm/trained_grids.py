@@ -26,6 +26,9 @@ cluster: {CLUSTER, stages_per_job: STAGES, checkpoint_steps: 2, profile_s: 0.1, 
 ONE_RANK = "kind: slurm, partition: main, mem_gb: 1, timeout_min: 10"
 FOUR_RANKS = "kind: slurm, partition: main, nodes: 2, tasks_per_node: 2, mem_gb: 3, timeout_min: 10"
 Undisturbed = Callable[[], dict[int, str | None]]  # by seed
+Slow = tuple[int, float, int]  # attempts, seconds, step: see slow_training
+HELD: Slow = (1, 0.0, 3)  # slowness: the first attempt waits after its third step, with a checkpoint of the second, for a test that disturbs it
+PACED = 10**6  # a step that no attempt comes to
 
 
 class Step(NamedTuple):
@@ -37,16 +40,16 @@ class Step(NamedTuple):
     time: float
 
 
-def grid(folder: Path, *, cluster: str, seeds: int, zero: int = 0, stages_per_job: int = 2, slow: dict[int, tuple[int, float]] | None = None) -> Path:
-    """A grid file in a new folder. `slow`: by seed, how many attempts pause for how many seconds after every step."""
+def grid(folder: Path, *, cluster: str, seeds: int, zero: int = 0, stages_per_job: int = 2, slow: dict[int, Slow] | None = None) -> Path:
+    """A grid file in a new folder. `slow`: by seed, how many attempts pause for how many seconds after every step, and the step where they stay."""
     folder.mkdir(exist_ok=True)
     text = GRID
     for word, value in {"CLUSTER": cluster, "SEEDS": seeds, "ZERO": zero, "STAGES": stages_per_job, "CACHE": folder.parent / "cache"}.items():
         text = text.replace(word, str(value))
     (folder / "grid.yaml").write_text(text)
-    for seed, (attempts, seconds) in (slow or {}).items():
+    for seed, words in (slow or {}).items():
         slowness(folder / "grid.yaml", seed).parent.mkdir(parents=True, exist_ok=True)
-        slowness(folder / "grid.yaml", seed).write_text(f"{attempts} {seconds}")
+        slowness(folder / "grid.yaml", seed).write_text(" ".join(map(str, words)))
     return folder / "grid.yaml"
 
 
