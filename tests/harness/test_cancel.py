@@ -13,8 +13,9 @@ from harness.cancel import NOT_ALL, NOTHING, OK, USAGE, main
 from harness.launch import INTERRUPTED
 from harness.monitor import survey as survey_module
 from harness.status import main as status
-from tests.support.commands import GRID, command, processes_of, wait_for, written
+from tests.support.commands import GRID, processes_of, wait_for, written
 from tests.support.fake_slurm import SILENT, FakeSlurm
+from tests.support.held_launch import start_held
 from tests.support.runs import FakeRun, elsewhere
 from tests.support.waiting import PATIENCE_S
 
@@ -134,7 +135,7 @@ def test_nothing_is_cancelled_on_a_guess(
 def test_a_local_job_is_killed_with_its_children(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     folder = fake.run.path / "jobs" / "1"
     folder.mkdir(parents=True)
-    script = "import subprocess, sys, time; print(subprocess.Popen(['sleep', '600']).pid, flush=True); time.sleep(600)"
+    script = "import subprocess, sys, time; print(subprocess.Popen(['sleep', '1200']).pid, flush=True); time.sleep(1200)"
     job = subprocess.Popen([sys.executable, "-c", script, str(folder.resolve())], stdout=subprocess.PIPE, text=True)
     assert job.stdout is not None
     child = int(job.stdout.readline())
@@ -165,7 +166,7 @@ def test_a_local_launch_is_stopped_with_its_jobs(tmp_path: Path, monkeypatch: py
     """Of its commands one is a process: the launch."""
     monkeypatch.chdir(tmp_path)
     grid = written(tmp_path, GRID)
-    launcher = subprocess.Popen(command("harness.launch", grid), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    launcher = start_held(grid, stages=0, step=1)
     wait_for(lambda: list(tmp_path.glob("runs/small/stages/*/stage.json")), launcher)
     assert status([str(grid)]) == OK
     seen = capsys.readouterr().out

@@ -28,6 +28,7 @@ from jobs.experiment.records import Record, RecordError, read_record
 from jobs.experiment.run_folder import RunFolder
 from jobs.experiment.specs import ClusterSpec
 from tests.support.commands import GRID, SMALL, command, processes_of, run, wait_for, written
+from tests.support.held_launch import kill_all, run_job, start_held
 from tests.support.runs import FakeRun
 from tests.support.waiting import PATIENCE_S, wait_until
 
@@ -157,11 +158,11 @@ def test_a_launch_that_is_killed_with_its_job_goes_on_to_its_leaderboard_then_ha
 ) -> None:
     """As a user types it. What `reproduce` trains undisturbed, in one process, has the weights of the run that was killed and then had two jobs."""
     grid = written(tmp_path, GRID.replace("stages_per_job: 3", "stages_per_job: 9, checkpoint_steps: 5"))
-    launcher = subprocess.Popen(command("harness.launch", grid), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    launcher = start_held(grid, stages=0, step=6)
     wait_for(lambda: list(tmp_path.glob("runs/small/stages/*/checkpoints/step-*")), launcher)
-    for process in processes_of(tmp_path):
-        process.send_signal(signal.SIGKILL)
+    kill_all(tmp_path)
     launcher.communicate()
+    (tmp_path / "held").unlink()
     assert not records(tmp_path)
 
     second = run("harness.launch", written(tmp_path, GRID), cwd=tmp_path)
@@ -189,7 +190,7 @@ recipe: {{epochs: 1, finetune_epochs: 1, batch_size: 16, lr: 1.0e+30, clip_grad:
 models: [{SMALL}]
 pruning: [dense, {{method: magnitude, sparsity: 0.9}}]
 seeds: [0]
-notify: {{command: 'echo $VSSM_BENCH_EVENT $VSSM_BENCH_FAILED $VSSM_BENCH_FAILURE >> told'}}
+notify: {{command: 'echo $VSSM_BENCH_EVENT $VSSM_BENCH_FAILED $VSSM_BENCH_FAILURE >> told', timeout_s: 600}}
 cluster: {{kind: local, stages_per_job: 3, profile_s: 0.001, profile_batch: 2}}
 """
 
@@ -210,7 +211,12 @@ def test_a_loss_that_is_no_number_stops_the_cell_with_a_record_is_told_and_is_re
 
 
 @pytest.mark.slow
-def test_two_ranks_train_one_cell_and_the_death_of_one_ends_the_job(here: Here, tmp_path: Path) -> None:
+def test_two_ranks_train_one_cell_and_the_death_of_one_ends_the_job(here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both wait after their sixth step until one of them is dead."""
+    monkeypatch.setattr("harness.submit.local.run_job", run_job)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    held = tmp_path / "held"
+    held.write_text("0 6")
     text = GRID.replace("epochs: 2, finetune_epochs: 1", "epochs: 2, finetune_epochs: 0, zero_stage: 2").replace(
         "max_parallel: 2", "max_parallel: 1, tasks_per_node: 2, checkpoint_steps: 5"
     )
@@ -220,6 +226,7 @@ def test_two_ranks_train_one_cell_and_the_death_of_one_ends_the_job(here: Here, 
         wait_until(lambda: over.is_set() or list(tmp_path.glob("runs/small/stages/*/checkpoints/step-*")), "a checkpoint")
         ranks = ranks_of(tmp_path)
         ranks[1].send_signal(signal.SIGKILL)
+        held.unlink()
         return len(ranks)
 
     with ThreadPoolExecutor(1) as beside:
@@ -246,8 +253,7 @@ def test_a_launch_that_is_stopped_stops_its_jobs_and_keeps_what_is_done(tmp_path
     def begin() -> None:
         signal.signal(signal.SIGINT, heeded)
 
-    launched = command("harness.launch", written(tmp_path, GRID))
-    launcher = subprocess.Popen(launched, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=begin)
+    launcher = start_held(written(tmp_path, GRID), stages=0, step=1, preexec_fn=begin)
     wait_for(lambda: list(tmp_path.glob("runs/small/jobs/*/stages.json")) and ranks_of(tmp_path), launcher)
     launcher.send_signal(how)
     output, _ = launcher.communicate(timeout=PATIENCE_S)
