@@ -1,8 +1,8 @@
 """Figures for the report (Plotly) and for papers (matplotlib): accuracy against sparsity, and accuracy against cost with its Pareto front."""
 
 import html
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -16,6 +16,9 @@ from analysis.rows import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LEGEND, END = 48, 12  # characters of a name in a legend; of these at its end, if it is longer
 
 COLORS = (
     "#0072B2",
@@ -64,6 +67,17 @@ def line_name(group: Sequence[Row], alike: Sequence[Sequence[Row]]) -> str:
     return " ".join([group[0].model, group[0].method, *(f"{name}={other_knobs(group[0]).get(name)}" for name in differ)])
 
 
+def fitting(names: Iterable[str], room: int) -> dict[str, str]:
+    """The names as a figure has room for them: of one with more than `room` characters its beginning and its end. Different names stay different."""
+    alike: Counter[str] = Counter()
+    shown = {}
+    for name in dict.fromkeys(names):
+        text = name if len(name) <= room else f"{name[: room - END - 1]}…{name[-END:]}"
+        alike[text] += 1
+        shown[name] = text if alike[text] == 1 else f"{text} ({alike[text]})"
+    return shown
+
+
 def other_knobs(row: Row) -> dict[str, Any]:
     """The knobs of the row's method, or of its methods, without their sparsity."""
     knobs = knobs_of(row.spec.get("pruning", {}))
@@ -77,10 +91,12 @@ def sparsity(row: Row) -> float:
 
 def accuracy_figure(rows: Sequence[Row]) -> dict[str, Any]:
     """Top-1 with 95% intervals against sparsity, as a Plotly figure."""
+    shown = lines(rows)
+    names = fitting([line.name for line in shown], LEGEND)
     data = [
-        trace(line.name, [sparsity(row) for row in line.rows], line.rows, mode="lines+markers")
+        trace(names[line.name], [sparsity(row) for row in line.rows], line.rows, mode="lines+markers")
         | {"marker": {"color": line.color, "symbol": line.symbol, "size": 8}, "line": {"color": line.color, "width": 1.5}}
-        for line in lines(rows)
+        for line in shown
     ]
     return {"data": data, "layout": {"xaxis": {"title": {"text": "zeros among prunable weights (%)"}}, "yaxis": {"title": {"text": "top-1 (%)"}}}}
 
@@ -89,11 +105,12 @@ def pareto_figure(rows: Sequence[Row], cost: str) -> dict[str, Any]:
     """Top-1 against a cost as a Plotly figure: a point per row, and the Pareto front as a step line."""
     column = COLUMNS[cost]
     values = {id(row): column.read(row) for row in rows}
-    data = []
-    for line in lines(rows):
+    shown, data = lines(rows), []
+    names = fitting([line.name for line in shown], LEGEND)
+    for line in shown:
         known = [row for row in line.rows if values[id(row)] is not None]
         data.append(
-            trace(line.name, [values[id(row)] for row in known], known, mode="markers")
+            trace(names[line.name], [values[id(row)] for row in known], known, mode="markers")
             | {"marker": {"color": line.color, "symbol": line.symbol, "size": 9}}
         )
     best = front(rows, [values[id(row)] for row in rows])
@@ -168,18 +185,25 @@ def write_figures(rows: Sequence[Row], folder: Path) -> list[Path]:
 
 def draw(shown: Sequence[Line], costs: Mapping[int, Any], label: str, path: Path) -> list[Path]:
     """Writes a figure as SVG and PNG. `costs`: the abscissa by id of the row; if empty, the sparsity, with points joined by lines."""
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.add_subplot()
+    names = fitting([line.name for line in shown], LEGEND)
     for line in shown:
-        draw_line(axes, line, costs)
+        draw_line(axes, line, names[line.name], costs)
     axes.set_xlabel(label)
     axes.set_ylabel("top-1 (%)")
     axes.grid(alpha=0.3)
     if shown:
         axes.legend(fontsize="small")
+    return saved(figure, path)
+
+
+def saved(figure: "Figure", path: Path) -> list[Path]:
+    """Writes a figure as SVG and PNG, the same bytes every time; returns the files."""
+    from matplotlib import rc_context
+
     files = [path.with_suffix(".svg"), path.with_suffix(".png")]
     with rc_context({"svg.hashsalt": "vssm-bench"}):
         figure.savefig(files[0], metadata={"Date": None})
@@ -187,12 +211,15 @@ def draw(shown: Sequence[Line], costs: Mapping[int, Any], label: str, path: Path
     return files
 
 
-def draw_line(axes: "Axes", line: Line, costs: Mapping[int, Any]) -> None:
-    """Draws the points of a line with their intervals."""
+def draw_line(axes: "Axes", line: Line, name: str, costs: Mapping[int, Any]) -> None:
+    """Draws the points of a line with their intervals, under a name for the legend."""
     known = [row for row in line.rows if not costs or costs[id(row)] is not None]
     means, below, above = intervals(known)
     x = [costs[id(row)] if costs else sparsity(row) for row in known]
-    name = line.name.replace("$", r"\$")  # matplotlib reads $ as mathematics
-    axes.errorbar(
-        x, means, yerr=[below, above], label=name, color=line.color, marker=SYMBOLS[line.symbol], linestyle="none" if costs else "-", capsize=2
-    )
+    marker, style = SYMBOLS[line.symbol], "none" if costs else "-"
+    axes.errorbar(x, means, yerr=[below, above], label=plain(name), color=line.color, marker=marker, linestyle=style, capsize=2)
+
+
+def plain(name: str) -> str:
+    """A name as matplotlib shows it unchanged: it reads $ as mathematics."""
+    return name.replace("$", r"\$")

@@ -14,6 +14,7 @@ from analysis.merge import merge
 from analysis.printing import printed
 from analysis.report import report
 from analysis.rows import Row, make_rows
+from analysis.score_figures import write_score_figures
 from analysis.scores import SCORES, groups, score_lines
 from jobs.experiment.files import write_text
 
@@ -43,6 +44,7 @@ def publish(runs: Sequence[Path], out: Path, beside: Path | None = None, figures
     """
     merged = merge(runs, store=out / STORE)
     rows = make_rows(merged)
+    scored = groups(rows)
     lines = ({column.name: column.read(row) for column in LEADERBOARD} for row in rows)
     cells = (cell_line(record, row) for row in rows for record in sorted(row.done + row.failed, key=lambda record: record.seed))
     files = [
@@ -51,13 +53,13 @@ def publish(runs: Sequence[Path], out: Path, beside: Path | None = None, figures
         write_csv(out / "coverage.csv", COVERAGE, coverage_lines(rows, merged)),
         write_csv(out / "pareto.csv", PARETO, pareto_lines(rows)),
         write_csv(out / "comparisons.csv", COMPARISONS, comparison_lines(rows)),
-        write_csv(out / "scores.csv", SCORES, score_lines(groups(rows))),
+        write_csv(out / "scores.csv", SCORES, score_lines(scored)),
         write_text(out / "leaderboard.md", markdown(rows)),
         write_text(out / "leaderboard.tex", latex(rows)),
     ]
     files.append(write_text(out / "report.html", report(rows, merged, runs)))
     if figures:
-        files += write_figures(rows, out / "figures")
+        files += write_figures(rows, out / "figures") + write_score_figures(scored, out / "figures")
     if beside:
         files.append(write_csv(out / "beside.csv", BESIDE, beside_lines(rows, beside)))
     return Published(leaderboard=files[0], cells=files[1], files=tuple(files), rows=rows, table=printed(rows, merged))

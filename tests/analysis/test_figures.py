@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from analysis.exports import COSTS
-from analysis.figures import accuracy_figure, draw, hover, lines, pareto_figure, write_figures
+from analysis.figures import LEGEND, accuracy_figure, draw, fitting, hover, lines, pareto_figure, write_figures
 from jobs.experiment.records import Record
 from tests.support.records import fake_grid, fake_record, fake_spec, rows_of
 
@@ -56,6 +56,14 @@ def test_figures_for_papers_are_the_same_bytes_every_time(tmp_path: Path) -> Non
     shown = lines(rows_of(fake_record(97.0, model="a$b"), fake_record(90.0, model="a$b", pruning="magnitude-0.5")))
     first, again = (draw(shown, {}, "x", tmp_path / name) for name in "ab")
     assert [path.suffix for path in first] == [".svg", ".png"] and [path.read_bytes() for path in first] == [path.read_bytes() for path in again]
+
+
+def test_long_names_leave_room_for_the_plot_and_stay_different() -> None:
+    long = "a" * 100 + "b" * 100
+    shown = fitting(["short", long, long + "c", "short", "a" * 200 + "b" * 100], 32)
+    assert list(shown.values()) == ["short", "a" * 19 + "…" + "b" * 12, "a" * 19 + "…" + "b" * 11 + "c", "a" * 19 + "…" + "b" * 12 + " (2)"]
+    (trace,) = accuracy_figure(rows_of(fake_record(97.0, model="m" * 200)))["data"]
+    assert len(trace["name"]) == LEGEND and "m" * 200 in trace["text"][0], "hovering shows the whole name"
 
 
 def test_every_key_has_a_figure_for_the_sparsity_and_each_cost(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 import analysis.merge
 from analysis.merge import collect, merge
-from analysis.store import HEADER
+from analysis.store import HEADER, readers
 from tests.support.records import fake_grid, fake_record, fake_run
 
 
@@ -105,6 +105,14 @@ def test_a_foreign_or_older_store_is_begun_anew(tmp_path: Path, content: bytes) 
     run, store = aged(fake_run(tmp_path / "run", [fake_record(90.0)])), tmp_path / "store"
     store.write_bytes(content)
     assert merge([run], store) == merge([run]) == merge([run], store)
+
+
+def test_entries_that_other_code_made_are_not_taken(tmp_path: Path) -> None:
+    """A newer version may write fields that this one refuses, or give other keys to the same files."""
+    run, store = aged(fake_run(tmp_path / "run", [fake_record(90.0)])), tmp_path / "store"
+    first = merge([run], store)
+    store.write_bytes(store.read_bytes().replace(readers().encode(), b"0" * 12).replace(b'"grid"', b'"gird"'))
+    assert merge([run], store) == first == merge([run], store)
 
 
 def test_conflicts_are_told_from_the_store_too(tmp_path: Path) -> None:
