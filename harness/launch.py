@@ -33,6 +33,7 @@ from harness.text import counted, no_current_folder
 from jobs.cluster.claims import claimed, holder
 from jobs.cluster.slurm import SchedulerError
 from jobs.cluster.surroundings import forget_outer_job
+from jobs.experiment.cell import Cell
 from jobs.experiment.collector import collect_rarely
 from jobs.experiment.ids import CellId
 from jobs.experiment.job import JobSpec, PlannedCell
@@ -43,7 +44,7 @@ from jobs.experiment.run_folder import RUNS, RunFolder
 from jobs.experiment.specs import ClusterSpec
 from jobs.recovery.leftovers import remove_asides, remove_leftovers
 from jobs.recovery.nodes import around_bad_nodes
-from jobs.worker.code_copy import described, keep_code, other_code, running_from, surroundings_of
+from jobs.worker.code_copy import CodeChanged, described, keep_code, other_code, running_from, surroundings_of
 from jobs.worker.notify import save_notice, tell
 
 OK, SOME_FAILED, USAGE, NOTHING_TO_DO, INTERRUPTED = 0, 1, 2, 3, 130
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         launch_from(copy, sys.argv[1:] if arguments is None else arguments)
     try:
         return plan_and_launch(grid, run, options)
-    except (RecordError, BudgetError) as error:
+    except (RecordError, BudgetError, CodeChanged) as error:
         print(error, file=sys.stderr)
         return USAGE
     except TimingError as error:
@@ -120,7 +121,7 @@ def launch_from(copy: Path, arguments: Sequence[str]) -> NoReturn:
 def plan_and_launch(grid: Grid, run: RunFolder, options: argparse.Namespace) -> int:
     """Checks what is left to run, then prints or runs it; returns the exit code.
 
-    Raises RecordError, BudgetError, TimingError, OSError, SchedulerError, KeyboardInterrupt.
+    Raises RecordError, BudgetError, CodeChanged, TimingError, OSError, SchedulerError, KeyboardInterrupt.
     """
     costs = Costs(run=run, options=options)
     grid = costs.within(grid)
@@ -143,23 +144,12 @@ def plan_and_launch(grid: Grid, run: RunFolder, options: argparse.Namespace) -> 
         cells = planned_cells(grid, graph)
         left, failed = to_run(run, cells, options.retry_failed)
     if options.dry_run:
-        print(describe(graph, grid, make_jobs(grid, graph, run, left), done=done_stages(graph, run)))
-        if not plan_only and (to_write := missing(grid.cluster, data_sets(to_check))):
-            print(f"data to write first: {', '.join(map(title, to_write))}")
-        if options.estimate:
-            print("\n" + costs.text(grid, graph, left))
-        if plan_only:
-            unchecked = [f"  {problem}" for problem in check_machine(grid, to_check).problems]
-            print("\n".join(["", "not checked, for this machine has no SLURM:", *unchecked]))
+        show_plan(grid, graph, run, left, costs, to_check, plan_only=plan_only)
         return OK
     if not left:
         hint = f", {len(failed)} failed: {RETRY_HINT}" if failed else ""
         print(f"nothing to do: {len(cells) - len(failed)} of {len(cells)} cells are done{hint}", flush=True)
-        if costs.to_keep or cells_with_new_labels(grid, graph, run):
-            with claimed(run.launch_lock, wait=False) as alone:
-                if alone:
-                    costs.keep()
-                    show_new_labels(grid, graph, run)
+        keep_what_changed(grid, graph, run, costs)
         publish(run)
         return NOTHING_TO_DO
     with claimed(run.launch_lock, wait=False) as alone:
@@ -168,6 +158,33 @@ def plan_and_launch(grid: Grid, run: RunFolder, options: argparse.Namespace) -> 
             return NOTHING_TO_DO
         costs.keep()
         return launch(grid, graph, run, options.retry_failed)
+
+
+def show_plan(
+    grid: Grid, graph: StageGraph, run: RunFolder, left: Sequence[PlannedCell], costs: Costs, to_check: Sequence[Cell], *, plan_only: bool
+) -> None:
+    """Prints what a launch would run, the data that it would write first, and what it would cost.
+
+    to_check: the cells whose data and machine matter, also those that a budget leaves out. plan_only: this machine cannot be asked for either.
+    """
+    print(describe(graph, grid, make_jobs(grid, graph, run, left), done=done_stages(graph, run)))
+    if not plan_only and (to_write := missing(grid.cluster, data_sets(to_check))):
+        print(f"data to write first: {', '.join(map(title, to_write))}")
+    if costs.options.estimate:
+        print("\n" + costs.text(grid, graph, left))
+    if plan_only:
+        unchecked = [f"  {problem}" for problem in check_machine(grid, to_check).problems]
+        print("\n".join(["", "not checked, for this machine has no SLURM:", *unchecked]))
+
+
+def keep_what_changed(grid: Grid, graph: StageGraph, run: RunFolder, costs: Costs) -> None:
+    """Keeps a new budget and new labels where there is nothing to run, unless another launch is at work."""
+    if not (costs.to_keep or cells_with_new_labels(grid, graph, run)):
+        return
+    with claimed(run.launch_lock, wait=False) as alone:
+        if alone:
+            costs.keep()
+            show_new_labels(grid, graph, run)
 
 
 def launch(grid: Grid, graph: StageGraph, run: RunFolder, retry_failed: bool) -> int:

@@ -26,6 +26,10 @@ COMPILED = "__pycache__"
 SEARCHED, SAFE = "PYTHONPATH", "PYTHONSAFEPATH"  # where Python looks first, and that it does not look into the current folder before
 
 
+class CodeChanged(RuntimeError):
+    """The code was edited while a launch copied it."""
+
+
 def code_files(root: Path) -> Iterator[Path]:
     """The files of the packages below `root`, relative to it, in one sequence."""
     for package in PACKAGES:
@@ -50,7 +54,7 @@ def digest_of(root: Path) -> str:
 
 
 def keep_code(run: RunFolder) -> Path:
-    """The copy of this process's code in a run folder, which is made if it is not there. Raises OSError.
+    """The copy of this process's code in a run folder, which is made if it is not there. Raises OSError and CodeChanged.
 
     The caller holds the launch lock: what killed launches were copying is removed.
     """
@@ -62,12 +66,14 @@ def keep_code(run: RunFolder) -> Path:
         try:
             for path in code_files(ROOT):
                 copied(ROOT / path, aside / path)
+            if digest_of(aside) != target.name:
+                raise CodeChanged(f"the code in {ROOT} was changed while this launch started: nothing was launched; launch again")
             commit, dirty = code_version()
             write_json(aside / COPY_VERSION, {"commit": commit, "dirty": dirty})
             if dirty:
                 (aside / CODE_DIFF).write_bytes(code_diff())
             aside.rename(target)
-        except OSError:
+        except (OSError, CodeChanged):
             shutil.rmtree(aside, ignore_errors=True)
             if not target.exists():  # another launch may have been faster
                 raise

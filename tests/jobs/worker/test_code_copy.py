@@ -14,7 +14,18 @@ from harness.launch import runs_copy
 from jobs.experiment.run_folder import RunFolder
 from jobs.experiment.specs import ClusterSpec
 from jobs.worker import code_copy, code_diff, environment
-from jobs.worker.code_copy import PACKAGES, code_files, code_id, described, digest_of, keep_code, other_code, running_from, surroundings_of
+from jobs.worker.code_copy import (
+    PACKAGES,
+    CodeChanged,
+    code_files,
+    code_id,
+    described,
+    digest_of,
+    keep_code,
+    other_code,
+    running_from,
+    surroundings_of,
+)
 from tests.support import processes
 from tests.support.waiting import PATIENCE_S
 
@@ -80,6 +91,24 @@ def test_a_copy_that_is_cut_short_leaves_nothing(project: Path, tmp_path: Path, 
     with pytest.raises(OSError, match="No space"):
         keep_code(run)
     assert not run.code_dir.exists() or not list(run.code_dir.iterdir())
+
+
+def test_an_edit_while_the_code_is_copied_is_not_kept_under_the_name_of_the_code_before(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = code_copy.copied
+
+    def edited_meanwhile(source: Path, target: Path) -> None:
+        whole(source, target)
+        (project / "models" / "a.py").write_text("pulled meanwhile\n")
+
+    monkeypatch.setattr(code_copy, "copied", edited_meanwhile)
+    run = RunFolder(tmp_path / "run")
+    with pytest.raises(CodeChanged, match="launch again"):
+        keep_code(run)
+    assert not list(run.code_dir.iterdir())
+    code_id.cache_clear()
+    assert digest_of(keep_code(run)) == code_id(), "the next launch"
 
 
 def test_only_a_whole_copy_of_other_code_is_gone_on_with(project: Path, tmp_path: Path) -> None:
