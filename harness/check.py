@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from harness.review import evaluation, files, records, tables, tuning
+from harness.review import evaluation, files, records, stages, tables, tuning, written
 from harness.review.evidence import Evidence
 from harness.review.rules import RULES, Finding
 from harness.text import counted, no_current_folder
@@ -29,9 +29,13 @@ COLOURS = {"broken": "bold red", "holds": "green", "not checked": "yellow"}
 CHECKS: Sequence[tuple[tuple[int, ...], Callable[[Evidence], Iterator[Finding]]]] = (  # with the rules that each looks at
     ((1,), records.schema),
     ((2,), records.identity),
+    ((2,), stages.paths),
     ((3,), records.complete),
+    ((3,), stages.unaccounted),
     ((4,), records.numbers),
+    ((4,), stages.training),
     ((5,), files.weights),
+    ((5,), stages.exports),
     ((6, 7), files.masks_and_counts),
     ((8,), tables.data),
     ((9,), records.test_set),
@@ -40,7 +44,9 @@ CHECKS: Sequence[tuple[tuple[int, ...], Callable[[Evidence], Iterator[Finding]]]
     ((12,), tables.controls),
     ((13,), tables.seeds),
     ((14,), tables.code),
-    ((15,), tables.written_tables),
+    ((15,), written.written_tables),
+    ((15,), written.labels),
+    ((15,), written.cards),
     ((17,), tuning.tuning),
 )
 
@@ -70,13 +76,20 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options of the command line."""
     parser = argparse.ArgumentParser(prog="python -m harness.check", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("runs", nargs="+", type=Path, help="run folders whose cells belong together")
-    parser.add_argument("--evaluate", type=int, default=0, metavar="N", help="evaluate so many cells on the test set again")
+    parser.add_argument("--evaluate", type=cells, default=0, metavar="N", help="evaluate so many cells on the test set again")
     parser.add_argument("--cache", default=ClusterSpec().cache, help="where data sets are, for --evaluate (default: %(default)s)")
     parser.add_argument(
         "--plugins", action="store_true", help="run the plug-ins that lie in the folders, to check their cells too: their code, as you"
     )
     parser.add_argument("--json", action="store_true", help="print rules and findings as JSON")
     return parser.parse_args(arguments)
+
+
+def cells(text: str) -> int:
+    """A number of cells."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a number of cells, 0 or more, got '{text}'")
+    return int(text)
 
 
 def check(evidence: Evidence, *, evaluate: int = 0, cache: str = ClusterSpec().cache, rules: Collection[int] = RULES) -> list[Finding]:
@@ -107,9 +120,9 @@ def show(evidence: Evidence, findings: Sequence[Finding]) -> None:
             console.print(Text(printable(f"        {mark}{finding.where}: {finding.text}"), style="" if finding.weight == "fault" else "dim"))
         if len(own) > SHOWN:
             console.print(Text(f"        and {len(own) - SHOWN} more; --json shows all", style="dim"))
-    cells = counted(len(evidence.held), "record")
+    records_held = counted(len(evidence.held), "record")
     verdict = f"{counted(broken, 'rule')} broken" if broken else "no rule is broken"
-    console.print(Text(f"{cells}: {verdict}; docs/rules.md has the reasons", style="bold"))
+    console.print(Text(f"{records_held}: {verdict}; docs/rules.md has the reasons", style="bold"))
 
 
 def as_json(evidence: Evidence, findings: Sequence[Finding]) -> dict[str, object]:

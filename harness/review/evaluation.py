@@ -3,10 +3,14 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.review.evidence import Evidence, Measured
 from harness.review.rules import Finding
 from jobs.experiment.verification import verifications
+
+if TYPE_CHECKING:
+    from jobs.train.evaluation import Scores
 
 ELSEWHERE = 0.002  # of the test images may fall on the other side on another machine, whose kernels round differently; at least one
 
@@ -67,10 +71,24 @@ def evaluated(measured: Measured, cache: Path) -> Iterator[Finding]:
         return
     loader = EvalLoader(cell.data, images, "test", batch_size=cell.recipe.batch_size, rank=0, world=1, threads=around.threads, device=ranks.device)
     scores = evaluate(network, loader.batches(), ranks)
-    off = round(abs(scores.top1 - measured.metrics.top1) * scores.samples / 100)
-    allowed = max(1, round(ELSEWHERE * scores.samples))
-    seen = f"top-1 is {scores.top1:.4f} here, and {measured.metrics.top1:.4f} in the record: {off} of {scores.samples} images"
-    if off > allowed or scores.samples != measured.metrics.test_samples:
-        yield Finding(rule=16, where=measured.name, text=seen)
-    elif off:
-        yield Finding(rule=16, where=measured.name, text=f"{seen}, which another machine may round to", weight="note")
+    yield from compared(measured, scores)
+
+
+def compared(measured: Measured, scores: "Scores") -> Iterator[Finding]:
+    """What differs of the accuracies of a cell and those of its saved file here."""
+    samples, allowed = scores.samples, max(1, round(ELSEWHERE * scores.samples))
+    for name, here, recorded in (("top-1", scores.top1, measured.metrics.top1), ("top-5", scores.top5, measured.metrics.top5)):
+        if here is None or recorded is None:
+            off = samples if here is not recorded else 0
+        else:
+            off = round(abs(here - recorded) * samples / 100)
+        seen = f"{name} is {shown(here)} here, and {shown(recorded)} in the record: {off} of {samples} images"
+        if off > allowed or samples != measured.metrics.test_samples:
+            yield Finding(rule=16, where=measured.name, text=seen)
+        elif off:
+            yield Finding(rule=16, where=measured.name, text=f"{seen}, which another machine may round to", weight="note")
+
+
+def shown(accuracy: float | None) -> str:
+    """An accuracy in percent."""
+    return "none" if accuracy is None else f"{accuracy:.4f}"

@@ -12,6 +12,7 @@ from harness.review.rules import Finding
 from jobs.experiment.cell import Cell
 from jobs.experiment.identity import result_settings
 from jobs.experiment.plugins import load_copies, names_in
+from jobs.experiment.published import EVALUATION, follows_published
 from jobs.experiment.records import Metrics, Record, RecordError, read_record
 from jobs.experiment.run_folder import WEIGHTS, RunFolder
 from models.plugins.content import PluginError
@@ -87,7 +88,15 @@ class Measured(Held):
         around, numbers = self.record.environment, self.metrics
         machine = (around.data_sha256, around.gpu or around.cpu, around.ranks, around.threads, around.loader, around.scan)
         protocol = (numbers.throughput_batch, numbers.flops_convention, numbers.speed_protocol)
-        return text_of([self.settings.get("data"), self.settings.get("recipe"), self.settings.get("tune"), *machine, *protocol])
+        return text_of([self.ranked_data, self.settings.get("recipe"), self.settings.get("tune"), *machine, *protocol])
+
+    @property
+    def ranked_data(self) -> Any:
+        """The data settings, those of the published evaluation as one: each official checkpoint has its own, and they are ranked together."""
+        given, model = self.settings.get("data"), self.record.spec.get("model", {})
+        if not follows_published(str(model.get("name")), model.get("options") or {}, given or {}):
+            return given
+        return {name: value for name, value in (given or {}).items() if name not in EVALUATION} | {"evaluation": "as published"}
 
     @cached_property
     def model(self) -> str:

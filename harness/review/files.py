@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from harness.review.evidence import Evidence, Measured
 from harness.review.rules import Finding
 from jobs.experiment.cell import Cell
+from jobs.experiment.cell_config import ConfigError, read_config
 from jobs.experiment.files import sha256_of
+from jobs.experiment.run_folder import CONFIG, MASKS, STRUCTURE, WEIGHTS
 from jobs.experiment.specs import image_size
 
 CLOSE = 1e-12
@@ -20,6 +22,29 @@ def weights(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(rule=5, where=cell.name, text="the record has no digest of the weights", weight="unchecked")
         elif sha256_of(cell.weights) != cell.record.weights_sha256:
             yield Finding(rule=5, where=cell.name, text=f"{cell.weights.name} is not the file that was measured")
+        elif (size := cell.weights.stat().st_size) != cell.metrics.file_bytes:
+            yield Finding(rule=5, where=cell.name, text=f"file_bytes is {cell.metrics.file_bytes:,}, and {cell.weights.name} has {size:,}")
+        yield from (Finding(rule=5, where=cell.name, text=text) for text in against_config(cell))
+
+
+def against_config(cell: Measured) -> Iterator[str]:
+    """How a cell's files differ from those that its config.json names. Cells of versions before have none."""
+    folder = cell.path.parent
+    try:
+        config = read_config(folder)
+    except FileNotFoundError:
+        return
+    except ConfigError as error:
+        yield str(error)
+        return
+    if (config.cell, config.seed, config.pruning) != (cell.record.id, cell.record.seed, cell.record.pruning):
+        yield f"{CONFIG} is of another cell: {config.cell}, {config.pruning}, seed {config.seed}"
+    if config.files.get(WEIGHTS) != cell.record.weights_sha256:
+        yield f"{CONFIG} and the record have different digests of {WEIGHTS}"
+    for name in (MASKS, STRUCTURE):
+        there, named = (folder / name).exists(), config.files.get(name)
+        if there != (named is not None) or (there and sha256_of(folder / name) != named):
+            yield f"{name} is not the file that {CONFIG} names" if there else f"{name} is missing, and {CONFIG} names it"
 
 
 def masks_and_counts(evidence: Evidence) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ from datetime import datetime
 from harness.plan.stages import make_graph
 from harness.review.evidence import Evidence, Held, Measured
 from harness.review.rules import Finding
+from jobs.experiment.identity import PROTOCOL, training_protocol
 from jobs.experiment.plugins import names_in
 from jobs.experiment.records import Metrics, Record, not_finite
 from jobs.experiment.run_folder import EXPORT, METRICS, RESULT
@@ -23,6 +24,9 @@ def schema(evidence: Evidence) -> Iterator[Finding]:
     for held in evidence.held:
         if held.record.id != held.path.parent.name:
             yield Finding(rule=1, where=held.name, text=f"the record is that of cell {held.record.id}: it was moved or copied")
+        if (held.record.status == "done") == (held.record.metrics is None):
+            text = f"it says that the cell is {held.record.status}, and has {'no numbers' if held.record.metrics is None else 'numbers'}"
+            yield Finding(rule=1, where=held.name, text=text)
     for run in evidence.runs:
         if not any(held.run is run for held in evidence.held):
             yield Finding(rule=1, where=str(run.path), text="it holds no record")
@@ -37,10 +41,15 @@ def identity(evidence: Evidence) -> Iterator[Finding]:
                 "" if names_in(held.record.spec) else "; check it with the version that ran it"
             )
             yield Finding(rule=2, where=held.name, text=unknown, weight="unchecked")
+        elif held.record.spec["recipe"].get(PROTOCOL) != training_protocol(cell.recipe).get(PROTOCOL):
+            text = "it was trained by another protocol than this version's, so its id cannot be computed; check it with the version that ran it"
+            yield Finding(rule=2, where=held.name, text=text, weight="unchecked")
         elif cell.id != held.record.id:
             yield Finding(rule=2, where=held.name, text=f"its settings are those of cell {cell.id}: a setting was changed after the run")
         elif cell.seed != held.record.seed:
             yield Finding(rule=2, where=held.name, text=f"it says seed {held.record.seed}, and was run with seed {cell.seed}")
+        elif (called := (held.record.model, held.record.pruning)) != (own := (cell.model.label, cell.pruning)):
+            yield Finding(rule=2, where=held.name, text=f"it is called {', '.join(called)}, and its settings are those of {', '.join(own)}")
 
 
 def complete(evidence: Evidence) -> Iterator[Finding]:
@@ -57,7 +66,8 @@ def complete(evidence: Evidence) -> Iterator[Finding]:
         for held in evidence.held:
             if held.run is run and held.record.status == "failed":
                 why = held.record.failure.kind if held.record.failure else "unknown"
-                yield Finding(rule=3, where=held.name, text=f"it failed ({why}), and is no part of a mean", weight="note")
+                left = ", although it left weights" if held.weights.exists() else ""
+                yield Finding(rule=3, where=held.name, text=f"it failed ({why}){left}, and is no part of a mean", weight="note")
 
 
 def numbers(evidence: Evidence) -> Iterator[Finding]:

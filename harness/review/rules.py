@@ -34,7 +34,7 @@ RULES: Final[dict[int, Rule]] = {
         reason="A record that is torn or was moved says nothing about the cell that it stands for.",
     ),
     2: Rule(
-        text="The id of a cell is the hash of the settings in its record.",
+        text="The id of a cell is the hash of the settings in its record, which also give its names and its stages.",
         reason="Who changes a setting after the run, such as a sparsity or a seed, changes the id.",
     ),
     3: Rule(
@@ -42,11 +42,11 @@ RULES: Final[dict[int, Rule]] = {
         reason="A table without its failures and without the cells that were not run shows what somebody chose to show.",
     ),
     4: Rule(
-        text="The numbers of a record can be, and agree with each other.",
+        text="The numbers of a record can be, and agree with each other and with its stages.",
         reason="An accuracy is a whole number of images; zeros, parameters and multiply-adds follow from each other.",
     ),
     5: Rule(
-        text="The saved weights are the file that was measured: their SHA-256 is the recorded one.",
+        text="The saved files are those that were measured: SHA-256 and size are the recorded ones, and the last stage left the same.",
         reason="Else the numbers are those of another network.",
     ),
     6: Rule(
@@ -58,7 +58,7 @@ RULES: Final[dict[int, Rule]] = {
         reason="They are the axes of the table, and depend on no machine.",
     ),
     8: Rule(
-        text="Cells with the same data settings saw the same images: one content hash, one number of test images.",
+        text="Cells with the same data settings saw the same images: one content hash, and one number of test images, all of them where it is known.",
         reason="A path may hold other images on another day.",
     ),
     9: Rule(
@@ -78,7 +78,7 @@ RULES: Final[dict[int, Rule]] = {
         reason="Without them, nobody sees what pruning costs, or that a method is better than none.",
     ),
     13: Rule(
-        text="All rows of a table have the same seeds, each once.",
+        text="All rows of a table have the same seeds, each once, with a network of its own.",
         reason="The best three of five seeds are not three seeds.",
     ),
     14: Rule(
@@ -86,7 +86,7 @@ RULES: Final[dict[int, Rule]] = {
         reason="A fix between two cells is a difference between two methods.",
     ),
     15: Rule(
-        text="The tables in the folder are those that its records give.",
+        text="The tables, the report and the model cards in the folder are those that its records give.",
         reason="A CSV can be edited.",
     ),
     16: Rule(

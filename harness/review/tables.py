@@ -1,22 +1,18 @@
-"""Rules on the cells of a table together: 8 and 11 to 15."""
+"""Rules on the cells of a table together: 8 and 11 to 14."""
 
 import json
-import subprocess
-import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 
 from harness.review.evidence import Evidence, Measured, grouped, text_of, title
 from harness.review.rules import Finding
 from harness.text import counted, shortened
 from jobs.experiment.run_folder import CODE_DIFF, RunFolder
+from jobs.experiment.sources import SOURCES
 from jobs.worker.code_copy import digest_of
 
 SETTLED = 3  # seeds from which on a rank means something
 NAMED = 6
-REWRITTEN = ("leaderboard.csv", "cells.csv", "coverage.csv", "comparisons.csv", "pareto.csv", "scores.csv")
 SAME: Mapping[str, Callable[[Measured], object]] = {  # within a table, beside what a leaderboard separates by itself
     "versions": lambda cell: text_of(cell.record.environment.versions),
     "python": lambda cell: cell.record.environment.python,
@@ -30,6 +26,11 @@ def data(evidence: Evidence) -> Iterator[Finding]:
     for cells in by(evidence.measured, lambda cell: text_of(cell.settings.get("data"))):
         for what, value in (("content hash", hash_of), ("number of test images", test_images)):
             yield from disagreement(8, "the data", f"{what} of the same data settings", cells, value)
+    for cell in evidence.measured:
+        source = str(cell.record.spec.get("data", {}).get("source"))
+        known = SOURCES[source].test_images if source in SOURCES else None
+        if known is not None and test_images(cell) != known:
+            yield Finding(rule=8, where=cell.name, text=f"it was tested on {cell.metrics.test_samples:,} images, and {source} has {known:,}")
 
 
 def hash_of(cell: Measured) -> object:
@@ -81,6 +82,7 @@ def seeds(evidence: Evidence) -> Iterator[Finding]:
             if missing := [seed for seed in wanted if seed not in there]:
                 yield Finding(rule=13, where=title(cells), text=f"{name}: no seed {shortened(missing, NAMED)}, which other rows have")
             yield from twice(name, own)
+            yield from copied(name, own)
         if len(wanted) < SETTLED:
             text = f"{counted(len(wanted), 'seed')}: differences between rows are not settled"
             yield Finding(rule=13, where=title(cells), text=text, weight="note")
@@ -92,6 +94,14 @@ def twice(name: str, cells: Sequence[Measured]) -> Iterator[Finding]:
         if len({cell.record.model_dump_json() for cell in own}) > 1:
             names = ", ".join(cell.name for cell in own)
             yield Finding(rule=13, where=names, text=f"{name}: seed {own[0].record.seed} has {len(own)} results that differ")
+
+
+def copied(name: str, cells: Sequence[Measured]) -> Iterator[Finding]:
+    """A finding if several seeds of a row that was trained have one network: a training depends on its seed."""
+    for own in by([cell for cell in cells if cell.metrics.epochs and cell.record.weights_sha256], lambda cell: cell.record.weights_sha256):
+        if len(seeds := sorted({cell.record.seed for cell in own})) > 1:
+            text = f"{name}: seeds {shortened(seeds, NAMED)} have the same weights, bit for bit: all but one are copies"
+            yield Finding(rule=13, where=", ".join(cell.name for cell in own), text=text)
 
 
 def code(evidence: Evidence) -> Iterator[Finding]:
@@ -116,10 +126,13 @@ def code_of(cell: Measured) -> object:
 
 
 def changed_copies(run: RunFolder, codes: Iterable[str]) -> Iterator[Finding]:
-    """Copies of the code in a run folder whose content is not what their names say."""
+    """Copies of the code in a run folder whose content is not what their names say; a note on those that are not there."""
     for copy in (run.code_dir / code for code in codes if code):
-        if copy.is_dir() and digest_of(copy) != copy.name:
-            yield Finding(rule=14, where=f"{run.path.name}/{copy.parent.name}/{copy.name}", text="the copy of the code was changed after the launch")
+        where = f"{run.path.name}/{copy.parent.name}/{copy.name}"
+        if not copy.is_dir():
+            yield Finding(rule=14, where=where, text="the folder has no copy of the code that ran, so that nobody can look at it here", weight="note")
+        elif digest_of(copy) != copy.name:
+            yield Finding(rule=14, where=where, text="the copy of the code was changed after the launch")
 
 
 def changed_code(run: RunFolder) -> Finding:
@@ -130,32 +143,6 @@ def changed_code(run: RunFolder) -> Finding:
     changed = diff.read_bytes()
     text = f"the code had changes after its commit; {CODE_DIFF} has them ({len(changed.splitlines()):,} lines)"
     return Finding(rule=14, where=run.path.name, text=text, weight="note")
-
-
-def written_tables(evidence: Evidence) -> Iterator[Finding]:
-    """Rule 15."""
-    for run in evidence.runs:
-        kept = [name for name in REWRITTEN if (run.path / name).exists()]
-        if not kept:
-            yield Finding(rule=15, where=str(run.path), text="it holds no tables; python -m analysis writes them", weight="note")
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, "-m", "analysis", str(run.path), "-o", folder]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode == 2:
-                yield Finding(rule=15, where=str(run.path), text=f"analysis cannot read it: {done.stderr.strip()}")
-                continue
-            for name in kept:
-                if (run.path / name).read_bytes() != (Path(folder) / name).read_bytes():
-                    yield Finding(rule=15, where=f"{run.path.name}/{name}", text=difference(run.path / name, Path(folder) / name))
-
-
-def difference(kept: Path, written: Path) -> str:
-    """The first difference between a table and the one that the records give."""
-    before, now = (path.read_text(encoding="utf-8-sig", errors="replace").splitlines() for path in (kept, written))
-    line = next((number for number, (a, b) in enumerate(zip(before, now, strict=False), 1) if a != b), min(len(before), len(now)) + 1)
-    why = "it was edited, records have changed since, or another version of the analysis wrote it"
-    return f"line {line} is not what the records give: {why}; python -m analysis writes it again"
 
 
 def by(cells: Sequence[Measured], value: Callable[[Measured], object]) -> list[list[Measured]]:

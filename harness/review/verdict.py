@@ -7,7 +7,7 @@ from statistics import fmean
 
 from harness.review.again import machine, unequal
 from harness.review.differences import differences
-from harness.review.equivalence import LEVEL, MOST_RUNS, band, compared, runs_needed
+from harness.review.equivalence import LEVEL, MOST_RUNS, SAME, band, compared, runs_needed
 from harness.review.evaluation import ELSEWHERE
 from harness.text import counted, shortened
 from jobs.experiment.records import Record, now
@@ -167,7 +167,7 @@ def by_margin(subject: Rerun) -> tuple[Verdict, list[str]]:
     """The verdict on one run beside one recorded seed."""
     off = fmean(subject.drawn) - fmean(subject.recorded.values())
     none = "the record has one seed, so its seeds span no band, and one run beside it can be held against the margin alone"
-    if abs(off) <= subject.margin:
+    if abs(off) <= subject.margin + SAME:
         return "pass", [f"within the margin of {points(subject.margin)}: {off:+.2f} points of top-1", none]
     return "drift", [f"beyond the margin of {points(subject.margin)}: {off:+.2f} points of top-1", none, "--seeds 3 would give a spread to judge by"]
 

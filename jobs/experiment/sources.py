@@ -19,6 +19,7 @@ class SourceEntry:
     path: bool | None = False  # True: it needs `path`; False: it refuses it; None: it takes it
     test_path: bool | None = False
     images: int | None = None  # for training, before the validation split; None: only the files know
+    test_images: int | None = None  # None: only the files know
     mean: Channels = IMAGENET_MEAN
     std: Channels = IMAGENET_STD
     reader: Any = None  # of a plug-in: its jobs.data.content.Reader
@@ -45,9 +46,9 @@ def typed_options(source: str, given: Any) -> Any:
 
 
 SOURCES: dict[str, SourceEntry] = {
-    "digits": SourceEntry(img_size=32, images=1438, mean=(0.313, 0.313, 0.313), std=(0.357, 0.357, 0.357)),
-    "cifar10": SourceEntry(img_size=32, path=True, images=50_000, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)),
-    "cifar100": SourceEntry(img_size=32, path=True, images=50_000, mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762)),
+    "digits": SourceEntry(img_size=32, images=1438, test_images=359, mean=(0.313, 0.313, 0.313), std=(0.357, 0.357, 0.357)),
+    "cifar10": SourceEntry(img_size=32, path=True, images=50_000, test_images=10_000, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)),
+    "cifar100": SourceEntry(img_size=32, path=True, images=50_000, test_images=10_000, mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762)),
     "imagefolder": SourceEntry(img_size=224, path=True, test_path=None),
     "huggingface": SourceEntry(img_size=224, path=True, test_path=None),
     "webdataset": SourceEntry(img_size=224, path=True, test_path=None),

@@ -29,3 +29,10 @@ def test_scripts_get_json(fake: FakeRun, capsys: pytest.CaptureFixture[str]) -> 
     told = json.loads(capsys.readouterr().out)
     assert told["records"] == 1 and [rule["rule"] for rule in told["rules"]] == list(range(1, 18))
     assert [rule["state"] for rule in told["rules"]][2] == "broken"
+
+
+@pytest.mark.parametrize("number", ["-1", "many", "1.5"])
+def test_a_number_of_cells_that_is_none_is_refused(tmp_path: Path, number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([str(tmp_path), "--evaluate", number])
+    assert ended.value.code == 2 and "expected a number of cells" in capsys.readouterr().err

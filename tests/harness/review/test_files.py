@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from jobs.experiment.files import sha256_of
 from tests.support.forgeries import Falsify, broken, cells, edit, forget, rewrite
@@ -40,6 +41,19 @@ def narrower_masks(run: Path) -> None:
     rewrite(cells(run, "magnitude")[0] / "masks.safetensors", halve)
 
 
+def moved_zero(run: Path) -> None:
+    """Another weight is pruned in the place of one that was; sparsity stays."""
+    cell = cells(run, "magnitude")[0]
+    name = next(iter(load_file(cell / "masks.safetensors")))
+
+    def swap(tensors: dict[str, torch.Tensor]) -> None:
+        tensors[name].view(-1).copy_(tensors[name].view(-1).flip(0))
+
+    rewrite(cell / "masks.safetensors", swap)
+    rewrite(cell / "model.safetensors", swap)
+    edit(cell, weights_sha256=sha256_of(cell / "model.safetensors"))
+
+
 FORGERIES: dict[str, tuple[set[int], Falsify]] = {  # the rules that must be found broken, and how
     "a changed weight": (
         {5},
@@ -50,6 +64,9 @@ FORGERIES: dict[str, tuple[set[int], Falsify]] = {  # the rules that must be fou
     "masks that drop more than is zero": ({6}, sparser_masks),
     "masks that drop less than was said": ({6}, narrower_masks),
     "no masks": ({6}, lambda run: (cells(run, "magnitude")[0] / "masks.safetensors").unlink()),
+    "a mask and its zero moved together, with the digest": ({5}, moved_zero),
+    "a smaller file than it is": ({5}, lambda run: edit(cells(run, "dense")[0], metrics__file_bytes=lambda n: n // 2)),
+    "the config of another cell": ({5}, lambda run: shutil.copy(cells(run, "dense")[0] / "config.json", cells(run, "dense")[1] / "config.json")),
     "fewer parameters": ({7}, lambda run: edit(cells(run, "dense")[0], metrics__params=lambda n: n - 1, metrics__params_dense=lambda n: n - 1)),
     "fewer multiply-adds": ({7}, lambda run: edit(cells(run, "magnitude")[0], metrics__macs_nonzero=lambda n: n // 2)),
 }

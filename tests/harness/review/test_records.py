@@ -6,16 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from harness.check import check
 from harness.grid.read import read_grid
 from harness.plan.jobs import planned_cells
 from harness.plan.stages import make_graph
-from harness.review.evidence import Held
+from harness.review.evidence import Evidence, Held
 from harness.review.records import merges_tokens, relations
 from jobs.experiment.job import JobSpec
 from jobs.experiment.records import Metrics
 from jobs.experiment.run_folder import RunFolder
 from tests.support.forgeries import Falsify, broken, cells, edit
 from tests.support.jobs import finished
+from tests.support.records import fake_record, fake_run
 
 pytestmark = pytest.mark.slow
 
@@ -41,6 +43,9 @@ FORGERIES: dict[str, tuple[set[int], Falsify]] = {  # the rules that must be fou
     "a torn record": ({1, 3}, lambda run: (cells(run, "dense")[0] / "record.json").write_text('{"schema_version": 1, "id"')),
     "a field that no schema has": ({1}, lambda run: edit(cells(run, "dense")[0], metrics__luck=1)),
     "the record of another cell": ({1}, lambda run: shutil.copy(cells(run, "dense")[0] / "record.json", cells(run, "random")[0])),
+    "a bad result taken out of its record": ({1}, lambda run: edit(cells(run, "magnitude")[0], metrics=None)),
+    "a good cell said to have failed": ({1}, lambda run: edit(cells(run, "magnitude")[0], status="failed")),
+    "another version of the schema": ({1, 3}, lambda run: edit(cells(run, "dense")[0], schema_version=2)),
     "a changed sparsity": ({2}, lambda run: edit(cells(run, "magnitude")[0], spec__pruning__knobs__sparsity=0.9)),
     "a changed seed": ({2}, lambda run: edit(cells(run, "magnitude")[0], seed=5)),
     "a removed cell": ({3}, lambda run: shutil.rmtree(cells(run, "magnitude")[1])),
@@ -65,6 +70,28 @@ def test_a_forgery_is_found_by_its_rule(run: Path, forgery: str) -> None:
     rules, falsify = FORGERIES[forgery]
     falsify(run)
     assert rules <= broken(run, rules=rules)
+
+
+def test_a_cell_that_is_said_to_have_failed_beside_its_weights_is_noted(tmp_path: Path) -> None:
+    run = RunFolder(fake_run(tmp_path, [fake_record(None), record := fake_record(None, seed=1)]))
+    run.record_path(record.id).with_name("model.safetensors").touch()
+    run.plan_path.write_text('{"cells": {}}')
+    assert sorted(finding.text for finding in check(Evidence(runs=[run]), rules=[3])) == [
+        "it failed (diverged), although it left weights, and is no part of a mean", "it failed (diverged), and is no part of a mean",
+    ]  # fmt: skip
+
+
+def test_a_record_of_another_training_protocol_is_not_called_changed(tmp_path: Path) -> None:
+    """Versions up to 0.2 trained bf16 in another way: their records do not have the protocol, and their ids did not hold it."""
+    (tmp_path / "grid.yaml").write_text(MERGING.replace("seeds", "recipe: {dtype: bf16}\nseeds"))
+    grid = read_grid(tmp_path / "grid.yaml")
+    planned = planned_cells(grid, make_graph(grid.cells))[0]
+    record = finished(JobSpec(run="", grid="old", stages=(), cells=(), cluster=grid.cluster), planned)
+    spec = record.spec | {"recipe": {name: value for name, value in record.spec["recipe"].items() if name != "protocol"}}
+    run = RunFolder(tmp_path / "run")
+    run.write_record(record.model_copy(update={"id": "0123456789ab", "spec": spec}))
+    (finding,) = check(Evidence(runs=[run]), rules=[2])
+    assert finding.weight == "unchecked" and "another protocol" in finding.text
 
 
 MERGING = """

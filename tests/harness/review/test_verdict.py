@@ -94,6 +94,14 @@ def test_one_recorded_seed_spans_no_band() -> None:
     assert several.verdict == "fail" and several.comparison is not None and several.comparison.spread_of == "runs"
 
 
+def test_the_margin_itself_is_within_it_whatever_rounding_makes_of_it() -> None:
+    """Of 359 test images, every count beside every fourth one below, held against a margin of exactly four images."""
+    margin, share = 400 / 359, 100 / 359
+    verdicts = {verdict(recorded(share * (count + 4)), *runs_of(share * count), margin=margin).verdict for count in range(0, 355, 7)}
+    assert verdicts == {"pass"}
+    assert verdict(recorded(share * 300), *runs_of(share * 295), margin=margin).verdict == "drift"
+
+
 def test_weights_that_had_to_be_equal_and_are_not_are_no_pass() -> None:
     result = verdict(recorded(*SEEDS), *runs_of(97.0, 97.0, 97.1, environment=HERE))
     assert result.verdict == "drift" and "had to give the same weights, bit for bit, and did not (seed 0, 1, 2)" in result.reasons[0]
