@@ -6,6 +6,7 @@ without it, or with a damaged block, files are read again.
 
 import fcntl
 import hashlib
+import inspect
 import mmap
 import os
 import struct
@@ -18,11 +19,10 @@ from typing import BinaryIO, NamedTuple
 
 import msgspec
 
-import jobs.experiment
-from jobs.experiment.records import SCHEMA
+from jobs.experiment.records import SCHEMA, Record
 
 READERS = {Path(__file__).parent: ("comparability.py", "decoding.py", "validation.py")} | {  # the code that decides what an entry holds
-    Path(folder): ("files.py", "identity.py", "plugins.py", "published.py", "records.py", "specs.py") for folder in jobs.experiment.__path__
+    Path(inspect.getfile(Record)).parent: ("files.py", "identity.py", "plugins.py", "published.py", "records.py", "specs.py")
 }
 
 
