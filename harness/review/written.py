@@ -65,15 +65,15 @@ def report_difference(kept: Path, written: Path) -> str:
 
 def content(page: str) -> tuple[str, Any]:
     """(the text of a report, the numbers of its figures)."""
-    found = DATA.search(page)
+    embedded = DATA.search(page)
     numbers: Any = None
     try:
-        numbers = json.loads(found[1] if found else "null")
+        numbers = json.loads(embedded[1] if embedded else "null")
         numbers["panel"].pop("command")  # it names the folder as it was given
         for row in numbers["rows"].values():
             row.pop("loss"), row.pop("val_top1")
     except (ValueError, KeyError, TypeError, AttributeError):
-        numbers = found and found[1]
+        numbers = embedded and embedded[1]
     return ASIDE.sub("", DATA.sub("", page)), numbers
 
 
@@ -117,8 +117,8 @@ def cards(evidence: Evidence) -> Iterator[Finding]:
 def wrong_on_card(cell: Measured) -> str:
     """The first line of a card's table of results that is not the record's; empty if there is none."""
     try:
-        told = dict(CELL.findall(cell.path.with_name(CARD).read_text(encoding="utf-8", errors="replace")))
+        on_card = dict(CELL.findall(cell.path.with_name(CARD).read_text(encoding="utf-8", errors="replace")))
     except OSError:
         return ""
-    wrong = ((name, value) for name, value in results(cell.metrics) if told.get(name, value) != value)
-    return next((f"{name} {told[name]}, and the record {value}" for name, value in wrong), "")
+    wrong = ((name, value) for name, value in results(cell.metrics) if on_card.get(name, value) != value)
+    return next((f"{name} {on_card[name]}, and the record {value}" for name, value in wrong), "")
