@@ -100,8 +100,8 @@ def draw_ranks(axes: "Axes", group: Group) -> None:
     """Draws mean ranks, best on top, each with half the critical difference to both sides."""
     assert group.ranking
     ranking, colors, shown = group.ranking, colors_of(group), fitting(group.ranking.names, BESIDE_AXIS)
-    for place, (name, mean) in enumerate(zip(ranking.names, ranking.mean_ranks, strict=True)):
-        axes.errorbar(mean, place, xerr=ranking.critical_difference / 2, color=colors[name], marker="o", capsize=3)
+    for height, (name, mean) in enumerate(zip(ranking.names, ranking.mean_ranks, strict=True)):
+        axes.errorbar(mean, height, xerr=ranking.critical_difference / 2, color=colors[name], marker="o", capsize=3)
     axes.set_yticks(range(len(ranking.names)), [plain(shown[name]) for name in ranking.names])
     axes.invert_yaxis()
     axes.set_xlabel(MEAN_RANK)
