@@ -25,6 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.pruning.layer_kinds import STEM
+
 BLOCKS: Mapping[str, str] = {  # by the full name of the network's class: the names of its blocks
     "models.vim.Vim": r"layers\.\d+",
     "models.mambavision.MambaVision": r"levels\.\d+\.blocks\.\d+",
@@ -164,9 +166,9 @@ SCANS: Mapping[str, Callable[[Any], None]] = {  # by the full name of a mixer's 
 
 
 def _found_blocks(network: nn.Module) -> Iterator[str]:
-    """The residual modules that are no stage, none within another. A stage is a list, or holds a list of residual modules, or several of one kind.
+    """The residual modules that are no stage, none within another, and none of a stem.
 
-    Each kind of module is tried once for each shape of its input.
+    A stage is a list, or holds a list of residual modules, or several of one kind. Each kind of module is tried once for each shape of its input.
     """
     verdicts: dict[tuple[object, ...], bool] = {}
     residual: dict[str, nn.Module] = {}
@@ -179,7 +181,7 @@ def _found_blocks(network: nn.Module) -> Iterator[str]:
             residual[name] = module
     last = ""
     for name, module in residual.items():
-        if (last and name.startswith(f"{last}.")) or _is_stage(name, module, residual):
+        if (last and name.startswith(f"{last}.")) or _is_stage(name, module, residual) or any(STEM.fullmatch(part) for part in name.split(".")):
             continue
         last = name
         yield name

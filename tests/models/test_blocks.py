@@ -129,7 +129,7 @@ class Foreign(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.Conv2d(4, 4, 1))
+        self.stem = nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.Conv2d(4, 4, 1), Residual())  # a stem never goes, as in EfficientViT
         self.stages = nn.ModuleList(
             [nn.Sequential(Residual(), Residual(relu=True)), nn.Sequential(Residual(shortcut=False), nn.Sequential(Residual()))]
         )
