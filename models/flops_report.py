@@ -73,12 +73,14 @@ def subject_of(target: str, settings: Sequence[str], model: str | None = None, *
     ValueError says what is wrong with it.
     """
     path = Path(target).expanduser()
-    if path.is_dir() and ((path / WEIGHTS).exists() or model_problem(target)):
+    if target and path.is_dir() and ((path / WEIGHTS).exists() or model_problem(target)):
         path = path / WEIGHTS
     if not path.is_file() and not path.name.endswith(ENDINGS):
         name, options = named(target, settings)
         if model is not None:
             raise ValueError(f"--model names the model of a file, and {target!r} is no file")
+        if given.get("key") is not None:
+            raise ValueError(f"--pretrained-key names weights in a file, and {target!r} is no file")
         return Subject(name=name, options=options, **given)
     if model is not None:
         name, options = named(model, settings)
@@ -140,7 +142,18 @@ def described(path: Path, settings: Sequence[str], **given: Any) -> Subject:
 
 
 def report_of(subject: Subject) -> Report:
-    """The figures of a subject. ValueError: options, an image or a file that do not fit the model."""
+    """The figures of a subject. ValueError: options, an image or a file that do not fit the model. An error of a plug-in's stays as it is."""
+    try:
+        return _report(subject)
+    except Exception as error:
+        if isinstance(error, ValueError) or line_in_plugin(error):
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        size = f"images of {subject.img_size} px" if subject.img_size else "its images"
+        raise ValueError(f"{model_label(subject.name, subject.options)} does not run on {size}: {reason}") from error
+
+
+def _report(subject: Subject) -> Report:
     weights = without_prefixes(read_weights(subject.file, subject.key)) if subject.file else {}
     config, entry = model_config(subject.name, subject.options), model_entry(subject.name)
     size = subject.img_size or _size_in(weights, config) or entry.img_size
@@ -161,7 +174,7 @@ def report_of(subject: Subject) -> Report:
         classes=classes,
         parameters=count_parameters(network),
         nonzero=nonzero if subject.file else None,
-        tally=_counted(network, model_label(subject.name, subject.options), size),
+        tally=tally(network, size),
     )
 
 
@@ -178,17 +191,6 @@ def _made(subject: Subject, classes: int, size: int) -> nn.Module:
         except (KeyError, TypeError) as error:
             raise ValueError(f"{subject.structure} does not say what is gone from the network: {error!r}") from None
     return network
-
-
-def _counted(network: nn.Module, label: str, size: int) -> Tally:
-    """The figures of a network on the meta device. ValueError: one that does not run on images of this size. An error of a plug-in's stays."""
-    try:
-        return tally(network, size)
-    except Exception as error:
-        if isinstance(error, ValueError) or line_in_plugin(error):
-            raise
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{label} does not run on images of {size} px: {reason}") from error
 
 
 def _size_in(weights: Mapping[str, Tensor], config: Any) -> int | None:

@@ -116,6 +116,8 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
+        if hidden < 1:
+            raise ValueError(f"mlp_ratio leaves no hidden unit for {dim} channels: raise it")
         self.fc1 = nn.Linear(dim, hidden)
         self.fc2 = nn.Linear(hidden, dim)
 

@@ -39,6 +39,7 @@ def test_a_name_takes_variants_and_settings() -> None:
         ("vim_tiny+swa", [], "it has no attention"),
         ("none.pth", [], "there is no file none.pth"),
         ("vim_tiny", ["depth=0"], "1 or more"),
+        ("", [], "unknown model ''; valid: vim_tiny"),
     ],
 )
 def test_what_names_no_model_is_refused(target: str, settings: list[str], message: str) -> None:
@@ -150,5 +151,11 @@ def test_the_plug_in_of_a_cell_s_model_is_named(tmp_path: Path) -> None:
 
 
 def test_an_image_that_a_network_does_not_take_is_told_in_a_sentence() -> None:
+    with pytest.raises(ValueError, match=r"vim_micro\(dim=999999999\) does not run on its images: "):
+        report_of(subject_of("vim_micro", ["dim=999999999"]))
+    with pytest.raises(ValueError, match="mlp_ratio leaves no hidden unit for 32 channels: raise it"):
+        report_of(subject_of("vmamba_micro", ["mlp_ratio=0.001"]))
+    with pytest.raises(ValueError, match="--pretrained-key names weights in a file, and 'vim_tiny' is no file"):
+        subject_of("vim_tiny", [], key="ema")
     with pytest.raises(ValueError, match="timm/inception_v4 does not run on images of 32 px: "):
         report_of(subject_of("timm/inception_v4", [], img_size=32))
