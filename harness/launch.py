@@ -46,6 +46,7 @@ from jobs.recovery.leftovers import remove_asides, remove_leftovers
 from jobs.recovery.nodes import around_bad_nodes
 from jobs.worker.code_copy import CodeChanged, described, keep_code, other_code, running_from, surroundings_of
 from jobs.worker.notify import save_notice, tell
+from models.closed_pipe import CLOSED_PIPE
 
 OK, SOME_FAILED, USAGE, NOTHING_TO_DO, INTERRUPTED = 0, 1, 2, 3, 130
 RETRY_HINT = "--retry-failed runs them again"
@@ -304,8 +305,8 @@ def interrupt(signum: int, frame: object) -> NoReturn:
 
 
 def publish(run: RunFolder) -> bool:
-    """True when the leaderboard was written and printed. A process of its own: the harness does not import analysis."""
-    return subprocess.run([sys.executable, "-m", "analysis", str(run.path)], check=False).returncode == 0
+    """True when the leaderboard was written and, if anybody reads, printed. A process of its own: the harness does not import analysis."""
+    return subprocess.run([sys.executable, "-m", "analysis", str(run.path)], check=False).returncode in (OK, CLOSED_PIPE)
 
 
 if __name__ == "__main__":

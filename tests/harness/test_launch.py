@@ -18,7 +18,7 @@ import pytest
 
 from harness import launch as module
 from harness.grid.read import read_grid
-from harness.launch import INTERRUPTED, NOTHING_TO_DO, OK, SOME_FAILED, USAGE, main, to_run, unwritable
+from harness.launch import INTERRUPTED, NOTHING_TO_DO, OK, SOME_FAILED, USAGE, main, publish, to_run, unwritable
 from harness.reproduce import REPRODUCED
 from harness.reproduce import main as reproduce
 from jobs.cluster.claims import claimed
@@ -27,6 +27,7 @@ from jobs.experiment.job import PlannedCell
 from jobs.experiment.records import Record, RecordError, read_record
 from jobs.experiment.run_folder import RunFolder
 from jobs.experiment.specs import ClusterSpec
+from models.closed_pipe import CLOSED_PIPE
 from tests.support.commands import GRID, SMALL, command, processes_of, run, wait_for, written
 from tests.support.held_launch import kill_all, run_job, start_held
 from tests.support.runs import FakeRun
@@ -353,3 +354,9 @@ def test_whatever_stops_a_launch_has_its_exit_code_and_its_remedy(
     shown = capsys.readouterr()
     assert said in shown.out + shown.err
     assert not any(untrained.run.record(planned.cell.id) for planned in untrained.paths)
+
+
+@pytest.mark.parametrize(("code", "well"), [(0, True), (CLOSED_PIPE, True), (2, False)])
+def test_a_leaderboard_that_nobody_reads_is_written_all_the_same(code: int, well: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("harness.launch.subprocess.run", lambda words, check: subprocess.CompletedProcess(words, code))
+    assert publish(RunFolder(tmp_path)) is well
