@@ -58,11 +58,12 @@ class GraphFindings:
 
 
 class Shapes(Slices):
-    """A mode that also remembers the shape of every result by its node of autograd's graph."""
+    """A mode that also remembers the shape of every result by its node of autograd's graph, and which results are cut to sizes that are stored."""
 
     def __init__(self) -> None:
         super().__init__()
         self.of: dict[Any, torch.Size] = {}
+        self.stored: set[Any] = set()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """The result of `func`."""
@@ -70,6 +71,8 @@ class Shapes(Slices):
         for tensor in result if isinstance(result, tuple | list) else (result,):
             if isinstance(tensor, Tensor) and tensor.grad_fn is not None:
                 self.of[tensor.grad_fn] = tensor.shape
+                if func in (torch.split, Tensor.split):
+                    self.stored.add(tensor.grad_fn)
         return result
 
 
@@ -77,7 +80,10 @@ def graph_units(network: nn.Module) -> GraphFindings:
     """The units of one of timm's networks; they are found once and remembered with it. ValueError: a network that cannot be traced."""
     known: GraphFindings | None = network.__dict__.get("timm_units")
     if known is None:
-        known = _Tracing(network).findings()
+        try:
+            known = _Tracing(network).findings()
+        except Exception as error:  # torch-pruning does not know every operation
+            raise ValueError(f"torch-pruning cannot follow the channels of {network.timm_name}: {type(error).__name__}: {error}") from error
         network.timm_units = known  # type: ignore[assignment]
     return known
 
@@ -184,6 +190,8 @@ class _Tracing:
             return "a sum, such as the residual stream" if len(node.inputs) > 1 else None
         if kind == "_ReshapeOp":
             return None if keeps_channels(node.grad_fn, self.shapes) else "a change of shape"
+        if node.grad_fn in self.shapes.stored:
+            return "a cut to stored sizes"
         if kind in ("_ConcatOp", "_SliceOp"):
             return None if along_channels(node.grad_fn, self.shapes) else "a cut or a junction that is not of channels"
         if operation in PRODUCTS and any(isinstance(reader.module, nn.Linear) for reader in node.outputs):

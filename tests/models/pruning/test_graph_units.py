@@ -98,3 +98,17 @@ def test_channels_that_go_through_windows_are_judged_without_following_each_into
         found = graph_units(create_model("timm/test_maxvit", 10, 64))
     assert {units.kind for units in found.units} == {"conv", "mlp", "se"}
     assert found.why_none == {"a sum, such as the residual stream": 24, "attention": 8, "the logits": 1}
+
+
+def test_channels_that_are_cut_to_sizes_of_the_networks_own_are_no_units() -> None:
+    """Res2Net's: the smaller network would cut elsewhere."""
+    with torch.device("meta"):
+        found = graph_units(create_model("timm/res2net50_14w_8s", 10, 64, layers=[1, 1, 1, 1]))
+    assert [units.root for units in found.units] == ["conv1"] and found.why_none["a cut to stored sizes"] == 32
+
+
+def test_a_network_that_cannot_be_followed_is_refused_by_name() -> None:
+    with torch.device("meta"):
+        network = create_model("timm/shvit_s1", 10, 64)
+    with pytest.raises(ValueError, match="torch-pruning cannot follow the channels of timm/shvit_s1: ZeroDivisionError: "):
+        create_method("structured", ratio=0.5).check(network)
