@@ -163,10 +163,13 @@ def load_deepspeed() -> ModuleType:
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")  # DeepSpeed calls torch by older names, at every step
     import deepspeed
     from deepspeed import ops
+    from deepspeed.runtime import compiler
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     # DeepSpeed believes that it can compile nothing. Otherwise it would run the compiler to find out, and then build a collective of its own.
     ops.__compatible_ops__ = defaultdict(bool)
+    # ZeRO decorates an optimizer that is not used here with this function, which imports torch's compiler: four CPU seconds of each rank.
+    compiler.compile = lambda *_, **__: lambda function: function
     module: ModuleType = deepspeed
     return module
 
