@@ -166,17 +166,17 @@ def two_nodes() -> Iterator[tuple[str, ...]]:
 CLONE_NEWNET, CLONE_NEWUTS = 0x40000000, 0x04000000  # of <sched.h>
 
 
-def member(folder: Path, nodes: list[int]) -> None:
-    """A rank: it goes to its node, which has another network and another name, and meets the others."""
+def member(folder: Path, nodes: list[str]) -> None:
+    """A rank: it goes to its node, of all ranks' nodes, which has another network and another name, and meets the others."""
     import torch
 
     from jobs.parallel.engine import rendezvous
 
     rank, libc = int(os.environ["RANK"]), ctypes.CDLL(None, use_errno=True)
     node = nodes[rank]
-    with open(f"/run/netns/{NAMES[node]}", "rb") as network:
+    with open(f"/run/netns/{node}", "rb") as network:
         assert libc.setns(network.fileno(), CLONE_NEWNET) == 0 and libc.unshare(CLONE_NEWUTS) == 0, os.strerror(ctypes.get_errno())
-    socket.sethostname(f"node-{node}")
+    socket.sethostname(node)
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         del os.environ[name]
     os.environ |= {"NNODES": "2", "LOCAL_RANK": str(nodes[:rank].count(node)), "MEETING_FILE": str(folder / "meeting")}
@@ -188,5 +188,6 @@ def member(folder: Path, nodes: list[int]) -> None:
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("ip") is None, reason="needs root and ip, for networks of its own")
 def test_nodes_with_a_card_that_leads_nowhere_take_the_one_that_leads_to_each_other(tmp_path: Path, two_nodes: tuple[str, ...]) -> None:
     """Three ranks: two on the first node, where every address answers, and one on the second."""
-    ended = finish_ranks(start_ranks(f"{__name__}:member", 3, tmp_path, nodes=[0, 0, 1]), tmp_path)
+    first, second = two_nodes
+    ended = finish_ranks(start_ranks(f"{__name__}:member", 3, tmp_path, nodes=[first, first, second]), tmp_path)
     assert [(status, "sum 6 eth9 =eth9" in output) for status, output in ended] == [(0, True)] * 3, ended
