@@ -66,7 +66,7 @@ FORGERIES: dict[str, tuple[set[int], Falsify]] = {  # the rules that must be fou
     "no masks": ({6}, lambda run: (cells(run, "magnitude")[0] / "masks.safetensors").unlink()),
     "a mask and its zero moved together, with the digest": ({5}, moved_zero),
     "a smaller file than it is": ({5}, lambda run: edit(cells(run, "dense")[0], metrics__file_bytes=lambda n: n // 2)),
-    "the config of another cell": ({5}, lambda run: shutil.copy(cells(run, "dense")[0] / "config.json", cells(run, "dense")[1] / "config.json")),
+    "the config of another cell": ({5}, lambda run: shutil.copy(cells(run, "dense")[0] / "config.json", cells(run, "magnitude")[0] / "config.json")),
     "fewer parameters": ({7}, lambda run: edit(cells(run, "dense")[0], metrics__params=lambda n: n - 1, metrics__params_dense=lambda n: n - 1)),
     "fewer multiply-adds": ({7}, lambda run: edit(cells(run, "magnitude")[0], metrics__macs_nonzero=lambda n: n // 2)),
 }
