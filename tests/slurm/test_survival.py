@@ -75,14 +75,16 @@ def test_requeueing_signals_preemption_and_a_dead_slurmd_leave_the_weights_as_th
 
     def disturb_those_with_a_checkpoint() -> bool:
         for job, (stage, *_) in jobs(path).items():
-            if job not in disturbed and list(run_of(path).glob(f"stages/{stage}/checkpoints/step-*")):
+            ready = how[job] != "abandon" or all(begun_again(path, each) for each in how if how[each] != "abandon")
+            folder = run_of(path) / "stages" / stage
+            if ready and job not in disturbed and (list(folder.glob("checkpoints/step-*")) or (folder / "export").exists()):  # it has begun, or ended
                 disturbed[job] = disturb(cluster, job, how[job])
         return len(disturbed) == 4
 
-    wait_until(disturb_those_with_a_checkpoint, "a checkpoint of every job")
+    # slurmd dies last: SLURM would send the others to its node until it has noticed
+    wait_until(disturb_those_with_a_checkpoint, "a checkpoint of every job, and a second attempt at the others")
     lost = next(disturbed[job] for job in how if how[job] == "abandon")
     again = next(job for job in how if how[job] == "requeue")
-    wait_until(lambda: any(step.attempt for step in steps(path, jobs(path)[again][0])), "a second attempt")
     cluster.call("scancel", "--signal=KILL", f"{again}.0", check=False)  # late, as by the srun of a first attempt that lost a node
     slowness(path, 0).unlink()
     alone = undisturbed()
@@ -91,6 +93,11 @@ def test_requeueing_signals_preemption_and_a_dead_slurmd_leave_the_weights_as_th
     cluster.node("start", lost)
     wait_until(lambda: all(cluster.jobs()[job] == "COMPLETED" for job in how), "all four jobs to end well")
     assert weights(path) == alone
+
+
+def begun_again(path: Path, job: str) -> bool:
+    """True once a second attempt at a job has made a step."""
+    return any(step.attempt for step in steps(path, jobs(path)[job][0]))
 
 
 def test_two_nodes_of_two_ranks_lose_a_node_and_end_as_four_ranks_on_one_machine(
