@@ -184,8 +184,9 @@ def test_a_script_that_has_ended_answers_no_call_and_the_task_says_why(tmp_path:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_what_serves_the_tasks_ends_with_the_script_whatever_ends_that(tmp_path: Path, number: signal.Signals) -> None:
     folder = tmp_path / "outside"
-    script = subprocess.Popen(["bash", "-c", f"VSSM_OUTSIDE={folder}\n{OUTSIDE.read_text()}\nread -r line"], stdin=subprocess.PIPE)
-    wait_until((folder / "scontrol").exists, "the script to begin")
+    text = f"VSSM_OUTSIDE={folder}\n{OUTSIDE.read_text()}\necho serves\nread -r line"
+    script = subprocess.Popen(["bash", "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert script.stdout is not None and script.stdout.readline() == "serves\n"
     script.send_signal(number)
     script.wait()
     wait_until(lambda: not folder.exists(), "its folder to go")
