@@ -4,8 +4,6 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parent.parent
 FILES = [path for floor in ("harness", "jobs", "analysis", "models") for path in sorted((ROOT / floor).rglob("*.py"))]
 # Names that say nothing of what they name, or that meant something in this project alone.
@@ -26,17 +24,17 @@ def names(tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.name
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_names_are_the_fields_words(path: Path) -> None:
-    file = path.relative_to(ROOT)
-    forbidden = PRIVATE - {"order"} if file.as_posix().startswith(IMAGE_ORDER) else PRIVATE
-    used = [f"{file}:{line}: {name}" for line, name in names(ast.parse(path.read_text())) if name.strip("_").lower() in forbidden]
+def test_names_are_the_fields_words() -> None:
+    used = []
+    for path in FILES:
+        file = path.relative_to(ROOT)
+        forbidden = PRIVATE - {"order"} if file.as_posix().startswith(IMAGE_ORDER) else PRIVATE
+        used += [f"{file}:{line}: {name}" for line, name in names(ast.parse(path.read_text())) if name.strip("_").lower() in forbidden]
     assert not used, "\n".join(used)
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.name == "__init__.py" or path.stem in PRIVATE], ids=str)
-def test_files_are_called_by_them_too(path: Path) -> None:
-    assert path.stem not in PRIVATE and path.parent.name not in PRIVATE
+def test_files_are_called_by_them_too() -> None:
+    assert not [path for path in FILES if path.stem in PRIVATE or path.parent.name in PRIVATE]
 
 
 def test_every_file_can_be_read_in_one_sitting() -> None:

@@ -170,7 +170,7 @@ def test_all_images_that_cannot_be_used_are_named_at_once_and_nothing_is_left(tm
 def test_an_image_too_large_for_the_format_has_advice_that_helps(tmp_path, size, settings, advice):
     data = replace(folder_of_images(tmp_path / "data"), **settings)
     path = tmp_path / "data" / "train" / "ant" / "large.png"
-    Image.new("RGB", size, "red").save(path)
+    Image.new("L", size, 128).save(path)
     with pytest.raises(DataError, match=rf"ant/large\.png: too large for a \.beton file at {data.img_size} pixels .*: {advice}"):
         prepare(data, tmp_path / "cache")
     if "max_resolution" in advice:

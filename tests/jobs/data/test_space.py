@@ -14,7 +14,7 @@ from tests.support.images import write_folder
 @pytest.mark.parametrize("write_mode", ["raw", "jpg"])
 def test_the_files_take_about_as_much_as_was_told(tmp_path: Path, write_mode: str) -> None:
     for part in ("train", "val"):
-        write_folder(tmp_path / "data" / part, count=100, size=(300, 240))
+        write_folder(tmp_path / "data" / part, count=25, size=(300, 240))
     data = DataSpec(source="imagefolder", path=str(tmp_path / "data"), img_size=32, loader="torch", write_mode=write_mode)  # type: ignore[arg-type]
     told = needed_bytes(data, READERS["imagefolder"].read(data, 32))
     dataset = prepare(data, tmp_path / "cache")

@@ -70,5 +70,7 @@ def test_a_damaged_index_is_named_with_the_remedy(tmp_path: Path, content: str) 
 
 
 def test_reading_an_index_needs_no_models() -> None:
-    code = "import jobs.experiment.index, sys; sys.exit(any(name.startswith(('models.', 'torch')) for name in {*sys.modules} - {'models.closed_pipe'}))"
+    code = (
+        "import jobs.experiment.index, sys; sys.exit(any(name.startswith(('models.', 'torch')) for name in {*sys.modules} - {'models.closed_pipe'}))"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
