@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.meta_twin import meta_twin
 from models.pruning.layer_kinds import STEM
 
 BLOCKS: Mapping[str, str] = {  # by the full name of the network's class: the names of its blocks
@@ -198,9 +199,7 @@ def _calls(network: nn.Module) -> dict[str, tuple[nn.Module, Tensor]]:
 
     Nothing is computed: the network runs on the meta device.
     """
-    without_memory: dict[int, Any] = {id(tensor): tensor.detach().to("meta") for tensor in network.buffers()}
-    without_memory |= {id(weight): nn.Parameter(weight.detach().to("meta"), requires_grad=False) for weight in network.parameters()}
-    twin = copy.deepcopy(network, without_memory).eval()
+    twin = meta_twin(network)
     calls: dict[str, tuple[nn.Module, Tensor]] = {}
 
     def keep(name: str, module: nn.Module) -> Callable[..., None]:

@@ -6,7 +6,6 @@ grouped convolution; those that attention, a parameter outside of layers, or an 
 have a row in `models.pruning.units`.
 """
 
-import copy
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.meta_twin import meta_twin
 from models.pruning.layer_kinds import is_standardised, layer_groups
 from models.pruning.structure import one_to_one
 from models.pruning.surrogates import Slices
@@ -88,12 +88,6 @@ def graph_units(network: nn.Module) -> GraphFindings:
     return known
 
 
-def twin_of(network: nn.Module) -> nn.Module:
-    """A copy on the meta device, in evaluation mode."""
-    without_memory: dict[int, Any] = {id(parameter): nn.Parameter(parameter.detach().to("meta")) for parameter in network.parameters()}
-    return copy.deepcopy(network, without_memory).to("meta").eval()
-
-
 class _Tracing:
     """A network's dependency graph, and what its groups of channels go through."""
 
@@ -101,7 +95,7 @@ class _Tracing:
         from torch_pruning import DependencyGraph
         from torch_pruning.dependency.index_mapping import update_index_mapping
 
-        self.twin: Any = twin_of(network)
+        self.twin = meta_twin(network)
         self.shapes, size = Shapes(), network.timm_img_size
         with self.shapes, torch.enable_grad():
             self.graph = DependencyGraph().build_dependency(self.twin, torch.zeros(1, 3, size, size, device="meta"), verbose=False)

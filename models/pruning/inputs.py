@@ -1,6 +1,5 @@
 """Norms of the inputs of layers: one norm for every weight of an output row."""
 
-import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from models.blocks import image_size
 from models.layers import TokenConv1d
+from models.meta_twin import meta_twin
 from models.pruning.scope import parameter_groups
 from models.vmamba import DirectionProjection
 
@@ -76,8 +76,7 @@ def check_inputs(model: nn.Module, names: Sequence[str]) -> None:
     """
     if type(model).__module__.startswith("models."):
         return
-    without_memory: dict[int, Any] = {id(weight): nn.Parameter(weight.detach().to("meta")) for weight in model.parameters()}
-    twin, size = copy.deepcopy(model, without_memory).to("meta").eval(), image_size(model)
+    twin, size = meta_twin(model), image_size(model)
     uncalled = {layer_of(twin, name): name for name in names}
     for layer in tuple(uncalled):
         layer.register_forward_pre_hook(lambda called, _: _forget(uncalled, called))

@@ -4,7 +4,6 @@ Tracing the scan itself takes too long (one step per token), and the graph would
 owns a column of A_log, a row of B and a row of C. A surrogate multiplies the tensors that share an axis element by element, which couples them.
 """
 
-import copy
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from models.meta_twin import meta_twin
 from models.ssm.s4d import S4D
 from models.ssm.s5 import S5
 
@@ -46,8 +46,7 @@ def surrogate(model: nn.Module, axis: Axis) -> tuple[nn.Module, list[Tensor]]:
     """(a copy of the network on the meta device whose scans couple the tensors that share `axis`, a list). A forward pass fills the list with the
     couplings of states, which reach no output of the network.
     """
-    without_memory: dict[int, Any] = {id(parameter): nn.Parameter(parameter.detach().to("meta")) for parameter in model.parameters()}
-    twin = copy.deepcopy(model, without_memory).to("meta").eval()
+    twin = meta_twin(model)
     states: list[Tensor] = []
     module: Any  # its methods are replaced
     for module in twin.modules():
