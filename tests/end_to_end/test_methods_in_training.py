@@ -47,11 +47,11 @@ SPARSITY["Wanda"] = (5 * 16 + 9 * 48 + 7 * 5) / 918  # by rows
 PATTERNED = 9 * 80 / 2 / (135 + 720 + 63)  # 2:4 takes fc (9, 80); conv has four dimensions, and the head nine inputs
 
 
-def train_path(folder: Path, case: str, ranks: Ranks, *, epochs: int = 2, **recipe: Any) -> Path:
+def train_path(folder: Path, case: str, ranks: Ranks, *, epochs: int = 2, finetune_epochs: int = 1, **recipe: Any) -> Path:
     """The folder of the last stage of a case, all stages trained; `epochs`: of the stages before the pruning."""
     name, knobs = CASES[case]
     stages: list[Path] = []
-    for place, stage in enumerate(create_method(name, **knobs).stages(Budget(epochs=epochs, finetune_epochs=1))):
+    for place, stage in enumerate(create_method(name, **knobs).stages(Budget(epochs=epochs, finetune_epochs=finetune_epochs))):
         spec = toy_spec(stage, **recipe)
         batches = ToyBatches(spec.recipe.batch_size, spec.recipe.micro_batch_size or spec.recipe.batch_size // ranks.world, ranks)
         at = folder / f"{place}_{stage.name}"
@@ -174,6 +174,7 @@ SHARED = {  # their ZeRO stages; criteria of one formula's gradients share them
     "Wanda": (1, 3),
     "SparseGPT": (3,),
 }
+UNTRAINED = "untrained"  # pruned by gradients of stages that make no step
 
 
 def draw_masks(folder: Path) -> None:
@@ -181,6 +182,7 @@ def draw_masks(folder: Path) -> None:
     for case, zero_stages in SHARED.items():
         for zero_stage in zero_stages:
             train_path(folder / f"{case} {zero_stage}", case, rendezvous(threads=1), epochs=1, zero_stage=zero_stage)
+    train_path(folder / UNTRAINED, "Taylor", rendezvous(threads=1), epochs=0, finetune_epochs=0, zero_stage=3)
 
 
 @pytest.mark.slow
@@ -193,4 +195,4 @@ def test_one_rank_and_two_draw_the_same_masks(tmp_path):
         assert first and first.keys() == second.keys()
         differing = sum(int((first[name] != second[name]).sum()) for name in first)
         # two ranks round their sums differently, and steps add up
-        assert differing <= (0 if path.name.startswith(("SNIP", "Wanda", "SparseGPT")) else 4), path.name
+        assert differing <= (0 if path.name.startswith(("SNIP", "Wanda", "SparseGPT", UNTRAINED)) else 4), path.name
