@@ -1,5 +1,6 @@
 """The figures of scores across models and data sets."""
 
+import html
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -52,7 +53,7 @@ def test_the_figures_for_papers_have_the_ranks_and_the_profiles() -> None:
     assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in bars] == [(1.5, 0), (2.0, 1), (2.5, 2)] and ranks.yaxis_inverted()
     assert [tick.get_text() for tick in ranks.get_yticklabels()] == ["<a>", "b", "c"]
     assert {line.get_label(): list(line.get_ydata()) for line in profiles.lines} == {
-        trace["text"].replace("&lt;", "<").replace("&gt;", ">"): trace["y"] for trace in profile_figure(GROUP)["data"]
+        html.unescape(trace["text"]): trace["y"] for trace in profile_figure(GROUP)["data"]
     }
 
 

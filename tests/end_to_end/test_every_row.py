@@ -192,7 +192,7 @@ def test_every_optimizer_and_dtype_trains(runs: Runs, field: str) -> None:
 @pytest.mark.parametrize("loader", ["ffcv", "torch"])
 @pytest.mark.parametrize("source", SOURCES)
 def test_every_source_trains_through_every_loader(runs: Runs, source: str, loader: str) -> None:
-    records = runs.records("digits" if source == "digits" else "sources")
-    record = next((r for r in records if (r.spec["data"]["source"], r.spec["data"]["loader"]) == (source, loader)), None)
-    assert record is not None, told(runs, "sources")
+    name = "digits" if source == "digits" else "sources"
+    record = next((r for r in runs.records(name) if (r.spec["data"]["source"], r.spec["data"]["loader"]) == (source, loader)), None)
+    assert record is not None, told(runs, name)
     assert record.status == "done", record.failure

@@ -167,7 +167,7 @@ def test_a_local_launch_is_stopped_with_its_jobs(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     grid = written(tmp_path, GRID)
     launcher = start_held(grid, stages=0, step=1)
-    wait_for(lambda: list(tmp_path.glob("runs/small/stages/*/stage.json")), launcher)
+    wait_for(lambda: list(tmp_path.glob("runs/small/jobs/*/stages.json")) and list(tmp_path.glob("runs/small/stages/*/stage.json")), launcher)
     assert status([str(grid)]) == OK
     seen = capsys.readouterr().out
     assert "2 of 2 cells" not in seen and f"{socket.gethostname()}:" in seen, seen

@@ -25,7 +25,7 @@ FAMILIES = {
     "vit": ("vit_micro", {"dim": 16, "depth": 1}),
     "mambaout": ("mambaout_micro", {"depths": [1, 1, 1, 1], "dims": [8, 8, 8, 8]}),
 }
-# Blocks that a test needs not: there are others of their kind.
+# Blocks that the tests do without: others of their kind are left.
 FURTHER = {"mambavision_micro": slice(-1, None), "vmamba_micro": slice(1, None), "vssd_micro_32": slice(1, -1)}
 IMAGES = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 

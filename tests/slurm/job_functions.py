@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-LIMIT_S = 1200
+from tests.support.waiting import wait_until
 
 
 def note_run(argument: dict[str, Any]) -> None:
@@ -14,18 +14,10 @@ def note_run(argument: dict[str, Any]) -> None:
     folder, name = Path(argument["folder"]), argument["name"]
     (folder / f"{name}.starts").open("a").write(f"{time.time()} {os.environ.get('SLURMD_NODENAME')}\n")
     if argument.get("until"):
-        wait_for(folder / argument["until"])
+        wait_until((folder / argument["until"]).exists, argument["until"])
     if argument.get("fails"):
         raise ValueError(f"{name} fails on purpose")
     (folder / f"{name}.end").write_text(str(time.time()))
-
-
-def wait_for(path: Path) -> None:
-    """Returns when a file exists."""
-    until = time.monotonic() + LIMIT_S
-    while not path.exists():
-        assert time.monotonic() < until, f"waited for {path}"
-        time.sleep(0.1)
 
 
 def meet(argument: dict[str, Any]) -> None:
@@ -36,7 +28,7 @@ def meet(argument: dict[str, Any]) -> None:
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "CUDA_VISIBLE_DEVICES", "SLURMD_NODENAME", "SLURM_JOB_ID")
     given = {name: os.environ.get(name) for name in names} | {"cpus": argument["cpus"]}
     (Path(argument["folder"]) / f"{argument['name']}-{ranks.rank}.json").write_text(json.dumps(given))
-    wait_for(Path(argument["folder"]) / argument["until"])  # so that the jobs that are to share nodes do
+    wait_until((Path(argument["folder"]) / argument["until"]).exists, argument["until"])  # so that the jobs that are to share nodes do
     ranks.barrier()
 
 

@@ -42,7 +42,7 @@ def run_job(job: JobSpec) -> None:
 
 
 def pause(slow: Path, attempt: int, step: int) -> None:
-    """Returns after the seconds that a file says for an attempt and a step, or when the file is gone."""
+    """Returns after the pause that a file says for an attempt and a step, perhaps an endless one, or when the file is gone."""
     began = time.monotonic()
     with suppress(FileNotFoundError):
         while True:

@@ -108,12 +108,11 @@ def test_a_rank_that_fails_ends_its_stage_at_once_with_its_own_error_and_the_job
     failing, well = (job.stages[0] for job in jobs if job.stages[0].parent is None)
     job = replace(jobs[0], run=str(run.path), cluster=WIDE, stages=(failing, well), cells=cells)
     ids = submit({0: job}, spec=WIDE, function=job_functions.fail_in_one_rank)
-    wait_until(lambda: run.failure(failing.id), "the error, although other ranks wait in a collective")
+    wait_until(lambda: run.failure(failing.id), "the error, although the other rank waits in a collective")
     wait_until(lambda: cluster.jobs()[str(ids[0])] == "COMPLETED", "the job to go on with its other stage")
     failure = run.failure(failing.id)
-    assert (
-        failure is not None and (failure.kind, failure.message) == ("ValueError", "the second rank was the first to fail") and failure.host == "node2"
-    )
+    assert failure is not None and failure.host == "node2"
+    assert (failure.kind, failure.message) == ("ValueError", "the second rank was the first to fail")
     assert run.done(well.id) and not run.done(failing.id)
 
 

@@ -20,8 +20,7 @@ from jobs.experiment.specs import ClusterSpec, StageSpec
 from jobs.recovery.micro_batch import recipe_micro_batch
 from jobs.worker import job as runner
 from jobs.worker.cell import cell_record
-
-LIMIT_S = 1200
+from tests.support.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from jobs.parallel.engine import Ranks
@@ -85,7 +84,7 @@ def train(
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
     if behaviour == "greed" and micro > 16:
         taken = b"x" * (2 << 30) if ranks.rank == ranks.world - 1 else b""
-        time.sleep(LIMIT_S)
+        time.sleep(PATIENCE_S)
         raise AssertionError(f"SLURM did not mind {len(taken)} bytes")
     if behaviour == "kill":
         os.kill(os.getpid(), 9)

@@ -7,7 +7,6 @@
 """
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -58,7 +57,7 @@ def kill_all(folder: Path) -> None:
     """Kills every process that works for a run folder under `folder`, as a machine that goes down does."""
     for process in processes_of(folder):
         with suppress(psutil.NoSuchProcess):
-            process.send_signal(signal.SIGKILL)
+            process.kill()
 
 
 def main() -> int:

@@ -38,12 +38,12 @@ def write_jpeg(path: Path, seed: list[int], size: tuple[int, int]) -> None:
     Image.fromarray(pixels).save(path, quality=80)
 
 
-def vim_file(path: Path, weights: Mapping[str, Tensor], averaged: Mapping[str, Tensor] | None = None) -> None:
+def vim_file(path: Path, weights: Mapping[str, Tensor]) -> None:
     """As the main.py of Vim saves: last and averaged weights, optimizer, schedule, scaler and command line."""
     optimizer = {"state": {0: {"step": 1, "exp_avg": torch.zeros(2)}}, "param_groups": [{"lr": 1e-5, "params": [0]}]}
     args = argparse.Namespace(model="vim", batch_size=128, lr=5e-4, opt_betas=None)
     rest: dict[str, Any] = {"optimizer": optimizer, "lr_scheduler": {"t_initial": 300, "base_values": [5e-4]}, "epoch": 299, "scaler": "none"}
-    torch.save({"model": weights, "model_ema": averaged or weights, "args": args, **rest}, path)
+    torch.save({"model": weights, "model_ema": weights, "args": args, **rest}, path)
 
 
 def vmamba_file(path: Path, weights: Mapping[str, Tensor]) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 from select import select
 from typing import Any
 
+from tests.support.waiting import PATIENCE_S
+
 ROOT = Path(__file__).parents[2]
-LIMIT_S = 1200
 NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -33,7 +34,7 @@ class Nursery:
         assert self._process.stdin and self._process.stdout
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
-        assert select([self._process.stdout], [], [], LIMIT_S)[0], f"no answer in {LIMIT_S} s to {request}"
+        assert select([self._process.stdout], [], [], PATIENCE_S)[0], f"no answer in {PATIENCE_S} s to {request}"
         return int(self._process.stdout.readline())
 
 

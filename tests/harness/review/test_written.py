@@ -27,17 +27,16 @@ def swap(path: Path, before: str, after: str) -> None:
 def pages(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """A report, and the same of a folder that somebody moved, verified, and robbed of its stages."""
     records = [fake_record(97.0 + seed, seed=seed) for seed in range(3)]
-    library = pytest.MonkeyPatch()
-    library.setattr("plotly.offline.get_plotlyjs", lambda: "five megabytes that no test reads")
     run = fake_run(tmp_path_factory.mktemp("written") / "a", records)
     fake_curve(run, records[0].stages[0], 3)
-    publish([run], run)
     moved = fake_run(run.with_name("b"), records)
     path = moved / "verified" / records[0].id / "1.json"
     path.parent.mkdir(parents=True)
     path.write_text(fake_verification(records[0], "pass").model_dump_json())
-    publish([moved], moved)
-    library.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("plotly.offline.get_plotlyjs", lambda: "five megabytes that no test reads")
+        for folder in (run, moved):
+            publish([folder], folder)
     return ((run / "report.html").read_text(encoding="utf-8"), (moved / "report.html").read_text(encoding="utf-8"))
 
 

@@ -167,7 +167,7 @@ CLONE_NEWNET, CLONE_NEWUTS = 0x40000000, 0x04000000  # of <sched.h>
 
 
 def member(folder: Path, nodes: list[str]) -> None:
-    """A rank: it goes to its node, of all ranks' nodes, which has another network and another name, and meets the others."""
+    """A rank: moves to the network and the name of its node, and meets the others. `nodes`: of all ranks."""
     import torch
 
     from jobs.parallel.engine import rendezvous
