@@ -27,11 +27,12 @@ def trained(kind, **options):
         optimizer.zero_grad()
     return torch.cat([weight.detach().flatten() for weight in model.parameters()]), seen
 
+names = ["vim_micro", "mambavision_micro", "vmamba_micro", "vssd_micro_32"]
 with torch.device("meta"):
-    shapes = [tuple(weight.shape) for name in {names} for weight in create_model(name).state_dict().values()]
+    shapes = [tuple(weight.shape) for name in names for weight in create_model(name).state_dict().values()]
     half = torch.arange(4).exp()
 print("torch._dynamo" in sys.modules, len(shapes) > 100, half.device.type, half.dtype)
-kinds = [(torch.optim.AdamW, {{}}), (torch.optim.SGD, {{"momentum": 0.9}})]
+kinds = [(torch.optim.AdamW, {}), (torch.optim.SGD, {"momentum": 0.9})]
 before = [trained(kind, **options) for kind, options in kinds]
 print("torch._dynamo" in sys.modules)
 
@@ -48,8 +49,7 @@ with torch.no_grad():
 
 def test_networks_are_built_for_the_meta_device_and_trained_without_the_compiler_and_then_with_it() -> None:
     """To the same weights: `step` is torch's own once the compiler is there, and calls its hooks once, like the one before."""
-    program = PROGRAM.format(names=["vim_micro", "mambavision_micro", "vmamba_micro", "vssd_micro_32"])
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
     without, with_it = ["False True meta torch.float32", "False"], ["torch.Size([4]) [2.0, 2.0]", *["True True 3 True"] * 2, "True"]
     assert done.stdout.splitlines() == without + with_it, done.stdout + done.stderr
 

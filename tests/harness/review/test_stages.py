@@ -45,7 +45,7 @@ def edit(run: RunFolder, number: int, **changes: Any) -> Record:
 
 
 def told(run: RunFolder, *rules: int) -> list[str]:
-    """What is found against rules 2 to 5 that look at no network."""
+    """What these rules find, without their findings on digests: the weights of this run are none."""
     return [finding.text for finding in check(Evidence(runs=[run]), rules=rules) if "digest" not in finding.text]
 
 
