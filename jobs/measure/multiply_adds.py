@@ -4,13 +4,18 @@ import copy
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from jobs.measure.uncounted import LIGHT, TraceValue, Uncounted
 from models.ssm.kernel import Operators
+
+if TYPE_CHECKING:
+    from fvcore.nn import FlopCountAnalysis
 
 Macs = Callable[[list[TraceValue], list[TraceValue]], float]  # multiply-adds of an operation, from its inputs and outputs
 
@@ -48,8 +53,8 @@ def count_multiply_adds(model: nn.Module, *, img_size: int, masks: Mapping[str, 
     image = torch.zeros(1, 3, img_size, img_size)
     analysis = FlopCountAnalysis(traced, (image,)).clear_op_handles().set_op_handle(**counters.handles())
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-    with torch.no_grad(), Operators.give_shapes():
-        by_operator = {name: int(macs) for name, macs in analysis.by_operator().items()}
+    with ThreadPoolExecutor(1) as thread:  # a trace notes the whole stack at each operation, and that of a new thread is short
+        by_operator = thread.submit(traced_counts, analysis).result()
     macs = sum(by_operator.values())
     counters.uncounted.check(analysis.unsupported_ops())
     return MultiplyAdds(
@@ -59,6 +64,12 @@ def count_multiply_adds(model: nn.Module, *, img_size: int, masks: Mapping[str, 
         uncounted_share=counters.uncounted.share(macs),
         by_operator=by_operator,
     )
+
+
+def traced_counts(analysis: "FlopCountAnalysis") -> dict[str, int]:
+    """Multiply-adds by operator."""
+    with torch.no_grad(), Operators.give_shapes():
+        return {name: int(macs) for name, macs in analysis.by_operator().items()}
 
 
 def traceable(model: nn.Module) -> nn.Module:

@@ -77,7 +77,8 @@ def selective_scan(
     flipped back. Backends: `cpu` (C++), `cuda` (mamba-ssm's kernel), `triton`, `reference` (torch, any device); `auto`: by u's device.
     ValueError: shapes that do not fit, or an unknown backend. The signature and shapes are those of mamba_ssm's selective_scan_fn.
     """
-    _check_shapes(u, delta, A, B, C, D, z, delta_bias)
+    if not torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]  # a trace would note each comparison of sizes as operations
+        _check_shapes(u, delta, A, B, C, D, z, delta_bias)
     B, C = (part.unsqueeze(1) if part.ndim == 3 else part for part in (B, C))
     y, last = _implementation(resolve_backend(u, backend))(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse)
     return (y, last) if return_last_state else y
