@@ -60,6 +60,12 @@ def code_version() -> tuple[str | None, bool | None]:
 
 
 @cache
+def running_version() -> tuple[str | None, bool | None]:
+    """That which the first record of this process found: what changes in the files afterwards does not run."""
+    return code_version()
+
+
+@cache
 def package_versions() -> dict[str, str]:
     """Installed versions of the packages that can change a result."""
     versions = {}
@@ -101,7 +107,7 @@ def current_environment(*, ranks: int, threads: int, loader: str, scan: str, dat
     from jobs.parallel.precision import uses_tf32
     from jobs.worker.code_copy import code_id
 
-    commit, dirty = code_version()
+    commit, dirty = running_version()
     versions = package_versions()
     return Environment(
         commit=commit,

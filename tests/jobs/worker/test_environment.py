@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobs.worker import environment
-from jobs.worker.environment import code_version, cpu_name, current_environment, package_versions, scan_build
+from jobs.worker.environment import code_version, cpu_name, current_environment, package_versions, running_version, scan_build
 
 
 def repository(folder: Path) -> Path:
@@ -68,6 +68,17 @@ def test_without_a_repository_the_version_is_unknown(tmp_path: Path, monkeypatch
     monkeypatch.setattr(environment, "ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert code_version() == (None, None)
+
+
+def test_a_record_names_the_code_that_the_process_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "ROOT", repository(tmp_path))
+    running_version.cache_clear()
+    version = running_version()
+    assert version == code_version() and version[1] is False
+    (tmp_path / "file").write_text("edited while the process runs")
+    named = current_environment(ranks=1, threads=1, loader="torch", scan="cpu", data_sha256="0")
+    assert (named.commit, named.dirty) == version and code_version()[1] is True
+    running_version.cache_clear()
 
 
 def test_versions_are_those_of_the_installed_packages() -> None:
