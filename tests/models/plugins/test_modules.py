@@ -1,5 +1,6 @@
 """Plug-ins are imported from the bytes that were hashed, and their errors name a line."""
 
+import io
 import sys
 import time
 from pathlib import Path
@@ -100,11 +101,12 @@ def test_what_a_plug_in_prints_is_no_part_of_the_output(tmp_path: Path, capsys: 
     assert capsys.readouterr() == ("", "hello\n")
 
 
-def test_a_plug_in_that_hangs_is_named_with_its_line(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plug_in_that_hangs_is_named_with_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(modules, "SLOW_S", 0.05)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
     loop = f"until = time.monotonic() + {PATIENCE_S}\nwhile not DONE() and time.monotonic() < until:\n    time.sleep(0.001)\n"
     path = written(tmp_path, f"import time\n{loop}")
-    heard = lambda: "still being imported" in capfd.readouterr().err  # noqa: E731
+    heard = lambda: f"{path}:4: still being imported" in sys.stderr.getvalue()  # type: ignore[attr-defined]  # noqa: E731
     monkeypatch.setattr("builtins.DONE", heard, raising=False)
     started = time.monotonic()
     imported(path)
