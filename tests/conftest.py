@@ -3,6 +3,7 @@
 import gc
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, settings
 from jobs.experiment.collector import USUAL
 from tests.support.fake_slurm import FakeSlurm
 from tests.support.honest_run import honest_run, tuned_run
+from tests.support.processes import start_nursery
 from tests.support.runs import FakeRun, fake_run
 
 # Read when triton is first imported, which many packages do. Not in tests/__init__.py, which jobs of toy stages import too: they need no torch.
@@ -22,6 +24,8 @@ settings.register_profile("steady", deadline=None, derandomize=True, suppress_he
 settings.load_profile("steady")
 
 
+SOCKETS = pytest.StashKey["TemporaryDirectory[str]"]()
+
 # What is imported and collected stays to the end: looking through it again and again takes a tenth of a worker's time.
 gc.set_threshold(100_000, 50, 100)
 
@@ -29,6 +33,8 @@ gc.set_threshold(100_000, 50, 100)
 def pytest_configure(config: pytest.Config) -> None:
     """xdist would begin with the groups of most tests, and give both groups of SLURM to one worker."""
     config.option.loadscopereorder = False
+    if not hasattr(config, "workerinput"):
+        start_nursery(Path(config.stash.setdefault(SOCKETS, TemporaryDirectory()).name))
 
 
 def pytest_collection_finish() -> None:
@@ -38,8 +44,10 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(*USUAL)
 
 
-def pytest_unconfigure() -> None:
+def pytest_unconfigure(config: pytest.Config) -> None:
     """The process ends."""
+    if SOCKETS in config.stash:
+        config.stash[SOCKETS].cleanup()
     gc.freeze()
 
 

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from select import select
+from threading import Thread
 from typing import Any
 
 from tests.support.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
+NURSERY = "VSSM_BENCH_NURSERY"  # the variable that names its socket
 NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -22,20 +24,42 @@ def environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key not in NAMES} | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
+STARTED: "list[subprocess.Popen[bytes]]" = []  # its end of a nursery's stdin closes with this process
+
+
+def start_nursery(folder: Path) -> None:
+    """Lets this process's children and itself reach one nursery, which starts when the first of them connects and ends with this process.
+
+    `folder`: empty, for its socket.
+    """
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(folder / "nursery"))
+    listener.listen()
+    os.environ[NURSERY] = str(folder / "nursery")
+    Thread(target=serve_when_asked, args=[listener], daemon=True).start()
+
+
+def serve_when_asked(listener: socket.socket) -> None:
+    """Starts the process of `tests.support.nursery` when somebody connects."""
+    select([listener], [], [])
+    command, number = [sys.executable, "-m", "tests.support.nursery"], listener.fileno()
+    STARTED.append(subprocess.Popen([*command, str(number)], env=environment(), cwd=ROOT, stdin=subprocess.PIPE, pass_fds=[number]))
+
+
 class Nursery:
-    """The process of `tests.support.nursery`."""
+    """A server of the process of `tests.support.nursery`."""
 
     def __init__(self) -> None:
-        command = [sys.executable, "-m", "tests.support.nursery"]
-        self._process = subprocess.Popen(command, env=environment(), cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(os.environ[NURSERY])
+        self._requests, self._answers = connection.makefile("w"), connection.makefile("r")
 
     def ask(self, **request: Any) -> int:
         """The answer to a request; AssertionError where none comes."""
-        assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        assert select([self._process.stdout], [], [], PATIENCE_S)[0], f"no answer in {PATIENCE_S} s to {request}"
-        return int(self._process.stdout.readline())
+        self._requests.write(json.dumps(request) + "\n")
+        self._requests.flush()
+        assert select([self._answers], [], [], PATIENCE_S)[0], f"no answer in {PATIENCE_S} s to {request}"
+        return int(self._answers.readline())
 
 
 @cache
