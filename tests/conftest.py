@@ -2,8 +2,10 @@
 
 import gc
 import os
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,6 +26,8 @@ settings.register_profile("steady", deadline=None, derandomize=True, suppress_he
 settings.load_profile("steady")
 
 
+MANY_MODULES = 300
+imported = SimpleNamespace(modules=0)  # when the collector was last told to leave them alone
 SOCKETS = pytest.StashKey["TemporaryDirectory[str]"]()
 
 # What is imported and collected stays to the end: looking through it again and again takes a tenth of a worker's time.
@@ -39,9 +43,21 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_finish() -> None:
     """The tests begin: Python's garbage collector works as usual, without what is there now."""
+    leave_imports_alone()
+    gc.set_threshold(*USUAL)
+
+
+def pytest_runtest_logfinish() -> None:
+    """A test has ended. Some import large packages: ZeRO-3 has all objects looked through for each of its engines."""
+    if len(sys.modules) > imported.modules + MANY_MODULES:
+        leave_imports_alone()
+
+
+def leave_imports_alone() -> None:
+    """From here on the collector looks through nothing that is there now."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*USUAL)
+    imported.modules = len(sys.modules)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

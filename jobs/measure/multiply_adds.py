@@ -130,7 +130,7 @@ class TraceCounters:
 
     def density(self, inputs: list[TraceValue]) -> float:
         """The fraction of weights that live in the masked parameter among the first three inputs of an operation; 1 without such an input."""
-        for value in inputs[:3]:
+        for value in inputs[:3] if self.masks else ():
             mask = self.masks.get(self.parameter(value) or "")
             if mask is not None:
                 return float(mask.float().mean())

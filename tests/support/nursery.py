@@ -16,7 +16,12 @@ from pathlib import Path
 from select import select
 from typing import Any, TextIO
 
-WARM = ("torch", "deepspeed", "jobs.data.loaders", "jobs.data.ffcv_loader", "jobs.train.stage", "pytest", "hypothesis")
+from models.torchvision_shim import load_timm
+
+WARM = (
+    *("torch", "torch._dynamo", "triton", "torch_pruning", "deepspeed", "deepspeed.module_inject.auto_ep_layer", "deepspeed.runtime.zero.stage3"),
+    *("jobs.data.loaders", "jobs.data.ffcv_loader", "jobs.train.stage", "pytest", "hypothesis"),
+)
 
 
 def connection_of(listener: socket.socket) -> socket.socket | None:
@@ -78,6 +83,7 @@ if __name__ == "__main__":
     gc.disable()
     for name in WARM:
         importlib.import_module(name)
+    load_timm()
     gc.freeze()
     gc.enable()
     task = task_of(socket.socket(fileno=int(sys.argv[1])))

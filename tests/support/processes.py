@@ -15,7 +15,7 @@ from typing import Any
 from tests.support.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
-NURSERY = "VSSM_BENCH_NURSERY"  # the variable that names its socket
+NURSERY = "TESTS_NURSERY"  # the variable that names its socket
 NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
