@@ -25,17 +25,16 @@ if not torch.cuda.is_available():
 settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
 
-
-MANY_MODULES = 300
-imported = SimpleNamespace(modules=0)  # when the collector was last told to leave them alone
 SOCKETS = pytest.StashKey["TemporaryDirectory[str]"]()
+MANY_MODULES = 300
+imported = SimpleNamespace(modules=0)  # their number when the collector was last told to leave them alone
 
 # What is imported and collected stays to the end: looking through it again and again takes a tenth of a worker's time.
 gc.set_threshold(100_000, 50, 100)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """xdist would begin with the groups of most tests, and give both groups of SLURM to one worker."""
+    """xdist would begin with the groups of most tests, and give both groups of SLURM to one worker. All workers share a process that forks ranks."""
     config.option.loadscopereorder = False
     if not hasattr(config, "workerinput"):
         start_nursery(Path(config.stash.setdefault(SOCKETS, TemporaryDirectory()).name))
