@@ -1,5 +1,7 @@
 """Kernels are checked: right ones pass, and wrong ones, absent ones and those that fail are named."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor
@@ -13,7 +15,11 @@ from tests.support.triton_device import DEVICE, needs_triton
 
 
 @pytest.fixture(autouse=True)
-def _forget() -> None:
+def _forget() -> Iterator[None]:
+    """What another test has found out is asked again, and what a test of this file has, by others."""
+    check.fault_of.cache_clear()
+    backends.gpu_backend.cache_clear()
+    yield
     check.fault_of.cache_clear()
     backends.gpu_backend.cache_clear()
 
