@@ -4,9 +4,11 @@ Each process takes shards (`jobs.data.shards`) that no other has claimed, until 
 killed costs its shard; whoever comes next goes on.
 
 <folder>.shards/    what is written meanwhile, beside
+<folder>.refused.json    which images no process can write, for the others that take part
 <folder>/           train.beton, test.beton, their digests, source.json. It appears whole
 """
 
+import json
 import os
 import shutil
 import time
@@ -78,15 +80,22 @@ def write_source(data: DataSpec, folder: Path, *, workers: int = 0, report: Repo
         writer.space = checked_space(data, content, folder, writer.encoded_images())
         while not is_written(folder):
             writer.write_free(workers)
-            if writer.complete():
+            if whole := writer.complete():
                 writer.finish()
-            elif not wait:
+            writer.raise_refusal()
+            if not whole and not wait:
                 return
-            else:
+            if not whole:
                 time.sleep(POLL_S)
         shutil.rmtree(writer.work, ignore_errors=True)  # a claim may have been asked for after another process had removed it
     except OSError as error:
+        writer.raise_refusal()
         raise OSError(error.errno, error.strerror, str(folder)) from error
+
+
+def refusal_path(folder: Path) -> Path:
+    """Where the process that removes all shards says why no process can write a data set."""
+    return folder.with_name(f"{folder.name}.refused.json")
 
 
 @dataclass(kw_only=True)
@@ -104,6 +113,22 @@ class Writer:
         self.parts = {"train": self.content.train, "test": self.content.test}
         self.shards = {name: shards_of(self.work, name, len(part.labels)) for name, part in self.parts.items()}
         self.total = sum(len(part.labels) for part in self.parts.values())
+        self._refusal_before = self._refusal()
+
+    def _refusal(self) -> tuple[int, str] | None:
+        """When another process refused the data, and why; None if none has."""
+        try:
+            file = refusal_path(self.folder)
+            return file.stat().st_mtime_ns, json.loads(file.read_bytes())["message"]
+        except FileNotFoundError:
+            return None
+
+    def raise_refusal(self) -> None:
+        """DataError if another process has found images that cannot be used since this one began; then nothing is left of the shards of both."""
+        refusal = self._refusal()
+        if refusal is not None and refusal != self._refusal_before:
+            shutil.rmtree(self.work, ignore_errors=True)
+            raise DataError(refusal[1])
 
     def all_shards(self) -> Iterator[Shard]:
         """The shards of both files."""
@@ -153,7 +178,7 @@ class Writer:
     def take(self, shard: Shard, part: Part, tick: Callable[[int], None], threads: int) -> None:
         """Writes a shard unless another process has claimed or written it, or has finished the whole."""
         with claimed(shard.path("lock"), wait=False) as mine:
-            if mine and not shard.done() and not is_written(self.folder):
+            if mine and not shard.done() and not is_written(self.folder) and self._refusal() == self._refusal_before:
                 write_shard(shard, partial(encoded_sample, self.data, part), threads=threads, tick=tick)
 
     def finish(self) -> None:
@@ -166,7 +191,8 @@ class Writer:
                 return
             try:
                 raise_faults(self.all_shards())
-            except DataError:
+            except DataError as error:
+                write_json(refusal_path(self.folder), {"message": str(error)})
                 shutil.rmtree(self.work, ignore_errors=True)
                 raise
             if drop_lost(self.shards["train"]) | drop_lost(self.shards["test"]):
@@ -179,4 +205,5 @@ class Writer:
             write_json(files / "source.json", described)
             shutil.rmtree(self.folder, ignore_errors=True)  # what a killed writer of version 0.1 left
             files.rename(self.folder)
+            refusal_path(self.folder).unlink(missing_ok=True)
             shutil.rmtree(self.work, ignore_errors=True)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from jobs.data import shards, writing
 from jobs.data.beton import DataError
 from jobs.data.prepare import data_folder, prepare
-from jobs.data.writing import Progress, is_written, write_source
+from jobs.data.writing import Progress, ignore, is_written, write_source
 from jobs.experiment.specs import DataSpec
 from tests.support.images import SMALL, write_folder
 from tests.support.waiting import PATIENCE_S, wait_until
@@ -202,6 +203,45 @@ def test_images_of_all_shards_that_cannot_be_used_are_named_at_once(tmp_path: Pa
         said.add(str(caught.value))
         assert not list((tmp_path / "cache").glob("*.shards"))
     assert len(said) == 1
+
+
+@pytest.mark.parametrize("moment", ["before it takes a shard", "when it has taken one", "while it writes one"])
+def test_a_writer_whose_shards_another_removes_names_the_image_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    """As the jobs of an array meet: the one that ends first refuses the data."""
+    write_folder(tmp_path / "data" / "train", count=4)
+    write_folder(tmp_path / "data" / "val", count=2)
+    (tmp_path / "data" / "train" / "cat" / "0.png").write_bytes(b"no image")
+    data = DataSpec(source="imagefolder", path=str(tmp_path / "data"), img_size=32, loader="torch")
+    folder = data_folder(data, tmp_path / "cache", False)
+    assert folder is not None
+    encode, write, others, encoded = writing.encoded_sample, writing.write_shard, [True], []
+
+    def another(*_: object) -> None:
+        if others:
+            others.clear()
+            with monkeypatch.context() as patch, pytest.raises(DataError, match="cannot be decoded"):
+                patch.setattr(writing, "claimed", lambda *_, **__: nullcontext(True))  # it had its claims before
+                write_source(data, folder)
+
+    def counted(*arguments: object) -> object:
+        encoded.append(arguments)
+        if moment == "while it writes one" and len(encoded) == 6:
+            another()
+        return encode(*arguments)
+
+    def written_after(*arguments: object, **options: object) -> None:
+        if moment == "when it has taken one":
+            another()
+        write(*arguments, **options)
+
+    monkeypatch.setattr(writing, "encoded_sample", counted)
+    monkeypatch.setattr(writing, "write_shard", written_after)
+    with pytest.raises(DataError, match=r"cat/0\.png: cannot be decoded"):
+        write_source(data, folder, wait=False, report=another if moment == "before it takes a shard" else ignore)
+    assert not list(tmp_path.glob("cache/*.shards"))
+    (tmp_path / "data" / "train" / "cat" / "0.png").unlink()
+    written = prepare(data, tmp_path / "cache")
+    assert is_written(written.train.parent)
 
 
 def test_what_a_killed_writer_of_version_0_1_left_is_replaced(tmp_path: Path) -> None:
