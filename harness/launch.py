@@ -175,7 +175,7 @@ def show_plan(
         print("\n" + costs.text(grid, graph, left))
     if plan_only:
         unchecked = [f"  {problem}" for problem in check_machine(grid, to_check).problems]
-        print("\n".join(["", "not checked, for this machine has no SLURM:", *unchecked]))
+        print("\n".join(["", "not checked, for no SLURM answers on this machine:", *unchecked]))
 
 
 def keep_what_changed(grid: Grid, graph: StageGraph, run: RunFolder, costs: Costs) -> None:
@@ -228,7 +228,7 @@ def launch(grid: Grid, graph: StageGraph, run: RunFolder, retry_failed: bool) ->
         inside = grid.cluster.container and in_container(grid.cluster, run, [planned.cell for planned in left], copy)
         grid = replace(grid, cluster=inside or runs_copy(grid.cluster, copy))
     jobs = make_jobs(grid, graph, run, left, held=previous.living)
-    print(f"{grid.name}: {len(left)} of {len(grid.cells)} cells to run, in {len(jobs)} jobs, in {run.path}", flush=True)
+    print(f"{grid.name}: {len(left)} of {len(grid.cells)} cells to run, in {counted(len(jobs), 'job')}, in {run.path}", flush=True)
     if grid.cluster.kind == "slurm":
         from harness.submit.data_jobs import submit_data
         from harness.submit.slurm import submit_arrays

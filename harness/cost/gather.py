@@ -42,7 +42,7 @@ def gathered(grid: Grid, run: RunFolder, runs: Path, jobs: Sequence[JobSpec], *,
     to_time = [key for key in wanted if key not in known and (anew or key not in times)]
     if to_time and not can_run:
         untold = ", ".join(sorted({wanted[key][0].model.label for key in to_time}))
-        raise TimingError(f"no record here tells how long {untold} takes, and this machine has no SLURM to time it: estimate on a login node")
+        raise TimingError(f"no record here tells how long {untold} takes, and no SLURM answers here to time it: estimate on a login node")
     if to_time:
         write_data(grid.cluster, data_sets(wanted[key][0] for key in to_time))
         slots = slots_of(grid.cluster)

@@ -17,6 +17,7 @@ SILENT = re.compile(
     r"|unexpected message|slurmctld.*not respond|backup controller|in standby mode|no route to host|resource temporarily unavailable",
     re.IGNORECASE,
 )
+NO_CLUSTER = re.compile(r"fatal: (could not establish a configuration source|unable to process configuration file)", re.IGNORECASE)
 # In these states a job has processes on nodes, or is about to get or lose them.
 ON_NODES = frozenset({"CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"})
 # In these states a job waits, and SLURM will run it.
@@ -51,6 +52,8 @@ def ask(*command: str, patience_s: float = PATIENCE_S, say: Callable[[str], None
         if done.returncode == 0:
             return done.stdout
         message = done.stderr.strip() or f"{command[0]} ended with {done.returncode}"
+        if NO_CLUSTER.search(message):
+            raise SchedulerError(f"{command[0]} finds no cluster from this machine ({message.splitlines()[-1]}); run this on a login node")
         if not SILENT.search(message):
             raise SchedulerError(f"{' '.join(command[:2])}: {message}")
         if time.monotonic() >= until:
@@ -64,6 +67,15 @@ def ask(*command: str, patience_s: float = PATIENCE_S, say: Callable[[str], None
 def available() -> bool:
     """True if this machine has SLURM's commands."""
     return shutil.which("squeue") is not None
+
+
+def answers() -> bool:
+    """True if this machine has SLURM's commands, belongs to a cluster, and its controller answers now."""
+    try:
+        ask("sinfo", "--noheader", patience_s=0.0)
+    except SchedulerError:
+        return False
+    return True
 
 
 def this_job() -> str | None:

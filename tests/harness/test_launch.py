@@ -130,27 +130,6 @@ def test_a_full_output_is_not_told_as_a_full_run_folder(fake: FakeRun, tmp_path:
     assert "Traceback" not in ended.stderr and "cannot write" not in ended.stderr
 
 
-CLUSTER_GRID = """
-name: big
-data: {source: imagefolder, path: /nowhere/imagenet}
-recipe: {epochs: 1, finetune_epochs: 0}
-models: [vim_micro]
-pruning: [dense]
-seeds: [0]
-cluster: {kind: slurm, partition: gpu}
-"""
-
-
-def test_a_clusters_grid_is_planned_on_a_machine_without_slurm_and_data(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(here.folder))  # where there is no srun
-    planned = here.launch(CLUSTER_GRID, "--dry-run")
-    assert planned.code == OK and "big: 1 cells" in planned.out and "jobs: 2" in planned.out
-    unchecked = planned.out.partition("not checked, for this machine has no SLURM:")[2]
-    assert "/nowhere/imagenet" in unchecked and "no srun on this machine" in unchecked
-    launched = here.launch(CLUSTER_GRID)
-    assert launched.code == USAGE and "no srun on this machine" in launched.err and not (here.folder / "runs").exists()
-
-
 @pytest.mark.slow
 def test_a_launch_that_is_killed_with_its_job_goes_on_to_its_leaderboard_then_has_nothing_to_do_and_reproduces(
     here: Here, tmp_path: Path, capsys: pytest.CaptureFixture[str]

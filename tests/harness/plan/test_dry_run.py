@@ -6,13 +6,17 @@ from pathlib import Path
 import pytest
 
 from harness.grid.read import Grid, read_grid
+from harness.launch import OK, USAGE, main
 from harness.plan.dry_run import describe
 from harness.plan.jobs import divide
 from harness.plan.stages import make_graph
+from jobs.cluster.slurm import ask
 from jobs.experiment.job import JobSpec
 from jobs.experiment.specs import StageSpec
 from models.plugins.tables import forget_rows
 from tests.support import plugins
+from tests.support.commands import written
+from tests.support.fake_slurm import FakeSlurm
 
 TEXT = """name: shown
 models: [vim_micro, {name: vim_micro, se: true}]
@@ -72,7 +76,7 @@ def test_a_dry_run_says_when_there_is_nothing_to_do(grid: Grid) -> None:
 def test_a_dry_run_shows_levels_of_jobs(grid: Grid) -> None:
     graph = make_graph(grid.cells)
     text = describe(graph, grid, jobs_of(grid, [*graph.stages.values()], 1))
-    assert "jobs: 14 in 2 levels of 4, 10, up to 1 stages each" in text
+    assert "jobs: 14 in 2 levels of 4, 10, up to 1 stage each" in text
 
 
 def test_a_dry_run_counts_many_seeds_and_several_recipes(tmp_path: Path) -> None:
@@ -101,3 +105,51 @@ def test_a_dry_run_shows_what_plug_ins_add(tmp_path: Path) -> None:
     line = next(number for number, line in enumerate(shown) if line.split() == ["plug-in", "sha256", "adds"])
     assert shown[line + 1] == f"  plugin.py  {loaded.plugin.sha256[:12]}  model outside_net, source of data grey"
     forget_rows()
+
+
+CLUSTER_GRID = """
+name: big
+data: {source: imagefolder, path: /nowhere/imagenet}
+recipe: {epochs: 1, finetune_epochs: 0}
+models: [vim_micro]
+pruning: [dense]
+seeds: [0]
+cluster: {kind: slurm, partition: gpu}
+"""
+
+
+def planned_and_refused(folder: Path, capsys: pytest.CaptureFixture[str], why: str) -> None:
+    """Holds that a dry run plans a cluster's grid and says what it could not check, and that a launch says why it cannot run it."""
+    grid = str(written(folder, CLUSTER_GRID))
+    assert main([grid, "--dry-run"]) == OK
+    plan, _, unchecked = capsys.readouterr().out.partition("not checked, for no SLURM answers on this machine:")
+    assert "big: 1 cell (seeds 0)" in plan and "jobs: 2 in 2 levels" in plan
+    assert "/nowhere/imagenet" in unchecked and unchecked.count(why) == 1, unchecked
+    assert main([grid]) == USAGE and why in capsys.readouterr().err
+    assert not (folder / "runs").exists()
+
+
+def test_a_clusters_grid_is_planned_on_a_machine_without_slurm_and_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))  # where there is no srun
+    planned_and_refused(tmp_path, capsys, "no srun on this machine")
+
+
+@pytest.mark.parametrize(
+    ("message", "why"),
+    [
+        ("sinfo: error: fetch_config: DNS SRV lookup failed\nsinfo: fatal: Could not establish a configuration source", "finds no cluster from this"),
+        ("sinfo: error: ClusterName needs to be specified\nsinfo: fatal: Unable to process configuration file", "finds no cluster from this machine"),
+        ("slurm_load_partitions: Unable to contact slurm controller (connect failure)", "SLURM's controller does not answer"),
+    ],
+)
+def test_a_clusters_grid_is_planned_where_slurms_commands_reach_no_cluster(
+    tmp_path: Path, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], message: str, why: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (slurm.folder / "srun").symlink_to(slurm.folder / "sinfo")
+    monkeypatch.setitem(ask.__kwdefaults__, "patience_s", 0.0)
+    slurm.fails("sinfo", message)
+    planned_and_refused(tmp_path, capsys, why)
