@@ -37,7 +37,7 @@ def _cells(grid: Grid) -> str:
     shown = ", ".join(map(str, seeds)) if len(seeds) <= 10 else f"{seeds[0]} to {seeds[-1]}, {len(seeds)} of them"
     others = {"data sets": len({id(cell.data) for cell in grid.cells}), "recipes": len({id(cell.recipe) for cell in grid.cells})}
     several = "".join(f", {count} {kind}" for kind, count in others.items() if count > 1)
-    return f"{grid.name}: {len(grid.cells)} cells (seeds {shown}{several})\n{table(rows)}"
+    return f"{grid.name}: {counted(len(grid.cells), 'cell')} (seeds {shown}{several})\n{table(rows)}"
 
 
 def _tuning(grid: Grid, graph: StageGraph) -> list[str]:
@@ -93,7 +93,7 @@ def _jobs(grid: Grid, jobs: Sequence[JobSpec], stages: int, done: int) -> str:
     sizes = {id(job.cluster): job.cluster for job in jobs}  # jobs of one size share the object of their cluster
     count = Counter(id(job.cluster) for job in jobs)
     ranks = ranks_of(grid.cluster) if len(sizes) < 2 else f"of {len(sizes)} sizes"
-    described = f"{len(jobs)}{waits}, up to {most} stages each, {ranks}, {grid.cluster.kind}" if jobs else "none"
+    described = f"{len(jobs)}{waits}, up to {counted(most, 'stage')} each, {ranks}, {grid.cluster.kind}" if jobs else "none"
     several = [f"  {counted(count[own], 'job')}: {asked_of(size)}" for own, size in sizes.items()] if len(sizes) > 1 else []
     return "\n".join([f"stages: {stages}, {done} done, {to_do} to do", f"jobs: {described}", *several])
 

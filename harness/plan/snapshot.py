@@ -133,7 +133,7 @@ def warn_of_stale_records(run: RunFolder, cells: Sequence[PlannedCell], left_out
     ids = {planned.cell.id for planned in cells}.union(cell.id for cell in left_out)
     others = sum(path.parent.name not in ids for path in run.record_paths())
     if others:
-        held = f"{others} cells that are not in this grid, from a previous grid named {run.path.name}"
+        held = f"{counted(others, 'cell')} not in this grid, from a previous grid named {run.path.name}"
         print(f"warning: {run.path} also holds {held}; they stay in its leaderboard", file=sys.stderr)
     warn_of_new_ids(run, cells)
     for planned in cells:
@@ -154,7 +154,7 @@ def warn_of_new_ids(run: RunFolder, cells: Sequence[PlannedCell]) -> None:
         return
     by_path = sum(named_by_path(run, CellId(path.parent.name)) for path in run.record_paths() if path.parent.name not in ids)
     if by_path:
-        held = f"{by_path} cells with pretrained weights under ids of version 0.1, which held the file's path"
+        held = f"{counted(by_path, 'cell')} with pretrained weights under ids of version 0.1, which held the file's path"
         print(f"warning: {run.path} has {held}; ids now hold its content, so these cells run again under new ids", file=sys.stderr)
 
 

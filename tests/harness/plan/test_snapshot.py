@@ -87,7 +87,7 @@ def test_cells_that_the_grid_no_longer_has_are_counted(fake: FakeRun, capsys: py
     for planned in fake.paths[:2]:
         fake.record(planned)
     warn_of_stale_records(fake.run, fake.paths[1:])
-    assert "also holds 1 cells that are not in this grid, from a previous grid named small" in capsys.readouterr().err
+    assert "also holds 1 cell not in this grid, from a previous grid named small" in capsys.readouterr().err
     warn_of_stale_records(fake.run, fake.paths[1:], [fake.paths[0].cell])  # a budget leaves the first one out
     assert capsys.readouterr().err == ""
 
@@ -109,7 +109,7 @@ def test_records_whose_ids_hold_the_path_of_a_pretrained_file_are_counted_in_a_l
     )
     fake.record(old)
     warn_of_stale_records(fake.run, [new])
-    assert "has 1 cells with pretrained weights under ids of version 0.1" in capsys.readouterr().err
+    assert "has 1 cell with pretrained weights under ids of version 0.1" in capsys.readouterr().err
     warn_of_stale_records(fake.run, fake.paths[1:])  # a grid without pretrained files
     assert "pretrained" not in capsys.readouterr().err
 

@@ -186,6 +186,6 @@ def test_an_edit_after_the_launch_changes_nothing_unless_new_code_is_asked_for(t
         edited.write("\n\ndef describe(*arguments: object, **options: object) -> str:\n    return 'this is the edited code'\n")
     again = launch("--dry-run")  # of cells that are done: no network is built, so torch stays away
     assert again.returncode == 0 and f"kept in {copy}" in again.stderr and "--new-code" in again.stderr
-    assert "kept: 1 cells" in again.stdout and "this is the edited code" not in again.stdout
+    assert "kept: 1 cell (" in again.stdout and "this is the edited code" not in again.stdout
     edited_code = launch("--dry-run", "--new-code")
     assert edited_code.returncode == 0 and "this is the edited code" in edited_code.stdout
