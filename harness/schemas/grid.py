@@ -63,7 +63,11 @@ def grid_schema() -> Schema:
 def definitions() -> dict[str, Schema]:
     """The parts of the schema by name."""
     taught = Texts(descriptions=meanings("grid.md", "Distillation"), defaults=defaults(Distillation))
-    specs = {"DataSpec": data_schema(), "RecipeSpec": recipe_schema(), "Distillation": settings_schema(Distillation, taught)}
+    specs = {
+        "DataSpec": data_schema(),
+        "RecipeSpec": recipe_schema(),
+        "Distillation": settings_schema(Distillation, taught, without=["teacher_sha256"]),
+    }
     return specs | {"ClusterSpec": cluster_schema(), "Resources": resources_schema()} | model_definitions() | pruning_definitions()
 
 

@@ -7,7 +7,7 @@ names of installed packages in a grid without `plugins`; what a schema cannot sa
 import dataclasses
 import re
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal
@@ -156,9 +156,9 @@ def field_schema(name: str, hint: Any, texts: Texts, expands: bool = True) -> Sc
     return head | (choices_schema(hint, value) if expands else value)
 
 
-def settings_schema(spec: type, texts: Texts, apart: Mapping[str, Schema] = NOTHING) -> Schema:
-    """A mapping of the fields of a dataclass, in a grid. `apart`: further keys that the entry may have."""
-    hints = annotated_fields_of(spec)
+def settings_schema(spec: type, texts: Texts, apart: Mapping[str, Schema] = NOTHING, without: Collection[str] = ()) -> Schema:
+    """A mapping of the fields of a dataclass, in a grid. `apart`: further keys that the entry may have. `without`: fields that the launch fills."""
+    hints = {name: hint for name, hint in annotated_fields_of(spec).items() if name not in without}
     properties = {name: field_schema(name, hint, texts) for name, hint in hints.items()}
     return entry_schema(dict(apart) | properties, hints)
 

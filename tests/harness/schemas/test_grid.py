@@ -56,6 +56,7 @@ WRONG = """
     recipe: {preset: vim_tin}
     recipe: {flip: true}
     recipe: {distill: {teacher: dense, weight: 2}}
+    recipe: {distill: {teacher: dense, teacher_sha256: abc}}
     recipe: {distill: {teachers: dense}}
     recipe: {zip: {lrs: [1, 2]}}
     recipe: {nesterov: 1}
