@@ -126,7 +126,7 @@ def come_back(cluster: Cluster, path: Path, node: str) -> str:
     (job,) = jobs(path)
     cluster.call("kill", "-9", (cluster.root / "run" / f"slurmd.{node}.pid").read_text().strip())
     wait_until(lambda: cluster.jobs()[job] == "PENDING", "SLURM to notice")
-    wait_until(lambda: not processes(job, "node2"), "the rest of the attempt on its script's node to end")
+    wait_until(lambda: not processes(job, "node2") and not slurmstepds(cluster, job, "node2"), "the attempt on its script's node to end")
     cluster.node("start", node)
     return job
 
@@ -139,6 +139,11 @@ def processes(job: str, node: str) -> list[Path]:
         with suppress(OSError):
             running += [path] if marks <= set(path.read_bytes().split(b"\0")) else []
     return running
+
+
+def slurmstepds(cluster: Cluster, job: str, node: str) -> list[Path]:
+    """The sockets of SLURM's own processes for a job on a node. They outlive the job's, and slurmd, when it returns, kills the job for their sake."""
+    return list((cluster.root / "spool" / node).glob(f"{node}_{job}.*"))
 
 
 def test_a_job_that_waits_for_its_only_node_gets_it_again_when_slurmd_is_back(cluster: Cluster, tmp_path: Path, undisturbed: Undisturbed) -> None:
