@@ -15,7 +15,7 @@ from harness.text import counted
 from jobs.experiment.index import RunIndexError, read_index
 from jobs.experiment.output import printable
 from jobs.experiment.run_folder import CARD, RunFolder
-from jobs.worker.model_card import results
+from jobs.worker.model_card import accuracies, data_name, results
 
 TABLES = ("leaderboard.csv", "cells.csv", "coverage.csv", "comparisons.csv", "pareto.csv", "scores.csv", "leaderboard.md", "leaderboard.tex")
 REPORT = "report.html"
@@ -24,6 +24,8 @@ DATA = re.compile(r'<script type="application/json" id="data">(.*?)</script>', r
 ASIDE = re.compile(  # of a report: the scripts and their hashes, and verifications, which may be newer than the report
     r'<script>.*?</script>|<meta http-equiv="Content-Security-Policy"[^>]*>|<style>.*?</style>|<p class="verified">.*?</p>', re.DOTALL
 )
+FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)  # the YAML of a card
+SENTENCE = re.compile(r"It is right on ([\d.]+%) of the ([\d,]+) test images")  # the card's first one
 CELL = re.compile(r"^\| (.+?) \| (.+?) \|$", re.MULTILINE)  # a line of a card's table
 
 
@@ -115,10 +117,26 @@ def cards(evidence: Evidence) -> Iterator[Finding]:
 
 
 def wrong_on_card(cell: Measured) -> str:
-    """The first line of a card's table of results that is not the record's; empty if there is none."""
+    """The first number of a card that is not the record's: in its YAML, its first sentence or its table; empty if there is none."""
     try:
-        on_card = dict(CELL.findall(cell.path.with_name(CARD).read_text(encoding="utf-8", errors="replace")))
+        card = cell.path.with_name(CARD).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
-    wrong = ((name, value) for name, value in results(cell.metrics) if on_card.get(name, value) != value)
-    return next((f"{name} {on_card[name]}, and the record {value}" for name, value in wrong), "")
+    own = {**dict(accuracies(cell.metrics)), **dict(results(cell.metrics))}
+    own["It is right on"] = f"{cell.metrics.top1:.2f}% of {cell.metrics.test_samples:,}"
+    sentence = [("It is right on", " of ".join(numbers)) for numbers in SENTENCE.findall(card)[:1]]
+    on_card = [*model_index(card, data_name(cell.record)), *sentence, *CELL.findall(card)]
+    return next((f"{name} {value}, and the record {own[name]}" for name, value in on_card if name in own and value != own[name]), "")
+
+
+def model_index(card: str, data: str) -> Iterator[tuple[str, Any]]:
+    """The names and values of a card's model-index on the test images of `data`, as the hub shows them. Results on other data are their authors'."""
+    import yaml
+
+    front = FRONT_MATTER.match(card)
+    try:
+        results = [result for model in yaml.safe_load(front[1] if front else "")["model-index"] for result in model["results"]]
+        own = [result for result in results if (result["dataset"]["name"], result["dataset"].get("split")) == (data, "test")]
+        yield from [(metric["name"], metric["value"]) for result in own for metric in result["metrics"]]
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError):  # its owner has written it anew
+        return

@@ -42,8 +42,7 @@ def front_matter(record: Record, config: CellConfig, metrics: Metrics) -> str:
     """What the hub reads: tags, and the accuracy as a model-index."""
     import yaml
 
-    accuracy = [("Top-1 accuracy", metrics.top1), ("Top-5 accuracy", metrics.top5)]
-    measured = [{"type": "accuracy", "name": name, "value": round(value, 4), "verified": False} for name, value in accuracy if value is not None]
+    measured = [{"type": "accuracy", "name": name, "value": value, "verified": False} for name, value in accuracies(metrics)]
     dataset = {"name": data_name(record), "type": data_name(record), "split": "test"}
     task = {"type": "image-classification", "name": "Image classification"}
     method = record.spec["pruning"]["method"]
@@ -60,6 +59,13 @@ def front_matter(record: Record, config: CellConfig, metrics: Metrics) -> str:
         "model-index": index,
     }
     return yaml.safe_dump(recognizable(fields), sort_keys=False, allow_unicode=True, width=1000)
+
+
+def accuracies(metrics: Metrics) -> Iterator[tuple[str, float]]:
+    """The values of the model-index, in percent."""
+    yield "Top-1 accuracy", round(metrics.top1, 4)
+    if metrics.top5 is not None:
+        yield "Top-5 accuracy", round(metrics.top5, 4)
 
 
 def title(record: Record, metrics: Metrics) -> str:

@@ -11,8 +11,11 @@ from analysis.leaderboard import publish
 from harness.check import check
 from harness.review.evidence import Evidence
 from harness.review.written import content, report_difference, wrong_on_card
+from jobs.experiment.cell_config import cell_config
 from jobs.experiment.run_folder import CARD, RunFolder
-from jobs.worker.model_card import results, table
+from jobs.worker.model_card import model_card, results, table
+from tests.support.cell_folders import record_of
+from tests.support.cells import make_cell
 from tests.support.records import fake_curve, fake_metrics, fake_record, fake_run, fake_verification
 
 
@@ -71,6 +74,29 @@ def test_a_card_with_another_accuracy_is_found_and_one_with_more_words_is_not(tm
     assert wrong_on_card(cell) == ""
     swap(card, "97.00%", "99.00%")
     assert wrong_on_card(cell) == "Top-1, test 99.00%, and the record 97.00%"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "wrong"),
+    [
+        ("      value: 90.0\n", "      value: 99.0\n", "Top-1 accuracy 99.0, and the record 90.0"),
+        ("right on 90.00% of", "right on 99.00% of", "It is right on 99.00% of 1,360, and the record 90.00% of 1,360"),
+        ("of the 1,360 test images", "of the 9,999 test images", "It is right on 90.00% of 9,999, and the record 90.00% of 1,360"),
+        ("| Top-1, test | 90.00% |", "| Top-1, test | 99.00% |", "Top-1, test 99.00%, and the record 90.00%"),
+        ("      split: test\n", "      split: train\n", ""),  # results that its owner adds are on other images
+        ("model-index:\n", "model-index: no list\nwas:\n", ""),
+        ("library_name:", "library_name: [", ""),
+    ],
+)
+def test_every_accuracy_of_a_card_is_held_against_the_record(tmp_path: Path, before: str, after: str, wrong: str) -> None:
+    made_up = make_cell()
+    record = record_of(made_up, "e" * 64, test_samples=1360)
+    (cell,) = Evidence(runs=[RunFolder(fake_run(tmp_path, [record]))]).measured
+    card = cell.path.with_name(CARD)
+    card.write_text(model_card(record, cell_config(made_up, record, Path("/nowhere"), classes=1000, names=None)), encoding="utf-8")
+    assert wrong_on_card(cell) == ""
+    swap(card, before, after)
+    assert wrong_on_card(cell) == wrong
 
 
 def test_labels_that_came_later_are_noted(fake_labels: Path) -> None:
