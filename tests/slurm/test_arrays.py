@@ -1,8 +1,10 @@
 """Arrays, dependencies and rendezvous against the real daemons, with jobs that only note that they ran."""
 
 import json
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -116,9 +118,21 @@ def test_a_rank_that_fails_ends_its_stage_at_once_with_its_own_error_and_the_job
     assert run.done(well.id) and not run.done(failing.id)
 
 
+def ignores_usr2(job: str) -> bool:
+    """True once the task of a job ignores USR2, which is its first act: until then, a few milliseconds after its begin, a signal would kill it."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended
+            variables = (folder / "environ").read_bytes().split(b"\0")
+            if f"SLURM_JOB_ID={job}".encode() in variables and any(variable.startswith(b"SLURM_STEP_ID=") for variable in variables):
+                ignored = (folder / "status").read_text().partition("SigIgn:")[2].split()[0]
+                if int(ignored, 16) >> (signal.SIGUSR2 - 1) & 1:
+                    return True
+    return False
+
+
 def test_a_signal_before_the_job_listens_does_not_kill_it(cluster: Cluster, submit: Callable[..., dict[int, JobId]], tmp_path: Path) -> None:
     job = str(submit({0: {"folder": str(tmp_path), "name": "a", "until": "go"}})[0])
-    wait_until(lambda: cluster.jobs()[job] == "RUNNING", "the job to start")
+    wait_until(lambda: ignores_usr2(job), "the task to start")
 
     def started_despite_signals() -> bool:
         subprocess.run(["scancel", "--signal=USR2", job], capture_output=True, check=False)
