@@ -1,8 +1,9 @@
 """A launch is killed at every place where it changes a file, then run again: the same weights, one record, nothing left over.
 
 The launch runs in one process. Python announces each operation on files to an audit hook before it happens; the hook kills its process at one that
-changes something. Operations that differ in numbers and ids alone, such as those on the files of every checkpoint, are one place: launches are killed
-at its first and its last. A fork of a process that has imported everything saves seconds for each of the launches.
+changes something. Operations that differ in numbers and ids alone, such as those on the files of every checkpoint, are one place: launches are
+killed at its first and its last. So are the files that are copied of the code. A fork of a process that has imported everything saves seconds for
+each launch.
 """
 
 import importlib
@@ -34,6 +35,7 @@ cluster: {kind: debug, checkpoint_steps: 2, profile_s: 0.001, profile_batch: 2, 
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.truncate", "os.symlink", "shutil.rmtree")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 NUMBERS = re.compile(r"[0-9a-f]{32}|[0-9a-f]{12}|\d+")
+COPIED = re.compile(r"(?<=/code/\.)[^/]+/(?!\.version).+")  # what is copied of the code
 PAIRS = 20  # launches that are killed twice, at places drawn once
 
 pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
@@ -55,7 +57,7 @@ class Kills:
         path = os.path.join(self.prefix, path) if path else path  # relative ones are relative to the folder
         if not path.startswith(self.prefix):
             return
-        self.places.append(NUMBERS.sub("#", f"{event} {path.removeprefix(self.prefix)}"))
+        self.places.append(NUMBERS.sub("#", COPIED.sub("copy/file", f"{event} {path.removeprefix(self.prefix)}")))
         if len(self.places) == self.at:
             os.kill(os.getpid(), signal.SIGKILL)
 
