@@ -19,7 +19,7 @@ test: setup  ## Run the tests; as root on Debian or Ubuntu, install the SLURM an
 	@tests/support/chromium.sh
 	@$(PYTHON_IN_VENV) -m pytest -n 4 --dist loadgroup
 
-test-long: setup  ## Run the tests that take an hour or two: a launch is killed at each of its places; all SLURM tests on 22.05 and 24.11
+test-long: setup  ## Run the tests that take an hour: a launch is killed at each of its places; all SLURM tests on 22.05 and 24.11
 	@$(PYTHON_IN_VENV) -m pytest -m "long and not slurm"
 	@$(PYTHON_IN_VENV) -m pytest -m slurm -n 2 --dist loadgroup tests/slurm
 	@TESTCLUSTER_SLURM=24.11 $(PYTHON_IN_VENV) -m pytest -m slurm -n 2 --dist loadgroup tests/slurm
