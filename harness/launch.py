@@ -175,7 +175,7 @@ def show_plan(
         print("\n" + costs.text(grid, graph, left))
     if plan_only:
         unchecked = [f"  {problem}" for problem in check_machine(grid, to_check).problems]
-        print("\n".join(["", "not checked, for no SLURM answers on this machine:", *unchecked]))
+        print("\n".join(["", "not checked, because no SLURM answers on this machine:", *unchecked]))
 
 
 def keep_what_changed(grid: Grid, graph: StageGraph, run: RunFolder, costs: Costs) -> None:

@@ -14,7 +14,7 @@ from harness.plan.gpu_checks import device_problems
 from harness.plan.notify_checks import notify_problems
 from harness.plan.plugin_checks import MOST_PARAMETERS, check_counts, check_forward
 from harness.plan.sizes import sizes_of_cells
-from jobs.cluster.slurm import answers
+from jobs.cluster.slurm import slurm_answers
 from jobs.experiment.augment_limits import images_of_epoch
 from jobs.experiment.cell import Cell
 from jobs.experiment.limits import oversized_batch, unreachable_rewind
@@ -49,7 +49,7 @@ def preflight(grid: Grid, cells: Sequence[Cell]) -> Findings:
 
 def can_be_planned_elsewhere(cluster: ClusterSpec) -> bool:
     """True if the jobs are for SLURM and none answers this machine: a dry run here plans them, and their cluster has the data."""
-    return cluster.kind == "slurm" and not (has_slurm() and answers())
+    return cluster.kind == "slurm" and not (has_slurm() and slurm_answers())
 
 
 def check_machine(grid: Grid, cells: Sequence[Cell]) -> Findings:

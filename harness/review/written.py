@@ -136,7 +136,7 @@ def model_index(card: str, data: str) -> Iterator[tuple[str, Any]]:
     front = FRONT_MATTER.match(card)
     try:
         results = [result for model in yaml.safe_load(front[1] if front else "")["model-index"] for result in model["results"]]
-        own = [result for result in results if (result["dataset"]["name"], result["dataset"].get("split")) == (data, "test")]
-        yield from [(metric["name"], metric["value"]) for result in own for metric in result["metrics"]]
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError):  # its owner has written it anew
+        own = [result for result in results if (result["dataset"]["name"], result["dataset"].get("split", "test")) == (data, "test")]
+        yield from [(str(metric["name"]), metric["value"]) for result in own for metric in result["metrics"]]
+    except (yaml.YAMLError, ValueError, RecursionError, KeyError, TypeError, AttributeError):  # its owner has written it anew
         return

@@ -69,7 +69,7 @@ def available() -> bool:
     return shutil.which("squeue") is not None
 
 
-def answers() -> bool:
+def slurm_answers() -> bool:
     """True if this machine has SLURM's commands, belongs to a cluster, and its controller answers now."""
     try:
         ask("sinfo", "--noheader", patience_s=0.0)

@@ -36,8 +36,7 @@ class Faults:
         if len(errors) == 1:
             raise DataError(str(errors[0])) from errors[0]
         if errors:
-            images = f"{len(errors)} image{'s' if len(errors) > 1 else ''}"
-            raise DataError("\n".join([f"{images} cannot be used, so nothing was written:", *self.by_kind()])) from errors[0]
+            raise DataError("\n".join([f"{len(errors)} images cannot be used, so nothing was written:", *self.by_kind()])) from errors[0]
 
     def by_kind(self) -> list[str]:
         """A message for each kind of fault, which names at most NAMED images."""

@@ -2,7 +2,7 @@
 
 The launch runs in one process. Python announces each operation on files to an audit hook before it happens; the hook kills its process at one that
 changes something. Operations that differ in numbers and ids alone, such as those on the files of every checkpoint, are one place: launches are
-killed at its first and its last. So are the files that are copied of the code. A fork of a process that has imported everything saves seconds for
+killed at its first and its last. The files of the code's copy are one place too. A fork of a process that has imported everything saves seconds for
 each launch.
 """
 
@@ -35,7 +35,7 @@ cluster: {kind: debug, checkpoint_steps: 2, profile_s: 0.001, profile_batch: 2, 
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.truncate", "os.symlink", "shutil.rmtree")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 NUMBERS = re.compile(r"[0-9a-f]{32}|[0-9a-f]{12}|\d+")
-COPIED = re.compile(r"(?<=/code/\.)[^/]+/(?!\.version).+")  # what is copied of the code
+COPIED = re.compile(r"(?<=/code/\.)[^/]+/(?!\.version).+")  # a file of the code's copy
 PAIRS = 20  # launches that are killed twice, at places drawn once
 
 pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore::DeprecationWarning")]

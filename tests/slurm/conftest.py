@@ -156,3 +156,13 @@ def free_number() -> IO[str]:
             continue
         return file
     pytest.skip("all test clusters are in use by other test runs")
+
+
+def processes(job: str, variable: str) -> list[Path]:
+    """The folders in /proc of the processes of a job that have a variable, such as SLURMD_NODENAME=node2."""
+    marks = {f"SLURM_JOB_ID={job}".encode(), variable.encode()}
+    running = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended
+            running += [folder] if marks <= set((folder / "environ").read_bytes().split(b"\0")) else []
+    return running

@@ -17,7 +17,7 @@ from jobs.experiment.ids import JobId
 from jobs.experiment.run_folder import RunFolder
 from jobs.experiment.specs import ClusterSpec
 from tests.slurm import job_functions
-from tests.slurm.conftest import Cluster
+from tests.slurm.conftest import Cluster, processes
 from tests.support.jobs import jobs_of, small_grid
 from tests.support.waiting import wait_until
 
@@ -120,13 +120,11 @@ def test_a_rank_that_fails_ends_its_stage_at_once_with_its_own_error_and_the_job
 
 def ignores_usr2(job: str) -> bool:
     """True once the task of a job ignores USR2, which is its first act: until then, a few milliseconds after its begin, a signal would kill it."""
-    for folder in Path("/proc").glob("[0-9]*"):
+    for folder in processes(job, "SLURM_STEP_ID=0"):
         with suppress(OSError):  # it has ended
-            variables = (folder / "environ").read_bytes().split(b"\0")
-            if f"SLURM_JOB_ID={job}".encode() in variables and any(variable.startswith(b"SLURM_STEP_ID=") for variable in variables):
-                ignored = (folder / "status").read_text().partition("SigIgn:")[2].split()[0]
-                if int(ignored, 16) >> (signal.SIGUSR2 - 1) & 1:
-                    return True
+            ignored = (folder / "status").read_text().partition("SigIgn:")[2].split()[0]
+            if int(ignored, 16) >> (signal.SIGUSR2 - 1) & 1:
+                return True
     return False
 
 

@@ -1,7 +1,6 @@
 """Jobs that are disturbed in every way a cluster knows end in the same weights, bit for bit, as undisturbed ones on one machine."""
 
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.launch import OK
-from tests.slurm.conftest import Cluster
+from tests.slurm.conftest import Cluster, processes
 from tests.slurm.trained_grids import (
     FOUR_RANKS,
     HELD,
@@ -126,19 +125,11 @@ def come_back(cluster: Cluster, path: Path, node: str) -> str:
     (job,) = jobs(path)
     cluster.call("kill", "-9", (cluster.root / "run" / f"slurmd.{node}.pid").read_text().strip())
     wait_until(lambda: cluster.jobs()[job] == "PENDING", "SLURM to notice")
-    wait_until(lambda: not processes(job, "node2") and not slurmstepds(cluster, job, "node2"), "the attempt on its script's node to end")
+    wait_until(
+        lambda: not processes(job, "SLURMD_NODENAME=node2") and not slurmstepds(cluster, job, "node2"), "the attempt on its script's node to end"
+    )
     cluster.node("start", node)
     return job
-
-
-def processes(job: str, node: str) -> list[Path]:
-    """The processes that a job has on a node."""
-    marks = {f"SLURM_JOB_ID={job}".encode(), f"SLURMD_NODENAME={node}".encode()}
-    running = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):
-            running += [path] if marks <= set(path.read_bytes().split(b"\0")) else []
-    return running
 
 
 def slurmstepds(cluster: Cluster, job: str, node: str) -> list[Path]:

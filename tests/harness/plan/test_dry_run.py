@@ -122,7 +122,7 @@ def planned_and_refused(folder: Path, capsys: pytest.CaptureFixture[str], why: s
     """Holds that a dry run plans a cluster's grid and says what it could not check, and that a launch says why it cannot run it."""
     grid = str(written(folder, CLUSTER_GRID))
     assert main([grid, "--dry-run"]) == OK
-    plan, _, unchecked = capsys.readouterr().out.partition("not checked, for no SLURM answers on this machine:")
+    plan, _, unchecked = capsys.readouterr().out.partition("not checked, because no SLURM answers on this machine:")
     assert "big: 1 cell (seeds 0)" in plan and "jobs: 2 in 2 levels" in plan
     assert "/nowhere/imagenet" in unchecked and unchecked.count(why) == 1, unchecked
     assert main([grid]) == USAGE and why in capsys.readouterr().err
@@ -140,8 +140,8 @@ def test_a_clusters_grid_is_planned_on_a_machine_without_slurm_and_data(
 @pytest.mark.parametrize(
     ("message", "why"),
     [
-        ("sinfo: error: fetch_config: DNS SRV lookup failed\nsinfo: fatal: Could not establish a configuration source", "finds no cluster from this"),
-        ("sinfo: error: ClusterName needs to be specified\nsinfo: fatal: Unable to process configuration file", "finds no cluster from this machine"),
+        ("sinfo: error: fetch_config: DNS SRV lookup failed\nsinfo: fatal: Could not establish a configuration source", "finds no cluster"),
+        ("sinfo: error: ClusterName needs to be specified\nsinfo: fatal: Unable to process configuration file", "finds no cluster"),
         ("slurm_load_partitions: Unable to contact slurm controller (connect failure)", "SLURM's controller does not answer"),
     ],
 )

@@ -86,6 +86,10 @@ def test_a_card_with_another_accuracy_is_found_and_one_with_more_words_is_not(tm
         ("      split: test\n", "      split: train\n", ""),  # results that its owner adds are on other images
         ("model-index:\n", "model-index: no list\nwas:\n", ""),
         ("library_name:", "library_name: [", ""),
+        ("library_name:", "day: 2026-99-99\nlibrary_name:", ""),  # PyYAML's ValueError
+        pytest.param("library_name:", f"deep: {'[' * 9999}\nlibrary_name:", "", id="nested too deeply for PyYAML"),
+        ("      name: Top-1 accuracy\n", "      name: [Top-1 accuracy]\n", ""),
+        ("      split: test\n", "", ""),
     ],
 )
 def test_every_accuracy_of_a_card_is_held_against_the_record(tmp_path: Path, before: str, after: str, wrong: str) -> None:
